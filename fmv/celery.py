@@ -1,0 +1,11 @@
+"""The Celery application: two durable queues, one message at a time, nothing waits inside the broker."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fmv.settings")
+
+app = Celery("fmv")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks(related_name="jobs")

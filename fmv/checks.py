@@ -1,0 +1,1 @@
+"""System checks that catch an insecure production set-up."""

@@ -1,0 +1,159 @@
+"""Every environment variable FMV reads: name, type, default and meaning.
+
+The README's table says the same, and a test holds the two together. A wrong value stops the start with a sentence
+that names the variable.
+"""
+
+import sys
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+#: Signs cookies while FMV_DEBUG is on and no key is set; anywhere else the start is refused.
+DEVELOPMENT_SECRET_KEY = "insecure-development-key-never-to-be-used-in-production-0123456789"
+
+
+def _mongodb_uri(value: str) -> str:
+    if not value.startswith(("mongodb://", "mongodb+srv://")):
+        raise ValueError("must start with mongodb:// or mongodb+srv://")
+    if not urlsplit(value).path.strip("/"):
+        raise ValueError("must name a database, as in mongodb://127.0.0.1:27017/fmv")
+    return value
+
+
+def _broker_url(value: str) -> str:
+    if not value.startswith(("amqp://", "amqps://", "mongodb://", "mongodb+srv://")):
+        raise ValueError("must start with amqp://, amqps:// or mongodb://")
+    return value
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _origins(value: list[str]) -> list[str]:
+    for origin in value:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or parts.fragment:
+            raise ValueError(f"{origin!r} is not an origin, as in https://fleet.example.org")
+    return value
+
+
+CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+
+
+class Environment(BaseSettings):
+    """The environment as typed values. A `.env` file in the working directory is read too; the environment wins."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    mongodb_uri: Annotated[str, AfterValidator(_mongodb_uri)] = Field(
+        "mongodb://127.0.0.1:27017/fmv",
+        alias="MONGODB_URI",
+        description="MongoDB, with the name of the database.",
+    )
+    broker_url: Annotated[str, AfterValidator(_broker_url)] = Field(
+        "amqp://guest:guest@127.0.0.1:5672//",
+        alias="FMV_BROKER_URL",
+        description="RabbitMQ (`amqp://`, `amqps://`), or for development a MongoDB (`mongodb://`).",
+    )
+    secret_key: Annotated[str, Field(min_length=50)] = Field(
+        "",
+        alias="FMV_SECRET_KEY",
+        validate_default=False,
+        description="Signs cookies: at least 50 random characters. Required unless `FMV_DEBUG` is on.",
+    )
+    debug: bool = Field(False, alias="FMV_DEBUG", description="Development conveniences; never in production.")
+    anonymous: Literal["none", "viewer", "operator", "manager"] = Field(
+        "none",
+        alias="FMV_ANONYMOUS",
+        description="What callers who have not signed in may do: `none`, `viewer`, `operator` or `manager`.",
+    )
+    allowed_hosts: CommaSeparated = Field(
+        ["localhost", "127.0.0.1", "[::1]"],
+        alias="FMV_ALLOWED_HOSTS",
+        description="Host names the web server answers to, separated by commas.",
+    )
+    cors_origins: Annotated[CommaSeparated, AfterValidator(_origins)] = Field(
+        [],
+        alias="FMV_CORS_ORIGINS",
+        description="Origins whose pages may call the API, exact, separated by commas. "
+        "With `FMV_DEBUG` localhost on any port may too.",
+    )
+    https: bool = Field(
+        True,
+        alias="FMV_HTTPS",
+        description="Clients come over HTTPS, ended by FMV's proxy: secure cookies, HSTS, no plain HTTP. "
+        "Off while `FMV_DEBUG` is on.",
+    )
+    host: str = Field("127.0.0.1", alias="FMV_HOST", description="Address the web server binds.")
+    port: int = Field(8000, alias="FMV_PORT", ge=1, le=65535, description="Port the web server binds.")
+    web_processes: int = Field(
+        2, alias="FMV_WEB_PROCESSES", ge=1, le=256, description="Processes of the web server."
+    )
+    web_threads: int = Field(
+        8, alias="FMV_WEB_THREADS", ge=1, le=256, description="Threads of each web server process."
+    )
+    worker_processes: int = Field(
+        2, alias="FMV_WORKER_PROCESSES", ge=1, le=1024, description="Tasks that one worker runs at the same time."
+    )
+    queue_type: Literal["quorum", "classic"] = Field(
+        "quorum", alias="FMV_QUEUE_TYPE", description="Type of RabbitMQ queues: `quorum` or `classic`."
+    )
+    lease_seconds: float = Field(
+        30,
+        alias="FMV_LEASE_SECONDS",
+        ge=3,
+        le=3600,
+        description="Seconds a worker owns a started task without renewing; after them the task counts as lost.",
+    )
+    renew_seconds: float = Field(
+        10,
+        alias="FMV_RENEW_SECONDS",
+        ge=0.5,
+        le=1200,
+        description="Seconds between renewals of that lease; at most a third of it.",
+    )
+    stop_grace: float = Field(
+        30,
+        alias="FMV_STOP_GRACE",
+        ge=0,
+        le=86400,
+        description="Seconds a stopping worker lets its running task go on before it hands the task back.",
+    )
+    retention_days: float = Field(
+        30,
+        alias="FMV_RETENTION_DAYS",
+        ge=0,
+        le=36500,
+        description="Days a finished task is kept; 0 keeps it for ever.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", alias="FMV_LOG_LEVEL", description="Least severity that is logged."
+    )
+
+    @model_validator(mode="after")
+    def _key_is_set(self) -> "Environment":
+        if not self.secret_key and not self.debug:
+            raise ValueError("FMV_SECRET_KEY must be set (at least 50 random characters) unless FMV_DEBUG is on")
+        return self
+
+    @model_validator(mode="after")
+    def _lease_outlives_its_renewals(self) -> "Environment":
+        if self.renew_seconds * 3 > self.lease_seconds:
+            raise ValueError("FMV_RENEW_SECONDS must be at most a third of FMV_LEASE_SECONDS")
+        return self
+
+
+def read_environment() -> Environment:
+    """Return the environment's values, or end the process with status 1 and a line for each wrong variable."""
+    try:
+        return Environment()
+    except ValidationError as error:
+        for problem in error.errors():
+            message = problem["msg"].removeprefix("Value error, ")
+            # A whole-model rule names its variables in its own message.
+            print("fmv: " + " ".join([*map(str, problem["loc"][:1]), message]), file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,24 @@
+"""The id that ties a request, the task it started and all their log lines together."""
+
+import logging
+import re
+from contextvars import ContextVar
+
+from uuid_utils.compat import uuid7
+
+SANE = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+current: ContextVar[str] = ContextVar("request_id", default="-")
+
+
+def from_client(value: str | None) -> str:
+    """Return the client's own id when it is 1-128 harmless characters, else a new one."""
+    return value if value and SANE.fullmatch(value) else str(uuid7())
+
+
+class LogFilter(logging.Filter):
+    """Gives every log record its `request_id`, "-" outside a request or task."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request_id = current.get()
+        return True

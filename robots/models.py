@@ -1,0 +1,99 @@
+"""Robot: the registry's one model, with the rules that hold wherever a robot comes from."""
+
+import re
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django_mongodb_backend.fields import ArrayField
+
+from fmv.mongodb.queryset import QuerySet
+
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+MAX_LABELS = 32
+
+
+def validate_name(name: str) -> None:
+    """Refuse a name that could not be one segment of a URL path."""
+    if name != name.strip():
+        raise ValidationError("A name has no blanks around it.", code="name_blanks")
+    if "/" in name or CONTROL_CHARACTERS.search(name) or name in (".", ".."):
+        raise ValidationError("A name has no '/' and no control characters, and is not '.' or '..'.", code="name")
+
+
+def validate_label(label: str) -> None:
+    """Refuse a label that is empty, over 64 characters, or holds blanks around it or control characters."""
+    if not 1 <= len(label) <= 64 or label != label.strip() or CONTROL_CHARACTERS.search(label):
+        raise ValidationError("A label is 1-64 characters, no control characters, no blanks around it.", code="label")
+
+
+def validate_endpoint(url: str) -> None:
+    """Refuse an endpoint that is not a plain http or https URL without credentials."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or "@" in parts.netloc or parts.fragment or CONTROL_CHARACTERS.search(url) or " " in url:
+        raise ValidationError("An endpoint is an http or https URL, without user, password or fragment.", code="url")
+
+
+class RobotQuerySet(QuerySet["Robot"]):
+    def in_service(self) -> "RobotQuerySet":
+        return self.filter(enabled=True)
+
+    def out_of_service(self) -> "RobotQuerySet":
+        return self.filter(enabled=False)
+
+    def matching(self, text: str) -> "RobotQuerySet":
+        """Robots whose name, location or description holds `text`, literally and without regard to case."""
+        return self.filter(Q(name__icontains=text) | Q(location__icontains=text) | Q(description__icontains=text))
+
+
+class Robot(models.Model):
+    """A robot of the fleet. Its name is its key, so whatever belongs to it carries the name and needs no join."""
+
+    #: the only ones of whom `is_great` may be said
+    GREAT_ONES: ClassVar[frozenset[str]] = frozenset({"Bender"})
+
+    name = models.CharField(primary_key=True, max_length=64, validators=[validate_name])
+    is_great = models.BooleanField(default=False)
+    location = models.CharField(max_length=200)
+    description = models.CharField(max_length=2000)
+    enabled = models.BooleanField("in service", default=True, help_text="Out of service it keeps its queue and waits.")
+    lanes = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(16)],
+        help_text="Tasks it runs at the same time, 1-16.",
+    )
+    labels = ArrayField(models.CharField(max_length=64, validators=[validate_label]), default=list, blank=True)
+    endpoint = models.CharField(
+        max_length=2000,
+        null=True,
+        blank=True,
+        validators=[validate_endpoint],
+        help_text="The http or https URL where the robot itself answers; the handler `http` calls it.",
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = RobotQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("name",)
+        indexes = [
+            models.Index(fields=["location", "name"], name="robot_by_location"),  # GET /robot/?location=
+            models.Index(fields=["enabled", "name"], name="robot_by_service"),  # ?enabled=, the sweeper
+            models.Index(fields=["is_great", "name"], name="robot_by_greatness"),  # ?is_great=
+            models.Index(fields=["labels", "name"], name="robot_by_label"),  # ?label=
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        if self.is_great and self.name not in self.GREAT_ONES:
+            raise ValidationError({"is_great": ValidationError("Not possible", code="not_possible")})

@@ -1,0 +1,299 @@
+"""Task: one document that is the queue entry, the truth about its run, its result and its history.
+
+Every transition is one conditional update of that document: it names the state it starts from (status and, once a
+worker owns the task, the attempt), and adds its line to `history` in the same write. Losing such a race is normal: the
+method answers False and nothing has changed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django.db import IntegrityError, models
+from django.db.models import F, Q
+from django.db.models.functions import Least, Now
+from django_mongodb_backend.fields import ArrayField
+from uuid_utils.compat import uuid7
+
+from fmv.mongodb.expressions import Appended, Later
+from fmv.mongodb.fields import DocumentField
+from fmv.mongodb.queryset import QuerySet
+
+DEFAULT_PRIORITY = 4
+MAX_PRIORITY = 9
+
+
+class Status(models.TextChoices):
+    #: waits for its `run_at`
+    SCHEDULED = "SCHEDULED"
+    #: waits for a free lane of its robot
+    QUEUED = "QUEUED"
+    #: a worker runs it and holds a lane
+    STARTED = "STARTED"
+    #: failed or was interrupted, waits for its `run_at` to try again
+    RETRY = "RETRY"
+    #: its handler returned
+    SUCCESS = "SUCCESS"
+    #: its handler failed for good, ran too long, or its worker was lost too often
+    FAILURE = "FAILURE"
+    #: cancelled, or expired before it started
+    REVOKED = "REVOKED"
+
+
+#: still ahead of its next start
+WAITING = (Status.SCHEDULED, Status.QUEUED, Status.RETRY)
+UNFINISHED = (*WAITING, Status.STARTED)
+FINISHED = (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
+
+
+def id_at(moment: dt.datetime) -> uuid.UUID:
+    """Return the least UUID v7 of `moment`'s millisecond: ids sort by time, so a time range is an id range."""
+    milliseconds = max(0, int(moment.timestamp() * 1000))
+    return uuid.UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | 0b10 << 62)
+
+
+def time_of(id: uuid.UUID) -> dt.datetime:
+    """Return the moment a UUID v7 was made, to the millisecond, in UTC."""
+    return dt.datetime.fromtimestamp((id.int >> 80) / 1000, dt.UTC)
+
+
+class HistoryField(DocumentField):
+    """A list of `{at, status, attempt, note}`, oldest first."""
+
+    def from_db_value(self, value: list[dict[str, Any]] | None, *args: object) -> list[dict[str, Any]] | None:
+        for entry in value or ():
+            entry["at"] = entry["at"].replace(tzinfo=dt.UTC)
+        return value
+
+
+class TaskQuerySet(QuerySet["Task"]):
+    # What is there.
+
+    def of_robot(self, name: str) -> TaskQuerySet:
+        return self.filter(robot=name)
+
+    def queued(self) -> TaskQuerySet:
+        return self.filter(status=Status.QUEUED)
+
+    def started(self) -> TaskQuerySet:
+        return self.filter(status=Status.STARTED)
+
+    def unfinished(self) -> TaskQuerySet:
+        return self.filter(status__in=UNFINISHED)
+
+    def finished(self) -> TaskQuerySet:
+        return self.filter(status__in=FINISHED)
+
+    def finished_before(self, moment: dt.datetime) -> TaskQuerySet:
+        return self.filter(finished_at__lt=moment)
+
+    def due(self, now: dt.datetime) -> TaskQuerySet:
+        """Tasks that waited for their time, and it has come."""
+        return self.filter(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lte=now)
+
+    def lost(self, now: dt.datetime) -> TaskQuerySet:
+        """Started tasks whose worker has let its lease run out."""
+        return self.started().filter(lease_expires_at__lt=now)
+
+    def overdue(self, now: dt.datetime) -> TaskQuerySet:
+        """Tasks that were to start by `expires_at` and never did."""
+        return self.filter(status__in=(Status.SCHEDULED, Status.QUEUED), expires_at__lte=now, attempt=0)
+
+    def newest_first(self) -> TaskQuerySet:
+        return self.order_by("-id")
+
+    def next_first(self) -> TaskQuerySet:
+        """The order in which a robot takes its tasks: priority, then age."""
+        return self.order_by("-priority", "id")
+
+    def robots_waiting(self) -> TaskQuerySet:
+        """Names of robots that have queued tasks."""
+        return self.queued().order_by().values_list("robot", flat=True).distinct()
+
+    # Transitions.
+
+    def move(self, status: Status, note: str, **values: Any) -> int:
+        """Take all these tasks to `status` and note it in their history; return how many there were."""
+        return self.update(**_entering(status, note, values.pop("attempt", F("attempt"))), **values)
+
+    def claim_next(self, robot: str, *, lane: str, worker: str, lease: float, grace: float) -> Task | None:
+        """Start the robot's next queued task on `lane` and return it as it now is; None when there is none.
+
+        `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
+        task whose process is stuck ends then. Raises LaneTaken when another task holds the lane.
+        """
+        next_task = self.queued().of_robot(robot).next_first()
+        in_time = Q(expires_at=None) | Q(attempt__gt=0) | Q(expires_at__gt=Now())
+        attempt = F("attempt") + 1
+        try:
+            return next_task.filter(in_time).update_returning(
+                **_entering(Status.STARTED, f"by {worker}", attempt),
+                attempt=attempt,
+                lane=lane,
+                worker=worker,
+                started_at=Now(),
+                lease_expires_at=_lease(Now(), lease, grace),
+                cancel_requested=False,
+                run_at=None,
+                progress=None,
+                message="",
+            )
+        except IntegrityError as error:
+            raise LaneTaken(lane) from error
+
+    def promote(self, now: dt.datetime) -> int:
+        return self.due(now).move(Status.QUEUED, "due")
+
+    def expire(self, now: dt.datetime) -> int:
+        return self.overdue(now).move(
+            Status.REVOKED, "expired before it started", finished_at=Now(), run_at=None
+        )
+
+
+class LaneTaken(Exception):
+    """Another task of the robot holds the lane."""
+
+
+def _entering(status: Status, note: str, attempt: Any) -> dict[str, Any]:
+    """The values that every entry into `status` writes: the status, and its line of history."""
+    line = Appended("history", at=Now(), status=status.value, attempt=attempt, note=note)
+    return {"status": status, "history": line}
+
+
+def _lease(started_at: Any, lease: float, grace: float) -> Least:
+    """When a lease taken or renewed now ends: `lease` seconds on, but at most `grace` seconds after the timeout."""
+    return Least(Later(Now(), lease), Later(started_at, F("timeout") + grace))
+
+
+class Task(models.Model):
+    """Work for a robot. See the module's docstring for how it changes; nothing else writes to it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    robot = models.CharField(max_length=64)
+    handler = models.CharField(max_length=64)
+    params = DocumentField(default=dict)
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
+    priority = models.PositiveSmallIntegerField(default=DEFAULT_PRIORITY)
+    labels = ArrayField(models.CharField(max_length=64), default=list, blank=True)
+    progress = models.FloatField(null=True, help_text="Percent, as its handler reports it.")
+    message = models.CharField(max_length=500, default="", blank=True)
+    result = DocumentField(null=True)
+    error = DocumentField(null=True, help_text="{type, message, traceback} of the last attempt that failed.")
+    attempt = models.PositiveIntegerField(default=0, help_text="Grows with each start: the fencing token.")
+    uncounted = models.PositiveIntegerField(default=0, help_text="Attempts that stopping workers handed back.")
+    max_attempts = models.PositiveIntegerField(default=1)
+    timeout = models.FloatField(help_text="Seconds an attempt may take.")
+    run_at = models.DateTimeField(null=True, help_text="SCHEDULED and RETRY wait for it.")
+    expires_at = models.DateTimeField(null=True, help_text="A task not started by then is revoked.")
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    worker = models.CharField(max_length=255, default="", blank=True, help_text="host/process of the last attempt.")
+    requested_by = models.CharField(max_length=150)
+    request_id = models.CharField(max_length=128, default="-")
+    retry_of = models.UUIDField(null=True, help_text="The finished task that this one repeats.")
+    cancel_requested = models.BooleanField(default=False)
+    lane = models.CharField(max_length=70, null=True, unique=True, help_text="robot/number, held while STARTED.")
+    lease_expires_at = models.DateTimeField(null=True, help_text="Unless renewed before, the task is lost then.")
+    history = HistoryField(default=list)
+
+    objects: ClassVar[Any] = TaskQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        indexes = [
+            # claim_next; a robot's started and unfinished tasks; robots_waiting
+            models.Index(fields=["status", "robot", "-priority", "id"], name="task_next"),
+            models.Index(fields=["robot", "-id"], name="task_of_robot"),  # a robot's latest tasks
+            models.Index(fields=["status", "-id"], name="task_by_status"),  # GET /task/?status=
+            models.Index(fields=["handler", "-id"], name="task_by_handler"),  # ?handler=
+            models.Index(fields=["requested_by", "-id"], name="task_by_requester"),  # ?requested_by=
+            models.Index(fields=["labels", "-id"], name="task_by_label"),  # ?label=
+            models.Index(fields=["status", "run_at"], name="task_due"),  # due
+            models.Index(fields=["status", "expires_at"], name="task_overdue"),  # overdue
+            models.Index(fields=["finished_at"], name="task_finished"),  # purge by retention
+            models.Index(fields=["lease_expires_at"], name="task_lost", condition=Q(status=Status.STARTED)),  # lost
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def created_at(self) -> dt.datetime:
+        return time_of(self.id)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def attempts_left(self) -> int:
+        return max(0, self.max_attempts - (self.attempt - self.uncounted))
+
+    # What its worker does. Each holds only while this attempt owns the task.
+
+    def _owned(self, **also: Any) -> TaskQuerySet:
+        return Task.objects.started().filter(pk=self.pk, attempt=self.attempt, **also)
+
+    def _leave_lane(self, owned: TaskQuerySet, status: Status, note: str, **values: Any) -> bool:
+        return bool(owned.move(status, note, lane=None, lease_expires_at=None, **values))
+
+    def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
+        """Keep the lease for `lease` seconds more and store `progress` and `message`; False: cancelled or lost."""
+        expiry = _lease(F("started_at"), lease, grace)
+        return bool(self._owned().filter(cancel_requested=False).update(lease_expires_at=expiry, **report))
+
+    def succeed(self, result: Any, message: str) -> bool:
+        values = {"result": result, "error": None, "progress": 100, "message": message, "finished_at": Now()}
+        return self._leave_lane(self._owned(), Status.SUCCESS, "", **values)
+
+    def fail(self, error: dict[str, str], note: str, **also: Any) -> bool:
+        """End it for good. `also` narrows what it must still look like, as in `lease_expires_at__lt`."""
+        return self._leave_lane(self._owned(**also), Status.FAILURE, note, error=error, finished_at=Now())
+
+    def retry(self, error: dict[str, str], note: str, *, delay: float, **also: Any) -> bool:
+        """Let it wait `delay` seconds for its next attempt; False also when its cancel was asked for meanwhile."""
+        owned = self._owned(cancel_requested=False, **also)
+        return self._leave_lane(owned, Status.RETRY, note, error=error, run_at=Later(Now(), delay))
+
+    def hand_back(self, note: str) -> bool:
+        """Let it run again at once, this attempt not counted; False also when its cancel was asked for meanwhile."""
+        owned = self._owned(cancel_requested=False)
+        return self._leave_lane(owned, Status.RETRY, note, uncounted=F("uncounted") + 1, run_at=Now())
+
+    def stop(self, note: str, **also: Any) -> bool:
+        """End it as cancelled while it runs."""
+        return self._leave_lane(self._owned(**also), Status.REVOKED, note, finished_at=Now())
+
+    # What everybody else does.
+
+    def revoke(self, note: str) -> bool:
+        """Cancel it before its (next) start; False when it runs or is over."""
+        waiting = Task.objects.filter(pk=self.pk, status__in=WAITING)
+        return bool(waiting.move(Status.REVOKED, note, finished_at=Now(), run_at=None, cancel_requested=True))
+
+    def request_cancel(self) -> bool:
+        """Ask its worker to stop it; the worker notices within a renewal."""
+        return bool(Task.objects.started().filter(pk=self.pk).update(cancel_requested=True))
+
+
+class LogLine(models.Model):
+    """A line that a handler logged. Its id tells when."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    task = models.UUIDField()
+    attempt = models.PositiveIntegerField()
+    text = models.CharField(max_length=4000)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = [models.Index(fields=["task", "id"], name="log_of_task")]  # GET /task/{id}/log
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def at(self) -> dt.datetime:
+        return time_of(self.id)
