@@ -1,4 +1,4 @@
-"""The Celery application: two durable queues, one message at a time, nothing waits inside the broker."""
+"""The Celery application; its configuration is the settings' CELERY_ part."""
 
 import os
 

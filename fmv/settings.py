@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from kombu import Exchange, Queue
+
 from fmv.environment import DEVELOPMENT_SECRET_KEY, read_environment
 
 ENVIRONMENT = read_environment()
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-DEBUG = ENVIRONMENT.debug
+DEBUG = False  # Django's own would show tracebacks and keep every query; FMV_DEBUG only relaxes what follows
 SECRET_KEY = ENVIRONMENT.secret_key or DEVELOPMENT_SECRET_KEY
 ALLOWED_HOSTS = ENVIRONMENT.allowed_hosts
 
@@ -34,7 +36,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "fmv.middleware.ApiErrors",
+    "fmv.middleware.BodyLimit",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -81,8 +83,6 @@ MIGRATION_MODULES = {
     "django_celery_results": "fmv.mongo_migrations.django_celery_results",
     "sessions": "fmv.mongo_migrations.sessions",
 }
-# The stock e-mail-style system checks of index names do not know of MongoDB; Celery's results are never chords here.
-SILENCED_SYSTEM_CHECKS: list[str] = []
 
 # --- Sign-in ---------------------------------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ FMV_ANONYMOUS = ENVIRONMENT.anonymous
 
 # --- HTTPS, cookies, CORS --------------------------------------------------------------------------------------------
 
-_https = ENVIRONMENT.https and not DEBUG
+_https = ENVIRONMENT.https and not ENVIRONMENT.debug
 SECURE_SSL_REDIRECT = _https
 SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$", r"^api/v1/health/?$"]  # probes come past the proxy
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _https else None
@@ -110,7 +110,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 SESSION_COOKIE_AGE = 12 * 3600  # seconds: a shift
 
 CORS_ALLOWED_ORIGINS = ENVIRONMENT.cors_origins
-CORS_ALLOWED_ORIGIN_REGEXES = [r"^http://(localhost|127\.0\.0\.1)(:\d+)?$"] if DEBUG else []
+CORS_ALLOWED_ORIGIN_REGEXES = [r"^http://(localhost|127\.0\.0\.1)(:\d+)?$"] if ENVIRONMENT.debug else []
 CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After"]
 CORS_URLS_REGEX = r"^/api/.*$"
 
@@ -143,6 +143,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {"Status": "tasks.models.Status", "Created": [("CREATED", "CREATED")]},
     "PREPROCESSING_HOOKS": ["fmv.schema.only_canonical_paths"],
     "TAGS": [
         {"name": "robots", "description": "The registry of robots."},
@@ -154,15 +155,60 @@ SPECTACULAR_SETTINGS = {
 }
 
 # --- Messages and work -----------------------------------------------------------------------------------------------
-# Celery reads the CELERY_ names (fmv.celery); queues and their routes are declared there.
-
 CELERY_BROKER_URL = ENVIRONMENT.broker_url
+_amqp = ENVIRONMENT.broker_url.startswith("amqp")
+# Messages are doorbells ("this robot has work") and beat's reminders; MongoDB holds the truth about both, so publishing
+# may fail, and must then fail fast: a request answers within a second whatever the broker does.
+CELERY_BROKER_CONNECTION_TIMEOUT = 0.5
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5} if _amqp else {"polling_interval": 0.1}
+)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for its broker for ever
+CELERY_TASK_PUBLISH_RETRY = True
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+CELERY_TASK_DEFAULT_QUEUE = "work"
+CELERY_TASK_QUEUES = [
+    Queue(
+        name,
+        Exchange(name, type="direct", durable=True),
+        routing_key=name,
+        durable=True,
+        # Quorum queues know two priorities and no maximum; classic ones are told theirs.
+        queue_arguments={"x-queue-type": ENVIRONMENT.queue_type}
+        | ({"x-max-priority": 9} if ENVIRONMENT.queue_type == "classic" and name == "work" else {}),
+    )
+    for name in ("work", "maintenance")
+]
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+CELERY_TASK_SERIALIZER = CELERY_RESULT_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_REDIRECT_STDOUTS = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False  # the lease in MongoDB counts, not the connection
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = _amqp  # Kombu's MongoDB transport has no cheap broadcast
 CELERY_RESULT_BACKEND = "django-db"
-CELERY_RESULT_EXPIRES = 3600  # seconds: maintenance runs are many and small
 CELERY_RESULT_EXTENDED = True
-DJANGO_CELERY_RESULTS_TASK_ID_MAX_LENGTH = 191
-FMV_WORKER_PROCESSES = ENVIRONMENT.worker_processes
-FMV_QUEUE_TYPE = ENVIRONMENT.queue_type
+CELERY_RESULT_EXPIRES = 3600  # seconds: maintenance runs are many and small
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # every step may run early, late or twice: nothing to remember
+CELERY_BEAT_SCHEDULE = {
+    name: {
+        "task": f"tasks.{name}",
+        "schedule": seconds,
+        "options": {"queue": "maintenance", "expires": max(10.0, 2 * seconds)},
+    }
+    for name, seconds in {
+        "promote_due": 1.0,
+        "recover_lost": 2.0,
+        "ring_waiting": 5.0,
+        "expire": 5.0,
+        "purge": 3600.0,
+        "forget_runs": 600.0,
+    }.items()
+}
 FMV_LEASE_SECONDS = ENVIRONMENT.lease_seconds
 FMV_RENEW_SECONDS = ENVIRONMENT.renew_seconds
 FMV_STOP_GRACE = ENVIRONMENT.stop_grace
@@ -176,11 +222,11 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-WHITENOISE_USE_FINDERS = DEBUG
+WHITENOISE_USE_FINDERS = ENVIRONMENT.debug
 STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-        if DEBUG
+        if ENVIRONMENT.debug
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }

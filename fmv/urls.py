@@ -1,1 +1,30 @@
-urlpatterns: list = []
+"""All routes. Within `/api/v1` each is served with and without its trailing slash, and neither redirects."""
+
+from django.contrib import admin
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from fmv import views
+from fmv.schema import both
+
+v1 = [
+    *both("health", views.HealthView.as_view(), "health"),
+    *both("auth/login", views.LoginView.as_view(), "login"),
+    *both("auth/logout", views.LogoutView.as_view(), "logout"),
+    *both("openapi.json", views.DocumentView.as_view(), "openapi"),
+    *both("docs", views.DocsView.as_view(url_name="openapi"), "docs"),
+    path("", include("tasks.urls")),
+]
+
+urlpatterns = [
+    path("", RedirectView.as_view(url="/admin/")),
+    path("api/v1/", include(v1)),
+    path("admin/", admin.site.urls),
+    path("livez", views.livez),
+    path("readyz", views.readyz),
+]
+
+handler400 = "fmv.views.handle_400"
+handler403 = "fmv.views.handle_403"
+handler404 = "fmv.views.handle_404"
+handler500 = "fmv.views.handle_500"

@@ -48,9 +48,14 @@ class RobotQuerySet(QuerySet["Robot"]):
     def out_of_service(self) -> "RobotQuerySet":
         return self.filter(enabled=False)
 
-    def matching(self, text: str) -> "RobotQuerySet":
-        """Robots whose name, location or description holds `text`, literally and without regard to case."""
-        return self.filter(Q(name__icontains=text) | Q(location__icontains=text) | Q(description__icontains=text))
+    def narrowed(self, *, label: str | None = None, q: str = "", **exactly: object) -> "RobotQuerySet":
+        """Robots with this label and these fields, in whose name, location or description `q` stands literally."""
+        found = self.filter(**exactly)
+        if label is not None:
+            found = found.filter(labels__contains=[label])
+        if q:
+            found = found.filter(Q(name__icontains=q) | Q(location__icontains=q) | Q(description__icontains=q))
+        return found
 
 
 class Robot(models.Model):
@@ -96,4 +101,4 @@ class Robot(models.Model):
 
     def clean(self) -> None:
         if self.is_great and self.name not in self.GREAT_ONES:
-            raise ValidationError({"is_great": ValidationError("Not possible", code="not_possible")})
+            raise ValidationError({"is_great": "Not possible"})

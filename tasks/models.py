@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from django.db import IntegrityError, models
@@ -75,6 +75,9 @@ class TaskQuerySet(QuerySet["Task"]):
     def of_robot(self, name: str) -> TaskQuerySet:
         return self.filter(robot=name)
 
+    def of_robots(self, names: Iterable[str]) -> TaskQuerySet:
+        return self.filter(robot__in=names)
+
     def queued(self) -> TaskQuerySet:
         return self.filter(status=Status.QUEUED)
 
@@ -101,6 +104,27 @@ class TaskQuerySet(QuerySet["Task"]):
     def overdue(self, now: dt.datetime) -> TaskQuerySet:
         """Tasks that were to start by `expires_at` and never did."""
         return self.filter(status__in=(Status.SCHEDULED, Status.QUEUED), expires_at__lte=now, attempt=0)
+
+    def narrowed(
+        self,
+        *,
+        status: Sequence[str] = (),
+        label: str | None = None,
+        created_after: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
+        **exactly: str,
+    ) -> TaskQuerySet:
+        """Tasks in one of these statuses, with this label, made in this time (from, to before), with these fields."""
+        conditions: dict[str, Any] = dict(exactly)
+        if status:
+            conditions["status__in"] = list(status)
+        if label is not None:
+            conditions["labels__contains"] = [label]
+        if created_after is not None:
+            conditions["id__gte"] = id_at(created_after)
+        if created_before is not None:
+            conditions["id__lt"] = id_at(created_before)
+        return self.filter(**conditions)
 
     def newest_first(self) -> TaskQuerySet:
         return self.order_by("-id")
@@ -153,8 +177,25 @@ class TaskQuerySet(QuerySet["Task"]):
         )
 
 
+    def abandon(self) -> int:
+        """End what waits for a robot that is gone."""
+        error = error_document("RobotGone", "The robot was deleted")
+        return self.filter(status__in=WAITING).move(
+            Status.FAILURE, _note(error), error=error, finished_at=Now(), run_at=None
+        )
+
+
 class LaneTaken(Exception):
     """Another task of the robot holds the lane."""
+
+
+def error_document(type: str, message: str, traceback: str = "") -> dict[str, str]:
+    """Return what `Task.error` holds; long texts are cut, of a traceback the end is kept."""
+    return {"type": type, "message": message[:2000], "traceback": traceback[-20_000:]}
+
+
+def _note(error: dict[str, str]) -> str:
+    return f"{error['type']}: {error['message']}"[:500]
 
 
 def _entering(status: Status, note: str, attempt: Any) -> dict[str, Any]:
@@ -232,6 +273,9 @@ class Task(models.Model):
     def attempts_left(self) -> int:
         return max(0, self.max_attempts - (self.attempt - self.uncounted))
 
+    def log_lines(self) -> models.QuerySet[LogLine]:
+        return LogLine.objects.filter(task=self.pk)
+
     # What its worker does. Each holds only while this attempt owns the task.
 
     def _owned(self, **also: Any) -> TaskQuerySet:
@@ -249,14 +293,14 @@ class Task(models.Model):
         values = {"result": result, "error": None, "progress": 100, "message": message, "finished_at": Now()}
         return self._leave_lane(self._owned(), Status.SUCCESS, "", **values)
 
-    def fail(self, error: dict[str, str], note: str, **also: Any) -> bool:
+    def fail(self, error: dict[str, str], **also: Any) -> bool:
         """End it for good. `also` narrows what it must still look like, as in `lease_expires_at__lt`."""
-        return self._leave_lane(self._owned(**also), Status.FAILURE, note, error=error, finished_at=Now())
+        return self._leave_lane(self._owned(**also), Status.FAILURE, _note(error), error=error, finished_at=Now())
 
-    def retry(self, error: dict[str, str], note: str, *, delay: float, **also: Any) -> bool:
+    def retry(self, error: dict[str, str], *, delay: float, **also: Any) -> bool:
         """Let it wait `delay` seconds for its next attempt; False also when its cancel was asked for meanwhile."""
         owned = self._owned(cancel_requested=False, **also)
-        return self._leave_lane(owned, Status.RETRY, note, error=error, run_at=Later(Now(), delay))
+        return self._leave_lane(owned, Status.RETRY, _note(error), error=error, run_at=Later(Now(), delay))
 
     def hand_back(self, note: str) -> bool:
         """Let it run again at once, this attempt not counted; False also when its cancel was asked for meanwhile."""
@@ -267,6 +311,9 @@ class Task(models.Model):
         """End it as cancelled while it runs."""
         return self._leave_lane(self._owned(**also), Status.REVOKED, note, finished_at=Now())
 
+    def is_being_cancelled(self) -> bool:
+        return self._owned(cancel_requested=True).exists()
+
     # What everybody else does.
 
     def revoke(self, note: str) -> bool:
@@ -274,9 +321,10 @@ class Task(models.Model):
         waiting = Task.objects.filter(pk=self.pk, status__in=WAITING)
         return bool(waiting.move(Status.REVOKED, note, finished_at=Now(), run_at=None, cancel_requested=True))
 
-    def request_cancel(self) -> bool:
-        """Ask its worker to stop it; the worker notices within a renewal."""
-        return bool(Task.objects.started().filter(pk=self.pk).update(cancel_requested=True))
+    def request_cancel(self, note: str) -> bool:
+        """Ask its worker to stop it, which notices within a renewal; False when it does not run or has been asked."""
+        running = Task.objects.started().filter(pk=self.pk, cancel_requested=False)
+        return bool(running.move(Status.STARTED, note, cancel_requested=True))
 
 
 class LogLine(models.Model):

@@ -2,8 +2,10 @@
 
 import datetime as dt
 
+from django.db import DatabaseError
 from django_mongodb_backend.base import DatabaseWrapper as MongoDatabaseWrapper
 from django_mongodb_backend.operations import DatabaseOperations as MongoDatabaseOperations
+from pymongo.errors import ConnectionFailure
 
 
 class DatabaseOperations(MongoDatabaseOperations):
@@ -17,3 +19,10 @@ class DatabaseWrapper(MongoDatabaseWrapper):
         """Return the server's clock, in UTC: one round trip. Raises PyMongoError when the server does not answer."""
         now: dt.datetime = self.get_database().command("hello")["localTime"]
         return now.replace(tzinfo=dt.UTC)
+
+
+def is_unreachable(error: BaseException | None) -> bool:
+    """Tell whether the error says that MongoDB could not be reached, rather than that it refused."""
+    return isinstance(error, ConnectionFailure) or (
+        isinstance(error, DatabaseError) and isinstance(error.__cause__, ConnectionFailure)
+    )

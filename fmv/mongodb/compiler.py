@@ -1,9 +1,165 @@
-"""Compilers whose pipelines MongoDB can answer from an index."""
+"""Compilers whose pipelines MongoDB can answer from an index.
 
-from django_mongodb_backend.compiler import (  # noqa: F401
-    SQLAggregateCompiler,
-    SQLCompiler,
-    SQLDeleteCompiler,
-    SQLInsertCompiler,
-    SQLUpdateCompiler,
-)
+The stock compiler's pipelines are right, but it joins, projects and copies fields before it sorts and limits, so that
+MongoDB reads, joins and sorts a whole collection to find the latest twenty (SERVER-26442). These say the same in an
+order that starts with `$match`, `$sort`, `$skip`, `$limit` wherever that selects the same rows.
+"""
+
+from typing import Any
+
+from bson import SON
+from django.core.exceptions import EmptyResultSet
+from django.db import NotSupportedError
+from django.db.models.sql import UpdateQuery
+from django.db.models.sql.constants import LOUTER, MULTI
+from django_mongodb_backend import compiler as stock
+from django_mongodb_backend.compiler import SQLDeleteCompiler, SQLInsertCompiler
+from django_mongodb_backend.query import MongoQuery as StockQuery
+from django_mongodb_backend.query import wrap_database_errors
+from pymongo import ReturnDocument
+
+__all__ = [
+    "SQLAggregateCompiler",
+    "SQLCompiler",
+    "SQLDeleteCompiler",
+    "SQLInsertCompiler",
+    "SQLReturningCompiler",
+    "SQLUpdateCompiler",
+]
+
+Stages = list[dict[str, Any]]
+
+
+class MongoQuery(StockQuery):
+    """The parts of a pipeline, put together so that what an index can answer comes first."""
+
+    def get_pipeline(self) -> Stages:
+        # These must stay in front: a search, a union's parts, the inner query of an aggregate.
+        if self.search_pipeline or self.combinator_pipeline or not all(q.subquery_lookup for q in self.subqueries or ()):
+            return super().get_pipeline()
+        pipeline = self._arranged()
+        if not self.subquery_lookup:
+            return pipeline
+        wrapped = super().get_pipeline()
+        wrapped[0]["$lookup"]["pipeline"] = pipeline
+        return wrapped
+
+    def _arranged(self) -> Stages:
+        joins = [*(self.lookup_pipeline or ()), *(stage for q in self.subqueries or () for stage in q.get_pipeline())]
+        joined = {stage["$lookup"]["as"] for stage in joins if "$lookup" in stage}
+        conditions = _conjuncts(self.match_mql) if joined else [self.match_mql]
+        own = [condition for condition in conditions if not _mentions(condition, joined)]
+        others = [condition for condition in conditions if _mentions(condition, joined)]
+        extra = {name: value for name, value in (self.extra_fields or {}).items() if not _is_identity(name, value)}
+        sort = _stage("$sort", self.ordering)
+        window = [*_stage("$skip", self.query.low_mark)]
+        if self.query.high_mark is not None:
+            window.append({"$limit": self.query.high_mark - self.query.low_mark})
+
+        first: Stages = []
+        then: Stages = []
+        last: Stages = []
+        if not self._sorts_by_columns(joined | extra.keys()):
+            last = sort + window
+        elif others or not self._joins_keep_rows():
+            first, then = sort, window  # sorted rows stay sorted through a join, but a join may drop or multiply them
+        else:
+            first = sort + window
+        return [
+            *_match(own),
+            *first,
+            *joins,
+            *_match(others),
+            *then,
+            *(self.aggregation_pipeline or ()),
+            *_stage("$project", self.project_fields),
+            *_stage("$addFields", extra),
+            *last,
+        ]
+
+    def _sorts_by_columns(self, computed: set[str]) -> bool:
+        """Whether the sort needs nothing but columns of this collection, as they are stored."""
+        columns = self.project_fields or dict.fromkeys(self.ordering, 1)
+        return not self.aggregation_pipeline and all(
+            key.partition(".")[0] not in computed and columns.get(key) == 1 for key in self.ordering
+        )
+
+    def _joins_keep_rows(self) -> bool:
+        """Whether each row meets exactly one row in every join: an outer join by the other collection's key."""
+        joins = (self.query.alias_map[s["$lookup"]["as"]] for s in self.lookup_pipeline or () if "$lookup" in s)
+        return all(
+            join.join_type == LOUTER and all(field.primary_key for _, field in join.join_fields) for join in joins
+        )
+
+
+def _stage(name: str, value: Any) -> Stages:
+    return [{name: value}] if value else []
+
+
+def _match(conditions: Stages) -> Stages:
+    return _stage("$match", {"$and": conditions} if len(conditions) > 1 else next(iter(conditions), None))
+
+
+def _conjuncts(mql: dict[str, Any]) -> Stages:
+    return [part for child in mql["$and"] for part in _conjuncts(child)] if mql.keys() == {"$and"} else [mql]
+
+
+def _mentions(mql: Any, names: set[str]) -> bool:
+    """Whether a path or a value in `mql` begins with one of `names`. A value that only looks so does no harm."""
+    if isinstance(mql, dict):
+        return any(_mentions(part, names) for item in mql.items() for part in item)
+    if isinstance(mql, list | tuple):
+        return any(_mentions(part, names) for part in mql)
+    return isinstance(mql, str) and mql.lstrip("$").partition(".")[0] in names
+
+
+def _is_identity(path: str, value: Any) -> bool:
+    """Whether `{"$addFields": {path: value}}` changes nothing."""
+    if isinstance(value, dict):
+        return all(_is_identity(f"{path}.{name}", part) for name, part in value.items())
+    return bool(value == f"${path}")
+
+
+class SQLCompiler(stock.SQLCompiler):
+    query_class = MongoQuery
+
+
+class SQLAggregateCompiler(stock.SQLAggregateCompiler):
+    query_class = MongoQuery
+
+
+class SQLUpdateCompiler(stock.SQLUpdateCompiler):
+    #: When set, update only the first match in this order, and return its document.
+    first_by: SON[str, int] | None = None
+
+    @wrap_database_errors
+    def update(self, criteria: dict[str, Any], pipeline: Stages) -> Any:
+        if self.first_by is None:
+            return super().update(criteria, pipeline)
+        return self.collection.find_one_and_update(
+            criteria,
+            pipeline,
+            sort=list(self.first_by.items()),
+            return_document=ReturnDocument.AFTER,
+            session=self.connection.session,
+        )
+
+
+class SQLReturningCompiler(SQLCompiler):
+    """Compiles a `ReturningQuery`: it fetches its one row by updating it."""
+
+    def execute_sql(self, result_type: str = MULTI, **chunking: Any) -> list[Any]:
+        self.pre_sql_setup()
+        whole = self.query.default_cols and not self.query.annotations and not self.query.distinct
+        try:
+            query = self.build_query(None if whole else self.columns)
+        except EmptyResultSet:
+            return []
+        if any(not stage.keys() <= {"$match", "$sort"} for stage in query.get_pipeline()):
+            raise NotSupportedError("update_returning() is for whole rows of one collection, ordered by its columns.")
+        update = self.query.chain(UpdateQuery)
+        update.add_update_values(self.query.new_values)
+        updating = update.get_compiler(self.using)
+        updating.first_by = query.ordering
+        document = updating.execute_sql(MULTI)
+        return [[self._make_result(document, self.columns)]] if document else []

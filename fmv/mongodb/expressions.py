@@ -2,10 +2,17 @@
 
 from typing import Any
 
-from django.db.models import DateTimeField, F, Value
+from django.db.models import DateTimeField, F, Value, functions
 from django.db.models.expressions import Expression, Func
 
 from fmv.mongodb.fields import DocumentField
+
+
+class Now(functions.Now):
+    """The server's clock. By way of milliseconds, because SecantusDB compares a bare `$$NOW` with no stored date."""
+
+    def as_mql_expr(self, compiler: Any, connection: Any) -> dict[str, Any]:
+        return {"$toDate": {"$toLong": "$$NOW"}}
 
 
 class Later(Func):
@@ -16,9 +23,10 @@ class Later(Func):
     def __init__(self, moment: Any, seconds: Any) -> None:
         super().__init__(moment, seconds if hasattr(seconds, "resolve_expression") else Value(float(seconds)))
 
-    def as_mql(self, compiler: Any, connection: Any, as_expr: bool = False) -> dict[str, Any]:
+    def as_mql_expr(self, compiler: Any, connection: Any) -> dict[str, Any]:
         moment, seconds = (part.as_mql(compiler, connection, as_expr=True) for part in self.get_source_expressions())
-        return {"$add": [moment, {"$multiply": [seconds, 1000]}]}
+        milliseconds = {"$toLong": {"$multiply": [seconds, 1000]}}
+        return {"$toDate": {"$add": [{"$toLong": moment}, milliseconds]}}
 
 
 class Appended(Expression):
@@ -35,6 +43,6 @@ class Appended(Expression):
     def set_source_expressions(self, exprs: list[Any]) -> None:
         self.parts = exprs
 
-    def as_mql(self, compiler: Any, connection: Any, as_expr: bool = False) -> dict[str, Any]:
+    def as_mql_expr(self, compiler: Any, connection: Any) -> dict[str, Any]:
         array, *values = (part.as_mql(compiler, connection, as_expr=True) for part in self.parts)
         return {"$concatArrays": [array, [dict(zip(self.keys, values, strict=True))]]}

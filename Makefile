@@ -1,0 +1,47 @@
+# make run      the whole backend on this machine; Ctrl-C stops it
+# make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest
+# make lint     style, types, migrations, production settings, the OpenAPI document
+# make format   let ruff tidy up
+# make clean    remove what these have built; the data under var/ stays
+
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$python && break; done)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := run
+.PHONY: run test lint format clean
+
+run: .venv/installed
+	@exec $(BIN)/python -m fmv.stack run
+
+test: .venv/installed
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# Settings as in production, but for a key made up on the spot. None of these commands needs a database.
+PRODUCTION = env -u FMV_DEBUG FMV_SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
+	FMV_ALLOWED_HOSTS=fleet.example.org $(BIN)/python -W error manage.py
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	@! grep -rnF --include='*.py' '.select_for_update(' fmv robots tasks tests || \
+		{ echo "select_for_update does nothing on MongoDB: use a conditional update." >&2; exit 1; }
+	FMV_DEBUG=1 $(BIN)/mypy
+	$(PRODUCTION) makemigrations --check --dry-run
+	$(PRODUCTION) check --deploy --fail-level WARNING
+	$(PRODUCTION) spectacular --validate --fail-on-warn --file /dev/null
+
+format: .venv/installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis staticfiles
+
+.venv/installed: requirements.txt requirements-dev.txt
+	@test -n "$(PYTHON)" || { echo "fmv: needs Python 3.11, 3.12 or 3.13 with its venv module; none was found." >&2; exit 1; }
+	@echo "Installing what requirements-dev.txt names into .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

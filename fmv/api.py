@@ -1,0 +1,245 @@
+"""The API's common ground: JSON in and out, errors, pages, strict fields."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import orjson
+from django.core.exceptions import ValidationError as DjangoValidationError
+from django.http import Http404, HttpResponse
+from rest_framework import exceptions, serializers
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from fmv.errors import FmvError, InvalidInput, Problem
+from fmv.mongodb.base import is_unreachable
+
+logger = logging.getLogger(__name__)
+
+MAX_DEPTH = 32  # levels of nesting in a body
+MAX_INTEGER = 2**63 - 1  # what MongoDB can store
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+class Renderer(BaseRenderer):
+    """Compact JSON in UTF-8."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    def render(self, data: Any, media_type: str | None = None, context: Mapping[str, Any] | None = None) -> bytes:
+        return b"" if data is None else orjson.dumps(data)
+
+
+class Parser(BaseParser):
+    """JSON by the book: UTF-8, no NaN, at most MAX_DEPTH levels, integers that MongoDB can store."""
+
+    media_type = "application/json"
+
+    def parse(self, stream: Any, media_type: str | None = None, context: Mapping[str, Any] | None = None) -> Any:
+        try:
+            data = orjson.loads(stream.read())
+        except orjson.JSONDecodeError as error:
+            raise InvalidInput([Problem(("body", error.pos), f"JSON decode error: {error.msg}", "json_invalid")]) from None
+        _check_json(data, ("body",))
+        return data
+
+
+def _check_json(value: Any, loc: tuple[str | int, ...]) -> None:
+    if isinstance(value, int | float) and abs(value) > MAX_INTEGER and not isinstance(value, bool):
+        raise InvalidInput([Problem(loc, "Numbers beyond 64 bits are not supported", "number_too_large")])
+    if not isinstance(value, dict | list):
+        return
+    if len(loc) > MAX_DEPTH:
+        raise InvalidInput([Problem(("body",), f"Nested deeper than {MAX_DEPTH} levels", "too_deep")])
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        _check_json(part, (*loc, key))
+
+
+class AlwaysJSON(DefaultContentNegotiation):
+    """Answers JSON whatever `Accept` says, as v1 always did."""
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+# --- Errors ----------------------------------------------------------------------------------------------------------
+
+#: DRF's codes in the words that v1 clients know from Pydantic
+TYPES = {
+    "required": "missing",
+    "null": "none_not_allowed",
+    "blank": "string_too_short",
+    "max_length": "string_too_long",
+    "min_value": "greater_than_equal",
+    "max_value": "less_than_equal",
+    "not_a_list": "list_type",
+    "invalid_choice": "enum",
+    "invalid": "value_error",
+}
+
+
+def flatten(detail: Any, loc: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Yield a Problem for each message in a DRF error's nested detail."""
+    if isinstance(detail, dict):
+        for key, part in detail.items():
+            yield from flatten(part, loc if key == "non_field_errors" else (*loc, key))
+    elif isinstance(detail, list):
+        for index, part in enumerate(detail):
+            yield from flatten(part, loc if isinstance(part, str) else (*loc, index))
+    else:
+        yield Problem(loc, str(detail), TYPES.get(detail.code, detail.code))
+
+
+def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
+    """Return the status, the body's `detail` and the headers that tell a client of this error."""
+    match error:
+        case InvalidInput():
+            return error.status, [problem.as_dict() for problem in error.problems], {}
+        case FmvError():
+            return error.status, str(error), {}
+        case exceptions.ValidationError():
+            return 422, [problem.as_dict() for problem in flatten(error.detail, ("body",))], {}
+        case Http404() | exceptions.NotFound():
+            return 404, "Not Found", {}
+        case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
+            return 401, "Not authenticated", {"WWW-Authenticate": "Bearer"}
+        case exceptions.APIException():
+            wait = getattr(error, "wait", None)
+            return error.status_code, str(error.detail), {"Retry-After": f"{wait:.0f}"} if wait else {}
+        case _ if is_unreachable(error):
+            logger.warning("MongoDB cannot be reached: %s", error)
+            return 503, "The database cannot be reached. Try again soon.", {"Retry-After": "5"}
+    logger.error("Unexpected %s", type(error).__name__, exc_info=error)
+    return 500, "Internal Server Error", {}
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
+    """DRF's hook: every error of a view, expected or not, becomes JSON."""
+    status, detail, headers = describe(error)
+    return Response({"detail": detail}, status=status, headers=headers)
+
+
+def error_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return the same shape from outside DRF: middleware, unknown paths."""
+    body = orjson.dumps({"detail": detail})
+    return HttpResponse(body, status=status, content_type="application/json", headers=headers)
+
+
+# --- Fields and input ------------------------------------------------------------------------------------------------
+
+
+class Text(serializers.CharField):
+    """A string and nothing that could be made into one. Outer blanks are trimmed."""
+
+    default_error_messages: ClassVar[dict[str, str]] = {"invalid": "Input should be a valid string"}
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if data is not serializers.empty and data is not None and not isinstance(data, str):
+            self.fail("invalid")
+        return super().run_validation(data)
+
+
+class Whole(serializers.IntegerField):
+    """A whole number and nothing that could be made into one."""
+
+    default_error_messages: ClassVar[dict[str, str]] = {"invalid": "Input should be a valid integer"}
+
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return int(data)
+
+
+class Moment(serializers.DateTimeField):
+    """RFC 3339; in UTC with milliseconds on the way out, with an offset on the way in."""
+
+    def to_internal_value(self, value: Any) -> Any:
+        moment = super().to_internal_value(value) if isinstance(value, str) else self.fail("invalid", format="RFC 3339")
+        return moment
+
+    def to_representation(self, value: Any) -> str:
+        return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+class StrictSerializer(serializers.Serializer):
+    """Refuses fields it does not know: a misspelt option would do harm."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        values = super().to_internal_value(data)
+        if unknown := sorted(set(data) - set(self.fields)):
+            raise exceptions.ValidationError(
+                {key: exceptions.ErrorDetail("Extra inputs are not permitted", "extra_forbidden") for key in unknown}
+            )
+        return values
+
+
+def read_query(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
+    """Return the query parameters as the serializer reads them; raises InvalidInput that names each wrong one."""
+    fields, params = serializer_class().fields, request.query_params
+    many = {name for name, field in fields.items() if isinstance(field, serializers.ListField)}
+    # A plain dict: DRF takes a QueryDict for an HTML form, in which a missing boolean means False.
+    data = {name: params.getlist(name) if name in many else params[name] for name in fields if name in params}
+    serializer = serializer_class(data=data)
+    if not serializer.is_valid():
+        raise InvalidInput(list(flatten(serializer.errors, ("query",))))
+    return serializer.validated_data
+
+
+# --- Pages -----------------------------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+class Pages(CursorPagination):
+    """Pages by key, `?limit=` and an opaque `?cursor=`: stable while rows are added, never an offset or a count.
+
+    Subclasses name the unique key that orders the rows (`ordering`) and the list in the answer (`key`).
+    """
+
+    key: ClassVar[str]
+    page_size = 100
+    max_page_size = 1000
+    page_size_query_param = "limit"
+    page_size_query_description = "Rows on a page, 1-1,000."
+    cursor_query_description = "Where the page begins: taken from `next` or `previous` of another."
+
+    def get_page_size(self, request: Request) -> int:
+        text = request.query_params.get("limit", str(self.page_size))
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= self.max_page_size:
+            problem = Problem(("query", "limit"), f"Input should be from 1 to {self.max_page_size}", "value_error")
+            raise InvalidInput([problem])
+        return int(text)
+
+    def decode_cursor(self, request: Request) -> Cursor | None:
+        try:
+            cursor = super().decode_cursor(request)
+            if cursor is not None:
+                self.check_position(cursor.position)
+                cursor = cursor._replace(offset=0)
+        except (exceptions.NotFound, DjangoValidationError, ValueError):
+            problem = Problem(("query", "cursor"), "Not a cursor that this list gave", "value_error")
+            raise InvalidInput([problem]) from None
+        return cursor
+
+    def check_position(self, position: str | None) -> None:
+        """Raise ValueError when a row's key could not look like this."""
+        if not position or "\x00" in position:
+            raise ValueError(position)
+
+    def get_paginated_response(self, data: Any) -> Response:
+        return Response({self.key: data, "next": self.get_next_link(), "previous": self.get_previous_link()})
+
+    def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        link = {"type": ["string", "null"], "format": "uri", "example": None}
+        return {
+            "type": "object",
+            "required": [self.key, "next", "previous"],
+            "properties": {self.key: schema, "next": link, "previous": link},
+        }

@@ -1,0 +1,106 @@
+"""How the OpenAPI document is made: both forms of a path are one, and every operation tells its errors."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.urls import URLPattern, path
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_field, extend_schema_serializer
+from rest_framework import serializers
+
+Endpoint = tuple[str, str, str, Any]
+
+SENTENCES = {
+    400: "Not possible",
+    401: "Not authenticated",
+    403: "The caller's role does not allow it",
+    404: "Not Found",
+    409: "The state of things does not allow it",
+    411: "The body's length is not declared",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    422: "The input is at fault",
+    503: "The database cannot be reached; try again after the seconds in Retry-After",
+}
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a refusal", {"detail": "Not Found"}, response_only=True)])
+class Error(serializers.Serializer):
+    """Why not, in a sentence."""
+
+    detail = serializers.CharField()
+
+
+@extend_schema_field({"type": "array", "items": {"type": ["string", "integer"]}})
+class Location(serializers.ListField):
+    """The way to a part of the input."""
+
+
+class InputProblem(serializers.Serializer):
+    """What is wrong with one part of the input."""
+
+    loc = Location(help_text="The way there; it begins with body, query, path or header.")
+    msg = serializers.CharField()
+    type = serializers.CharField()
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "a field is missing",
+            {"detail": [{"loc": ["body", "name"], "msg": "This field is required.", "type": "missing"}]},
+            response_only=True,
+        )
+    ]
+)
+class InputError(serializers.Serializer):
+    """What is wrong with the input."""
+
+    detail = InputProblem(many=True)
+
+
+def error(status: int) -> OpenApiResponse:
+    """Return the document's entry for this status where the answer is a sentence."""
+    return OpenApiResponse(Error, description=SENTENCES[status])
+
+
+def both(route: str, view: Callable[..., Any], name: str) -> list[URLPattern]:
+    """Return the route as it stands and with its trailing slash the other way: neither redirects."""
+    other = route.removesuffix("/") if route.endswith("/") else f"{route}/"
+    return [path(route, view, name=name), path(other, view)]
+
+
+def only_canonical_paths(endpoints: list[Endpoint]) -> list[Endpoint]:
+    """Keep the form of each path that `both` was given: it stands first."""
+    kept: dict[tuple[str, str], Endpoint] = {}
+    for endpoint in endpoints:
+        kept.setdefault((endpoint[0].rstrip("/"), endpoint[2]), endpoint)
+    return list(kept.values())
+
+
+class Schema(AutoSchema):
+    """Adds to each operation the errors that any of its kind may answer."""
+
+    def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+        operation = super().get_operation(*args, **kwargs)
+        if operation is not None:
+            for status in self._common_errors(operation):
+                operation["responses"].setdefault(str(status), self._describe(status))
+            operation["responses"] = dict(sorted(operation["responses"].items()))
+        return operation
+
+    def _common_errors(self, operation: dict[str, Any]) -> list[int]:
+        if not self.view.permission_classes:
+            return []
+        errors = [401, 403, 503]
+        if "{" in self.path:
+            errors.append(404)
+        if operation.get("parameters") or "requestBody" in operation:
+            errors.append(422)
+        if "requestBody" in operation:
+            errors += [411, 413, 415]
+        return errors
+
+    def _describe(self, status: int) -> dict[str, Any]:
+        component = self.resolve_serializer(InputError if status == 422 else Error, "response")
+        return {"description": SENTENCES[status], "content": {"application/json": {"schema": component.ref}}}

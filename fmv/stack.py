@@ -1,0 +1,401 @@
+"""The development stack: everything FMV needs, started by one command and stopped by Ctrl-C.
+
+`python -m fmv.stack run` checks what could stand in the way, starts an embedded MongoDB server unless the environment
+names others, prepares the database and runs the web server and both workers. State is kept under `var/`.
+"""
+
+import ctypes
+import fcntl
+import ipaddress
+import multiprocessing
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NoReturn
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import honcho.compat
+import honcho.manager
+import honcho.printer
+
+from fmv.environment import Environment, read_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+VAR = ROOT / "var"
+MONGODB_PORT = 27018  # another one when it is taken
+PATIENCE = 3.0  # seconds for a server that the environment names to answer
+
+#: Becomes the command that follows it, and on Linux ends with its parent, even one that was killed outright.
+TIED = (
+    sys.executable,
+    "-ISc",
+    "import ctypes, os, sys\n"
+    "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, 15)\n"  # PR_SET_PDEATHSIG, SIGTERM
+    "os.execvp(sys.argv[1], sys.argv[1:])",
+)
+
+CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "fmv", "worker")
+WEB = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.gunicorn", "fmv.wsgi")
+MAINTENANCE = (*CELERY, "-Q", "maintenance", "-n", "maintenance@%h", "-c", "1", "-B")
+
+
+def worker_command(processes: int) -> tuple[str, ...]:
+    return (*CELERY, "-Q", "work", "-n", "work@%h", "-c", str(processes))
+
+
+class StackError(Exception):
+    """Something stands in the way; the message is one sentence for whoever typed the command."""
+
+
+def main() -> int:
+    steps = {"run": run, "prepare": prepare, "announce": announce}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.chdir(ROOT)
+    try:
+        return steps[sys.argv[1]]()
+    except StackError as error:
+        print(f"fmv: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def run() -> int:
+    os.environ.setdefault("FMV_DEBUG", "1")
+    environment = read_environment()
+    given = environment.model_fields_set  # by the environment or .env
+    check_port(environment.host, environment.port)
+    if "mongodb_uri" in given:
+        check_mongodb("MONGODB_URI", environment.mongodb_uri)
+    if "broker_url" in given:
+        check_broker(environment.broker_url)
+    VAR.mkdir(exist_ok=True)
+    with ExitStack() as parts:
+        server = ""
+        if not given.issuperset({"mongodb_uri", "broker_url"}):
+            server = parts.enter_context(embedded_mongodb(VAR / "mongodb", MONGODB_PORT))
+        defaults = development_defaults(environment.host, server)
+        os.environ.update({_variable(name): value for name, value in defaults.items() if name not in given})
+        login = subprocess.run(
+            [sys.executable, "-m", "fmv.stack", "prepare"], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if login.returncode:
+            raise StackError("the database could not be prepared, as the lines above say.")
+        return run_processes(read_environment(), login.stdout.strip())
+
+
+def development_defaults(host: str, server: str) -> dict[str, str]:
+    """What the stack gives the fields of Environment that nobody has set. `server` is the embedded one's address."""
+    return {
+        "mongodb_uri": f"{server}fmv",
+        "broker_url": f"{server}fmv_broker",
+        "secret_key": secret_key(VAR / "secret-key"),
+        "anonymous": "manager" if is_loopback(host) else "none",
+        "allowed_hosts": f"localhost,127.0.0.1,[::1],{host}",
+        "stop_grace": "3",
+    }
+
+
+def _variable(field: str) -> str:
+    return str(Environment.model_fields[field].alias)
+
+
+def secret_key(path: Path) -> str:
+    """Return the key kept in `path`, a new one the first time."""
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    return path.read_text()
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+# --- What could stand in the way -------------------------------------------------------------------------------------
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise StackError unless a server can listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        reason = error.strerror or error
+        raise StackError(
+            f"cannot listen on {host}:{port} ({reason}); set FMV_HOST and FMV_PORT to a free one."
+        ) from None
+
+
+def check_mongodb(variable: str, uri: str) -> None:
+    """Raise StackError unless the MongoDB of `uri` answers and lets its user in."""
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    milliseconds = int(PATIENCE * 1000)
+    try:
+        with MongoClient[dict[str, Any]](
+            uri, serverSelectionTimeoutMS=milliseconds, connectTimeoutMS=milliseconds, socketTimeoutMS=milliseconds
+        ) as client:
+            client.get_default_database("fmv").command("listCollections", nameOnly=True, authorizedCollections=True)
+    except PyMongoError as error:
+        reason = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+        raise StackError(f"no usable MongoDB answers at {variable}={without_password(uri)} ({reason}).") from None
+
+
+def check_broker(url: str) -> None:
+    """Raise StackError unless the broker of `url` answers and lets its user in."""
+    import kombu
+
+    if url.startswith("mongodb"):
+        return check_mongodb("FMV_BROKER_URL", url)
+    patience = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
+    connection = kombu.Connection(url, connect_timeout=PATIENCE, transport_options=patience)
+    try:
+        connection.transport.close_connection(connection.transport.establish_connection())
+    except connection.connection_errors + connection.channel_errors as error:
+        raise StackError(f"no usable broker answers at FMV_BROKER_URL={without_password(url)} ({error}).") from None
+
+
+def without_password(url: str) -> str:
+    netloc = urlsplit(url).netloc
+    user, at, host = netloc.rpartition("@")
+    return url.replace(netloc, f"{user.partition(':')[0]}{at}{host}", 1)
+
+
+# --- The embedded MongoDB server -------------------------------------------------------------------------------------
+
+
+@contextmanager
+def embedded_mongodb(path: Path, port: int | None = None) -> Iterator[str]:
+    """Run a server on the data in `path` and yield its address, "mongodb://127.0.0.1:<port>/", once it answers.
+
+    It listens on `port` when that is free, else on any free one. Its log and lock file are kept beside `path`. Raises
+    StackError when it does not start, or when another process runs one on the same data.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("a+") as lock, path.with_suffix(".log").open("ab") as log:
+        stop_leftover(lock, path)
+        port = free_port(port)
+        command = [str(Path(sys.executable).with_name("secantusd-py")), "--standalone", "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--storage-path", str(path), "--log-level", "WARNING"]
+        # In a session of its own, so that the terminal's Ctrl-C leaves it to us.
+        server = subprocess.Popen(
+            [*TIED, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            print(server.pid, file=lock, flush=True)
+            wait_for_mongodb(server, port, log.name)
+            yield f"mongodb://127.0.0.1:{port}/"
+        finally:
+            stop_mongodb(server, port)
+            lock.truncate(0)
+
+
+def stop_leftover(lock: IO[str], path: Path) -> None:
+    """Take the lock, and end the server of an earlier stack that was killed before it could."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise StackError(f"another process already runs the embedded MongoDB of {path}; stop it first.") from None
+    lock.seek(0)
+    for pid in map(int, lock.read().split()):
+        deadline = time.monotonic() + 10
+        while runs_on(pid, path) and time.monotonic() < deadline:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            time.sleep(0.2)
+    lock.truncate(0)
+
+
+def runs_on(pid: int, path: Path) -> bool:
+    """Tell whether the process is an embedded server on the data in `path`, by its command line."""
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        if sys.platform == "linux":
+            return False
+        arguments = subprocess.run(
+            ["ps", "-wwo", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+        ).stdout
+    return "secantusd-py" in arguments and f" {path} " in arguments
+
+
+def free_port(wanted: int | None) -> int:
+    """Return `wanted` when it is free, else some port that is."""
+    if wanted:
+        with suppress(StackError):
+            check_port("127.0.0.1", wanted)
+            return wanted
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_for_mongodb(server: subprocess.Popen[bytes], port: int, log: str) -> None:
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    deadline = time.monotonic() + 30
+    while server.poll() is None and time.monotonic() < deadline:
+        with (
+            suppress(PyMongoError),
+            MongoClient[dict[str, Any]]("127.0.0.1", port, serverSelectionTimeoutMS=200) as client,
+        ):
+            # The process id tells our server from another that took the port meanwhile.
+            if client.admin.command("serverStatus")["pid"] == server.pid:
+                return
+    raise StackError(f"the embedded MongoDB server did not start; {log} says why.")
+
+
+def stop_mongodb(server: subprocess.Popen[bytes], port: int) -> None:
+    server.terminate()
+    with suppress(OSError):  # a caller at the door wakes it, else it looks up only every two seconds
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    try:
+        server.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+# --- Preparing the database ------------------------------------------------------------------------------------------
+
+
+def prepare() -> int:
+    """Migrate; the first time add the sample robots and the administrator. Print how to sign in."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fmv.settings")
+    import django
+    from django.core.management import call_command
+    from django.db import connection
+    from django.db.migrations.recorder import MigrationRecorder
+
+    django.setup()
+    is_new = not any(app == "robots" for app, _ in MigrationRecorder(connection).applied_migrations())
+    call_command("migrate", interactive=False, verbosity=0)
+    if is_new:  # later, robots that somebody deleted do not come back
+        call_command("sample_robots", stdout=sys.stderr)
+    call_command("ensure_admin", password_file=VAR / "admin-password", stdout=sys.stderr)
+    print(sign_in(VAR / "admin-password"))
+    return 0
+
+
+def sign_in(password_file: Path) -> str:
+    from fmv.models import User
+
+    admin = User.objects.filter(username="admin").first()
+    password = password_file.read_text().strip() if password_file.exists() else ""
+    if admin and password and admin.check_password(password):
+        return f"admin, password {password}"
+    return "as the administrator of this database"
+
+
+# --- Running ---------------------------------------------------------------------------------------------------------
+
+
+def run_processes(environment: Environment, login: str) -> int:
+    """Run the web server and the workers until one of them ends, or SIGINT or SIGTERM comes; then stop them all."""
+    honcho.manager.KILL_WAIT = environment.stop_grace + 10
+    multiprocessing.set_start_method("fork")
+    os.register_at_fork(after_in_child=end_with_parent)  # honcho's own process beside each command
+    printer = Printer()
+    manager = honcho.manager.Manager(printer)
+    manager._procmgr = MainProcesses()
+    own = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    for name, command, also in (
+        ("web", WEB, {}),
+        ("worker", worker_command(environment.worker_processes), {}),
+        ("maintenance", MAINTENANCE, {}),
+        ("fmv", (sys.executable, "-m", "fmv.stack", "announce"), {"FMV_STACK_LOGIN": login}),
+    ):
+        manager.add_process(name, f"exec {shlex.join([*TIED, *command])}", env=own | also)
+    manager.loop()
+    if manager.returncode in (130, 143):  # asked to stop, by SIGINT or SIGTERM
+        return 0
+    raise StackError(f"the process {printer.first_to_stop} ended by itself, so everything was stopped.")
+
+
+class MainProcesses(honcho.compat.ProcessManager):
+    """Asks only the main process of each to stop: it lets the others finish what they do."""
+
+    def terminate(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+class Printer(honcho.printer.Printer):
+    """Prints the prefixed lines, and remembers which process was the first to stop."""
+
+    first_to_stop = ""
+
+    def write(self, message: honcho.printer.Message) -> None:
+        name, _, event = str(message.data).partition(" ")
+        if message.name == honcho.manager.SYSTEM_PRINTER_NAME and event.startswith("stopped"):
+            self.first_to_stop = self.first_to_stop or f"{name} {event.strip().removeprefix('stopped ')}"
+        super().write(message)
+
+
+def end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+BANNER = """
+FMV is up.
+
+  API      {url}/api/v1/robot/
+  docs     {url}/api/v1/docs
+  admin    {url}/admin/  (sign in as {login})
+
+{anonymous}
+Ctrl-C stops everything.
+"""
+
+
+def announce() -> NoReturn:
+    """Print where everything is once the web server answers, then wait for the end."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    environment = read_environment()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(environment.host, environment.host)
+    url = f"http://[{host}]:{environment.port}" if ":" in host else f"http://{host}:{environment.port}"
+    while not answers(f"{url}/api/v1/health", environment.allowed_hosts[0]):
+        time.sleep(0.2)
+    anonymous = f"Callers who have not signed in have the role {environment.anonymous}"
+    if environment.anonymous == "none":
+        anonymous = "Callers must sign in: FMV_ANONYMOUS is none."
+    elif is_loopback(environment.host):
+        anonymous += ", because only this machine can reach it."
+    else:
+        anonymous += ", and other machines can reach it: FMV_ANONYMOUS says so."
+    print(BANNER.format(url=url, login=os.environ["FMV_STACK_LOGIN"], anonymous=anonymous), flush=True)
+    while True:
+        signal.pause()
+
+
+def answers(url: str, host: str) -> bool:
+    """Tell whether `url` answers 200 to a client that calls it `host`."""
+    try:
+        with urlopen(Request(url, headers={"Host": host}), timeout=2) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

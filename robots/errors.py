@@ -1,0 +1,24 @@
+"""What the registry refuses."""
+
+from fmv.errors import FmvError, InvalidInput, Problem
+
+
+class UnknownRobot(FmvError):
+    """Not Found"""
+
+    status = 404
+
+
+class NotPossible(FmvError):
+    """Not possible"""
+
+    status = 400
+
+
+class NameTaken(InvalidInput):
+    """A robot of this name exists."""
+
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__([Problem(("body", "name"), f"A robot named {name!r} exists already", "name_taken")])

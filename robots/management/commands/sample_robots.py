@@ -1,0 +1,25 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from robots import services
+from robots.errors import NameTaken
+
+ROBOTS: list[dict[str, Any]] = [
+    {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"},
+    {"name": "Crow T. Robot", "location": "Satellite of Love", "description": "You know you want me baby"},
+    {"name": "Wall-E", "location": "Earth", "description": "Waste Allocation Load Lifter: Earth-class"},
+]
+
+
+class Command(BaseCommand):
+    help = "Add the three sample robots; those that exist stay as they are."
+
+    def handle(self, *args: object, **options: Any) -> None:
+        for values in ROBOTS:
+            try:
+                services.create(**values)
+            except NameTaken:
+                self.stdout.write(f"{values['name']} exists already.")
+            else:
+                self.stdout.write(f"Added {values['name']}.")

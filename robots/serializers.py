@@ -1,0 +1,90 @@
+"""Robots on the wire."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
+from rest_framework import serializers
+
+from fmv.api import Moment, Text, Whole
+from robots.models import MAX_LABELS, validate_endpoint, validate_label, validate_name
+
+EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}
+
+
+class Labels(serializers.ListField):
+    """Up to 32 labels, each once."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(child=Text(max_length=64, validators=[validate_label]), max_length=MAX_LABELS, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        return list(dict.fromkeys(super().to_internal_value(data)))
+
+
+class RobotSummarySerializer(serializers.Serializer):
+    """A robot in a list."""
+
+    name = serializers.CharField()
+    is_great = serializers.BooleanField()
+    location = serializers.CharField()
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a robot", EXAMPLE, request_only=True)])
+class RobotInputSerializer(serializers.Serializer):
+    """A robot to create. Fields not named here are ignored, as v1 always did; so is `tasks`."""
+
+    name = Text(max_length=64, validators=[validate_name])
+    is_great = serializers.BooleanField(default=False, help_text="Only Bender may be.")
+    location = Text(max_length=200)
+    description = Text(max_length=2000)
+    enabled = serializers.BooleanField(default=True, help_text="In service: its tasks run.")
+    lanes = Whole(min_value=1, max_value=16, default=1, help_text="Tasks it runs at the same time.")
+    labels = Labels(default=list)
+    endpoint = Text(
+        max_length=2000,
+        allow_null=True,
+        default=None,
+        validators=[validate_endpoint],
+        help_text="The http or https URL where the robot itself answers.",
+    )
+
+
+class RobotReplacementSerializer(RobotInputSerializer):
+    """All of a robot but its name, which is in the path; a `name` in the body must be the same."""
+
+    name = Text(required=False)
+
+    def validate_name(self, name: str) -> str:
+        if name != self.context["name"]:
+            raise serializers.ValidationError("A robot is not renamed", "immutable")
+        return name
+
+
+class RobotSerializer(serializers.Serializer):
+    """A robot's own fields, without its tasks."""
+
+    name = serializers.CharField()
+    is_great = serializers.BooleanField()
+    location = serializers.CharField()
+    description = serializers.CharField()
+    enabled = serializers.BooleanField()
+    lanes = serializers.IntegerField()
+    labels = serializers.ListField(child=serializers.CharField())
+    endpoint = serializers.CharField(allow_null=True)
+    created_at = Moment()
+    updated_at = Moment()
+
+
+class RobotFilterSerializer(serializers.Serializer):
+    """What narrows the list of robots."""
+
+    location = Text(required=False, help_text="Exactly this location.")
+    is_great = serializers.BooleanField(required=False)
+    enabled = serializers.BooleanField(required=False, help_text="In service or out of it.")
+    label = Text(required=False, help_text="Among its labels.")
+    q = Text(
+        required=False,
+        max_length=200,
+        trim_whitespace=False,
+        help_text="Somewhere in name, location or description, literally, without regard to case.",
+    )

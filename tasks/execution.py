@@ -1,0 +1,316 @@
+"""How a worker process runs a task: claim, keep the lease, call the handler, write the outcome.
+
+Three clocks guard an attempt. The keeper, a thread, renews the lease and interrupts the handler when the task is
+cancelled, late or no longer ours. The interrupt is a signal, so it also ends a blocking call. And should the process
+be stuck where no Python runs (or the handler swallow the interrupt), the watchdog, armed anew with every renewal, ends
+the process itself before the lease runs out: whoever takes the task over then never overlaps with this attempt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import faulthandler
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import bson
+from django.conf import settings
+from django.db import DatabaseError, connection
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from fmv import request_id
+from fmv.errors import FmvError
+from fmv.mongodb.base import is_unreachable
+from robots.models import Robot
+from tasks import registry
+from tasks.doorbell import ring
+from tasks.models import LaneTaken, LogLine, Task, error_document
+from tasks.registry import Handler, PermanentError
+
+logger = logging.getLogger(__name__)
+
+INTERRUPT = signal.SIGUSR2
+MAX_RESULT = 1024 * 1024  # bytes of JSON
+MAX_LOG_LINES = 10_000  # an attempt
+REPORT_EVERY = 1.0  # seconds between writes of a handler's progress
+KILL_GRACE = 5.0  # seconds from an interrupt that is ignored to the end of the process
+LEASE_GRACE = 8.0  # seconds a lease may outlive the timeout: the process has ended by then
+
+
+class Reason(enum.Enum):
+    """Why an attempt is interrupted."""
+
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed out"
+    LOST = "lease lost"
+    STOPPING = "worker stops"
+
+
+class Interrupted(BaseException):  # noqa: N818 - not an error, and not a handler's to catch
+    """Raised in the handler, wherever it is, to end the attempt."""
+
+
+def worker_name() -> str:
+    """Name this process as tasks show it: host/pid."""
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def run_next(robot_name: str) -> None:
+    """Run the robot's next queued task, if it has one and a free lane; then ring for the one after it."""
+    robot = Robot.objects.filter(pk=robot_name).first()
+    if robot is None:
+        Task.objects.of_robot(robot_name).abandon()
+        return
+    before = time.monotonic()
+    task = claim(robot)
+    if task is None:
+        return
+    token = request_id.current.set(task.request_id)
+    try:
+        Attempt(task, robot, since=before).run()
+    finally:
+        request_id.current.reset(token)
+    if Task.objects.queued().of_robot(robot_name).exists():
+        ring(robot_name)
+
+
+def claim(robot: Robot) -> Task | None:
+    """Start the robot's next queued task and return it; None without a task or a free lane, or out of service."""
+    if not robot.enabled:
+        return None
+    taken: set[str] = set()
+    if robot.lanes > 1:
+        taken.update(Task.objects.started().of_robot(robot.name).values_list("lane", flat=True))
+    for lane in free_lanes(robot.name, robot.lanes, taken):
+        with contextlib.suppress(LaneTaken):
+            return Task.objects.claim_next(
+                robot.name, lane=lane, worker=worker_name(), lease=settings.FMV_LEASE_SECONDS, grace=LEASE_GRACE
+            )
+    return None
+
+
+def free_lanes(robot: str, lanes: int, taken: set[str]) -> list[str]:
+    """Return the lanes a task may start on; lanes beyond the robot's own still count while they are taken."""
+    free = [lane for number in range(lanes) if (lane := f"{robot}/{number}") not in taken]
+    return free[: max(0, lanes - len(taken))]
+
+
+class Attempt:
+    """One attempt of one task in this process; to its handler it is the `registry.Context`.
+
+    `since`: when it was claimed at the earliest, by `time.monotonic()`. Runs in the process's main thread only.
+    """
+
+    def __init__(self, task: Task, robot: Robot, since: float) -> None:
+        self.task_id = str(task.pk)
+        self.attempt = task.attempt
+        self.robot = robot
+        self.params: Any = None
+        self._task = task
+        self._lease = settings.FMV_LEASE_SECONDS
+        self._started = self._renewed = since
+        self._renewing = threading.Lock()
+        self._report: dict[str, Any] = {}
+        self._log_lines = 0
+        self._reason: Reason | None = None
+        self._interruptible = False
+        self._over = threading.Event()
+
+    # For the handler.
+
+    def progress(self, percent: float, message: str = "") -> None:
+        self._report = {"progress": min(100.0, max(0.0, float(percent))), "message": str(message)[:500]}
+        self.check()
+
+    def log(self, text: str) -> None:
+        self._log_lines += 1
+        if self._log_lines <= MAX_LOG_LINES:
+            text = str(text) if self._log_lines < MAX_LOG_LINES else "(further lines of this attempt are not kept)"
+            with self._shielded():
+                self._store_line(text[:4000])
+
+    def _store_line(self, text: str) -> None:
+        try:
+            LogLine.objects.create(task=self._task.pk, attempt=self.attempt, text=text)
+        except DatabaseError as error:  # not worth failing the task for
+            logger.warning("Task %s: a line of its log was lost: %s", self.task_id, error)
+
+    def check(self) -> None:
+        with self._shielded():
+            if time.monotonic() - self._renewed >= REPORT_EVERY:
+                self._renew()
+
+    @contextlib.contextmanager
+    def _shielded(self) -> Iterator[None]:
+        """Let an interrupt wait until our own talk with MongoDB is over, and raise it then."""
+        shielded_before, self._interruptible = self._interruptible, False
+        try:
+            yield
+        finally:
+            self._interruptible = shielded_before
+        if self._reason and self._interruptible:
+            raise Interrupted
+
+    # The run.
+
+    def run(self) -> None:
+        """Call the handler under guard and write what came of it."""
+        try:
+            handler = registry.get(self._task.handler)
+            self.params = handler.read_params(self._task.params)
+        except FmvError as error:  # the submit knew it: this worker runs other code
+            self._write(lambda: self._task.fail(error_document("CannotRun", f"{self._task.handler}: {error}")))
+            return
+        logger.info("Task %s (%s) of robot %r: attempt %d", self.task_id, handler.name, self.robot.name, self.attempt)
+        with self._guarded():
+            result, error = self._call(handler)
+        self._write(lambda: self._conclude(handler, result, error))
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        keeper = threading.Thread(target=self._keep, name=f"keeper of {self.task_id}", daemon=True)
+        before = signal.signal(INTERRUPT, self._on_signal)
+        self._arm_watchdog()
+        keeper.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            keeper.join()
+            faulthandler.cancel_dump_traceback_later()
+            signal.signal(INTERRUPT, before)
+
+    def _call(self, handler: Handler[Any]) -> tuple[Any, BaseException | None]:
+        try:
+            self._interruptible = True
+            result = handler.run(self)
+            self._interruptible = False
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises, sys.exit() too, is its outcome
+            self._interruptible = False
+            return None, error
+        return result, None
+
+    def _on_signal(self, *_: object) -> None:
+        self._reason = self._reason or Reason.STOPPING  # nobody but a stopping worker signals without a reason
+        if self._interruptible:
+            raise Interrupted
+
+    # The keeper's and the watchdog's part.
+
+    def _keep(self) -> None:
+        late = self._started + self._task.timeout
+        while not self._over.wait(min(1.0, max(0.01, late - time.monotonic()))):
+            now = time.monotonic()
+            if self._reason is None and now >= late:
+                self._give_up(Reason.TIMED_OUT)
+            elif self._reason is None and now - self._renewed >= settings.FMV_RENEW_SECONDS:
+                self._renew()
+                if time.monotonic() - self._renewed > self._lease * 5 / 6:
+                    self._give_up(Reason.LOST)
+            if self._reason:
+                late = now + 1  # interrupt again each second, should the handler have swallowed it
+                signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
+
+    def _renew(self) -> None:
+        """Renew the lease and store the report in one write; learn from it when the attempt is to end."""
+        if self._reason or not self._renewing.acquire(blocking=False):
+            return
+        try:
+            before = time.monotonic()
+            if self._task.renew(lease=self._lease, grace=LEASE_GRACE, **self._report):
+                self._renewed = before
+                self._arm_watchdog()
+            else:
+                self._give_up(Reason.CANCELLED if self._task.is_being_cancelled() else Reason.LOST)
+        except DatabaseError as error:  # the keeper tries again until the lease is nearly over
+            logger.warning("Task %s: its lease could not be renewed: %s", self.task_id, error)
+        finally:
+            self._renewing.release()
+
+    def _give_up(self, reason: Reason) -> None:
+        self._reason = reason
+        self._arm_watchdog(KILL_GRACE)
+
+    def _arm_watchdog(self, at_most: float = float("inf")) -> None:
+        """End this process, with a traceback, unless armed anew before the lease or the timeout's grace is over.
+
+        A C thread does it, whoever holds the GIL: https://docs.python.org/3/library/faulthandler.html
+        """
+        now = time.monotonic()
+        lease_left = self._renewed + self._lease * 0.95 - now
+        time_left = self._started + self._task.timeout + KILL_GRACE - now
+        faulthandler.dump_traceback_later(max(0.05, min(lease_left, time_left, at_most)), exit=True, file=2)
+
+    # The outcome.
+
+    def _write(self, conclude: Callable[[], object]) -> None:
+        """Write the outcome; while MongoDB cannot be reached, try on until the lease is over and the sweeper's turn."""
+        while True:
+            try:
+                conclude()
+                return
+            except DatabaseError as error:
+                if not is_unreachable(error) or time.monotonic() > self._renewed + self._lease:
+                    raise
+                time.sleep(0.5)
+
+    def _conclude(self, handler: Handler[Any], result: Any, error: BaseException | None) -> None:
+        task = self._task
+        if error is None:
+            try:
+                task.succeed(storable(result), self._report.get("message", ""))
+            except InvalidResult as invalid:
+                task.fail(error_document("InvalidResult", str(invalid)))
+        elif self._reason is None:
+            self._conclude_failure(handler, error)
+        elif self._reason is Reason.CANCELLED:
+            task.stop("stopped, as asked")
+        elif self._reason is Reason.TIMED_OUT:
+            task.fail(error_document("TimedOut", f"Ran longer than {task.timeout:g} s"))
+        elif self._reason is Reason.STOPPING:
+            self._hand_back()
+        else:
+            logger.warning("Task %s: attempt %d lost its lease, its outcome is dropped", self.task_id, self.attempt)
+
+    def _conclude_failure(self, handler: Handler[Any], error: BaseException) -> None:
+        task = self._task
+        document = error_document(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+        logger.info("Task %s: attempt %d failed: %s", self.task_id, self.attempt, document["message"])
+        if isinstance(error, PermanentError) or not task.attempts_left:
+            task.fail(document)
+        elif not task.retry(document, delay=handler.retry.delay(task.attempt - task.uncounted)):
+            task.stop("cancelled instead of tried again")
+
+    def _hand_back(self) -> None:
+        task = self._task
+        if task.hand_back("handed back: its worker stops"):
+            Task.objects.filter(pk=task.pk).promote(connection.server_now())
+            ring(task.robot, task.priority)
+        else:
+            task.stop("stopped, as asked")
+
+
+class InvalidResult(Exception):
+    """What a handler returned cannot be a task's result."""
+
+
+def storable(result: Any) -> Any:
+    """Return the result as JSON knows it. Raises InvalidResult when it is none, or larger than MAX_RESULT."""
+    try:
+        plain = to_jsonable_python(result)
+        size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
+        bson.encode({"result": plain})
+    except (PydanticSerializationError, bson.errors.BSONError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidResult(f"The handler's result cannot be stored as JSON: {error}") from error
+    if size > MAX_RESULT:
+        raise InvalidResult(f"The handler's result has {size} bytes of JSON, more than {MAX_RESULT}")
+    return plain

@@ -1,0 +1,131 @@
+"""The built-in handlers: `primes`, `http`, `wait`."""
+
+import bisect
+import contextlib
+import json
+import math
+import random
+import time
+from typing import Any, Literal
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from pydantic import Field, JsonValue
+
+from tasks.registry import Context, Params, PermanentError, handler
+
+STRIDE = 20_000  # numbers between two reports of progress
+MAX_ANSWER = 256 * 1024  # bytes of a robot's answer that are kept
+MAX_REDIRECTS = 5
+
+
+class PrimesParams(Params):
+    count: int = Field(
+        default_factory=lambda: random.randint(3_000_000, 3_500_000),
+        ge=1,
+        le=10**13,
+        description="Count the primes up to and including this number; by chance from 3,000,000 to 3,500,000.",
+    )
+
+
+@handler("primes", params=PrimesParams, timeout=600)
+def primes(ctx: Context[PrimesParams]) -> dict[str, Any]:
+    """Count the primes up to `count` and find the largest, by trial division: a few seconds of honest work."""
+    limit = ctx.params.count
+    divisors = [n for n in range(3, math.isqrt(limit) + 1, 2) if _is_prime(n)]
+    found, largest = (1, 2) if limit >= 2 else (0, None)
+    for low in range(3, limit + 1, STRIDE):
+        high = min(low + STRIDE, limit + 1)
+        primes_here = _primes_between(low, high, divisors)
+        found += len(primes_here)
+        largest = primes_here[-1] if primes_here else largest
+        ctx.progress(100 * (high - 1) / limit, f"{found} primes up to {high - 1}")
+    return {"up_to": limit, "primes": found, "largest": largest}
+
+
+def _is_prime(odd: int) -> bool:
+    return all(odd % divisor for divisor in range(3, math.isqrt(odd) + 1, 2))
+
+
+def _primes_between(low: int, high: int, divisors: list[int]) -> list[int]:
+    """Return the primes in [low, high), low odd; `divisors` holds the odd primes up to the root of high - 1."""
+    enough = divisors[: bisect.bisect_right(divisors, math.isqrt(high - 1))]
+    return [n for n in range(low, high, 2) if all(n % divisor for divisor in enough if divisor * divisor <= n)]
+
+
+class WaitParams(Params):
+    seconds: float = Field(ge=0, le=86_400, description="How long it takes.")
+    steps: int = Field(10, ge=1, le=10_000, description="How often it reports progress on the way.")
+
+
+@handler("wait", params=WaitParams, timeout=86_400)
+def wait(ctx: Context[WaitParams]) -> dict[str, float]:
+    """Do nothing for some seconds, in steps: for rehearsals."""
+    end = time.monotonic() + ctx.params.seconds
+    for step in range(1, ctx.params.steps + 1):
+        step_end = end - ctx.params.seconds * (1 - step / ctx.params.steps)
+        while (left := step_end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            ctx.check()
+        ctx.progress(100 * step / ctx.params.steps, f"step {step} of {ctx.params.steps}")
+    return {"waited": ctx.params.seconds}
+
+
+class HttpParams(Params):
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"
+    path: str = Field("", max_length=2000, description="Appended to the robot's endpoint; may hold a query.")
+    body: JsonValue = Field(None, description="Sent as JSON, unless null.")
+    headers: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+
+@handler("http", params=HttpParams, timeout=60)
+def http(ctx: Context[HttpParams]) -> dict[str, Any]:
+    """Call the robot's own endpoint, that host and no other; the result is its answer.
+
+    Sends `Idempotency-Key: <task id>/<attempt>`. Answers of 408, 425, 429 and 5xx and broken connections are tried
+    again, other errors are not.
+    """
+    endpoint = ctx.robot.endpoint
+    if not endpoint:
+        raise PermanentError(f"The robot {ctx.robot.name!r} has no endpoint")
+    url = endpoint.rstrip("/") + "/" + ctx.params.path.lstrip("/") if ctx.params.path else endpoint
+    headers = {**ctx.params.headers, "Idempotency-Key": f"{ctx.task_id}/{ctx.attempt}"}
+    with requests.Session() as session:
+        session.trust_env = False  # no proxies, no .netrc: the robot's endpoint and nothing else
+        for _ in range(MAX_REDIRECTS + 1):
+            _check_same_host(endpoint, url)
+            ctx.check()
+            with session.request(
+                ctx.params.method, url, json=ctx.params.body, headers=headers, timeout=30, allow_redirects=False, stream=True
+            ) as answer:
+                ctx.log(f"{ctx.params.method} {url}: {answer.status_code}")
+                if answer.is_redirect:
+                    url = urljoin(url, answer.headers["Location"])
+                    continue
+                return _read(answer)
+    raise PermanentError(f"More than {MAX_REDIRECTS} redirects")
+
+
+def _check_same_host(endpoint: str, url: str) -> None:
+    ours, theirs = urlsplit(endpoint), urlsplit(url)
+    try:
+        same = (ours.scheme, ours.hostname, ours.port) == (theirs.scheme, theirs.hostname, theirs.port)
+    except ValueError:
+        same = False
+    if not same or "@" in theirs.netloc:
+        raise PermanentError(f"Refused to go from {endpoint} to {url}")
+
+
+def _read(answer: requests.Response) -> dict[str, Any]:
+    text = answer.raw.read(MAX_ANSWER + 1, decode_content=True)
+    if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
+        raise OSError(f"The robot answered {answer.status_code}")
+    if answer.status_code >= 400:
+        raise PermanentError(f"The robot answered {answer.status_code}: {text[:200]!r}")
+    if len(text) > MAX_ANSWER:
+        raise PermanentError(f"The robot answered more than {MAX_ANSWER} bytes")
+    body: Any = text.decode("utf-8", "replace")
+    if answer.headers.get("Content-Type", "").startswith("application/json"):
+        with contextlib.suppress(ValueError):
+            body = json.loads(text)
+    return {"status": answer.status_code, "body": body}

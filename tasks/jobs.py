@@ -1,0 +1,41 @@
+"""Celery's entry points: they call a service and hold no rule."""
+
+from celery import shared_task
+
+from tasks import doorbell, execution, maintenance
+from tasks import worker as _worker  # noqa: F401 - connects to the worker's signals
+
+
+@shared_task(name=doorbell.RUN_NEXT, ignore_result=True)
+def run_next(robot: str) -> None:
+    execution.run_next(robot)
+
+
+@shared_task(name="tasks.promote_due")
+def promote_due() -> int:
+    return maintenance.promote_due()
+
+
+@shared_task(name="tasks.recover_lost")
+def recover_lost() -> dict[str, int]:
+    return maintenance.recover_lost()
+
+
+@shared_task(name="tasks.ring_waiting")
+def ring_waiting() -> int:
+    return maintenance.ring_waiting()
+
+
+@shared_task(name="tasks.expire")
+def expire() -> int:
+    return maintenance.expire()
+
+
+@shared_task(name="tasks.purge")
+def purge() -> int:
+    return maintenance.purge()
+
+
+@shared_task(name="tasks.forget_runs")
+def forget_runs() -> None:
+    maintenance.forget_runs()

@@ -1,0 +1,99 @@
+"""The periodic steps: each looks at what MongoDB says and mends it. Early, late, twice at once: all harmless."""
+
+import datetime as dt
+import logging
+import random
+from collections import Counter
+
+from django.conf import settings
+from django.db import connection
+
+from fmv.celery import app
+from robots.models import Robot
+from tasks.doorbell import ring
+from tasks.models import Status, Task, error_document
+from tasks.services import delete_some
+
+logger = logging.getLogger(__name__)
+
+STEP = 500  # documents taken in one go
+RING_STEP = 200  # robots rung for in one sweep; chosen by chance, so none is left out for ever
+
+
+def promote_due() -> int:
+    """Queue the tasks whose time has come (SCHEDULED, RETRY) and ring for them; return how many."""
+    promoted = 0
+    while due := list(Task.objects.due(now := connection.server_now()).values_list("pk", "robot", "priority")[:STEP]):
+        promoted += Task.objects.filter(pk__in=[pk for pk, _, _ in due]).promote(now)
+        for _, robot, priority in due:
+            ring(robot, priority)
+    return promoted
+
+
+def recover_lost() -> dict[str, int]:
+    """Take the tasks whose worker let its lease run out away from it; return how many went to which status."""
+    outcome: Counter[str] = Counter()
+    now = connection.server_now()
+    for task in Task.objects.lost(now).order_by()[:STEP]:
+        status = _recover(task, now)
+        if status is None:
+            continue  # its worker, or another sweeper, was faster
+        outcome[status] += 1
+        logger.warning("Task %s of robot %r lost its worker %s: %s", task.pk, task.robot, task.worker, status.value)
+        ring(task.robot)  # its lane is free
+    if outcome[Status.RETRY]:
+        promote_due()
+    return {status.value: count for status, count in outcome.items()}
+
+
+def _recover(task: Task, now: dt.datetime) -> Status | None:
+    still_lost = {"lease_expires_at__lt": now}
+    lost = error_document("WorkerLost", f"The worker {task.worker} stopped renewing its lease")
+    if task.cancel_requested:
+        return Status.REVOKED if task.stop("its worker was lost while it was being cancelled", **still_lost) else None
+    if task.started_at and now >= task.started_at + dt.timedelta(seconds=task.timeout):
+        late = error_document("TimedOut", f"Ran longer than {task.timeout:g} s and could not be interrupted")
+        return Status.FAILURE if task.fail(late, **still_lost) else None
+    if task.attempts_left:
+        return Status.RETRY if task.retry(lost, delay=0, **still_lost) else None
+    return Status.FAILURE if task.fail(lost, **still_lost) else None
+
+
+def expire() -> int:
+    """Revoke the tasks that were to start by their `expires_at` and did not; return how many."""
+    return Task.objects.expire(connection.server_now())
+
+
+def ring_waiting() -> int:
+    """Ring for robots in service that have queued tasks and a free lane, in case a doorbell was lost; return how many.
+
+    A robot that is gone is rung for too: the worker that looks ends its tasks.
+    """
+    waiting = list(Task.objects.robots_waiting())
+    chosen = random.sample(waiting, min(RING_STEP, len(waiting)))
+    busy = Counter(Task.objects.started().of_robots(chosen).values_list("robot", flat=True))
+    robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
+    rung = 0
+    for name in chosen:
+        robot = robots.get(name)
+        free = 1 if robot is None else (robot.lanes if robot.enabled else 0) - busy[name]
+        rung += free > 0
+        for _ in range(free):
+            ring(name)
+    return rung
+
+
+def purge() -> int:
+    """Delete the tasks that finished more than FMV_RETENTION_DAYS ago, with their logs; return how many."""
+    if not settings.FMV_RETENTION_DAYS:
+        return 0
+    limit = connection.server_now() - dt.timedelta(days=settings.FMV_RETENTION_DAYS)
+    purged = 0
+    while count := delete_some(Task.objects.finished_before(limit)):
+        purged += count
+    return purged
+
+
+def forget_runs() -> None:
+    """Delete Celery's results of maintenance runs older than CELERY_RESULT_EXPIRES."""
+    app.backend.cleanup()

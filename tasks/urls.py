@@ -1,0 +1,20 @@
+"""Routes of robots, tasks and handlers, below `/api/v1/`."""
+
+from fmv.schema import both
+from tasks import views
+
+robots = {"get": "list", "post": "create"}
+robot = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
+
+urlpatterns = [
+    *both("robot/", views.RobotViewSet.as_view(robots), "robots"),
+    *both("robot/<str:name>", views.RobotViewSet.as_view(robot), "robot"),
+    *both("robot/<str:name>/run", views.RobotViewSet.as_view({"post": "run"}), "run"),
+    *both("task/", views.TaskViewSet.as_view({"get": "list"}), "tasks"),
+    *both("task/<uuid:task_id>", views.TaskViewSet.as_view({"get": "retrieve"}), "task"),
+    *both("task/<uuid:task_id>/cancel", views.TaskViewSet.as_view({"post": "cancel"}), "cancel"),
+    *both("task/<uuid:task_id>/retry", views.TaskViewSet.as_view({"post": "retry"}), "retry"),
+    *both("task/<uuid:task_id>/log", views.TaskLogViewSet.as_view({"get": "list"}), "log"),
+    *both("handler/", views.HandlerViewSet.as_view({"get": "list"}), "handlers"),
+    *both("handler/<str:name>", views.HandlerViewSet.as_view({"get": "retrieve"}), "handler"),
+]

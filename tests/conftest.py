@@ -1,0 +1,232 @@
+"""What all tests stand on: real servers, and processes that are started and stopped again.
+
+MongoDB is an embedded server unless MONGODB_URI names another; each pytest-xdist process has a database of its own in
+it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost; without one its tests are left out, and the
+last lines of the run say so. Under CI=true that ends the run instead.
+"""
+
+import atexit
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import pytest
+
+from fmv import stack
+from fmv.environment import Environment
+
+RABBITMQ = "amqp://guest:guest@localhost:5672//"
+
+# The environment must be complete before Django reads its settings, which is why this runs at import. Processes that
+# pytest-xdist starts inherit it.
+
+
+def with_database(uri: str, name: str) -> str:
+    """Return `uri` for another database of the same server."""
+    parts = urlsplit(uri)
+    query = dict(parse_qsl(parts.query))
+    if "@" in parts.netloc:  # the user is looked up in the database that the path names, unless told otherwise
+        query.setdefault("authSource", parts.path.strip("/") or "admin")
+    return parts._replace(path=f"/{name}", query=urlencode(query)).geturl()
+
+
+def _rabbitmq() -> str:
+    """Return the URL of a RabbitMQ that answers, or ""."""
+    given = os.environ.get("FMV_BROKER_URL", "")
+    url = given if given.startswith("amqp") else RABBITMQ
+    try:
+        stack.check_broker(url)
+    except stack.StackError:
+        return ""
+    return url
+
+
+def _complete_environment() -> None:
+    rabbitmq = _rabbitmq()
+    for variable in [name for name in os.environ if name.startswith("FMV_")]:
+        del os.environ[variable]
+    os.environ["FMV_TEST_RABBITMQ"] = rabbitmq
+    if "MONGODB_URI" not in os.environ:
+        parts = ExitStack()
+        atexit.register(parts.close)
+        directory = Path(tempfile.mkdtemp(prefix="fmv-tests-"))
+        parts.callback(shutil.rmtree, directory, ignore_errors=True)
+        os.environ["MONGODB_URI"] = parts.enter_context(stack.embedded_mongodb(directory / "mongodb")) + "fmv"
+    os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], "fmv_test_broker")
+    os.environ["FMV_SECRET_KEY"] = secrets.token_urlsafe(48)
+    os.environ["FMV_HTTPS"] = "0"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "fmv.settings"
+
+
+Environment.model_config["env_file"] = None  # a developer's .env is not the tests' business
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _complete_environment()
+
+
+# --- What is left out ------------------------------------------------------------------------------------------------
+
+left_out = pytest.StashKey[set[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
+    config.stash[left_out] = set()
+    if os.environ.get("CI") == "true" and not os.environ["FMV_TEST_RABBITMQ"]:
+        raise pytest.UsageError("CI is true, so nothing may be left out, but no RabbitMQ answers at FMV_BROKER_URL.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ["FMV_TEST_RABBITMQ"]:
+        for item in items:
+            if item.get_closest_marker("rabbitmq"):  # they share its queues, so they share a process
+                item.add_marker(pytest.mark.xdist_group("rabbitmq"))
+        return
+    without = [item for item in items if item.get_closest_marker("rabbitmq")]
+    items[:] = [item for item in items if not item.get_closest_marker("rabbitmq")]
+    config.hook.pytest_deselected(items=without)
+    config.stash[left_out].update(item.nodeid for item in without)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = sorted(session.config.stash[left_out])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    node.config.stash[left_out].update(getattr(node, "workeroutput", {}).get("left_out", ()))
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    if names := sorted(config.stash[left_out]):
+        terminalreporter.section("left out")
+        terminalreporter.line(f"RabbitMQ does not answer at {RABBITMQ}, so these {len(names)} did not run:")
+        for name in names:
+            terminalreporter.line(f"  {name}")
+
+
+# --- Brokers and processes -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["mongodb", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
+    """The URL of a real broker without messages; the test runs once on each kind."""
+    if request.param == "rabbitmq":
+        url = os.environ["FMV_TEST_RABBITMQ"]
+        empty_rabbitmq(url)
+        yield url
+        empty_rabbitmq(url)
+    else:
+        from pymongo import MongoClient
+
+        name = f"fmv_test_broker_{worker_id}"
+        url = with_database(os.environ["MONGODB_URI"], name)
+        yield url
+        with MongoClient(url) as client:
+            client.drop_database(name)
+
+
+def empty_rabbitmq(url: str) -> None:
+    import kombu
+
+    for queue in ("work", "maintenance"):
+        with kombu.Connection(url) as connection:
+            connection.default_channel.queue_delete(queue)
+
+
+@pytest.fixture
+def run_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a command beside the test, in the test's database: `run_process("name", *command, FMV_PORT="8001")`.
+
+    What it prints goes to `tmp_path / "<name>.log"`, shown when the test fails. After the test it gets SIGTERM, and
+    SIGKILL after 20 s.
+    """
+    running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def start(name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*stack.TIED, *command],
+                env=os.environ | {"MONGODB_URI": _test_mongodb_uri(), "PYTHONPATH": str(stack.ROOT)} | environment,
+                cwd=tmp_path,  # where no .env is
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        running.append((name, process))
+        return process
+
+    yield start
+    for _, process in running:
+        process.terminate()
+    for name, process in running:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        print(f"--- {name}.log\n{(tmp_path / f'{name}.log').read_text(errors='replace')}")
+
+
+def _test_mongodb_uri() -> str:
+    from django.db import connection
+
+    return with_database(os.environ["MONGODB_URI"], connection.settings_dict["NAME"])
+
+
+@pytest.fixture
+def worker(run_process, transactional_db) -> Callable[..., subprocess.Popen[bytes]]:
+    """Start a Celery worker: `worker(broker_url)`, with `processes`, a `name` of its own and variables as keywords."""
+
+    def start(
+        broker_url: str, *, name: str = "worker", processes: int = 1, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        command = [*stack.CELERY, "-Q", "work", "-n", f"{name}@%h", "-c", str(processes)]
+        environment = {"FMV_BROKER_URL": broker_url, "FMV_STOP_GRACE": "1"} | environment
+        return run_process(name, *command, **environment)
+
+    return start
+
+
+@pytest.fixture
+def maintenance(run_process, transactional_db) -> Callable[..., subprocess.Popen[bytes]]:
+    """Start the maintenance worker with beat: `maintenance(broker_url)`."""
+
+    def start(broker_url: str, **environment: str) -> subprocess.Popen[bytes]:
+        environment = {"FMV_BROKER_URL": broker_url, "FMV_STOP_GRACE": "1"} | environment
+        return run_process("maintenance", *stack.MAINTENANCE, **environment)
+
+    return start
+
+
+@pytest.fixture
+def web(run_process, transactional_db) -> Callable[..., str]:
+    """Start the web server and return its address once it answers: `web(broker_url, FMV_ANONYMOUS="manager")`."""
+
+    def start(broker_url: str, **environment: str) -> str:
+        port = str(stack.free_port(None))
+        environment = {"FMV_BROKER_URL": broker_url, "FMV_PORT": port, "FMV_STOP_GRACE": "1"} | environment
+        process = run_process(f"web-{port}", *stack.WEB, **environment)
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: process.poll() is not None or stack.answers(f"{url}/api/v1/health", "localhost"))
+        assert process.poll() is None, "the web server ended by itself"
+        return url
+
+    return start
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30, message: str = "waited in vain") -> None:
+    """Return once `condition` holds; fail the test when that takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.05)
