@@ -1,1 +1,28 @@
-"""System checks that catch an insecure production set-up."""
+"""System checks that catch an insecure production set-up (`manage.py check --deploy`)."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, register
+
+
+@register(Tags.security, deploy=True)
+def nobody_acts_anonymously(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """fmv.E001: FMV_ANONYMOUS gives a role to callers who have not signed in."""
+    if settings.FMV_ANONYMOUS == "none":
+        return []
+    return [
+        Error(
+            f"FMV_ANONYMOUS={settings.FMV_ANONYMOUS}: anybody who reaches the server has that role.",
+            hint="Set it to none; give people and programs users of their own.",
+            id="fmv.E001",
+        )
+    ]
+
+
+@register(Tags.security, deploy=True)
+def development_is_over(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """fmv.E002: FMV_DEBUG is on."""
+    if not settings.ENVIRONMENT.debug:
+        return []
+    return [Error("FMV_DEBUG is on: cookies travel without HTTPS.", hint="Leave FMV_DEBUG unset.", id="fmv.E002")]

@@ -4,6 +4,7 @@ The README's table says the same, and a test holds the two together. A wrong val
 that names the variable.
 """
 
+import importlib.util
 import sys
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -41,6 +42,17 @@ def _origins(value: list[str]) -> list[str]:
     return value
 
 
+def _apps(value: list[str]) -> list[str]:
+    for app in value:
+        try:
+            found = importlib.util.find_spec(app)
+        except ImportError:
+            found = None
+        if found is None:
+            raise ValueError(f"{app!r} cannot be imported")
+    return value
+
+
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 
 
@@ -66,6 +78,11 @@ class Environment(BaseSettings):
         description="Signs cookies: at least 50 random characters. Required unless `FMV_DEBUG` is on.",
     )
     debug: bool = Field(False, alias="FMV_DEBUG", description="Development conveniences; never in production.")
+    apps: Annotated[CommaSeparated, AfterValidator(_apps)] = Field(
+        [],
+        alias="FMV_APPS",
+        description="Further Django apps, separated by commas; the handlers in their `handlers.py` can be run.",
+    )
     anonymous: Literal["none", "viewer", "operator", "manager"] = Field(
         "none",
         alias="FMV_ANONYMOUS",

@@ -29,6 +29,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "corsheaders",
+    *ENVIRONMENT.apps,
 ]
 
 MIDDLEWARE = [
@@ -202,7 +203,7 @@ CELERY_BEAT_SCHEDULE = {
     }
     for name, seconds in {
         "promote_due": 1.0,
-        "recover_lost": 2.0,
+        "recover_lost": 1.0,
         "ring_waiting": 5.0,
         "expire": 5.0,
         "purge": 3600.0,
@@ -242,5 +243,9 @@ LOGGING = {
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
         "pymongo": {"level": "WARNING"},
+        # A line for each message says nothing that tasks' own lines do not.
+        "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
     },
 }

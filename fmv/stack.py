@@ -35,14 +35,16 @@ VAR = ROOT / "var"
 MONGODB_PORT = 27018  # another one when it is taken
 PATIENCE = 3.0  # seconds for a server that the environment names to answer
 
-#: Becomes the command that follows it, and on Linux ends with its parent, even one that was killed outright.
-TIED = (
-    sys.executable,
-    "-ISc",
-    "import ctypes, os, sys\n"
-    "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, 15)\n"  # PR_SET_PDEATHSIG, SIGTERM
-    "os.execvp(sys.argv[1], sys.argv[1:])",
-)
+
+def tied(signum: signal.Signals, *command: str) -> list[str]:
+    """Return a command that becomes `command`, and on Linux gets `signum` when its parent ends, however it ends."""
+    become = (
+        "import ctypes, os, sys\n"
+        "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, int(sys.argv[1]))\n"  # PR_SET_PDEATHSIG
+        "os.execvp(sys.argv[2], sys.argv[2:])"
+    )
+    return [sys.executable, "-ISc", become, str(int(signum)), *command]
+
 
 CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "fmv", "worker")
 WEB = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.gunicorn", "fmv.wsgi")
@@ -196,7 +198,7 @@ def embedded_mongodb(path: Path, port: int | None = None) -> Iterator[str]:
         command += ["--port", str(port), "--storage-path", str(path), "--log-level", "WARNING"]
         # In a session of its own, so that the terminal's Ctrl-C leaves it to us.
         server = subprocess.Popen(
-            [*TIED, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            tied(signal.SIGTERM, *command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
         try:
             print(server.pid, file=lock, flush=True)
@@ -324,7 +326,7 @@ def run_processes(environment: Environment, login: str) -> int:
         ("maintenance", MAINTENANCE, {}),
         ("fmv", (sys.executable, "-m", "fmv.stack", "announce"), {"FMV_STACK_LOGIN": login}),
     ):
-        manager.add_process(name, f"exec {shlex.join([*TIED, *command])}", env=own | also)
+        manager.add_process(name, "exec " + shlex.join(tied(signal.SIGKILL, *command)), env=own | also)
     manager.loop()
     if manager.returncode in (130, 143):  # asked to stop, by SIGINT or SIGTERM
         return 0

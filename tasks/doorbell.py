@@ -1,6 +1,7 @@
 """The message "this robot has work". A lost one delays, a doubled one does nothing: MongoDB holds the queue."""
 
 import logging
+from typing import Any
 
 from kombu.exceptions import OperationalError
 from pymongo.errors import PyMongoError
@@ -11,13 +12,23 @@ from tasks.models import DEFAULT_PRIORITY
 logger = logging.getLogger(__name__)
 
 RUN_NEXT = "tasks.run_next"
+PROCESS_DIED = "tasks.process_died"
 
 
 def ring(robot: str, priority: int = DEFAULT_PRIORITY) -> bool:
     """Tell the workers; False when the broker does not take the message (the sweeper rings again)."""
+    return _send(RUN_NEXT, robot, queue="work", priority=priority)
+
+
+def tell_of_death(message_id: str) -> bool:
+    """Tell the maintenance worker that the process which took this message died; a lost word costs a lease of time."""
+    return _send(PROCESS_DIED, message_id, queue="maintenance")
+
+
+def _send(name: str, argument: str, **options: Any) -> bool:
     try:
-        app.send_task(RUN_NEXT, (robot,), queue="work", priority=priority, ignore_result=True)
+        app.send_task(name, (argument,), ignore_result=True, **options)
     except (OperationalError, OSError, PyMongoError) as error:
-        logger.warning("The broker did not take the doorbell of robot %r: %s", robot, error)
+        logger.warning("The broker did not take %s(%r): %s", name, argument, error)
         return False
     return True

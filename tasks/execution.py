@@ -42,8 +42,8 @@ INTERRUPT = signal.SIGUSR2
 MAX_RESULT = 1024 * 1024  # bytes of JSON
 MAX_LOG_LINES = 10_000  # an attempt
 REPORT_EVERY = 1.0  # seconds between writes of a handler's progress
-KILL_GRACE = 5.0  # seconds from an interrupt that is ignored to the end of the process
-LEASE_GRACE = 8.0  # seconds a lease may outlive the timeout: the process has ended by then
+KILL_GRACE = 3.0  # seconds from an interrupt that is ignored to the end of the process
+LEASE_GRACE = 6.0  # seconds a lease may outlive the timeout: the process has ended by then
 
 
 class Reason(enum.Enum):
@@ -64,14 +64,17 @@ def worker_name() -> str:
     return f"{socket.gethostname()}/{os.getpid()}"
 
 
-def run_next(robot_name: str) -> None:
-    """Run the robot's next queued task, if it has one and a free lane; then ring for the one after it."""
+def run_next(robot_name: str, message_id: str) -> None:
+    """Run the robot's next queued task, if it has one and a free lane; then ring for the one after it.
+
+    `message_id`: of the Celery message that brought us here, by which a process that dies is told from others.
+    """
     robot = Robot.objects.filter(pk=robot_name).first()
     if robot is None:
         Task.objects.of_robot(robot_name).abandon()
         return
     before = time.monotonic()
-    task = claim(robot)
+    task = claim(robot, message_id)
     if task is None:
         return
     token = request_id.current.set(task.request_id)
@@ -83,7 +86,7 @@ def run_next(robot_name: str) -> None:
         ring(robot_name)
 
 
-def claim(robot: Robot) -> Task | None:
+def claim(robot: Robot, message_id: str) -> Task | None:
     """Start the robot's next queued task and return it; None without a task or a free lane, or out of service."""
     if not robot.enabled:
         return None
@@ -93,7 +96,12 @@ def claim(robot: Robot) -> Task | None:
     for lane in free_lanes(robot.name, robot.lanes, taken):
         with contextlib.suppress(LaneTaken):
             return Task.objects.claim_next(
-                robot.name, lane=lane, worker=worker_name(), lease=settings.FMV_LEASE_SECONDS, grace=LEASE_GRACE
+                robot.name,
+                lane=lane,
+                worker=worker_name(),
+                message_id=message_id,
+                lease=settings.FMV_LEASE_SECONDS,
+                grace=LEASE_GRACE,
             )
     return None
 

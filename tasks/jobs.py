@@ -1,14 +1,24 @@
 """Celery's entry points: they call a service and hold no rule."""
 
+from typing import Any
+
 from celery import shared_task
 
 from tasks import doorbell, execution, maintenance
 from tasks import worker as _worker  # noqa: F401 - connects to the worker's signals
 
 
-@shared_task(name=doorbell.RUN_NEXT, ignore_result=True)
-def run_next(robot: str) -> None:
-    execution.run_next(robot)
+@shared_task(name=doorbell.RUN_NEXT, bind=True, ignore_result=True)
+def run_next(self: Any, robot: str) -> None:
+    execution.run_next(robot, self.request.id)
+
+
+run_next.Request = "tasks.worker:Request"
+
+
+@shared_task(name=doorbell.PROCESS_DIED, ignore_result=True)
+def process_died(message_id: str) -> None:
+    maintenance.recover_from(message_id)
 
 
 @shared_task(name="tasks.promote_due")

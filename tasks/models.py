@@ -101,6 +101,10 @@ class TaskQuerySet(QuerySet["Task"]):
         """Started tasks whose worker has let its lease run out."""
         return self.started().filter(lease_expires_at__lt=now)
 
+    def run_by(self, message_id: str) -> TaskQuerySet:
+        """Started tasks that the process which took this message runs: one at most."""
+        return self.started().filter(message_id=message_id)
+
     def overdue(self, now: dt.datetime) -> TaskQuerySet:
         """Tasks that were to start by `expires_at` and never did."""
         return self.filter(status__in=(Status.SCHEDULED, Status.QUEUED), expires_at__lte=now, attempt=0)
@@ -143,7 +147,9 @@ class TaskQuerySet(QuerySet["Task"]):
         """Take all these tasks to `status` and note it in their history; return how many there were."""
         return self.update(**_entering(status, note, values.pop("attempt", F("attempt"))), **values)
 
-    def claim_next(self, robot: str, *, lane: str, worker: str, lease: float, grace: float) -> Task | None:
+    def claim_next(
+        self, robot: str, *, lane: str, worker: str, message_id: str, lease: float, grace: float
+    ) -> Task | None:
         """Start the robot's next queued task on `lane` and return it as it now is; None when there is none.
 
         `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
@@ -158,6 +164,7 @@ class TaskQuerySet(QuerySet["Task"]):
                 attempt=attempt,
                 lane=lane,
                 worker=worker,
+                message_id=message_id,
                 started_at=Now(),
                 lease_expires_at=_lease(Now(), lease, grace),
                 cancel_requested=False,
@@ -167,6 +174,9 @@ class TaskQuerySet(QuerySet["Task"]):
             )
         except IntegrityError as error:
             raise LaneTaken(lane) from error
+
+    def end_leases(self) -> int:
+        return self.update(lease_expires_at=Now())
 
     def promote(self, now: dt.datetime) -> int:
         return self.due(now).move(Status.QUEUED, "due")
@@ -232,6 +242,7 @@ class Task(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     worker = models.CharField(max_length=255, default="", blank=True, help_text="host/process of the last attempt.")
+    message_id = models.CharField(max_length=64, default="", help_text="The message whose process runs it.")
     requested_by = models.CharField(max_length=150)
     request_id = models.CharField(max_length=128, default="-")
     retry_of = models.UUIDField(null=True, help_text="The finished task that this one repeats.")

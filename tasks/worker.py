@@ -1,5 +1,6 @@
 """What Celery worker processes need besides jobs: safe forks, and a stop that hands running tasks back."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -7,15 +8,27 @@ import threading
 import time
 from typing import Any
 
+import celery.worker.request
+from billiard.exceptions import WorkerLostError
 from celery import signals
+from celery.worker.consumer import Consumer
 from django.conf import settings
 from django.db import connections
 
+from tasks.doorbell import tell_of_death
 from tasks.execution import INTERRUPT, KILL_GRACE
 
 logger = logging.getLogger(__name__)
 
 _pool: Any = None
+
+
+@signals.worker_init.connect
+def no_delayed_delivery(**_: Any) -> None:
+    """Keep Celery from declaring its 28 exchanges and queues for ETA messages: we send none."""
+    Consumer.Blueprint.default_steps = [
+        step for step in Consumer.Blueprint.default_steps if not str(step).endswith(":DelayedDelivery")
+    ]
 
 
 @signals.worker_process_init.connect
@@ -24,6 +37,15 @@ def on_fork(**_: Any) -> None:
     for connection in connections.all():
         connection.close_pool()
     signal.signal(INTERRUPT, signal.SIG_IGN)
+
+
+class Request(celery.worker.request.Request):
+    """A doorbell in the worker's main process, which is told when the pool process that took it dies."""
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
+        super().on_failure(exc_info, *args, **kwargs)
+        if isinstance(getattr(exc_info.exception, "exc", exc_info.exception), WorkerLostError):
+            tell_of_death(self.id)
 
 
 @signals.worker_ready.connect
@@ -43,9 +65,8 @@ def _end_running() -> None:
     time.sleep(settings.FMV_STOP_GRACE)
     kill_at = time.monotonic() + KILL_GRACE
     while True:
-        for pid in _pool.info["processes"] if _pool else ():
-            try:
-                os.kill(pid, INTERRUPT if time.monotonic() < kill_at else signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        pool = getattr(_pool, "_pool", None)  # None once it has ended
+        for process in pool._pool if pool else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, INTERRUPT if time.monotonic() < kill_at else signal.SIGKILL)
         time.sleep(1)

@@ -9,8 +9,8 @@ import atexit
 import os
 import secrets
 import shutil
+import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -154,7 +154,7 @@ def run_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
     def start(name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         with (tmp_path / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*stack.TIED, *command],
+                stack.tied(signal.SIGKILL, *command),
                 env=os.environ | {"MONGODB_URI": _test_mongodb_uri(), "PYTHONPATH": str(stack.ROOT)} | environment,
                 cwd=tmp_path,  # where no .env is
                 stdin=subprocess.DEVNULL,

@@ -35,7 +35,11 @@ class MongoQuery(StockQuery):
 
     def get_pipeline(self) -> Stages:
         # These must stay in front: a search, a union's parts, the inner query of an aggregate.
-        if self.search_pipeline or self.combinator_pipeline or not all(q.subquery_lookup for q in self.subqueries or ()):
+        if (
+            self.search_pipeline
+            or self.combinator_pipeline
+            or not all(q.subquery_lookup for q in self.subqueries or ())
+        ):
             return super().get_pipeline()
         pipeline = self._arranged()
         if not self.subquery_lookup:

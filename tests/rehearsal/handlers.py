@@ -1,0 +1,124 @@
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, JsonValue
+
+from tasks.registry import Context, Params, PermanentError, RetryPolicy, handler
+
+AT_ONCE = RetryPolicy(max_attempts=3, first=0.01, longest=0.01)
+
+
+class Nothing(Params):
+    pass
+
+
+class Echo(Params):
+    value: JsonValue = None
+
+
+class Mark(Params):
+    """Leaves a line at its start and its end in an append-only file."""
+
+    file: str
+    seconds: float = Field(0, ge=0)
+    fail: int = Field(0, description="How many attempts fail.")
+
+
+def mark(path: str, *words: object) -> None:
+    line = " ".join(map(str, (time.monotonic_ns(), *words))) + "\n"
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(fd, line.encode())
+    finally:
+        os.close(fd)
+
+
+@handler("noop", params=Nothing, retry=AT_ONCE)
+def noop(ctx: Context[Nothing]) -> None:
+    """Do nothing."""
+
+
+@handler("echo", params=Echo, retry=AT_ONCE)
+def echo(ctx: Context[Echo]) -> JsonValue:
+    """Return its parameter."""
+    return ctx.params.value
+
+
+@handler("mark", params=Mark, retry=RetryPolicy(max_attempts=20, first=0.1, longest=1))
+def marks(ctx: Context[Mark]) -> dict[str, Any]:
+    """Leave marks outside MongoDB, and fail as often as told."""
+    where = f"{ctx.robot.name!r} {ctx.task_id} {ctx.attempt}"
+    mark(ctx.params.file, "start", os.getpid(), where)
+    end = time.monotonic() + ctx.params.seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
+        ctx.check()
+    mark(ctx.params.file, "end", os.getpid(), where)
+    if ctx.attempt <= ctx.params.fail:
+        raise ValueError(f"attempt {ctx.attempt} fails, as asked")
+    return {"pid": os.getpid()}
+
+
+@handler("fails", params=Nothing, retry=AT_ONCE)
+def fails(ctx: Context[Nothing]) -> None:
+    """Raise, each time."""
+    raise ValueError("broken on purpose")
+
+
+@handler("fails-for-good", params=Nothing, retry=AT_ONCE)
+def fails_for_good(ctx: Context[Nothing]) -> None:
+    """Raise a PermanentError."""
+    raise PermanentError("no use in trying again")
+
+
+@handler("exits", params=Nothing, retry=RetryPolicy(max_attempts=1))
+def exits(ctx: Context[Nothing]) -> None:
+    """Call sys.exit()."""
+    sys.exit(3)
+
+
+@handler("dies", params=Nothing, retry=RetryPolicy(max_attempts=2))
+def dies(ctx: Context[Nothing]) -> None:
+    """Kill its own process: a poison task."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@handler("sleeps", params=Nothing)
+def sleeps(ctx: Context[Nothing]) -> None:
+    """Block for ten minutes and never ask."""
+    time.sleep(600)
+
+
+@handler("stubborn", params=Nothing)
+def stubborn(ctx: Context[Nothing]) -> None:
+    """Swallow every interrupt."""
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        try:
+            time.sleep(600)
+        except BaseException:  # noqa: BLE001, S110 - that is the point
+            pass
+
+
+@handler("grips", params=Nothing)
+def grips(ctx: Context[Nothing]) -> None:
+    """Hold the GIL in C for minutes: no Python code of this process runs meanwhile."""
+    pow(3, 10**9)
+
+
+@handler("result", params=Echo, retry=AT_ONCE)
+def result(ctx: Context[Echo]) -> Any:
+    """Return something that is no JSON, or too much of it."""
+    return {"nan": float("nan"), "object": object(), "large": "x" * 1_100_000, "number": 2**70}[str(ctx.params.value)]
+
+
+@handler("logs", params=Echo, retry=AT_ONCE)
+def logs(ctx: Context[Echo]) -> None:
+    """Log as many lines as told, and report progress."""
+    for number in range(int(str(ctx.params.value))):
+        ctx.log(f"line {number}")
+    ctx.progress(50, "half way")
