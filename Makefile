@@ -18,9 +18,10 @@ run: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-# Settings as in production, but for a key made up on the spot. None of these commands needs a database.
+# Settings as in production, but for a key made up on the spot. Only makemigrations asks a database.
 PRODUCTION = env -u FMV_DEBUG FMV_SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
-	FMV_ALLOWED_HOSTS=fleet.example.org $(BIN)/python -W error manage.py
+	FMV_ALLOWED_HOSTS=fleet.example.org
+MANAGE := $(BIN)/python -W error manage.py
 
 lint: .venv/installed
 	$(BIN)/ruff check
@@ -28,9 +29,9 @@ lint: .venv/installed
 	@! grep -rnF --include='*.py' '.select_for_update(' fmv robots tasks tests || \
 		{ echo "select_for_update does nothing on MongoDB: use a conditional update." >&2; exit 1; }
 	FMV_DEBUG=1 $(BIN)/mypy
-	$(PRODUCTION) makemigrations --check --dry-run
-	$(PRODUCTION) check --deploy --fail-level WARNING
-	$(PRODUCTION) spectacular --validate --fail-on-warn --file /dev/null
+	@$(PRODUCTION) $(BIN)/python -m fmv.stack lend $(MANAGE) makemigrations --check --dry-run
+	@$(PRODUCTION) $(MANAGE) check --deploy --fail-level WARNING
+	@$(PRODUCTION) $(MANAGE) spectacular --validate --fail-on-warn --file /dev/null
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

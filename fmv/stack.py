@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, NoReturn
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -60,7 +61,7 @@ class StackError(Exception):
 
 
 def main() -> int:
-    steps = {"run": run, "prepare": prepare, "announce": announce}
+    steps = {"run": run, "prepare": prepare, "announce": announce, "lend": lend}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.chdir(ROOT)
     try:
@@ -275,6 +276,12 @@ def stop_mongodb(server: subprocess.Popen[bytes], port: int) -> None:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
+
+
+def lend() -> int:
+    """Run the command that the arguments name, with an empty embedded server of its own as MONGODB_URI."""
+    with TemporaryDirectory() as directory, embedded_mongodb(Path(directory) / "mongodb") as server:
+        return subprocess.run(sys.argv[2:], env=os.environ | {"MONGODB_URI": f"{server}fmv"}, check=False).returncode
 
 
 # --- Preparing the database ------------------------------------------------------------------------------------------

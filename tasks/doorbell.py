@@ -11,6 +11,8 @@ from tasks.models import DEFAULT_PRIORITY
 
 logger = logging.getLogger(__name__)
 
+CONFIRM_TIMEOUT = 0.25  # seconds for the broker to confirm a message
+
 RUN_NEXT = "tasks.run_next"
 PROCESS_DIED = "tasks.process_died"
 
@@ -27,7 +29,7 @@ def tell_of_death(message_id: str) -> bool:
 
 def _send(name: str, argument: str, **options: Any) -> bool:
     try:
-        app.send_task(name, (argument,), ignore_result=True, **options)
+        app.send_task(name, (argument,), ignore_result=True, confirm_timeout=CONFIRM_TIMEOUT, **options)
     except (OperationalError, OSError, PyMongoError) as error:
         logger.warning("The broker did not take %s(%r): %s", name, argument, error)
         return False

@@ -74,18 +74,18 @@ class Run:
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(timeout=30)
 
-    def call(self, method: str, path: str, body: object = None) -> tuple[int, object]:
+    def call(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
         url = f"http://127.0.0.1:{self.port}{path}"
         request = Request(url, data, {"Content-Type": "application/json"}, method=method)
         with urlopen(request, timeout=10) as response:
             return response.status, json.loads(response.read() or "null")
 
-    def robots(self) -> list[str]:
+    def robots(self):
         _, page = self.call("GET", "/api/v1/robot/")
         return [robot["name"] for robot in page["robots"]]
 
-    def pid_of(self, name: str) -> int:
+    def pid_of(self, name):
         return int(re.search(rf"{name} started \(pid=(\d+)\)", self.text)[1])
 
 
