@@ -5,22 +5,19 @@ names others, prepares the database and runs the web server and both workers. St
 """
 
 import ctypes
-import fcntl
 import ipaddress
 import multiprocessing
 import os
 import secrets
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 from urllib.error import URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -29,22 +26,13 @@ import honcho.compat
 import honcho.manager
 import honcho.printer
 
+from fmv.embedded import StackError, check_port, embedded_mongodb, tied
 from fmv.environment import Environment, read_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var"
 MONGODB_PORT = 27018  # another one when it is taken
 PATIENCE = 3.0  # seconds for a server that the environment names to answer
-
-
-def tied(signum: signal.Signals, *command: str) -> list[str]:
-    """Return a command that becomes `command`, and on Linux gets `signum` when its parent ends, however it ends."""
-    become = (
-        "import ctypes, os, sys\n"
-        "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, int(sys.argv[1]))\n"  # PR_SET_PDEATHSIG
-        "os.execvp(sys.argv[2], sys.argv[2:])"
-    )
-    return [sys.executable, "-ISc", become, str(int(signum)), *command]
 
 
 CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "fmv", "worker")
@@ -54,10 +42,6 @@ MAINTENANCE = (*CELERY, "-Q", "maintenance", "-n", "maintenance@%h", "-c", "1", 
 
 def worker_command(processes: int) -> tuple[str, ...]:
     return (*CELERY, "-Q", "work", "-n", "work@%h", "-c", str(processes))
-
-
-class StackError(Exception):
-    """Something stands in the way; the message is one sentence for whoever typed the command."""
 
 
 def main() -> int:
@@ -131,20 +115,6 @@ def is_loopback(host: str) -> bool:
 # --- What could stand in the way -------------------------------------------------------------------------------------
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise StackError unless a server can listen there."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-    except OSError as error:
-        reason = error.strerror or error
-        raise StackError(
-            f"cannot listen on {host}:{port} ({reason}); set FMV_HOST and FMV_PORT to a free one."
-        ) from None
-
-
 def check_mongodb(variable: str, uri: str) -> None:
     """Raise StackError unless the MongoDB of `uri` answers and lets its user in."""
     from pymongo import MongoClient
@@ -179,103 +149,6 @@ def without_password(url: str) -> str:
     netloc = urlsplit(url).netloc
     user, at, host = netloc.rpartition("@")
     return url.replace(netloc, f"{user.partition(':')[0]}{at}{host}", 1)
-
-
-# --- The embedded MongoDB server -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def embedded_mongodb(path: Path, port: int | None = None) -> Iterator[str]:
-    """Run a server on the data in `path` and yield its address, "mongodb://127.0.0.1:<port>/", once it answers.
-
-    It listens on `port` when that is free, else on any free one. Its log and lock file are kept beside `path`. Raises
-    StackError when it does not start, or when another process runs one on the same data.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("a+") as lock, path.with_suffix(".log").open("ab") as log:
-        stop_leftover(lock, path)
-        port = free_port(port)
-        command = [str(Path(sys.executable).with_name("secantusd-py")), "--standalone", "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--storage-path", str(path), "--log-level", "WARNING"]
-        # In a session of its own, so that the terminal's Ctrl-C leaves it to us.
-        server = subprocess.Popen(
-            tied(signal.SIGTERM, *command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            print(server.pid, file=lock, flush=True)
-            wait_for_mongodb(server, port, log.name)
-            yield f"mongodb://127.0.0.1:{port}/"
-        finally:
-            stop_mongodb(server, port)
-            lock.truncate(0)
-
-
-def stop_leftover(lock: IO[str], path: Path) -> None:
-    """Take the lock, and end the server of an earlier stack that was killed before it could."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise StackError(f"another process already runs the embedded MongoDB of {path}; stop it first.") from None
-    lock.seek(0)
-    for pid in map(int, lock.read().split()):
-        deadline = time.monotonic() + 10
-        while runs_on(pid, path) and time.monotonic() < deadline:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-            time.sleep(0.2)
-    lock.truncate(0)
-
-
-def runs_on(pid: int, path: Path) -> bool:
-    """Tell whether the process is an embedded server on the data in `path`, by its command line."""
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        if sys.platform == "linux":
-            return False
-        arguments = subprocess.run(
-            ["ps", "-wwo", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
-        ).stdout
-    return "secantusd-py" in arguments and f" {path} " in arguments
-
-
-def free_port(wanted: int | None) -> int:
-    """Return `wanted` when it is free, else some port that is."""
-    if wanted:
-        with suppress(StackError):
-            check_port("127.0.0.1", wanted)
-            return wanted
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def wait_for_mongodb(server: subprocess.Popen[bytes], port: int, log: str) -> None:
-    from pymongo import MongoClient
-    from pymongo.errors import PyMongoError
-
-    deadline = time.monotonic() + 30
-    while server.poll() is None and time.monotonic() < deadline:
-        with (
-            suppress(PyMongoError),
-            MongoClient[dict[str, Any]]("127.0.0.1", port, serverSelectionTimeoutMS=200) as client,
-        ):
-            # The process id tells our server from another that took the port meanwhile.
-            if client.admin.command("serverStatus")["pid"] == server.pid:
-                return
-    raise StackError(f"the embedded MongoDB server did not start; {log} says why.")
-
-
-def stop_mongodb(server: subprocess.Popen[bytes], port: int) -> None:
-    server.terminate()
-    with suppress(OSError):  # a caller at the door wakes it, else it looks up only every two seconds
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    try:
-        server.wait(timeout=15)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
 
 
 def lend() -> int:

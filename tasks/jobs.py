@@ -3,6 +3,7 @@
 from typing import Any
 
 from celery import shared_task
+from django.conf import settings
 
 from tasks import doorbell, execution, maintenance
 from tasks import worker as _worker  # noqa: F401 - connects to the worker's signals
@@ -43,7 +44,7 @@ def expire() -> int:
 
 @shared_task(name="tasks.purge")
 def purge() -> int:
-    return maintenance.purge()
+    return maintenance.purge(settings.FMV_RETENTION_DAYS)
 
 
 @shared_task(name="tasks.forget_runs")

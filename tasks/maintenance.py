@@ -5,7 +5,6 @@ import logging
 import random
 from collections import Counter
 
-from django.conf import settings
 from django.db import connection
 
 from fmv.celery import app
@@ -88,11 +87,11 @@ def ring_waiting() -> int:
     return rung
 
 
-def purge() -> int:
-    """Delete the tasks that finished more than FMV_RETENTION_DAYS ago, with their logs; return how many."""
-    if not settings.FMV_RETENTION_DAYS:
+def purge(days: float) -> int:
+    """Delete the tasks that finished more than `days` ago (0: none), with their logs; return how many."""
+    if not days:
         return 0
-    limit = connection.server_now() - dt.timedelta(days=settings.FMV_RETENTION_DAYS)
+    limit = connection.server_now() - dt.timedelta(days=days)
     purged = 0
     while count := delete_some(Task.objects.finished_before(limit)):
         purged += count

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
-from fmv import stack
+from fmv import embedded, stack
 from fmv.environment import Environment
 
 RABBITMQ = "amqp://guest:guest@localhost:5672//"
@@ -38,31 +39,35 @@ def with_database(uri: str, name: str) -> str:
     return parts._replace(path=f"/{name}", query=urlencode(query)).geturl()
 
 
-def _rabbitmq() -> str:
-    """Return the URL of a RabbitMQ that answers, or ""."""
+def _find_rabbitmq() -> None:
+    """Set FMV_TEST_RABBITMQ to the URL of a RabbitMQ that answers, or to "" and say why in FMV_TEST_NO_RABBITMQ."""
     given = os.environ.get("FMV_BROKER_URL", "")
     url = given if given.startswith("amqp") else RABBITMQ
+    reason = ""
     try:
         stack.check_broker(url)
-    except stack.StackError:
-        return ""
-    return url
+    except embedded.StackError as error:
+        reason = str(error)
+    needed = url == given or os.environ.get("CI") == "true"
+    os.environ["FMV_TEST_RABBITMQ"] = "" if reason else url
+    os.environ["FMV_TEST_NO_RABBITMQ"] = reason
+    os.environ["FMV_TEST_NEEDS_RABBITMQ"] = "yes" if needed else ""
 
 
 def _complete_environment() -> None:
-    rabbitmq = _rabbitmq()
-    for variable in [name for name in os.environ if name.startswith("FMV_")]:
+    _find_rabbitmq()
+    for variable in [name for name in os.environ if name.startswith("FMV_") and not name.startswith("FMV_TEST_")]:
         del os.environ[variable]
-    os.environ["FMV_TEST_RABBITMQ"] = rabbitmq
     if "MONGODB_URI" not in os.environ:
         parts = ExitStack()
         atexit.register(parts.close)
         directory = Path(tempfile.mkdtemp(prefix="fmv-tests-"))
         parts.callback(shutil.rmtree, directory, ignore_errors=True)
-        os.environ["MONGODB_URI"] = parts.enter_context(stack.embedded_mongodb(directory / "mongodb")) + "fmv"
+        os.environ["MONGODB_URI"] = parts.enter_context(embedded.embedded_mongodb(directory / "mongodb")) + "fmv"
     os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], "fmv_test_broker")
     os.environ["FMV_SECRET_KEY"] = secrets.token_urlsafe(48)
     os.environ["FMV_HTTPS"] = "0"
+    os.environ["FMV_APPS"] = "tests.rehearsal"
     os.environ["DJANGO_SETTINGS_MODULE"] = "fmv.settings"
 
 
@@ -79,8 +84,8 @@ left_out = pytest.StashKey[set[str]]()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.stash[left_out] = set()
-    if os.environ.get("CI") == "true" and not os.environ["FMV_TEST_RABBITMQ"]:
-        raise pytest.UsageError("CI is true, so nothing may be left out, but no RabbitMQ answers at FMV_BROKER_URL.")
+    if os.environ["FMV_TEST_NO_RABBITMQ"] and os.environ["FMV_TEST_NEEDS_RABBITMQ"]:
+        raise pytest.UsageError(f"Nothing may be left out, but {os.environ['FMV_TEST_NO_RABBITMQ']}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -97,19 +102,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["left_out"] = sorted(session.config.stash[left_out])
+        session.config.workeroutput["left_out"] = [*session.config.stash[left_out]]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
-    node.config.stash[left_out].update(getattr(node, "workeroutput", {}).get("left_out", ()))
+    names: list[str] = getattr(node, "workeroutput", {}).get("left_out", [])
+    node.config.stash[left_out].update(names)
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    if names := sorted(config.stash[left_out]):
+    names: set[str] = config.stash[left_out]
+    if names:
         terminalreporter.section("left out")
-        terminalreporter.line(f"RabbitMQ does not answer at {RABBITMQ}, so these {len(names)} did not run:")
-        for name in names:
+        terminalreporter.line(f"{len(names)} tests on RabbitMQ, for {os.environ['FMV_TEST_NO_RABBITMQ']}")
+        for name in sorted(names):
             terminalreporter.line(f"  {name}")
 
 
@@ -130,16 +137,17 @@ def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
         name = f"fmv_test_broker_{worker_id}"
         url = with_database(os.environ["MONGODB_URI"], name)
         yield url
-        with MongoClient(url) as client:
+        with MongoClient[dict[str, Any]](url) as client:
             client.drop_database(name)
 
 
 def empty_rabbitmq(url: str) -> None:
     import kombu
 
-    for queue in ("work", "maintenance"):
-        with kombu.Connection(url) as connection:
-            connection.default_channel.queue_delete(queue)
+    with kombu.Connection(url) as connection:
+        channel: Any = connection.default_channel
+        for queue in ("work", "maintenance"):
+            channel.queue_delete(queue)
 
 
 @pytest.fixture
@@ -154,7 +162,7 @@ def run_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
     def start(name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         with (tmp_path / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                stack.tied(signal.SIGKILL, *command),
+                embedded.tied(signal.SIGKILL, *command),
                 env=os.environ | {"MONGODB_URI": _test_mongodb_uri(), "PYTHONPATH": str(stack.ROOT)} | environment,
                 cwd=tmp_path,  # where no .env is
                 stdin=subprocess.DEVNULL,
@@ -213,7 +221,7 @@ def web(run_process, transactional_db) -> Callable[..., str]:
     """Start the web server and return its address once it answers: `web(broker_url, FMV_ANONYMOUS="manager")`."""
 
     def start(broker_url: str, **environment: str) -> str:
-        port = str(stack.free_port(None))
+        port = str(embedded.free_port(None))
         environment = {"FMV_BROKER_URL": broker_url, "FMV_PORT": port, "FMV_STOP_GRACE": "1"} | environment
         process = run_process(f"web-{port}", *stack.WEB, **environment)
         url = f"http://127.0.0.1:{port}"

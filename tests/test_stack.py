@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from fmv import stack
+from fmv import embedded, stack
 from tests.conftest import wait_until
 
 pytestmark = pytest.mark.xdist_group("stack")
@@ -49,7 +49,7 @@ class Run:
 
     def __init__(self, root: Path, **environment: str) -> None:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FMV_", "MONGODB_", "DJANGO_"))}
-        self.port = stack.free_port(None)
+        self.port = embedded.free_port(None)
         self.output = root / "output.log"
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
@@ -174,7 +174,7 @@ def test_it_refuses_a_wrong_variable_by_its_name(checkout):
 
 
 def test_it_refuses_a_second_stack_on_the_same_data(checkout):
-    with stack.embedded_mongodb(checkout / "var" / "mongodb"):
+    with embedded.embedded_mongodb(checkout / "var" / "mongodb"):
         run = Run(checkout)
         assert run.process.wait(timeout=30) == 1
         assert "fmv: another process already runs the embedded MongoDB" in run.text
@@ -183,23 +183,23 @@ def test_it_refuses_a_second_stack_on_the_same_data(checkout):
 def test_the_embedded_server_takes_another_port_when_its_own_is_taken(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with stack.embedded_mongodb(tmp_path / "mongodb", port) as uri:
+        with embedded.embedded_mongodb(tmp_path / "mongodb", port) as uri:
             assert str(port) not in uri
 
 
 def test_a_server_left_over_from_a_crash_is_stopped_first(tmp_path):
-    command = [Path(sys.executable).with_name("secantusd-py"), "--standalone", "--port", str(stack.free_port(None))]
+    command = [Path(sys.executable).with_name("secantusd-py"), "--standalone", "--port", str(embedded.free_port(None))]
     with subprocess.Popen([*command, "--storage-path", tmp_path / "mongodb", "--log-level", "ERROR"]) as leftover:
         (tmp_path / "mongodb.lock").write_text(f"{leftover.pid}\n")
-        wait_until(lambda: stack.runs_on(leftover.pid, tmp_path / "mongodb"))
-        with stack.embedded_mongodb(tmp_path / "mongodb"):
+        wait_until(lambda: embedded.runs_on(leftover.pid, tmp_path / "mongodb"))
+        with embedded.embedded_mongodb(tmp_path / "mongodb"):
             assert leftover.wait(timeout=0) is not None
 
 
 def test_a_process_that_only_has_the_old_server_s_number_is_left_alone(tmp_path):
     with subprocess.Popen(["sleep", "60"]) as stranger:
         (tmp_path / "mongodb.lock").write_text(f"{stranger.pid}\n")
-        with stack.embedded_mongodb(tmp_path / "mongodb"):
+        with embedded.embedded_mongodb(tmp_path / "mongodb"):
             assert stranger.poll() is None
         stranger.kill()
 

@@ -1,0 +1,12 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from tasks import maintenance
+
+
+class Command(BaseCommand):
+    help = "Queue the tasks whose time has come (SCHEDULED, RETRY) and ring for them. Beat does it too; once more does no harm."
+
+    def handle(self, *args: object, **options: Any) -> None:
+        self.stdout.write(f"{maintenance.promote_due()} queued")
