@@ -222,7 +222,7 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = None if ENVIRONMENT.debug else BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = ENVIRONMENT.debug
 STORAGES = {
     "staticfiles": {

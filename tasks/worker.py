@@ -39,6 +39,18 @@ def on_fork(**_: Any) -> None:
     signal.signal(INTERRUPT, signal.SIG_IGN)
 
 
+@signals.beat_embedded_init.connect
+def on_beat(**_: Any) -> None:
+    """Beat in a process beside its worker: end with it, as pool processes do. A killed worker cannot see to it."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), name="end with worker", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 class Request(celery.worker.request.Request):
     """A doorbell in the worker's main process, which is told when the pool process that took it dies."""
 

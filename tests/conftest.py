@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import django
 import pytest
 
 from fmv import embedded, stack
@@ -82,6 +83,7 @@ left_out = pytest.StashKey[set[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    django.setup()  # pytest-django looked for settings before this file named them
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.stash[left_out] = set()
     if os.environ["FMV_TEST_NO_RABBITMQ"] and os.environ["FMV_TEST_NEEDS_RABBITMQ"]:

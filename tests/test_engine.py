@@ -1,9 +1,10 @@
-"""FMV's engine answers as the stock one does, and updates that return the document."""
+"""FMV's engine gives the rows that the stock one gives, and adds updates that return the document."""
 
 import datetime as dt
 import random
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -14,9 +15,12 @@ from django.db.models.functions import Least, Upper
 from django_mongodb_backend.base import DatabaseWrapper as StockDatabaseWrapper
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pymongo.monitoring import CommandListener
 
 from fmv.models import Role, User
+from fmv.mongodb.base import DatabaseWrapper
 from fmv.mongodb.expressions import Appended, Later, Now
+from fmv.mongodb.queryset import QuerySet as QuerySetOfFMV
 from robots.models import Robot
 from tasks.models import Status, Task, id_at
 from tests.factories import make_robot, make_task, make_user
@@ -25,7 +29,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 # --- The same rows as the stock engine -------------------------------------------------------------------------------
 
-NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+NOON = dt.datetime(2025, 11, 23, 12, tzinfo=dt.UTC)
 MOMENTS = [NOON + dt.timedelta(hours=hours) for hours in range(4)]
 ROBOTS = ["Bender", "Crow T. Robot", "Wall-E"]
 HANDLERS = ["http", "primes", "wait"]
@@ -351,3 +355,204 @@ def test_unions_are_the_same(stock, rows, one, two, all, columns, window):
     parts = (Task.objects.filter(part).order_by().values_list("pk", *columns) for part in (one, two))
     both = next(parts).union(*parts, all=all)
     answers_as_stock(ordered(both, [], window, "pk"), window)
+
+
+# --- update_returning ------------------------------------------------------------------------------------------------
+
+
+def test_the_first_row_in_the_querysets_order_is_updated_and_returned():
+    tasks = [make_task(priority=priority) for priority in (1, 9, 9)]
+    updated = Task.objects.order_by("-priority", "id").update_returning(message="next", attempt=F("attempt") + 1)
+    assert updated == tasks[1]
+    assert (updated.message, updated.attempt) == ("next", 1)
+    assert Task.objects.filter(message="next").count() == 1
+
+
+def test_the_models_own_order_counts_without_another():
+    make_task()
+    latest = make_task()
+    assert Task.objects.update_returning(message="latest") == latest
+
+
+def test_an_updated_row_is_as_any_other_fetch_gives_it():
+    id = make_task(retry_of=IDS[0], run_at=NOON, labels=["night"], params={"$seconds": [1, {"a.b": None}]}).pk
+    line = Appended("history", at=Now(), status="QUEUED", attempt=0, note="$note")
+    updated = Task.objects.filter(pk=id).update_returning(started_at=Now(), history=line, result={"$n": 1})
+    assert plain(updated) == plain(Task.objects.get(pk=id))
+    assert updated.run_at == NOON
+    assert updated.started_at.tzinfo is updated.history[0]["at"].tzinfo is dt.UTC
+    assert not updated._state.adding
+    assert updated._state.db == "default"
+
+
+def test_without_a_match_nothing_is_returned():
+    task = make_task()
+    assert Task.objects.filter(priority__gt=8).update_returning(message="never") is None
+    assert Task.objects.filter(pk__in=[]).update_returning(message="never") is None
+    assert Task.objects.none().update_returning(message="never") is None
+    task.refresh_from_db()
+    assert task.message == ""
+
+
+def test_a_refused_update_changes_nothing():
+    make_task(lane="Bender/1")
+    task = make_task()
+    with pytest.raises(IntegrityError):
+        Task.objects.filter(pk=task.pk).update_returning(lane="Bender/1", message="mine")
+    task.refresh_from_db()
+    assert (task.lane, task.message) == (None, "")
+
+
+def test_an_update_that_returns_is_one_command():
+    commands = []
+
+    class Listener(CommandListener):
+        def started(self, event):
+            commands.append(event.command_name)
+
+        def succeeded(self, event):
+            pass
+
+        def failed(self, event):
+            pass
+
+    make_task()
+    connections["watched"] = DatabaseWrapper(
+        connection.settings_dict | {"OPTIONS": {"event_listeners": [Listener()]}}, "watched"
+    )
+    try:
+        tasks = Task.objects.using("watched").queued()
+        assert tasks.exists()  # the first use of a connection asks the server what it is
+        commands.clear()
+        assert tasks.update_returning(message="seen")._state.db == "watched"
+        assert commands == ["findAndModify"]
+    finally:
+        connections["watched"].close_pool()
+        del connections["watched"]
+
+
+def test_updating_leaves_the_time_of_the_last_save_alone():
+    robot = make_robot(location="Earth")
+    updated = Robot.objects.update_returning(location="Mars")
+    assert updated.location == "Mars"
+    assert updated.updated_at == Robot.objects.get(pk=robot.pk).updated_at
+
+
+def test_rows_fetched_before_are_fetched_again():
+    make_task()
+    tasks = Task.objects.queued()
+    assert [task.message for task in tasks] == [""]
+    tasks.update_returning(message="changed")
+    assert [task.message for task in tasks] == ["changed"]
+
+
+def test_a_slice_is_refused_as_update_refuses_it():
+    with pytest.raises(TypeError, match="slice"):
+        Task.objects.all()[:1].update_returning(message="never")
+
+
+def test_a_union_is_refused():
+    with pytest.raises(NotSupportedError, match="union"):
+        Task.objects.queued().union(Task.objects.started()).update_returning(message="never")
+
+
+@pytest.mark.parametrize(
+    "narrow",
+    [
+        lambda tasks: tasks.values("robot"),
+        lambda tasks: tasks.distinct(),
+        lambda tasks: tasks.annotate(shout=Upper("robot")),
+        lambda tasks: tasks.order_by(Upper("robot")),
+        lambda tasks: tasks.order_by(F("run_at").asc(nulls_last=True)),
+        lambda tasks: tasks.filter(Exists(Robot.objects.filter(pk=OuterRef("robot")))),
+    ],
+    ids=["values", "distinct", "annotate", "computed order", "nulls last", "subquery"],
+)
+def test_what_findandmodify_cannot_do_is_refused(narrow):
+    task = make_task()
+    with pytest.raises(NotSupportedError, match="whole rows of one collection"):
+        narrow(Task.objects.all()).update_returning(message="never")
+    task.refresh_from_db()
+    assert task.message == ""
+
+
+def test_a_join_is_refused():
+    with pytest.raises(NotSupportedError):
+        QuerySetOfFMV(LogEntry).filter(user__username="fry").update_returning(action_flag=1)
+
+
+def test_of_two_that_want_the_same_row_one_gets_it():
+    def take(name):
+        ready.wait(10)
+        try:
+            return Task.objects.queued().update_returning(status=Status.STARTED, worker=name)
+        finally:
+            connections.close_all()
+
+    names = ["one", "two", "three", "four"]
+    with ThreadPoolExecutor(len(names)) as threads:
+        for _ in range(10):
+            ready = threading.Barrier(len(names))
+            task = make_task(robot="Bender")
+            taken = [taken for taken in threads.map(take, names) if taken]
+            assert [(taken.pk, taken.worker) for taken in taken] == [(task.pk, Task.objects.get(pk=task.pk).worker)]
+
+
+# --- Expressions -----------------------------------------------------------------------------------------------------
+
+
+def updated(**values):
+    task = make_task(started_at=NOON, timeout=60.0, attempt=1)
+    return Task.objects.filter(pk=task.pk).update_returning(**values)
+
+
+def seconds(span):
+    return span.total_seconds()
+
+
+def test_now_is_the_servers_clock():
+    before = connection.server_now()
+    task = updated(finished_at=Now())
+    assert before <= task.finished_at <= connection.server_now()
+
+
+def test_later_is_some_seconds_after_a_moment():
+    assert seconds(updated(run_at=Later(F("started_at"), 2.5)).run_at - NOON) == 2.5
+    assert seconds(updated(run_at=Later(F("started_at"), F("timeout") + 5)).run_at - NOON) == 65
+    assert 25 < seconds(updated(run_at=Later(Now(), 30)).run_at - connection.server_now()) <= 30
+    assert updated(run_at=Later(F("expires_at"), 30)).run_at is None
+
+
+def test_update_knows_the_same_expressions():
+    task = make_task(started_at=NOON, attempt=1)
+    Task.objects.filter(pk=task.pk).update(run_at=Later(F("started_at"), 60), attempt=F("attempt") + 1)
+    task.refresh_from_db()
+    assert (task.run_at, task.attempt) == (NOON + dt.timedelta(minutes=1), 2)
+
+
+def test_the_least_of_two_moments_is_the_earlier():
+    past, future = Later(F("started_at"), F("timeout")), Later(Now(), 30)
+    for pair in [(past, future), (future, past)]:
+        assert updated(run_at=Least(*pair)).run_at == NOON + dt.timedelta(minutes=1)
+
+
+def test_a_line_is_appended_with_values_and_expressions():
+    first = updated(history=Appended("history", at=Now(), status="STARTED", attempt=F("attempt") + 1, note="$attempt"))
+    (line,) = first.history
+    assert (line["status"], line["attempt"], line["note"]) == ("STARTED", 2, "$attempt")
+    second = Task.objects.filter(pk=first.pk).update_returning(
+        history=Appended("history", at=Now(), status="RETRY", attempt=2, note="")
+    )
+    assert [line["status"] for line in second.history] == ["STARTED", "RETRY"]
+
+
+def test_rows_are_found_by_the_servers_clock():
+    now = connection.server_now()
+    past = make_task(expires_at=now - dt.timedelta(hours=1))
+    future = make_task(expires_at=now + dt.timedelta(hours=1))
+    make_task(expires_at=None)
+    assert list(Task.objects.filter(expires_at__gt=Now())) == [future]
+    assert list(Task.objects.filter(expires_at__lt=Now())) == [past]
+    assert list(Task.objects.filter(expires_at__lt=Later(Now(), 7200)).order_by("id")) == [past, future]
+    assert Task.objects.filter(expires_at__gt=Now()).update(message="in time") == 1
+    assert Task.objects.filter(Q(attempt__gt=0) | Q(expires_at__gt=Now())).update_returning(message="taken") == future

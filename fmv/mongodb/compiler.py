@@ -56,29 +56,23 @@ class MongoQuery(StockQuery):
         others = [condition for condition in conditions if _mentions(condition, joined)]
         extra = {name: value for name, value in (self.extra_fields or {}).items() if not _is_identity(name, value)}
         sort = _stage("$sort", self.ordering)
-        window = [*_stage("$skip", self.query.low_mark)]
+        window = _stage("$skip", self.query.low_mark)
         if self.query.high_mark is not None:
             window.append({"$limit": self.query.high_mark - self.query.low_mark})
-
-        first: Stages = []
-        then: Stages = []
-        last: Stages = []
-        if not self._sorts_by_columns(joined | extra.keys()):
-            last = sort + window
-        elif others or not self._joins_keep_rows():
-            first, then = sort, window  # sorted rows stay sorted through a join, but a join may drop or multiply them
-        else:
-            first = sort + window
+        # Sorted rows stay sorted through a join; a slice of them stays the same only if the join keeps each, once.
+        sort_early = self._sorts_by_columns(joined | extra.keys())
+        slice_early = sort_early and not others and self._joins_keep_rows()
         return [
             *_match(own),
-            *first,
+            *(sort if sort_early else ()),
+            *(window if slice_early else ()),
             *joins,
             *_match(others),
-            *then,
+            *(window if sort_early and not slice_early else ()),
             *(self.aggregation_pipeline or ()),
             *_stage("$project", self.project_fields),
             *_stage("$addFields", extra),
-            *last,
+            *(() if sort_early else sort + window),
         ]
 
     def _sorts_by_columns(self, computed: set[str]) -> bool:
