@@ -75,6 +75,7 @@ def required_role(view: Any, method: str) -> Role | None:
     """Return the least role for what the view is asked, None when it offers no such thing."""
     roles: dict[str, Role] = view.roles
     if hasattr(view, "action_map"):
+        roles = roles | {"metadata": Role.VIEWER}  # how DRF calls OPTIONS
         return roles[view.action] if view.action else None
     handler = "get" if method == "HEAD" else method.lower()
     return roles[handler] if hasattr(view, handler) else None

@@ -1,10 +1,12 @@
 """The API's common ground: JSON in and out, errors, pages, strict fields."""
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import orjson
+from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.http import Http404, HttpResponse
 from rest_framework import exceptions, serializers
@@ -80,6 +82,7 @@ TYPES = {
     "min_value": "greater_than_equal",
     "max_value": "less_than_equal",
     "not_a_list": "list_type",
+    "not_a_dict": "dict_type",
     "invalid_choice": "enum",
     "invalid": "value_error",
 }
@@ -110,6 +113,8 @@ def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
             return 404, "Not Found", {}
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return 401, "Not authenticated", {"WWW-Authenticate": "Bearer"}
+        case SuspiciousOperation() | BadRequest():
+            return 400, "Bad Request", {}
         case exceptions.APIException():
             wait = getattr(error, "wait", None)
             return error.status_code, str(error.detail), {"Retry-After": f"{wait:.0f}"} if wait else {}
@@ -120,14 +125,13 @@ def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
     return 500, "Internal Server Error", {}
 
 
-def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
-    """DRF's hook: every error of a view, expected or not, becomes JSON."""
-    status, detail, headers = describe(error)
-    return Response({"detail": detail}, status=status, headers=headers)
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
+    """DRF's hook: every error of a view, expected or not, becomes JSON, whatever the view itself renders."""
+    return error_response(*describe(error))
 
 
-def error_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return the same shape from outside DRF: middleware, unknown paths."""
+def error_response(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return an error in the shape that v1 clients parse; middleware and unknown paths answer so too."""
     body = orjson.dumps({"detail": detail})
     return HttpResponse(body, status=status, content_type="application/json", headers=headers)
 
@@ -157,12 +161,20 @@ class Whole(serializers.IntegerField):
         return int(data)
 
 
+RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ]([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+
 class Moment(serializers.DateTimeField):
     """RFC 3339; in UTC with milliseconds on the way out, with an offset on the way in."""
 
+    default_error_messages: ClassVar[dict[str, str]] = {
+        "invalid": "Input should be a time as in 2027-01-31T08:00:00Z, with its offset"
+    }
+
     def to_internal_value(self, value: Any) -> Any:
-        moment = super().to_internal_value(value) if isinstance(value, str) else self.fail("invalid", format="RFC 3339")
-        return moment
+        if not isinstance(value, str) or not RFC_3339.fullmatch(value):
+            self.fail("invalid")
+        return super().to_internal_value(value.upper())
 
     def to_representation(self, value: Any) -> str:
         return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -173,7 +174,7 @@ def prepare() -> int:
     call_command("migrate", interactive=False, verbosity=0)
     if is_new:  # later, robots that somebody deleted do not come back
         call_command("sample_robots", stdout=sys.stderr)
-    call_command("ensure_admin", password_file=VAR / "admin-password", stdout=sys.stderr)
+    call_command("ensure_admin", password_file=VAR / "admin-password", stdout=StringIO())  # the banner tells
     print(sign_in(VAR / "admin-password"))
     return 0
 

@@ -20,8 +20,6 @@ urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),
     path("api/v1/", include(v1)),
     path("admin/", admin.site.urls),
-    path("livez", views.livez),
-    path("readyz", views.readyz),
 ]
 
 handler400 = "fmv.views.handle_400"

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.utils import timezone
 
+from fmv.errors import InvalidInput, Problem
 from robots.errors import NameTaken, NotPossible, UnknownRobot
 from robots.models import Robot
 
@@ -29,7 +31,8 @@ def create(**values: Any) -> Robot:
 
 
 def replace(name: str, **values: Any) -> tuple[Robot, bool]:
-    """Make the robot exactly this; return it and whether it is new. Raises NotPossible."""
+    """Make the robot exactly this; return it and whether it is new. Raises InvalidInput, NotPossible."""
+    _check_name(name)
     robot = Robot(name=name, **values)
     _check_greatness(robot)
     replaced = {
@@ -53,6 +56,13 @@ def change(name: str, **values: Any) -> Robot:
         _check_greatness(Robot(name=name, is_great=True))
     Robot.objects.filter(pk=name).update(**values, updated_at=timezone.now())
     return get(name)
+
+
+def _check_name(name: str) -> None:
+    try:
+        Robot._meta.get_field("name").clean(name, None)
+    except ValidationError as error:
+        raise InvalidInput([Problem(("path", "name"), message) for message in error.messages]) from None
 
 
 def _check_greatness(robot: Robot) -> None:

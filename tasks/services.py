@@ -154,6 +154,17 @@ def change_robot(name: str, **values: Any) -> Robot:
     return robot
 
 
+def replace_robot(name: str, **values: Any) -> tuple[Robot, bool]:
+    """Make the robot exactly this; return it and whether it is new. Its queue starts again, as after `change_robot`.
+
+    Raises InvalidInput, NotPossible.
+    """
+    robot, created = robots.services.replace(name, **values)
+    if robot.enabled and not created:
+        ring_for(robot)
+    return robot, created
+
+
 def ring_for(robot: Robot) -> None:
     """Ring once for each lane of a robot that has work."""
     if Task.objects.queued().of_robot(robot.name).exists():

@@ -47,7 +47,7 @@ class TaskPages(Pages):
     ordering = "-id"
 
     def check_position(self, position: str | None) -> None:
-        UUID(position)
+        UUID(position or "")
 
 
 class LogPages(TaskPages):
@@ -121,7 +121,7 @@ class RobotViewSet(ViewSet):
     def update(self, request: Request, name: str) -> Response:
         """Make the robot exactly this, whether it exists or not."""
         values = _read(RobotReplacementSerializer, request.data, context={"name": name})
-        robot, created = robots.services.replace(**values | {"name": name})
+        robot, created = services.replace_robot(**values | {"name": name})
         return Response(RobotProfileSerializer(robot).data, status=201 if created else 200)
 
     @extend_schema(

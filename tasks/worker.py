@@ -10,7 +10,7 @@ from typing import Any
 
 import celery.worker.request
 from billiard.exceptions import WorkerLostError
-from celery import signals
+from celery import platforms, signals
 from celery.worker.consumer import Consumer
 from django.conf import settings
 from django.db import connections
@@ -41,14 +41,8 @@ def on_fork(**_: Any) -> None:
 
 @signals.beat_embedded_init.connect
 def on_beat(**_: Any) -> None:
-    """Beat in a process beside its worker: end with it, as pool processes do. A killed worker cannot see to it."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), name="end with worker", daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    """End an embedded beat with its worker, a killed one too; Celery does so for pool processes only."""
+    platforms.set_pdeathsig("SIGKILL")
 
 
 class Request(celery.worker.request.Request):

@@ -1,5 +1,6 @@
 """Expressions for `update()` that the stock backend has no word for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import DateTimeField, F, Value, functions
@@ -35,13 +36,13 @@ class Appended(Expression):
     def __init__(self, column: str, **entry: Any) -> None:
         super().__init__(output_field=DocumentField())
         self.keys = tuple(entry)
-        self.parts = [F(column), *(v if hasattr(v, "resolve_expression") else Value(v) for v in entry.values())]
+        self.parts: list[Any] = [F(column), *(v if hasattr(v, "resolve_expression") else Value(v) for v in entry.values())]
 
     def get_source_expressions(self) -> list[Any]:
         return self.parts
 
-    def set_source_expressions(self, exprs: list[Any]) -> None:
-        self.parts = exprs
+    def set_source_expressions(self, exprs: Sequence[Any]) -> None:
+        self.parts = list(exprs)
 
     def as_mql_expr(self, compiler: Any, connection: Any) -> dict[str, Any]:
         array, *values = (part.as_mql(compiler, connection, as_expr=True) for part in self.parts)

@@ -25,7 +25,10 @@ class Mark(Params):
 
     file: str
     seconds: float = Field(0, ge=0)
+    blocks: bool = Field(False, description="Sleeps in one go and never asks.")
     fail: int = Field(0, description="How many attempts fail.")
+    kill: int = Field(0, description="How many attempts kill their own process.")
+    permanent: bool = Field(False, description="Fail with a PermanentError.")
 
 
 def mark(path: str, *words: object) -> None:
@@ -51,16 +54,26 @@ def echo(ctx: Context[Echo]) -> JsonValue:
 @handler("mark", params=Mark, retry=RetryPolicy(max_attempts=20, first=0.1, longest=1))
 def marks(ctx: Context[Mark]) -> dict[str, Any]:
     """Leave marks outside MongoDB, and fail as often as told."""
-    where = f"{ctx.robot.name!r} {ctx.task_id} {ctx.attempt}"
-    mark(ctx.params.file, "start", os.getpid(), where)
-    end = time.monotonic() + ctx.params.seconds
-    while (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, 0.1))
-        ctx.check()
-    mark(ctx.params.file, "end", os.getpid(), where)
-    if ctx.attempt <= ctx.params.fail:
-        raise ValueError(f"attempt {ctx.attempt} fails, as asked")
+    params, where = ctx.params, f"{os.getpid()} {ctx.robot.name!r} {ctx.task_id} {ctx.attempt}"
+    last = "interrupted"
+    try:
+        mark(params.file, "start", where)
+        pause(ctx, params.seconds, params.seconds if params.blocks else 0.1)
+        last = "end"
+    finally:
+        mark(params.file, "dies" if last == "end" and ctx.attempt <= params.kill else last, where)
+    if ctx.attempt <= params.kill:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if ctx.attempt <= params.fail:
+        raise (PermanentError if params.permanent else ValueError)(f"attempt {ctx.attempt} fails, as asked")
     return {"pid": os.getpid()}
+
+
+def pause(ctx: Context[Any], seconds: float, step: float) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, step))
+        ctx.check()
 
 
 @handler("fails", params=Nothing, retry=AT_ONCE)
