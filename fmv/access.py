@@ -40,7 +40,7 @@ class RoleBackend(BaseBackend):
 class Anonymous(AnonymousUser):
     """A caller who has not signed in: FMV_ANONYMOUS says what they may do."""
 
-    username = "anonymous"
+    username: Any = "anonymous"
 
     @property
     def effective_role(self) -> Role:
@@ -68,7 +68,8 @@ class HasRole(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if (required := required_role(view, request.method or "")) is None:
             return True  # not offered: the answer is 405
-        return request.user.effective_role.includes(required)
+        caller: Any = request.user
+        return bool(caller.effective_role.includes(required))
 
 
 def required_role(view: Any, method: str) -> Role | None:
@@ -79,4 +80,3 @@ def required_role(view: Any, method: str) -> Role | None:
         return roles[view.action] if view.action else None
     handler = "get" if method == "HEAD" else method.lower()
     return roles[handler] if hasattr(view, handler) else None
-

@@ -1,8 +1,8 @@
 """Users in the admin, and what FMV's admin pages share."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-from django import forms
+import django_celery_results.admin  # noqa: F401 - registers its pages, some of which are taken back below
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import UserCreationForm
@@ -10,7 +10,6 @@ from django.contrib.auth.models import Group
 from django.core.paginator import Paginator
 from django.http import HttpRequest
 from django.utils.functional import cached_property
-from django_celery_results.admin import TaskResultAdmin
 from django_celery_results.models import GroupResult, TaskResult
 
 from fmv.models import User
@@ -31,7 +30,8 @@ class CappedPaginator(Paginator):
 
     @cached_property
     def count(self) -> int:
-        return int(self.object_list.order_by()[: self.CAP].count())
+        rows: Any = self.object_list
+        return int(rows.order_by()[: self.CAP].count())
 
 
 class FleetAdmin(admin.ModelAdmin):
@@ -58,10 +58,9 @@ class ReadOnlyAdmin(FleetAdmin):
 
 
 @admin.register(TaskResult)
-class MaintenanceRunAdmin(ReadOnlyAdmin, TaskResultAdmin):
+class MaintenanceRunAdmin(ReadOnlyAdmin):
     """What Celery remembers: the periodic maintenance runs of the last hour."""
 
-    date_hierarchy = None
     list_display = ("date_done", "task_name", "status", "result", "worker")
     list_filter = ("status", "task_name")
 
@@ -83,13 +82,13 @@ class UserAdmin(DjangoUserAdmin):
     ordering = ("username",)
     filter_horizontal = ()
     readonly_fields = ("subject", "email_verified", "last_login", "date_joined")
-    fieldsets: ClassVar[Any] = (
+    fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("name", "email", "email_verified", "picture", "subject")}),
         ("Rights", {"fields": ("role", "is_active", "is_superuser")}),
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
-    add_fieldsets: ClassVar[Any] = ((None, {"fields": ("username", "password1", "password2", "role")}),)
+    add_fieldsets = ((None, {"fields": ("username", "password1", "password2", "role")}),)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # the audit trail names users: deactivate instead

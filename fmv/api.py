@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from fmv.errors import FmvError, InvalidInput, Problem
-from fmv.mongodb.base import is_unreachable
+from fmv.mongodb.server import is_unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,9 @@ class Parser(BaseParser):
         try:
             data = orjson.loads(stream.read())
         except orjson.JSONDecodeError as error:
-            raise InvalidInput([Problem(("body", error.pos), f"JSON decode error: {error.msg}", "json_invalid")]) from None
+            raise InvalidInput(
+                [Problem(("body", error.pos), f"JSON decode error: {error.msg}", "json_invalid")]
+            ) from None
         _check_json(data, ("body",))
         return data
 
@@ -142,7 +144,7 @@ def error_response(status: int, detail: Any, headers: Mapping[str, str] | None =
 class Text(serializers.CharField):
     """A string and nothing that could be made into one. Outer blanks are trimmed."""
 
-    default_error_messages: ClassVar[dict[str, str]] = {"invalid": "Input should be a valid string"}
+    default_error_messages = {"invalid": "Input should be a valid string"}
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if data is not serializers.empty and data is not None and not isinstance(data, str):
@@ -153,7 +155,7 @@ class Text(serializers.CharField):
 class Whole(serializers.IntegerField):
     """A whole number and nothing that could be made into one."""
 
-    default_error_messages: ClassVar[dict[str, str]] = {"invalid": "Input should be a valid integer"}
+    default_error_messages = {"invalid": "Input should be a valid integer"}
 
     def to_internal_value(self, data: Any) -> int:
         if not isinstance(data, int) or isinstance(data, bool):
@@ -167,7 +169,7 @@ RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ]([0-9]{2}:){2}[0-9]{2}(\.[0-9
 class Moment(serializers.DateTimeField):
     """RFC 3339; in UTC with milliseconds on the way out, with an offset on the way in."""
 
-    default_error_messages: ClassVar[dict[str, str]] = {
+    default_error_messages = {
         "invalid": "Input should be a time as in 2027-01-31T08:00:00Z, with its offset"
     }
 
@@ -194,7 +196,8 @@ class StrictSerializer(serializers.Serializer):
 
 def read_query(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
     """Return the query parameters as the serializer reads them; raises InvalidInput that names each wrong one."""
-    fields, params = serializer_class().fields, request.query_params
+    fields: dict[str, serializers.Field] = dict(serializer_class().fields)
+    params = request.query_params
     many = {name for name, field in fields.items() if isinstance(field, serializers.ListField)}
     # A plain dict: DRF takes a QueryDict for an HTML form, in which a missing boolean means False.
     data = {name: params.getlist(name) if name in many else params[name] for name in fields if name in params}
@@ -233,14 +236,14 @@ class Pages(CursorPagination):
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None:
-                self.check_position(cursor.position)
+                self.check_position(str(cursor.position or ""))
                 cursor = cursor._replace(offset=0)
         except (exceptions.NotFound, DjangoValidationError, ValueError):
             problem = Problem(("query", "cursor"), "Not a cursor that this list gave", "value_error")
             raise InvalidInput([problem]) from None
         return cursor
 
-    def check_position(self, position: str | None) -> None:
+    def check_position(self, position: str) -> None:
         """Raise ValueError when a row's key could not look like this."""
         if not position or "\x00" in position:
             raise ValueError(position)

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import socket
-from typing import Any
 
 import gunicorn.util
 from gunicorn.workers.base import Worker
@@ -32,11 +31,9 @@ control_socket_disable = True  # its default path is one for all servers of a us
 
 def post_fork(arbiter: object, worker: Worker) -> None:
     """Leave connections to MongoDB behind: a MongoClient must not cross a fork."""
-    from django.db import connections
+    from fmv.mongodb.server import forget_clients
 
-    connection: Any
-    for connection in connections.all(initialized_only=True):
-        connection.close_pool()
+    forget_clients()
 
 
 def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:

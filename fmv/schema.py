@@ -5,7 +5,7 @@ from typing import Any
 
 from django.urls import URLPattern, path
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_field, extend_schema_serializer
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_field
 from rest_framework import serializers
 
 Endpoint = tuple[str, str, str, Any]
@@ -24,7 +24,9 @@ SENTENCES = {
 }
 
 
-@extend_schema_serializer(examples=[OpenApiExample("a refusal", {"detail": "Not Found"}, response_only=True)])
+PROBLEM = {"loc": ["body", "name"], "msg": "This field is required.", "type": "missing"}
+
+
 class Error(serializers.Serializer):
     """Why not, in a sentence."""
 
@@ -44,15 +46,6 @@ class InputProblem(serializers.Serializer):
     type = serializers.CharField()
 
 
-@extend_schema_serializer(
-    examples=[
-        OpenApiExample(
-            "a field is missing",
-            {"detail": [{"loc": ["body", "name"], "msg": "This field is required.", "type": "missing"}]},
-            response_only=True,
-        )
-    ]
-)
 class InputError(serializers.Serializer):
     """What is wrong with the input."""
 
@@ -61,7 +54,13 @@ class InputError(serializers.Serializer):
 
 def error(status: int) -> OpenApiResponse:
     """Return the document's entry for this status where the answer is a sentence."""
-    return OpenApiResponse(Error, description=SENTENCES[status])
+    example = OpenApiExample("a refusal", {"detail": SENTENCES[status]})
+    return OpenApiResponse(Error, description=SENTENCES[status], examples=[example])
+
+
+def input_error(description: str = SENTENCES[422]) -> OpenApiResponse:
+    """Return the document's entry for an answer that says what is wrong with the input."""
+    return OpenApiResponse(InputError, description, examples=[OpenApiExample("a problem", {"detail": [PROBLEM]})])
 
 
 def both(route: str, view: Callable[..., Any], name: str) -> list[URLPattern]:
@@ -85,7 +84,8 @@ class Schema(AutoSchema):
         operation = super().get_operation(*args, **kwargs)
         if operation is not None:
             for status in self._common_errors(operation):
-                operation["responses"].setdefault(str(status), self._describe(status))
+                response = input_error() if status == 422 else error(status)
+                operation["responses"].setdefault(str(status), self._get_response_for_code(response, str(status)))
             operation["responses"] = dict(sorted(operation["responses"].items()))
         return operation
 
@@ -100,7 +100,3 @@ class Schema(AutoSchema):
         if "requestBody" in operation:
             errors += [411, 413, 415]
         return errors
-
-    def _describe(self, status: int) -> dict[str, Any]:
-        component = self.resolve_serializer(InputError if status == 422 else Error, "response")
-        return {"description": SENTENCES[status], "content": {"application/json": {"schema": component.ref}}}

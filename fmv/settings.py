@@ -161,9 +161,7 @@ _amqp = ENVIRONMENT.broker_url.startswith("amqp")
 # Messages are doorbells ("this robot has work") and beat's reminders; MongoDB holds the truth about both, so publishing
 # may fail, and must then fail fast: a request answers within a second whatever the broker does.
 CELERY_BROKER_CONNECTION_TIMEOUT = 0.3  # seconds an answer may take while connecting
-CELERY_BROKER_TRANSPORT_OPTIONS = (
-    {"confirm_publish": True} if _amqp else {"polling_interval": 0.1}
-)
+CELERY_BROKER_TRANSPORT_OPTIONS = {"confirm_publish": True} if _amqp else {"polling_interval": 0.1}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for its broker for ever
 CELERY_TASK_PUBLISH_RETRY = True

@@ -1,13 +1,13 @@
 """All routes. Within `/api/v1` each is served with and without its trailing slash, and neither redirects."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
 from fmv import views
 from fmv.schema import both
 
-v1 = [
+v1: list[URLPattern | URLResolver] = [
     *both("health", views.HealthView.as_view(), "health"),
     *both("auth/login", views.LoginView.as_view(), "login"),
     *both("auth/logout", views.LogoutView.as_view(), "logout"),

@@ -1,13 +1,11 @@
 """Routes that are about FMV itself: health, the document, sign-in and out, unknown paths."""
 
 import sys
-from typing import Any, ClassVar
 
 from django.contrib.auth import logout
-from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.views.defaults import bad_request, page_not_found, permission_denied, server_error
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_serializer
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 from kombu.exceptions import OperationalError
 from pymongo.errors import PyMongoError
@@ -19,13 +17,15 @@ from rest_framework.views import APIView
 
 from fmv.api import Renderer, describe, error_response
 from fmv.celery import app as celery
+from fmv.mongodb.server import server_now
+from fmv.schema import error
 
 
 class OpenView(APIView):
     """A route that asks nobody who they are."""
 
-    authentication_classes: ClassVar[list[Any]] = []
-    permission_classes: ClassVar[list[Any]] = []
+    authentication_classes = []
+    permission_classes = []
 
 
 class HealthSerializer(serializers.Serializer):
@@ -60,7 +60,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 def _ask_mongodb() -> str:
     try:
-        connection.server_now()
+        server_now()
     except PyMongoError as error:
         return f"cannot be reached: {type(error).__name__}"
     return "OK"
@@ -75,6 +75,17 @@ def _ask_broker() -> str:
     return "OK"
 
 
+USER_EXAMPLE = {
+    "active": True,
+    "name": "Hubert J. Farnsworth",
+    "sub": "248289761001",
+    "picture": "https://planet-express.example/professor.png",
+    "email": "professor@planet-express.example",
+    "email_verified": True,
+}
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a user", USER_EXAMPLE, response_only=True)])
 class UserSerializer(serializers.Serializer):
     """A user as v1 clients know it."""
 
@@ -92,7 +103,7 @@ class LoginView(OpenView):
         tags=["auth"],
         request=None,
         auth=[],
-        responses={200: UserSerializer, 401: OpenApiResponse(description="No such token is trusted")},
+        responses={200: UserSerializer, 401: error(401)},
     )
     def post(self, request: Request) -> Response:
         """Open a session for the owner of an organisation's token.
@@ -108,7 +119,8 @@ class LogoutView(OpenView):
         tags=["auth"],
         request=None,
         auth=[],
-        responses={200: OpenApiResponse(description="The session is gone, if there was one")},
+        responses={200: OpenApiResponse(dict, description="The session is gone, if there was one"), 503: error(503)},
+        examples=[OpenApiExample("signed out", {}, response_only=True, status_codes=["200"])],
     )
     def post(self, request: Request) -> Response:
         """End the session that the cookie names; the cookie is deleted."""
@@ -119,16 +131,16 @@ class LogoutView(OpenView):
 class DocumentView(SpectacularJSONAPIView):
     """The OpenAPI document of this version."""
 
-    renderer_classes: ClassVar[list[Any]] = [Renderer]
-    authentication_classes: ClassVar[list[Any]] = []
-    permission_classes: ClassVar[list[Any]] = []
+    renderer_classes = [Renderer]
+    authentication_classes = []
+    permission_classes = []
 
 
 class DocsView(SpectacularSwaggerView):
     """The document as a page to try it from."""
 
-    authentication_classes: ClassVar[list[Any]] = []
-    permission_classes: ClassVar[list[Any]] = []
+    authentication_classes = []
+    permission_classes = []
 
 
 def _is_api(request: HttpRequest) -> bool:

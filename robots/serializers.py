@@ -21,6 +21,9 @@ class Labels(serializers.ListField):
         return list(dict.fromkeys(super().to_internal_value(data)))
 
 
+@extend_schema_serializer(
+    examples=[OpenApiExample("a robot", {"name": "Bender", "is_great": True, "location": "Earth"}, response_only=True)]
+)
 class RobotSummarySerializer(serializers.Serializer):
     """A robot in a list."""
 
@@ -81,7 +84,7 @@ class RobotFilterSerializer(serializers.Serializer):
     location = Text(required=False, help_text="Exactly this location.")
     is_great = serializers.BooleanField(required=False)
     enabled = serializers.BooleanField(required=False, help_text="In service or out of it.")
-    label = Text(required=False, help_text="Among its labels.")
+    label = Text(required=False, help_text="Among its labels.")  # type: ignore[assignment]
     q = Text(
         required=False,
         max_length=200,

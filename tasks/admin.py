@@ -1,7 +1,7 @@
 """Robots and tasks in the admin: robots can be changed by managers, tasks are for reading, and for their buttons."""
 
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -34,7 +34,7 @@ class RobotForm(forms.ModelForm):
     class Meta:
         model = Robot
         fields = ("name", "is_great", "location", "description", "enabled", "lanes", "labels", "endpoint")
-        widgets: ClassVar[dict[str, Any]] = {"description": forms.Textarea(attrs={"rows": 3})}
+        widgets = {"description": forms.Textarea(attrs={"rows": 3})}
 
     def clean_endpoint(self) -> str | None:
         return self.cleaned_data["endpoint"] or None
@@ -46,7 +46,7 @@ class RobotAdmin(FleetAdmin):
     list_display = ("name", "location", "enabled", "lanes", "is_great", "updated_at")
     list_filter = ("enabled", "is_great")
     search_fields = ("name", "location", "description")
-    fieldsets: ClassVar[Any] = (
+    fieldsets = (
         (None, {"fields": ("name", "is_great", "location", "description")}),
         ("Work", {"fields": ("enabled", "lanes", "labels", "endpoint")}),
         ("Record", {"fields": ("created_at", "updated_at", "latest_tasks")}),
@@ -116,7 +116,7 @@ class TaskAdmin(ReadOnlyAdmin):
     list_filter = (StatusFilter,)
     search_fields = ("robot__exact",)
     search_help_text = "The exact name of a robot."
-    fieldsets: ClassVar[Any] = (
+    fieldsets = (
         (None, {"fields": ("id", "robot", "handler", "state", "percent", "message")}),
         ("Data", {"fields": ("shown_params", "shown_result", "shown_error")}),
         ("Plan", {"fields": ("priority", "labels", "run_at", "expires_at", "timeout", "max_attempts", "retry_of")}),
@@ -125,7 +125,7 @@ class TaskAdmin(ReadOnlyAdmin):
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Task | None = None) -> list[str]:
-        return [name for _, options in self.fieldsets for name in options["fields"]]
+        return [str(name) for _, options in self.fieldsets or () for name in options["fields"]]
 
     @admin.display(description="created")
     def created(self, task: Task) -> str:

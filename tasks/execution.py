@@ -24,12 +24,12 @@ from typing import Any
 
 import bson
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from fmv import request_id
 from fmv.errors import FmvError
-from fmv.mongodb.base import is_unreachable
+from fmv.mongodb.server import is_unreachable, server_now
 from robots.models import Robot
 from tasks import registry
 from tasks.doorbell import ring
@@ -55,7 +55,7 @@ class Reason(enum.Enum):
     STOPPING = "worker stops"
 
 
-class Interrupted(BaseException):  # noqa: N818 - not an error, and not a handler's to catch
+class Interrupted(BaseException):
     """Raised in the handler, wherever it is, to end the attempt."""
 
 
@@ -90,9 +90,7 @@ def claim(robot: Robot, message_id: str) -> Task | None:
     """Start the robot's next queued task and return it; None without a task or a free lane, or out of service."""
     if not robot.enabled:
         return None
-    taken: set[str] = set()
-    if robot.lanes > 1:
-        taken.update(Task.objects.started().of_robot(robot.name).values_list("lane", flat=True))
+    taken = Task.objects.lanes_taken(robot.name) if robot.lanes > 1 else set()
     for lane in free_lanes(robot.name, robot.lanes, taken):
         with contextlib.suppress(LaneTaken):
             return Task.objects.claim_next(
@@ -176,12 +174,13 @@ class Attempt:
             handler = registry.get(self._task.handler)
             self.params = handler.read_params(self._task.params)
         except FmvError as error:  # the submit knew it: this worker runs other code
-            self._write(lambda: self._task.fail(error_document("CannotRun", f"{self._task.handler}: {error}")))
+            cannot = error_document("CannotRun", f"{self._task.handler}: {error}")
+            self._write(lambda: self._task.fail(cannot))
             return
         logger.info("Task %s (%s) of robot %r: attempt %d", self.task_id, handler.name, self.robot.name, self.attempt)
         with self._guarded():
-            result, error = self._call(handler)
-        self._write(lambda: self._conclude(handler, result, error))
+            outcome = self._call(handler)
+        self._write(lambda: self._conclude(handler, *outcome))
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -202,7 +201,7 @@ class Attempt:
             self._interruptible = True
             result = handler.run(self)
             self._interruptible = False
-        except BaseException as error:  # noqa: BLE001 - whatever a handler raises, sys.exit() too, is its outcome
+        except BaseException as error:
             self._interruptible = False
             return None, error
         return result, None
@@ -301,7 +300,7 @@ class Attempt:
     def _hand_back(self) -> None:
         task = self._task
         if task.hand_back("handed back: its worker stops"):
-            Task.objects.filter(pk=task.pk).promote(connection.server_now())
+            Task.objects.filter(pk=task.pk).promote(server_now())
             ring(task.robot, task.priority)
         else:
             task.stop("stopped, as asked")

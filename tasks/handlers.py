@@ -96,7 +96,13 @@ def http(ctx: Context[HttpParams]) -> dict[str, Any]:
             _check_same_host(endpoint, url)
             ctx.check()
             with session.request(
-                ctx.params.method, url, json=ctx.params.body, headers=headers, timeout=30, allow_redirects=False, stream=True
+                ctx.params.method,
+                url,
+                json=ctx.params.body,
+                headers=headers,
+                timeout=30,
+                allow_redirects=False,
+                stream=True,
             ) as answer:
                 ctx.log(f"{ctx.params.method} {url}: {answer.status_code}")
                 if answer.is_redirect:

@@ -5,9 +5,8 @@ import logging
 import random
 from collections import Counter
 
-from django.db import connection
-
 from fmv.celery import app
+from fmv.mongodb.server import server_now
 from robots.models import Robot
 from tasks.doorbell import ring
 from tasks.models import Status, Task, error_document
@@ -22,7 +21,7 @@ RING_STEP = 200  # robots rung for in one sweep; chosen by chance, so none is le
 def promote_due() -> int:
     """Queue the tasks whose time has come (SCHEDULED, RETRY) and ring for them; return how many."""
     promoted = 0
-    while due := list(Task.objects.due(now := connection.server_now()).values_list("pk", "robot", "priority")[:STEP]):
+    while due := list(Task.objects.due(now := server_now()).values_list("pk", "robot", "priority")[:STEP]):
         promoted += Task.objects.filter(pk__in=[pk for pk, _, _ in due]).promote(now)
         for _, robot, priority in due:
             ring(robot, priority)
@@ -31,8 +30,8 @@ def promote_due() -> int:
 
 def recover_lost() -> dict[str, int]:
     """Take the tasks whose worker let its lease run out away from it; return how many went to which status."""
-    outcome: Counter[str] = Counter()
-    now = connection.server_now()
+    outcome: Counter[Status] = Counter()
+    now = server_now()
     for task in Task.objects.lost(now).order_by()[:STEP]:
         status = _recover(task, now)
         if status is None:
@@ -65,7 +64,7 @@ def _recover(task: Task, now: dt.datetime) -> Status | None:
 
 def expire() -> int:
     """Revoke the tasks that were to start by their `expires_at` and did not; return how many."""
-    return Task.objects.expire(connection.server_now())
+    return Task.objects.expire(server_now())
 
 
 def ring_waiting() -> int:
@@ -73,9 +72,9 @@ def ring_waiting() -> int:
 
     A robot that is gone is rung for too: the worker that looks ends its tasks.
     """
-    waiting = list(Task.objects.robots_waiting())
+    waiting = Task.objects.robots_waiting()
     chosen = random.sample(waiting, min(RING_STEP, len(waiting)))
-    busy = Counter(Task.objects.started().of_robots(chosen).values_list("robot", flat=True))
+    busy = Task.objects.runs_by_robot(chosen)
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
     rung = 0
     for name in chosen:
@@ -91,7 +90,7 @@ def purge(days: float) -> int:
     """Delete the tasks that finished more than `days` ago (0: none), with their logs; return how many."""
     if not days:
         return 0
-    limit = connection.server_now() - dt.timedelta(days=days)
+    limit = server_now() - dt.timedelta(days=days)
     purged = 0
     while count := delete_some(Task.objects.finished_before(limit)):
         purged += count

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -75,9 +76,6 @@ class TaskQuerySet(QuerySet["Task"]):
     def of_robot(self, name: str) -> TaskQuerySet:
         return self.filter(robot=name)
 
-    def of_robots(self, names: Iterable[str]) -> TaskQuerySet:
-        return self.filter(robot__in=names)
-
     def queued(self) -> TaskQuerySet:
         return self.filter(status=Status.QUEUED)
 
@@ -137,9 +135,19 @@ class TaskQuerySet(QuerySet["Task"]):
         """The order in which a robot takes its tasks: priority, then age."""
         return self.order_by("-priority", "id")
 
-    def robots_waiting(self) -> TaskQuerySet:
-        """Names of robots that have queued tasks."""
-        return self.queued().order_by().values_list("robot", flat=True).distinct()
+    # Answers.
+
+    def robots_waiting(self) -> list[str]:
+        """Return the names of the robots that have queued tasks."""
+        return list(self.queued().order_by().values_list("robot", flat=True).distinct())
+
+    def runs_by_robot(self, robots: Iterable[str]) -> Counter[str]:
+        """Return how many tasks each of these robots runs."""
+        return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))
+
+    def lanes_taken(self, robot: str) -> set[str]:
+        """Return the lanes that the robot's started tasks hold."""
+        return {lane for lane in self.started().of_robot(robot).order_by().values_list("lane", flat=True) if lane}
 
     # Transitions.
 
@@ -182,10 +190,7 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.due(now).move(Status.QUEUED, "due")
 
     def expire(self, now: dt.datetime) -> int:
-        return self.overdue(now).move(
-            Status.REVOKED, "expired before it started", finished_at=Now(), run_at=None
-        )
-
+        return self.overdue(now).move(Status.REVOKED, "expired before it started", finished_at=Now(), run_at=None)
 
     def abandon(self) -> int:
         """End what waits for a robot that is gone."""

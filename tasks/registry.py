@@ -1,14 +1,14 @@
 """What a task can do: handlers, found in each installed app's `handlers.py`.
 
-    from tasks.registry import Context, Params, handler
+from tasks.registry import Context, Params, handler
 
-    class GreetParams(Params):
-        whom: str = "world"
+class GreetParams(Params):
+    whom: str = "world"
 
-    @handler("greet", params=GreetParams, timeout=10)
-    def greet(ctx: Context[GreetParams]) -> dict:
-        "Say hello."
-        return {"said": f"{ctx.robot.name} greets {ctx.params.whom}"}
+@handler("greet", params=GreetParams, timeout=10)
+def greet(ctx: Context[GreetParams]) -> dict:
+    "Say hello."
+    return {"said": f"{ctx.robot.name} greets {ctx.params.whom}"}
 """
 
 import inspect
@@ -36,7 +36,7 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-P = TypeVar("P", bound=BaseModel, covariant=True)
+P = TypeVar("P", bound=BaseModel)
 
 
 class PermanentError(Exception):

@@ -6,7 +6,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_sc
 from rest_framework import serializers
 
 from fmv.api import Moment, StrictSerializer, Text, Whole
-from robots.serializers import Labels, RobotSerializer
+from robots.serializers import EXAMPLE, Labels, RobotSerializer
 from tasks import registry
 from tasks.models import DEFAULT_PRIORITY, MAX_PRIORITY, Status, Task
 
@@ -38,6 +38,41 @@ TASK_EXAMPLE = {
     "cancel_requested": False,
     "history": [{"at": "2026-11-23T08:00:00.000Z", "status": "QUEUED", "attempt": 0, "note": "by anonymous"}],
 }
+
+NEW_TASK_EXAMPLE = TASK_EXAMPLE | {
+    "status": "CREATED",
+    "progress": None,
+    "message": "",
+    "result": None,
+    "attempt": 0,
+    "started_at": None,
+    "finished_at": None,
+    "worker": "",
+}
+STOPPING_EXAMPLE = TASK_EXAMPLE | {
+    "status": "STARTED",
+    "progress": 40.0,
+    "result": None,
+    "finished_at": None,
+    "cancel_requested": True,
+}
+PROFILE_EXAMPLE = EXAMPLE | {
+    "tasks": [TASK_EXAMPLE],
+    "enabled": True,
+    "lanes": 1,
+    "labels": [],
+    "endpoint": None,
+    "created_at": "2026-11-23T07:00:00.000Z",
+    "updated_at": "2026-11-23T07:00:00.000Z",
+}
+HANDLER_EXAMPLE = {
+    "name": "wait",
+    "description": "Do nothing for some seconds, in steps: for rehearsals.",
+    "params": {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]},
+    "timeout": 86400.0,
+    "max_attempts": 3,
+}
+LOG_LINE_EXAMPLE = {"at": "2026-11-23T08:00:00.015Z", "attempt": 1, "text": "GET http://robot.example/: 200"}
 
 
 @extend_schema_field({"description": "Any JSON."})
@@ -96,9 +131,7 @@ class TaskSerializer(serializers.Serializer):
     history = HistorySerializer(many=True)
 
 
-@extend_schema_serializer(
-    examples=[OpenApiExample("a new task", TASK_EXAMPLE | {"status": "CREATED"}, response_only=True)]
-)
+@extend_schema_serializer(examples=[OpenApiExample("a new task", NEW_TASK_EXAMPLE, response_only=True)])
 class NewTaskSerializer(TaskSerializer):
     """A task that was submitted just now: nothing has happened to it yet, which v1 calls CREATED."""
 
@@ -108,6 +141,7 @@ class NewTaskSerializer(TaskSerializer):
         return super().to_representation(instance) | {"status": "CREATED"}
 
 
+@extend_schema_serializer(examples=[OpenApiExample("a robot", PROFILE_EXAMPLE, response_only=True)])
 class RobotProfileSerializer(RobotSerializer):
     """A robot with its latest 50 tasks, newest first."""
 
@@ -167,12 +201,13 @@ class TaskFilterSerializer(serializers.Serializer):
         child=serializers.ChoiceField(choices=Status.choices), required=False, help_text="One of these; repeatable."
     )
     handler = Text(required=False)
-    label = Text(required=False, help_text="Among its labels.")
+    label = Text(required=False, help_text="Among its labels.")  # type: ignore[assignment]
     requested_by = Text(required=False)
     created_after = Moment(required=False, help_text="At this time or later.")
     created_before = Moment(required=False, help_text="Before this time.")
 
 
+@extend_schema_serializer(examples=[OpenApiExample("a handler", HANDLER_EXAMPLE, response_only=True)])
 class HandlerSerializer(serializers.Serializer):
     """What a task can do."""
 
@@ -183,10 +218,14 @@ class HandlerSerializer(serializers.Serializer):
     max_attempts = serializers.IntegerField(source="retry.max_attempts")
 
 
+@extend_schema_serializer(
+    examples=[OpenApiExample("all handlers", {"handlers": [HANDLER_EXAMPLE]}, response_only=True)]
+)
 class HandlersSerializer(serializers.Serializer):
     handlers = HandlerSerializer(many=True)
 
 
+@extend_schema_serializer(examples=[OpenApiExample("a line", LOG_LINE_EXAMPLE, response_only=True)])
 class LogLineSerializer(serializers.Serializer):
     """A line that a handler logged."""
 

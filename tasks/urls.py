@@ -1,10 +1,12 @@
 """Routes of robots, tasks and handlers, below `/api/v1/`."""
 
+from typing import Any
+
 from fmv.schema import both
 from tasks import views
 
-robots = {"get": "list", "post": "create"}
-robot = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
+robots: dict[str, Any] = {"get": "list", "post": "create"}
+robot: dict[str, Any] = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
 
 urlpatterns = [
     *both("robot/", views.RobotViewSet.as_view(robots), "robots"),

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -11,7 +11,7 @@ from rest_framework.viewsets import ViewSet
 import robots.services
 from fmv.api import Pages, read_query
 from fmv.models import Role
-from fmv.schema import InputError, error
+from fmv.schema import error, input_error
 from robots.models import Robot
 from robots.serializers import (
     RobotFilterSerializer,
@@ -22,6 +22,7 @@ from robots.serializers import (
 from tasks import registry, services
 from tasks.models import Task
 from tasks.serializers import (
+    STOPPING_EXAMPLE,
     HandlerSerializer,
     HandlersSerializer,
     LogLineSerializer,
@@ -46,7 +47,7 @@ class TaskPages(Pages):
     key = "tasks"
     ordering = "-id"
 
-    def check_position(self, position: str | None) -> None:
+    def check_position(self, position: str) -> None:
         UUID(position or "")
 
 
@@ -62,7 +63,7 @@ def _read(serializer_class: type[Any], data: Any, **kwargs: Any) -> dict[str, An
 
 
 def _page(pages: Pages, queryset: Any, serializer_class: type[Any], request: Request) -> Response:
-    rows = pages.paginate_queryset(queryset, request)
+    rows: Any = pages.paginate_queryset(queryset, request)
     return pages.get_paginated_response(serializer_class(rows, many=True).data)
 
 
@@ -96,7 +97,7 @@ class RobotViewSet(ViewSet):
         responses={
             201: RobotProfileSerializer,
             400: error(400),
-            409: OpenApiResponse(InputError, description="The name is taken"),
+            409: input_error("The name is taken"),
         },
     )
     def create(self, request: Request) -> Response:
@@ -196,7 +197,11 @@ class TaskViewSet(ViewSet):
         request=None,
         responses={
             200: OpenApiResponse(TaskSerializer, description="It had not started and is REVOKED"),
-            202: OpenApiResponse(TaskSerializer, description="It runs and is being stopped"),
+            202: OpenApiResponse(
+                TaskSerializer,
+                description="It runs and is being stopped",
+                examples=[OpenApiExample("being stopped", STOPPING_EXAMPLE)],
+            ),
             409: error(409),
         },
     )

@@ -8,13 +8,14 @@ import threading
 import time
 from typing import Any
 
+import celery.platforms
 import celery.worker.request
 from billiard.exceptions import WorkerLostError
-from celery import platforms, signals
+from celery import signals
 from celery.worker.consumer import Consumer
 from django.conf import settings
-from django.db import connections
 
+from fmv.mongodb.server import forget_clients
 from tasks.doorbell import tell_of_death
 from tasks.execution import INTERRUPT, KILL_GRACE
 
@@ -26,23 +27,21 @@ _pool: Any = None
 @signals.worker_init.connect
 def no_delayed_delivery(**_: Any) -> None:
     """Keep Celery from declaring its 28 exchanges and queues for ETA messages: we send none."""
-    Consumer.Blueprint.default_steps = [
-        step for step in Consumer.Blueprint.default_steps if not str(step).endswith(":DelayedDelivery")
-    ]
+    blueprint: Any = Consumer.Blueprint
+    blueprint.default_steps = [step for step in blueprint.default_steps if not step.endswith(":DelayedDelivery")]
 
 
 @signals.worker_process_init.connect
 def on_fork(**_: Any) -> None:
     """In a new pool process: drop the MongoClient of the parent, and let interrupts find nothing to interrupt."""
-    for connection in connections.all():
-        connection.close_pool()
+    forget_clients()
     signal.signal(INTERRUPT, signal.SIG_IGN)
 
 
 @signals.beat_embedded_init.connect
 def on_beat(**_: Any) -> None:
     """End an embedded beat with its worker, a killed one too; Celery does so for pool processes only."""
-    platforms.set_pdeathsig("SIGKILL")
+    celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
 
 
 class Request(celery.worker.request.Request):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 from django.db.models import QuerySet
 from pymongo.collection import Collection
@@ -16,11 +17,8 @@ def pipeline(queryset: QuerySet, run: Callable[[Any], object] = list) -> list[di
         sent.append(stages)
         return aggregate(collection, stages, *args, **options)
 
-    Collection.aggregate = recording
-    try:
+    with patch.object(Collection, "aggregate", recording):
         run(queryset.all())  # a copy: a queryset that has its rows asks for nothing
-    finally:
-        Collection.aggregate = aggregate
     assert len(sent) == 1, f"{len(sent)} pipelines were sent"
     return sent[0]
 

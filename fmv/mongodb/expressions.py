@@ -36,7 +36,10 @@ class Appended(Expression):
     def __init__(self, column: str, **entry: Any) -> None:
         super().__init__(output_field=DocumentField())
         self.keys = tuple(entry)
-        self.parts: list[Any] = [F(column), *(v if hasattr(v, "resolve_expression") else Value(v) for v in entry.values())]
+        self.parts: list[Any] = [
+            F(column),
+            *(v if hasattr(v, "resolve_expression") else Value(v) for v in entry.values()),
+        ]
 
     def get_source_expressions(self) -> list[Any]:
         return self.parts

@@ -1,8 +1,8 @@
+import contextlib
 import os
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, JsonValue
@@ -111,10 +111,8 @@ def stubborn(ctx: Context[Nothing]) -> None:
     """Swallow every interrupt."""
     end = time.monotonic() + 600
     while time.monotonic() < end:
-        try:
+        with contextlib.suppress(BaseException):
             time.sleep(600)
-        except BaseException:  # noqa: BLE001, S110 - that is the point
-            pass
 
 
 @handler("grips", params=Nothing)

@@ -6,7 +6,9 @@ from tasks import maintenance
 
 
 class Command(BaseCommand):
-    help = "Revoke the tasks that were to start by their expires_at and did not. Beat does it too; once more does no harm."
+    help = (
+        "Revoke the tasks that were to start by their expires_at and did not. Beat does it too; once more does no harm."
+    )
 
     def handle(self, *args: object, **options: Any) -> None:
         self.stdout.write(f"{maintenance.expire()} revoked")

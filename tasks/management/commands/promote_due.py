@@ -6,7 +6,7 @@ from tasks import maintenance
 
 
 class Command(BaseCommand):
-    help = "Queue the tasks whose time has come (SCHEDULED, RETRY) and ring for them. Beat does it too; once more does no harm."
+    help = "Queue the tasks whose time has come and ring for them. Beat does it too; once more does no harm."
 
     def handle(self, *args: object, **options: Any) -> None:
         self.stdout.write(f"{maintenance.promote_due()} queued")

@@ -1,0 +1,204 @@
+"""What a chaos run may not show, judged from two sides.
+
+The marks that handlers left in an append-only file, with the moments at which processes ended, tell what really ran.
+The API tells what became of each task. Neither may contradict the other, or a promise of FMV.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+NEVER = 2**63  # later than any moment
+SECOND = 10**9
+DISABLE_MARGIN = 3 * SECOND  # a claim that was under way when its robot was disabled still starts
+FINISHED = ("SUCCESS", "FAILURE", "REVOKED")
+
+
+@dataclass
+class Run:
+    """An attempt as its handler marked it. Moments are those of `time.monotonic_ns()`, which all processes share."""
+
+    robot: str
+    task: str
+    attempt: int
+    pid: int
+    start: int
+    end: int = NEVER
+    complete: bool = False
+
+    def __str__(self) -> str:
+        return f"attempt {self.attempt} of task {self.task} in process {self.pid}"
+
+
+class Kill(NamedTuple):
+    at: int
+    pid: int
+    kind: str
+
+
+class Wait(NamedTuple):
+    """How long a task waited after a SIGKILL until it ran again, or had ended."""
+
+    seconds: float
+    kill: Kill
+    task: str
+
+
+@dataclass
+class Record:
+    """What the driver did, and what it was told."""
+
+    lanes: dict[str, int] = field(default_factory=dict)
+    expected: dict[str, str] = field(default_factory=dict)  # label of a submit -> status
+    answered: dict[str, str] = field(default_factory=dict)  # label -> id of the task in the answer
+    deaths: dict[int, int] = field(default_factory=dict)  # process -> when
+    kills: list[Kill] = field(default_factory=list)  # of pool processes: what was killed while it ran tasks
+    cancels: list[tuple[str, int, int]] = field(default_factory=list)  # task, attempt and HTTP status in the answer
+    cancel_attempts: set[str] = field(default_factory=set)  # tasks, the answer may be lost
+    disabled: list[tuple[str, int, int]] = field(default_factory=list)  # robot, from, to
+    refused: int = 0
+    violations: list[str] = field(default_factory=list)
+    clock_offset: int = 0  # nanoseconds from the monotonic clock to that of the calendar
+
+
+def read_runs(lines: Iterable[str], deaths: Mapping[int, int]) -> list[Run]:
+    """Return the runs that marks tell of. A run without a last mark ended with its process, which runs one at a time."""
+    runs: list[Run] = []
+    running: dict[int, Run] = {}
+    for at, word, pid, robot, task, attempt in sorted(map(_read_mark, lines)):
+        run = running.pop(pid, None)
+        if word == "start":
+            if run:
+                run.end = at
+            run = running[pid] = Run(robot, task, attempt, pid, start=at)
+            runs.append(run)
+        elif run:
+            run.end, run.complete = at, word == "end"
+    for pid, run in running.items():
+        run.end = max(run.start, deaths.get(pid, NEVER))
+    return runs
+
+
+def _read_mark(line: str) -> tuple[int, str, int, str, str, int]:
+    at, word, pid, rest = line.split(maxsplit=3)
+    robot, task, attempt = rest.rsplit(maxsplit=2)
+    return int(at), word, int(pid), robot.strip("'\""), task, int(attempt)
+
+
+def overlaps(runs: Iterable[Run], lanes: Mapping[str, int]) -> Iterator[str]:
+    """Tell of each run that started on a robot without a free lane, or beside another attempt of its task."""
+    under_way: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(runs, key=lambda run: run.start):
+        others = under_way[run.robot] = [other for other in under_way[run.robot] if other.end > run.start]
+        same_task = [other for other in others if other.task == run.task]
+        if same_task or len(others) >= lanes[run.robot]:
+            beside = ", ".join(map(str, same_task or others))
+            yield f"overlap: {run} of {run.robot} ({lanes[run.robot]} lanes) started beside {beside}"
+        others.append(run)
+
+
+def recoveries(record: Record, runs: Iterable[Run], ended: Mapping[str, int]) -> list[Wait]:
+    """Return a Wait for each run that a SIGKILL cut off, longest first."""
+    kills = {kill.pid: kill for kill in record.kills}
+    starts: dict[str, list[int]] = defaultdict(list)
+    for run in runs:
+        starts[run.task].append(run.start)
+    waits = []
+    for run in runs:
+        kill = kills.get(run.pid)
+        if kill and run.end == max(run.start, kill.at) and not run.complete:
+            after = [at for at in (*starts[run.task], ended.get(run.task, NEVER)) if at > kill.at]
+            waits.append(Wait((min(after, default=NEVER) - kill.at) / SECOND, kill, run.task))
+    return sorted(waits, reverse=True)
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 2) if ordered else None
+
+
+def check_answers(record: Record, tasks: list[dict[str, Any]]) -> Iterator[str]:
+    """What was accepted is there, once."""
+    labels = {label: task["task_id"] for task in tasks for label in task["labels"]}
+    for label, id in record.answered.items():
+        if labels.get(label) != id:
+            yield f"lost: submit {label} was answered with task {id}, which is not there"
+    for label, count in Counter(label for task in tasks for label in task["labels"]).items():
+        if count > 1 and label in record.expected:
+            yield f"submit {label} made {count} tasks"
+
+
+def check_history(task: dict[str, Any]) -> Iterator[str]:
+    """It moves from its first status to one end and stays there; attempts grow one by one."""
+    steps = [(step["status"], step["attempt"]) for step in task["history"]]
+    ends = [status for status, _ in steps if status in FINISHED]
+    if ends != ([task["status"]] if task["status"] in FINISHED else []) or (ends and steps[-1][0] not in FINISHED):
+        yield f"task {task['task_id']} is {task['status']}, its history says {steps}"
+    starts = list(dict.fromkeys(attempt for status, attempt in steps if status == "STARTED"))
+    if starts != list(range(1, len(starts) + 1)):
+        yield f"task {task['task_id']} skips or repeats attempts: {steps}"
+
+
+def check_outcome(record: Record, task: dict[str, Any], runs: list[Run]) -> Iterator[str]:
+    """It ended as its parameters (or a cancel) foretold, and marks bear a success out."""
+    (label,) = (label for label in task["labels"] if label in record.expected)
+    possible = {record.expected[label]} | ({"REVOKED"} if task["task_id"] in record.cancel_attempts else set())
+    if task["status"] in FINISHED and task["status"] not in possible:
+        yield f"task {task['task_id']} ended as {task['status']}, not {' or '.join(possible)}: {task['error']}"
+    if task["status"] == "SUCCESS" and not any(run.complete and run.attempt == task["attempt"] for run in runs):
+        yield f"task {task['task_id']} is SUCCESS, but attempt {task['attempt']} left no pair of marks"
+    if (last := max((run.attempt for run in runs), default=0)) > task["attempt"]:
+        yield f"task {task['task_id']} ran attempt {last}, which it knows nothing of"
+
+
+def check_words(record: Record, tasks: Mapping[str, dict[str, Any]], runs: list[Run]) -> Iterator[str]:
+    """A cancel that was answered holds: no later attempt. A disabled robot starts nothing."""
+    for id, attempt, status in record.cancels:
+        if status == 200 and tasks[id]["status"] != "REVOKED":
+            yield f"the cancel of task {id} was answered with 200, but it is {tasks[id]['status']}"
+        if any(run.task == id and run.attempt > attempt for run in runs):
+            yield f"task {id} was cancelled in attempt {attempt}, and ran again"
+    for robot, start, end in record.disabled:
+        for run in runs:
+            if run.robot == robot and start + DISABLE_MARGIN < run.start < end:
+                yield f"{run} started {(run.start - start) / SECOND:.1f} s after {robot} was disabled"
+
+
+@dataclass
+class Verdict:
+    figures: dict[str, Any]
+    violations: list[str]
+    waits: list[Wait]
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.violations or any(self.figures[name] for name in ("unfinished", "overlaps", "doubled")))
+
+
+def judge(record: Record, tasks: list[dict[str, Any]], runs: list[Run], moment: Any) -> Verdict:
+    """Weigh it all. `moment` turns a time of the API into one of the marks' clock."""
+    by_id = {task["task_id"]: task for task in tasks}
+    runs_of: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        runs_of[run.task].append(run)
+    violations = [*record.violations, *check_answers(record, tasks), *check_words(record, by_id, runs)]
+    for task in tasks:
+        violations += [*check_history(task), *check_outcome(record, task, runs_of[task["task_id"]])]
+    violations += [f"task {id} ran but is not there" for id in runs_of if id not in by_id]
+    overlapping = list(overlaps(runs, record.lanes))
+    doubled = [task for task in tasks if [step["status"] for step in task["history"]].count("SUCCESS") > 1]
+    ended = {id: moment(task["finished_at"]) for id, task in by_id.items() if task["finished_at"]}
+    waits = recoveries(record, runs, ended)
+    status = Counter(task["status"] for task in tasks)
+    figures = {
+        "accepted": len(tasks),
+        **{word.lower(): status[word] for word in FINISHED},
+        "unfinished": sum(count for word, count in status.items() if word not in FINISHED),
+        "overlaps": len(overlapping),
+        "doubled": len(doubled),
+        "refused": record.refused,
+        "recovery_p50_s": percentile([wait.seconds for wait in waits], 0.5),
+        "recovery_p99_s": percentile([wait.seconds for wait in waits], 0.99),
+    }
+    return Verdict(figures, violations + overlapping, waits)
