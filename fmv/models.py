@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.utils import timezone
 from uuid_utils.compat import uuid7
@@ -57,7 +58,7 @@ class UserManager(BaseUserManager["User"]):
 class User(AbstractBaseUser):
     """Somebody who signs in. Permissions follow from `role` in code: a check is never a query."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
     username = models.CharField(max_length=150, unique=True, validators=[UnicodeUsernameValidator()])
     name = models.CharField(max_length=200, blank=True)
     email = models.EmailField(blank=True)
@@ -79,7 +80,10 @@ class User(AbstractBaseUser):
 
     class Meta:
         ordering = ("username",)
-        indexes = [models.Index(fields=["username"], name="user_by_name")]  # sign-in; unique's own is partial
+        indexes = [  # the unique ones are partial, and no read uses them
+            models.Index(fields=["username"], name="user_by_name"),  # sign-in by password
+            models.Index(fields=["subject"], name="user_by_subject"),  # sign-in by the organisation
+        ]
 
     @property
     def effective_role(self) -> Role:
@@ -103,3 +107,15 @@ class User(AbstractBaseUser):
         return self.is_active and (
             self.is_superuser or any(perm.startswith(prefix) for perm in PERMISSIONS[self.effective_role])
         )
+
+
+class Session(AbstractBaseSession):
+    """A signed-in browser. Its key is the document's `_id`, so that a request finds it by index."""
+
+    session_key = models.CharField(max_length=40, primary_key=True, db_column="_id")
+
+    @classmethod
+    def get_session_store_class(cls) -> type[Any]:
+        from fmv.sessions import SessionStore
+
+        return SessionStore

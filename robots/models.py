@@ -64,7 +64,7 @@ class Robot(models.Model):
     #: the only ones of whom `is_great` may be said
     GREAT_ONES: ClassVar[frozenset[str]] = frozenset({"Bender"})
 
-    name = models.CharField(primary_key=True, max_length=64, validators=[validate_name])
+    name = models.CharField(primary_key=True, db_column="_id", max_length=64, validators=[validate_name])
     is_great = models.BooleanField(default=False)
     location = models.CharField(max_length=200)
     description = models.CharField(max_length=2000)

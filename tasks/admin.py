@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.timezone import localtime
 
+import robots.services
 from fmv.admin import FleetAdmin, ReadOnlyAdmin
 from fmv.errors import FmvError
 from robots.models import Robot
@@ -58,7 +59,7 @@ class RobotAdmin(FleetAdmin):
 
     @admin.display(description="latest tasks")
     def latest_tasks(self, robot: Robot) -> str:
-        tasks = Task.objects.of_robot(robot.name).newest_first()[:LATEST] if robot.name else []
+        tasks = Task.objects.of_robot(robot.name).newest_first()[:LATEST]
         rows = [
             (reverse("admin:tasks_task_change", args=[task.pk]), when(task.created_at), task.handler, coloured(task))
             for task in tasks
@@ -66,9 +67,10 @@ class RobotAdmin(FleetAdmin):
         return format_html_join("", '<div><a href="{}">{} {}</a> {}</div>', rows) or "none"
 
     def save_model(self, request: HttpRequest, obj: Robot, form: forms.ModelForm, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        if obj.enabled:
-            services.ring_for(obj)
+        if change:  # what was not changed here may have been changed elsewhere meanwhile
+            services.change_robot(obj.name, **{field: form.cleaned_data[field] for field in form.changed_data})
+        else:
+            robots.services.create(**form.cleaned_data)
 
     def delete_model(self, request: HttpRequest, obj: Robot) -> None:
         services.delete_robot(obj)

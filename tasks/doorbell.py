@@ -22,12 +22,12 @@ def ring(robot: str, priority: int = DEFAULT_PRIORITY) -> bool:
     return _send(RUN_NEXT, robot, queue="work", priority=priority)
 
 
-def tell_of_death(message_id: str) -> bool:
-    """Tell the maintenance worker that the process which took this message died; a lost word costs a lease of time."""
-    return _send(PROCESS_DIED, message_id, queue="maintenance")
+def tell_of_death(worker: str, message_id: str) -> bool:
+    """Tell the maintenance worker that this process died over this message; a lost word costs a lease of time."""
+    return _send(PROCESS_DIED, worker, message_id, queue="maintenance")
 
 
-def _send(name: str, argument: str, **options: Any) -> bool:
+def _send(name: str, *arguments: str, **options: Any) -> bool:
     try:
         app.send_task(name, (argument,), ignore_result=True, confirm_timeout=CONFIRM_TIMEOUT, **options)
     except (OperationalError, OSError, PyMongoError) as error:

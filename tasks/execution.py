@@ -33,7 +33,7 @@ from fmv.mongodb.server import is_unreachable, server_now
 from robots.models import Robot
 from tasks import registry
 from tasks.doorbell import ring
-from tasks.models import LaneTaken, LogLine, Task, error_document
+from tasks.models import LaneTaken, LogLine, Task, encodable, error_document
 from tasks.registry import Handler, PermanentError
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ class Interrupted(BaseException):
     """Raised in the handler, wherever it is, to end the attempt."""
 
 
-def worker_name() -> str:
-    """Name this process as tasks show it: host/pid."""
-    return f"{socket.gethostname()}/{os.getpid()}"
+def worker_name(pid: int) -> str:
+    """Name a process of this machine as tasks show it: host/pid."""
+    return f"{socket.gethostname()}/{pid}"
 
 
 def run_next(robot_name: str, message_id: str) -> None:
@@ -90,13 +90,13 @@ def claim(robot: Robot, message_id: str) -> Task | None:
     """Start the robot's next queued task and return it; None without a task or a free lane, or out of service."""
     if not robot.enabled:
         return None
-    taken = Task.objects.lanes_taken(robot.name) if robot.lanes > 1 else set()
+    taken = Task.objects.lanes_taken(robot.name)  # a robot with one lane may have had more
     for lane in free_lanes(robot.name, robot.lanes, taken):
         with contextlib.suppress(LaneTaken):
             return Task.objects.claim_next(
                 robot.name,
                 lane=lane,
-                worker=worker_name(),
+                worker=worker_name(os.getpid()),
                 message_id=message_id,
                 lease=settings.FMV_LEASE_SECONDS,
                 grace=LEASE_GRACE,
@@ -134,7 +134,7 @@ class Attempt:
     # For the handler.
 
     def progress(self, percent: float, message: str = "") -> None:
-        self._report = {"progress": min(100.0, max(0.0, float(percent))), "message": str(message)[:500]}
+        self._report = {"progress": min(100.0, max(0.0, float(percent))), "message": encodable(str(message))[:500]}
         self.check()
 
     def log(self, text: str) -> None:
@@ -142,7 +142,7 @@ class Attempt:
         if self._log_lines <= MAX_LOG_LINES:
             text = str(text) if self._log_lines < MAX_LOG_LINES else "(further lines of this attempt are not kept)"
             with self._shielded():
-                self._store_line(text[:4000])
+                self._store_line(encodable(text)[:4000])
 
     def _store_line(self, text: str) -> None:
         try:
@@ -199,7 +199,7 @@ class Attempt:
     def _call(self, handler: Handler[Any]) -> tuple[Any, BaseException | None]:
         try:
             self._interruptible = True
-            result = handler.run(self)
+            result = storable(handler.run(self))
             self._interruptible = False
         except BaseException as error:
             self._interruptible = False
@@ -273,10 +273,7 @@ class Attempt:
     def _conclude(self, handler: Handler[Any], result: Any, error: BaseException | None) -> None:
         task = self._task
         if error is None:
-            try:
-                task.succeed(storable(result), self._report.get("message", ""))
-            except InvalidResult as invalid:
-                task.fail(error_document("InvalidResult", str(invalid)))
+            self._conclude_success(result)
         elif self._reason is None:
             self._conclude_failure(handler, error)
         elif self._reason is Reason.CANCELLED:
@@ -288,9 +285,17 @@ class Attempt:
         else:
             logger.warning("Task %s: attempt %d lost its lease, its outcome is dropped", self.task_id, self.attempt)
 
+    def _conclude_success(self, result: Any) -> None:
+        try:
+            self._task.succeed(result, self._report.get("message", ""))
+        except DatabaseError as error:
+            if is_unreachable(error):
+                raise
+            self._task.fail(error_document("InvalidResult", f"MongoDB refuses the handler's result: {error}"))
+
     def _conclude_failure(self, handler: Handler[Any], error: BaseException) -> None:
         task = self._task
-        document = error_document(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+        document = error_document(type(error).__name__, _text_of(error), "".join(traceback.format_exception(error)))
         logger.info("Task %s: attempt %d failed: %s", self.task_id, self.attempt, document["message"])
         if isinstance(error, PermanentError) or not task.attempts_left:
             task.fail(document)
@@ -306,7 +311,14 @@ class Attempt:
             task.stop("stopped, as asked")
 
 
-class InvalidResult(Exception):
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a handler's exception class may be as broken as the handler
+        return "(its message cannot be shown)"
+
+
+class InvalidResult(PermanentError):
     """What a handler returned cannot be a task's result."""
 
 

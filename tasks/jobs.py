@@ -18,8 +18,8 @@ run_next.Request = "tasks.worker:Request"
 
 
 @shared_task(name=doorbell.PROCESS_DIED, ignore_result=True)
-def process_died(message_id: str) -> None:
-    maintenance.recover_from(message_id)
+def process_died(worker: str, message_id: str) -> None:
+    maintenance.recover_from(worker, message_id)
 
 
 @shared_task(name="tasks.promote_due")

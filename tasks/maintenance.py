@@ -44,9 +44,9 @@ def recover_lost() -> dict[str, int]:
     return {status.value: count for status, count in outcome.items()}
 
 
-def recover_from(message_id: str) -> dict[str, int]:
+def recover_from(worker: str, message_id: str) -> dict[str, int]:
     """Recover the task of a process that is known to have died, without waiting for the end of its lease."""
-    return recover_lost() if Task.objects.run_by(message_id).end_leases() else {}
+    return recover_lost() if Task.objects.run_by(worker, message_id).end_leases() else {}
 
 
 def _recover(task: Task, now: dt.datetime) -> Status | None:

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 from django.db import IntegrityError, models
 from django.db.models import F, Q
-from django.db.models.functions import Least, Now
+from django.db.models.functions import Least
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
-from fmv.mongodb.expressions import Appended, Later
+from fmv.mongodb.expressions import Appended, Later, Now
 from fmv.mongodb.fields import DocumentField
 from fmv.mongodb.queryset import QuerySet
 
@@ -99,9 +99,9 @@ class TaskQuerySet(QuerySet["Task"]):
         """Started tasks whose worker has let its lease run out."""
         return self.started().filter(lease_expires_at__lt=now)
 
-    def run_by(self, message_id: str) -> TaskQuerySet:
-        """Started tasks that the process which took this message runs: one at most."""
-        return self.started().filter(message_id=message_id)
+    def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
+        """Started tasks that this process runs for this message: one at most. A message may come to two processes."""
+        return self.started().filter(worker=worker, message_id=message_id)
 
     def overdue(self, now: dt.datetime) -> TaskQuerySet:
         """Tasks that were to start by `expires_at` and never did."""
@@ -206,7 +206,12 @@ class LaneTaken(Exception):
 
 def error_document(type: str, message: str, traceback: str = "") -> dict[str, str]:
     """Return what `Task.error` holds; long texts are cut, of a traceback the end is kept."""
-    return {"type": type, "message": message[:2000], "traceback": traceback[-20_000:]}
+    return {"type": type, "message": encodable(message)[:2000], "traceback": encodable(traceback)[-20_000:]}
+
+
+def encodable(text: str) -> str:
+    """Return the text as UTF-8, and so MongoDB, can hold it: half characters, as in odd file names, become "?"."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _note(error: dict[str, str]) -> str:
@@ -227,7 +232,7 @@ def _lease(started_at: Any, lease: float, grace: float) -> Least:
 class Task(models.Model):
     """Work for a robot. See the module's docstring for how it changes; nothing else writes to it."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
     robot = models.CharField(max_length=64)
     handler = models.CharField(max_length=64)
     params = DocumentField(default=dict)
@@ -346,7 +351,7 @@ class Task(models.Model):
 class LogLine(models.Model):
     """A line that a handler logged. Its id tells when."""
 
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
     task = models.UUIDField()
     attempt = models.PositiveIntegerField()
     text = models.CharField(max_length=4000)

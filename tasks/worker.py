@@ -17,7 +17,7 @@ from django.conf import settings
 
 from fmv.mongodb.server import forget_clients
 from tasks.doorbell import tell_of_death
-from tasks.execution import INTERRUPT, KILL_GRACE
+from tasks.execution import INTERRUPT, KILL_GRACE, worker_name
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Request(celery.worker.request.Request):
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         super().on_failure(exc_info, *args, **kwargs)
         if isinstance(getattr(exc_info.exception, "exc", exc_info.exception), WorkerLostError):
-            tell_of_death(self.id)
+            tell_of_death(worker_name(self.worker_pid), self.id)
 
 
 @signals.worker_ready.connect

@@ -57,13 +57,15 @@ class Record:
     cancels: list[tuple[str, int, int]] = field(default_factory=list)  # task, attempt and HTTP status in the answer
     cancel_attempts: set[str] = field(default_factory=set)  # tasks, the answer may be lost
     disabled: list[tuple[str, int, int]] = field(default_factory=list)  # robot, from, to
-    refused: int = 0
+    refused: int = 0  # submits answered with 503
+    broken: int = 0  # submits whose connection broke
+    killed: int = 0  # SIGKILLs of pool processes and workers
+    seed: int = 0
     violations: list[str] = field(default_factory=list)
-    clock_offset: int = 0  # nanoseconds from the monotonic clock to that of the calendar
 
 
 def read_runs(lines: Iterable[str], deaths: Mapping[int, int]) -> list[Run]:
-    """Return the runs that marks tell of. A run without a last mark ended with its process, which runs one at a time."""
+    """Return the runs that marks tell of. One without a last mark ended with its process, which runs one at a time."""
     runs: list[Run] = []
     running: dict[int, Run] = {}
     for at, word, pid, robot, task, attempt in sorted(map(_read_mark, lines)):
@@ -198,7 +200,9 @@ def judge(record: Record, tasks: list[dict[str, Any]], runs: list[Run], moment: 
         "overlaps": len(overlapping),
         "doubled": len(doubled),
         "refused": record.refused,
+        "kills": record.killed,
         "recovery_p50_s": percentile([wait.seconds for wait in waits], 0.5),
         "recovery_p99_s": percentile([wait.seconds for wait in waits], 0.99),
+        "seed": record.seed,
     }
     return Verdict(figures, violations + overlapping, waits)

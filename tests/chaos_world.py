@@ -27,7 +27,9 @@ def what_is_missing() -> str:
     if sys.platform != "linux":
         return "it watches processes through /proc and pidfds, which only Linux has."
     if RABBITMQ is None or shutil.which("epmd") is None:
-        return "it starts a RabbitMQ of its own, and rabbitmq-server is not installed (apt-get install rabbitmq-server)."
+        return (
+            "it starts a RabbitMQ of its own, and rabbitmq-server is not installed (apt-get install rabbitmq-server)."
+        )
     return ""
 
 
@@ -103,9 +105,8 @@ def descendants(pid: int) -> Iterator[int]:
 class World:
     """All of it. Processes are started from the main thread only: they end with the thread that starts them."""
 
-    def __init__(self, directory: Path, say: Callable[[str], None], **variables: str) -> None:
+    def __init__(self, directory: Path, **variables: str) -> None:
         self.directory = directory
-        self.say = say
         self.marks = directory / "marks"
         self.watch = Watch()
         self.up: dict[str, subprocess.Popen[bytes]] = {}
@@ -166,7 +167,9 @@ class World:
 
     def _run(self, name: str, *command: str) -> None:
         with self.log(name).open("ab") as log:
-            done = subprocess.run(command, env=self._environment, cwd=self.directory, stdout=log, stderr=log, check=False)
+            done = subprocess.run(
+                command, env=self._environment, cwd=self.directory, stdout=log, stderr=log, check=False
+            )
         if done.returncode:
             raise embedded.StackError(f"{name} failed; {self.log(name)} says why.")
 

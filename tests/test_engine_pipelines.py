@@ -41,6 +41,7 @@ LISTS = {
     "due tasks as tuples": lambda: Task.objects.due(NOW).values_list("pk", "robot", "priority")[:500],
     "lost tasks": lambda: Task.objects.lost(NOW)[:500],
     "lost tasks in any order": lambda: Task.objects.lost(NOW).order_by()[:500],
+    "a robot's running tasks": lambda: Task.objects.started().of_robot("Bender").order_by()[:16],
     "overdue tasks": lambda: Task.objects.overdue(NOW)[:500],
     "tasks to purge": lambda: Task.objects.finished_before(NOW).order_by().values_list("pk", flat=True)[:500],
     "a task's log": lambda: LogLine.objects.filter(task=ID)[:101],
@@ -111,7 +112,7 @@ def test_a_capped_count_limits_before_it_counts():
 
 def test_the_names_of_waiting_robots_are_one_group_that_an_index_can_skip_through():
     # MongoDB answers a $group by DISTINCT_SCAN when its _id is a path, or an object with one path in it.
-    match, group, project = pipeline(Task.objects.robots_waiting())
+    match, group, project = pipeline(Task.objects, lambda tasks: list(tasks.robots_waiting()))
     assert match == {"$match": {"status": "QUEUED"}}
     assert group == {"$group": {"_id": {"robot": "$robot"}}}
     assert project == {"$project": {"robot": "$_id.robot"}}
