@@ -169,9 +169,7 @@ RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ]([0-9]{2}:){2}[0-9]{2}(\.[0-9
 class Moment(serializers.DateTimeField):
     """RFC 3339; in UTC with milliseconds on the way out, with an offset on the way in."""
 
-    default_error_messages = {
-        "invalid": "Input should be a time as in 2027-01-31T08:00:00Z, with its offset"
-    }
+    default_error_messages = {"invalid": "Input should be a time as in 2027-01-31T08:00:00Z, with its offset"}
 
     def to_internal_value(self, value: Any) -> Any:
         if not isinstance(value, str) or not RFC_3339.fullmatch(value):
@@ -192,6 +190,13 @@ class StrictSerializer(serializers.Serializer):
                 {key: exceptions.ErrorDetail("Extra inputs are not permitted", "extra_forbidden") for key in unknown}
             )
         return values
+
+
+def read_body(serializer_class: type[serializers.Serializer], data: Any, **kwargs: Any) -> dict[str, Any]:
+    """Return the body as the serializer reads it; raises DRF's ValidationError that names each wrong field."""
+    serializer = serializer_class(data=data, **kwargs)
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data
 
 
 def read_query(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
@@ -258,3 +263,9 @@ class Pages(CursorPagination):
             "required": [self.key, "next", "previous"],
             "properties": {self.key: schema, "next": link, "previous": link},
         }
+
+
+def page(pages: Pages, queryset: Any, serializer_class: type[serializers.Serializer], request: Request) -> Response:
+    """Answer with one page of the queryset's rows."""
+    rows: Any = pages.paginate_queryset(queryset, request)
+    return pages.get_paginated_response(serializer_class(rows, many=True).data)

@@ -16,6 +16,7 @@ SENTENCES = {
     403: "The caller's role does not allow it",
     404: "Not Found",
     409: "The state of things does not allow it",
+    412: "The robot is no longer what If-Match or If-None-Match says",
     411: "The body's length is not declared",
     413: "The body is too large",
     415: "The body is not JSON",

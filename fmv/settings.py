@@ -205,6 +205,7 @@ CELERY_BEAT_SCHEDULE = {
         "recover_lost": 1.0,
         "ring_waiting": 5.0,
         "expire": 5.0,
+        "finish_submissions": 10.0,
         "purge": 3600.0,
         "forget_runs": 600.0,
     }.items()

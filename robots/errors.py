@@ -15,6 +15,12 @@ class NotPossible(FmvError):
     status = 400
 
 
+class Changed(FmvError):
+    """The robot is not, or no longer, what the request's If-Match or If-None-Match says."""
+
+    status = 412
+
+
 class NameTaken(InvalidInput):
     """A robot of this name exists."""
 

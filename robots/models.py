@@ -1,6 +1,7 @@
 """Robot: the registry's one model, with the rules that hold wherever a robot comes from."""
 
 import re
+from collections.abc import Collection
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -48,6 +49,11 @@ class RobotQuerySet(QuerySet["Robot"]):
     def out_of_service(self) -> "RobotQuerySet":
         return self.filter(enabled=False)
 
+    def at(self, name: str, revisions: Collection[int] | None) -> "RobotQuerySet":
+        """The robot, if it is at one of these revisions; None: at any."""
+        found = self.filter(pk=name)
+        return found if revisions is None else found.filter(revision__in=revisions)
+
     def narrowed(self, *, label: str | None = None, q: str = "", **exactly: object) -> "RobotQuerySet":
         """Robots with this label and these fields, in whose name, location or description `q` stands literally."""
         found = self.filter(**exactly)
@@ -82,6 +88,7 @@ class Robot(models.Model):
         validators=[validate_endpoint],
         help_text="The http or https URL where the robot itself answers; the handler `http` calls it.",
     )
+    revision = models.PositiveIntegerField(default=1, editable=False, help_text="Grows with each change: the ETag.")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -1,14 +1,16 @@
 """What can be done to the registry; API, admin and commands all come through here."""
 
+from collections.abc import Collection
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
+from django.db.models import F
 from django.utils import timezone
 
 from fmv.errors import InvalidInput, Problem
-from robots.errors import NameTaken, NotPossible, UnknownRobot
-from robots.models import Robot
+from robots.errors import Changed, NameTaken, NotPossible, UnknownRobot
+from robots.models import Robot, RobotQuerySet
 
 
 def get(name: str) -> Robot:
@@ -38,10 +40,10 @@ def replace(name: str, **values: Any) -> tuple[Robot, bool]:
     replaced = {
         field.attname: getattr(robot, field.attname)
         for field in Robot._meta.fields
-        if field.attname not in ("name", "created_at", "updated_at")
+        if field.attname not in ("name", "revision", "created_at", "updated_at")
     }
     while True:
-        if Robot.objects.filter(pk=name).update(**replaced, updated_at=timezone.now()):
+        if _write(Robot.objects.filter(pk=name), replaced):
             return get(name), False
         try:
             robot.save(force_insert=True)
@@ -50,12 +52,27 @@ def replace(name: str, **values: Any) -> tuple[Robot, bool]:
         return robot, True
 
 
-def change(name: str, **values: Any) -> Robot:
-    """Change some fields and return the robot. Raises UnknownRobot, NotPossible."""
+def change(name: str, *, revisions: Collection[int] | None = None, **values: Any) -> Robot:
+    """Change some fields and return the robot, if it is at one of `revisions` (None: whatever it is at).
+
+    Raises UnknownRobot, NotPossible, Changed.
+    """
     if values.get("is_great"):
         _check_greatness(Robot(name=name, is_great=True))
-    Robot.objects.filter(pk=name).update(**values, updated_at=timezone.now())
+    if not _write(Robot.objects.at(name, revisions), values):
+        get(name)
+        raise Changed
     return get(name)
+
+
+def delete(name: str, *, revisions: Collection[int] | None = None) -> None:
+    """Delete a robot, if it is at one of `revisions`. Raises Changed when it is not there as such."""
+    if not Robot.objects.at(name, revisions).delete()[0]:
+        raise Changed
+
+
+def _write(robots: RobotQuerySet, values: dict[str, Any]) -> bool:
+    return bool(robots.update(**values, revision=F("revision") + 1, updated_at=timezone.now()))
 
 
 def _check_name(name: str) -> None:

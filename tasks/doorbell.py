@@ -29,8 +29,8 @@ def tell_of_death(worker: str, message_id: str) -> bool:
 
 def _send(name: str, *arguments: str, **options: Any) -> bool:
     try:
-        app.send_task(name, (argument,), ignore_result=True, confirm_timeout=CONFIRM_TIMEOUT, **options)
+        app.send_task(name, arguments, ignore_result=True, confirm_timeout=CONFIRM_TIMEOUT, **options)
     except (OperationalError, OSError, PyMongoError) as error:
-        logger.warning("The broker did not take %s(%r): %s", name, argument, error)
+        logger.warning("The broker did not take %s%r: %s", name, arguments, error)
         return False
     return True

@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 from django.conf import settings
 
-from tasks import doorbell, execution, maintenance
+from tasks import doorbell, execution, maintenance, submissions
 from tasks import worker as _worker  # noqa: F401 - connects to the worker's signals
 
 
@@ -35,6 +35,11 @@ def recover_lost() -> dict[str, int]:
 @shared_task(name="tasks.ring_waiting")
 def ring_waiting() -> int:
     return maintenance.ring_waiting()
+
+
+@shared_task(name="tasks.finish_submissions")
+def finish_submissions() -> int:
+    return submissions.finish_submissions()
 
 
 @shared_task(name="tasks.expire")

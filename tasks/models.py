@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django.db import IntegrityError, models
@@ -229,6 +229,15 @@ def _lease(started_at: Any, lease: float, grace: float) -> Least:
     return Least(Later(Now(), lease), Later(started_at, F("timeout") + grace))
 
 
+def first_line(id: uuid.UUID, status: Status, by: str) -> dict[str, Any]:
+    """Return the line that a new task's history begins with."""
+    return {"at": time_of(id), "status": status.value, "attempt": 0, "note": f"by {by}"}
+
+
+def _aware(value: Any) -> Any:
+    return value.replace(tzinfo=dt.UTC) if isinstance(value, dt.datetime) else value
+
+
 class Task(models.Model):
     """Work for a robot. See the module's docstring for how it changes; nothing else writes to it."""
 
@@ -281,6 +290,24 @@ class Task(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    #: what a submit decides; all else happens to the task later
+    SUBMITTED: ClassVar[tuple[str, ...]] = (
+        "robot", "handler", "params", "status", "priority", "labels", "run_at", "expires_at", "timeout", "max_attempts",
+        "requested_by", "request_id",
+    )  # fmt: skip
+
+    def as_submitted(self) -> dict[str, Any]:
+        """Return what makes this task, as yet untouched, as BSON can hold it."""
+        return {"id": str(self.pk)} | {name: getattr(self, name) for name in self.SUBMITTED}
+
+    @classmethod
+    def submitted(cls, values: Mapping[str, Any]) -> Task:
+        """Return the task of which `as_submitted` gave these values."""
+        fields = {name: _aware(values[name]) for name in cls.SUBMITTED}
+        task = cls(id=uuid.UUID(values["id"]), **fields)
+        task.history = [first_line(task.pk, Status(task.status), task.requested_by)]
+        return task
 
     @property
     def created_at(self) -> dt.datetime:
@@ -366,3 +393,19 @@ class LogLine(models.Model):
     @property
     def at(self) -> dt.datetime:
         return time_of(self.id)
+
+
+class Submission(models.Model):
+    """Tasks that were accepted together, or by a request that may come again (see tasks.submissions)."""
+
+    id = models.CharField(primary_key=True, db_column="_id", max_length=64)
+    fingerprint = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the request's body.")
+    tasks = DocumentField(default=list)
+    stored = models.BooleanField(default=False, help_text="All of them are in the queue.")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["stored", "created_at"], name="submission_left_behind")]
+
+    def __str__(self) -> str:
+        return self.id

@@ -193,6 +193,38 @@ class SubmitSerializer(StrictSerializer):
     queue_anyway = serializers.BooleanField(default=False, help_text="Accept it for a robot out of service too.")
 
 
+class BatchRunSerializer(SubmitSerializer):
+    """A task of a batch: its robot, and how to run it."""
+
+    robot = Text(max_length=64)
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "two robots wait",
+            {
+                "runs": [
+                    {"robot": "Bender", "handler": "wait", "params": {"seconds": 1}},
+                    {"robot": "Wall-E", "handler": "wait", "params": {"seconds": 1}},
+                ]
+            },
+            request_only=True,
+        )
+    ]
+)
+class BatchSerializer(StrictSerializer):
+    """Tasks to submit together."""
+
+    runs = serializers.ListField(child=BatchRunSerializer(), min_length=1, max_length=1000)
+
+
+class TasksSerializer(serializers.Serializer):
+    """New tasks, one for each run, in order."""
+
+    tasks = NewTaskSerializer(many=True)
+
+
 class TaskFilterSerializer(serializers.Serializer):
     """What narrows the list of tasks."""
 

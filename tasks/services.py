@@ -1,7 +1,7 @@
 """What can be done with tasks; API, admin, commands and jobs all come through here."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import bson
@@ -12,11 +12,12 @@ from uuid_utils.compat import uuid7
 import robots.services
 from fmv import request_id
 from fmv.errors import InvalidInput, Problem
+from robots.errors import Changed
 from robots.models import Robot
 from tasks import registry
 from tasks.doorbell import ring
 from tasks.errors import AlreadyFinished, NotFinished, RobotHasWork, RobotOutOfService, UnknownHandler, UnknownTask
-from tasks.models import DEFAULT_PRIORITY, LogLine, Status, Task, time_of
+from tasks.models import DEFAULT_PRIORITY, LogLine, Status, Task, first_line, time_of
 
 MAX_PARAMS = 64 * 1024  # bytes of JSON
 PURGE_STEP = 1000  # tasks deleted at a time
@@ -30,7 +31,19 @@ def get(id: Any) -> Task:
     return task
 
 
-def submit(
+def submit(robot: Robot, *, by: str, **options: Any) -> Task:
+    """Store a new task, of the options that `build` takes, and ring for it; a broker that is down does not matter.
+
+    Raises RobotOutOfService and InvalidInput.
+    """
+    task = build(robot, by=by, **options)
+    task.save(force_insert=True)
+    if task.status == Status.QUEUED and robot.enabled:
+        ring(robot.name, task.priority)
+    return task
+
+
+def build(
     robot: Robot,
     *,
     by: str,
@@ -45,19 +58,13 @@ def submit(
     queue_anyway: bool = False,
     retry_of: Any = None,
 ) -> Task:
-    """Store a new task and ring for it; it is accepted even when the broker is down.
-
-    Raises RobotOutOfService unless `queue_anyway`, and InvalidInput.
-    """
+    """Return a new task, checked but not stored. Raises RobotOutOfService unless `queue_anyway`, and InvalidInput."""
     task = _new_task(robot, by, handler, params or {}, run_at, expires_at)
     task.priority, task.labels, task.retry_of = priority, list(labels), retry_of
     task.timeout = timeout or task.timeout
     task.max_attempts = max_attempts or task.max_attempts
     if not robot.enabled and not queue_anyway:
         raise RobotOutOfService
-    task.save(force_insert=True)
-    if task.status == Status.QUEUED and robot.enabled:
-        ring(robot.name, priority)
     return task
 
 
@@ -87,7 +94,7 @@ def _new_task(
         expires_at=expires_at,
         requested_by=by,
         request_id=request_id.current.get(),
-        history=[{"at": created_at, "status": status.value, "attempt": 0, "note": f"by {by}"}],
+        history=[first_line(id, status, by)],
     )
 
 
@@ -172,16 +179,20 @@ def ring_for(robot: Robot) -> None:
             ring(robot.name)
 
 
-def delete_robot(robot: Robot) -> None:
-    """Delete a robot with its finished tasks. Raises RobotHasWork while it has others.
+def delete_robot(robot: Robot, *, revisions: Collection[int] | None = None) -> None:
+    """Delete a robot with its finished tasks, if it is at one of `revisions` (None: whatever it is at).
+
+    Raises RobotHasWork while it has unfinished tasks, and Changed.
 
     A task submitted at the same moment may be left without its robot; the first worker to look ends it.
     """
     if Task.objects.unfinished().of_robot(robot.name).exists():
         raise RobotHasWork
+    if revisions is not None and robot.revision not in revisions:
+        raise Changed
     while delete_some(Task.objects.finished().of_robot(robot.name)):
         pass
-    robot.delete()
+    robots.services.delete(robot.name, revisions=revisions)
 
 
 def delete_some(tasks: QuerySet[Task]) -> int:

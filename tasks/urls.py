@@ -3,15 +3,16 @@
 from typing import Any
 
 from fmv.schema import both
-from tasks import views
+from tasks import robot_views, views
 
 robots: dict[str, Any] = {"get": "list", "post": "create"}
 robot: dict[str, Any] = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
 
 urlpatterns = [
-    *both("robot/", views.RobotViewSet.as_view(robots), "robots"),
-    *both("robot/<str:name>", views.RobotViewSet.as_view(robot), "robot"),
-    *both("robot/<str:name>/run", views.RobotViewSet.as_view({"post": "run"}), "run"),
+    *both("robot/", robot_views.RobotViewSet.as_view(robots), "robots"),
+    *both("robot/<str:name>", robot_views.RobotViewSet.as_view(robot), "robot"),
+    *both("robot/<str:name>/run", robot_views.RobotViewSet.as_view({"post": "run"}), "run"),
+    *both("task/batch", views.TaskViewSet.as_view({"post": "batch"}), "batch"),
     *both("task/", views.TaskViewSet.as_view({"get": "list"}), "tasks"),
     *both("task/<uuid:task_id>", views.TaskViewSet.as_view({"get": "retrieve"}), "task"),
     *both("task/<uuid:task_id>/cancel", views.TaskViewSet.as_view({"post": "cancel"}), "cancel"),

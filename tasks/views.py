@@ -1,6 +1,7 @@
-"""The API's routes about tasks, handlers and robots; the robots' are here because a profile shows tasks."""
+"""The API's routes about tasks and handlers."""
 
-from typing import Any, ClassVar
+import builtins
+from typing import ClassVar
 from uuid import UUID
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -8,39 +9,25 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-import robots.services
-from fmv.api import Pages, read_query
+from fmv.api import Pages, page, read_body, read_query
 from fmv.models import Role
-from fmv.schema import error, input_error
-from robots.models import Robot
-from robots.serializers import (
-    RobotFilterSerializer,
-    RobotInputSerializer,
-    RobotReplacementSerializer,
-    RobotSummarySerializer,
-)
-from tasks import registry, services
+from fmv.schema import error
+from tasks import registry, services, submissions
 from tasks.models import Task
+from tasks.robot_views import IDEMPOTENCY_KEY, idempotency_key
 from tasks.serializers import (
     STOPPING_EXAMPLE,
+    BatchSerializer,
     HandlerSerializer,
     HandlersSerializer,
     LogLineSerializer,
     NewTaskSerializer,
-    RobotProfileSerializer,
-    SubmitSerializer,
     TaskFilterSerializer,
     TaskSerializer,
+    TasksSerializer,
 )
 
-NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, description="Percent-encoded: `Crow%20T.%20Robot`.")
 TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH)
-
-
-class RobotPages(Pages):
-    key = "robots"
-    page_size = 1000
-    ordering = "name"
 
 
 class TaskPages(Pages):
@@ -56,118 +43,12 @@ class LogPages(TaskPages):
     ordering = "id"
 
 
-def _read(serializer_class: type[Any], data: Any, **kwargs: Any) -> dict[str, Any]:
-    serializer = serializer_class(data=data, **kwargs)
-    serializer.is_valid(raise_exception=True)
-    return serializer.validated_data
-
-
-def _page(pages: Pages, queryset: Any, serializer_class: type[Any], request: Request) -> Response:
-    rows: Any = pages.paginate_queryset(queryset, request)
-    return pages.get_paginated_response(serializer_class(rows, many=True).data)
-
-
-class RobotViewSet(ViewSet):
-    pagination_class = RobotPages
-    roles: ClassVar[dict[str, Role]] = {
-        "list": Role.VIEWER,
-        "create": Role.MANAGER,
-        "retrieve": Role.VIEWER,
-        "update": Role.MANAGER,
-        "partial_update": Role.MANAGER,
-        "destroy": Role.MANAGER,
-        "run": Role.OPERATOR,
-    }
-
-    @extend_schema(
-        operation_id="list_robot__get",
-        tags=["robots"],
-        parameters=[RobotFilterSerializer],
-        responses=RobotSummarySerializer(many=True),
-    )
-    def list(self, request: Request) -> Response:
-        """Robots by name, at most 1,000 a page."""
-        found = Robot.objects.narrowed(**read_query(RobotFilterSerializer, request))
-        return _page(RobotPages(), found, RobotSummarySerializer, request)
-
-    @extend_schema(
-        operation_id="create_robot__post",
-        tags=["robots"],
-        request=RobotInputSerializer,
-        responses={
-            201: RobotProfileSerializer,
-            400: error(400),
-            409: input_error("The name is taken"),
-        },
-    )
-    def create(self, request: Request) -> Response:
-        """Register a robot."""
-        robot = robots.services.create(**_read(RobotInputSerializer, request.data))
-        return Response(RobotProfileSerializer(robot).data, status=201)
-
-    @extend_schema(
-        operation_id="find_robot__name__get", tags=["robots"], parameters=[NAME], responses=RobotProfileSerializer
-    )
-    def retrieve(self, request: Request, name: str) -> Response:
-        """A robot with its latest 50 tasks, newest first."""
-        return Response(RobotProfileSerializer(robots.services.get(name)).data)
-
-    @extend_schema(
-        operation_id="replace_robot__name__put",
-        tags=["robots"],
-        parameters=[NAME],
-        request=RobotReplacementSerializer,
-        responses={200: RobotProfileSerializer, 201: RobotProfileSerializer, 400: error(400)},
-    )
-    def update(self, request: Request, name: str) -> Response:
-        """Make the robot exactly this, whether it exists or not."""
-        values = _read(RobotReplacementSerializer, request.data, context={"name": name})
-        robot, created = services.replace_robot(**values | {"name": name})
-        return Response(RobotProfileSerializer(robot).data, status=201 if created else 200)
-
-    @extend_schema(
-        operation_id="change_robot__name__patch",
-        tags=["robots"],
-        parameters=[NAME],
-        request=RobotReplacementSerializer(partial=True),
-        responses={200: RobotProfileSerializer, 400: error(400)},
-    )
-    def partial_update(self, request: Request, name: str) -> Response:
-        """Change the fields that are given."""
-        values = _read(RobotReplacementSerializer, request.data, context={"name": name}, partial=True)
-        robot = services.change_robot(**values | {"name": name})
-        return Response(RobotProfileSerializer(robot).data)
-
-    @extend_schema(
-        operation_id="delete_robot__name__delete",
-        tags=["robots"],
-        parameters=[NAME],
-        responses={204: OpenApiResponse(description="It is gone, its finished tasks too"), 409: error(409)},
-    )
-    def destroy(self, request: Request, name: str) -> Response:
-        """Delete a robot and its finished tasks; refused while it has unfinished ones."""
-        services.delete_robot(robots.services.get(name))
-        return Response(status=204)
-
-    @extend_schema(
-        operation_id="run_robot__name__run_post",
-        tags=["tasks"],
-        parameters=[NAME],
-        request=SubmitSerializer,
-        responses={200: NewTaskSerializer, 409: error(409)},
-    )
-    def run(self, request: Request, name: str) -> Response:
-        """Submit a task for the robot; without a body `primes` of a random count."""
-        robot = robots.services.get(name)
-        task = services.submit(robot, by=request.user.get_username(), **_read(SubmitSerializer, request.data))
-        return Response(NewTaskSerializer(task).data)
-
-
 class TaskViewSet(ViewSet):
     pagination_class = TaskPages
     roles: ClassVar[dict[str, Role]] = {
         "list": Role.VIEWER,
         "retrieve": Role.VIEWER,
+        "batch": Role.OPERATOR,
         "cancel": Role.OPERATOR,
         "retry": Role.OPERATOR,
     }
@@ -181,7 +62,7 @@ class TaskViewSet(ViewSet):
     def list(self, request: Request) -> Response:
         """Tasks, newest first."""
         found = Task.objects.narrowed(**read_query(TaskFilterSerializer, request))
-        return _page(TaskPages(), found, TaskSerializer, request)
+        return page(TaskPages(), found, TaskSerializer, request)
 
     @extend_schema(
         operation_id="find_task__task_id__get", tags=["tasks"], parameters=[TASK_ID], responses=TaskSerializer
@@ -189,6 +70,25 @@ class TaskViewSet(ViewSet):
     def retrieve(self, request: Request, task_id: UUID) -> Response:
         """A task as it is now."""
         return Response(TaskSerializer(services.get(task_id)).data)
+
+    @extend_schema(
+        operation_id="batch_task_batch_post",
+        tags=["tasks"],
+        parameters=[IDEMPOTENCY_KEY],
+        request=BatchSerializer,
+        responses={200: TasksSerializer, 409: error(409)},
+    )
+    def batch(self, request: Request) -> Response:
+        """Submit up to 1,000 tasks, all or none; the answer has one for each run, in order."""
+        by, runs = request.user.get_username(), read_body(BatchSerializer, request.data)["runs"]
+
+        def build() -> builtins.list[Task]:
+            return submissions.build_batch(runs, by=by)
+
+        key = idempotency_key(request)
+        body = {"route": "batch", "body": request.data}
+        tasks = submissions.once(key, body, by=by, build=build) if key else submissions.together(build())
+        return Response(TasksSerializer({"tasks": tasks}).data)
 
     @extend_schema(
         operation_id="cancel_task__task_id__cancel_post",
@@ -235,7 +135,7 @@ class TaskLogViewSet(ViewSet):
     )
     def list(self, request: Request, task_id: UUID) -> Response:
         """What the task's handler logged, oldest first."""
-        return _page(LogPages(), services.get(task_id).log_lines(), LogLineSerializer, request)
+        return page(LogPages(), services.get(task_id).log_lines(), LogLineSerializer, request)
 
 
 class HandlerViewSet(ViewSet):

@@ -143,7 +143,7 @@ class World:
                 self.start(name)
             self.wait_until(lambda: stack.answers(f"{self.url}/health", "127.0.0.1"), "web")
             for name in (*WORKERS, *MAINTENANCE):
-                self.wait_until(lambda name=name: b" ready." in self.log(name).read_bytes(), name)  # type: ignore[misc]
+                self.wait_until(lambda name=name: children(self.up[name].pid), name)  # type: ignore[misc]
             parts.pop_all()
         return self
 

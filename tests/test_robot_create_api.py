@@ -11,6 +11,52 @@ from tests.factories import make_robot
 pytestmark = pytest.mark.django_db
 
 R2 = {"name": "R2", "location": "Tatooine", "description": "beep"}
+WRONG = [
+    ("name", 123),
+    ("name", True),
+    ("name", None),
+    ("name", ["R2"]),
+    ("name", {"$ne": 1}),
+    ("location", 1.5),
+    ("location", ""),
+    ("location", None),
+    ("location", "a\0b"),
+    ("location", "x" * 201),
+    ("description", False),
+    ("description", " "),
+    ("description", "\0"),
+    ("description", "x" * 2001),
+    ("enabled", None),
+    ("lanes", 0),
+    ("lanes", 17),
+    ("lanes", 1.0),
+    ("lanes", "1"),
+    ("lanes", True),
+    ("lanes", None),
+    ("lanes", 2**63),
+    ("lanes", 2**70),
+    ("lanes", -(2**70)),
+    ("labels", "red"),
+    ("labels", {"a": 1}),
+    ("labels", None),
+    ("labels", [str(n) for n in range(33)]),
+    ("endpoint", ""),
+    ("endpoint", "ftp://r2.example"),
+    ("endpoint", "r2.example"),
+    ("endpoint", "//r2.example"),
+    ("endpoint", "http://"),
+    ("endpoint", "http://user:secret@r2.example"),
+    ("endpoint", "http://r2.example:0"),
+    ("endpoint", "http://r2.example:99999"),
+    ("endpoint", "http://[::1"),
+    ("endpoint", "http://r2.example/#part"),
+    ("endpoint", "http://r2.example/a b"),
+    ("endpoint", "http://r2.example/\r\nX: y"),
+    ("endpoint", "http://r2.example/\0"),
+    ("endpoint", "javascript:alert(1)"),
+    ("endpoint", "http://r2.example/" + "x" * 2000),
+    ("endpoint", 5),
+]
 
 
 @pytest.fixture
@@ -46,7 +92,9 @@ def test_the_answer_is_what_a_later_read_gives(api):
     assert answer.content == api("GET", "/robot/R2").content
 
 
-@pytest.mark.parametrize("name", ["Crow T. Robot", "Wall-E", "$where", "a%2Fb", "a.b", "ロボ", "r" * 64, "run", "...", "0"])
+@pytest.mark.parametrize(
+    "name", ["Crow T. Robot", "Wall-E", "$where", "a%2Fb", "a.b", "ロボ", "r" * 64, "run", "...", "0"]
+)
 def test_a_name_may_be(api, name):
     assert api("POST", "/robot/", R2 | {"name": name}).json()["name"] == name
     assert Robot.objects.filter(pk=name).exists()
@@ -71,21 +119,22 @@ def test_unknown_fields_are_ignored(api):
     assert list(Robot.objects.values_list("pk", flat=True)) == ["R2"]
 
 
-@pytest.mark.parametrize("yes", [True, 1, 1.0, "yes", "on", "true", "TRUE", "t", "Y", "1"])
-def test_booleans_are_read_generously(api, yes):
-    answer = api("POST", "/robot/", R2 | {"name": "Bender", "is_great": yes})
-    assert answer.status_code == 201, answer.content
-    assert answer.json()["is_great"] is True
+def test_booleans_are_read_generously(api):
+    for yes in [True, 1, 1.0, "yes", "on", "true", "TRUE", "t", "Y", "1"]:
+        answer = api("POST", "/robot/", R2 | {"name": "Bender", "is_great": yes})
+        Robot.objects.all().delete()
+        assert answer.json()["is_great"] is True, yes
 
 
-@pytest.mark.parametrize("no", [False, 0, "no", "off", "False", "f", "n", "0"])
-def test_and_so_are_their_opposites(api, no):
-    assert api("POST", "/robot/", R2 | {"is_great": no}).json()["is_great"] is False
+def test_and_so_are_their_opposites(api):
+    for number, no in enumerate([False, 0, "no", "off", "False", "f", "n", "0"]):
+        answer = api("POST", "/robot/", R2 | {"name": f"R{number}", "is_great": no})
+        assert answer.json()["is_great"] is False, no
 
 
-@pytest.mark.parametrize("value", [2, -1, "maybe", "", "null", None, [], {}, [True]])
-def test_but_not_everything_is_a_boolean(api, value):
-    assert problems(api("POST", "/robot/", R2 | {"is_great": value})) == ["body.is_great"]
+def test_but_not_everything_is_a_boolean(api):
+    for value in [2, -1, "maybe", "", "null", None, [], {}, [True]]:
+        assert problems(api("POST", "/robot/", R2 | {"is_great": value})) == ["body.is_great"], value
 
 
 @pytest.mark.parametrize("great", [True, "yes", 1])
@@ -110,59 +159,11 @@ def test_names_differ_by_case(api):
     assert api("POST", "/robot/", R2).status_code == 201
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("name", 123),
-        ("name", True),
-        ("name", None),
-        ("name", ["R2"]),
-        ("name", {"$ne": 1}),
-        ("location", 1.5),
-        ("location", ""),
-        ("location", None),
-        ("location", "a\0b"),
-        ("location", "x" * 201),
-        ("description", False),
-        ("description", " "),
-        ("description", "\0"),
-        ("description", "x" * 2001),
-        ("enabled", None),
-        ("lanes", 0),
-        ("lanes", 17),
-        ("lanes", 1.0),
-        ("lanes", "1"),
-        ("lanes", True),
-        ("lanes", None),
-        ("lanes", 2**63),
-        ("lanes", 2**70),
-        ("lanes", -(2**70)),
-        ("labels", "red"),
-        ("labels", {"a": 1}),
-        ("labels", None),
-        ("labels", [str(n) for n in range(33)]),
-        ("endpoint", ""),
-        ("endpoint", "ftp://r2.example"),
-        ("endpoint", "r2.example"),
-        ("endpoint", "//r2.example"),
-        ("endpoint", "http://"),
-        ("endpoint", "http://user:secret@r2.example"),
-        ("endpoint", "http://r2.example:0"),
-        ("endpoint", "http://r2.example:99999"),
-        ("endpoint", "http://[::1"),
-        ("endpoint", "http://r2.example/#part"),
-        ("endpoint", "http://r2.example/a b"),
-        ("endpoint", "http://r2.example/\r\nX: y"),
-        ("endpoint", "http://r2.example/\0"),
-        ("endpoint", "javascript:alert(1)"),
-        ("endpoint", "http://r2.example/" + "x" * 2000),
-        ("endpoint", 5),
-    ],
-)
-def test_a_wrong_field_is_named(api, field, value):
-    answer = api("POST", "/robot/", R2 | {field: value})
-    assert_refused(answer, 422)
-    assert set(problems(answer)) == {f"body.{field}"}
+def test_a_wrong_field_is_named(api):
+    for field, value in WRONG:
+        answer = api("POST", "/robot/", R2 | {field: value})
+        assert_refused(answer, 422)
+        assert set(problems(answer)) == {f"body.{field}"}, value
     assert not Robot.objects.exists()
 
 

@@ -1,0 +1,196 @@
+"""The API's routes about robots; they are here and not in `robots` because a profile shows tasks."""
+
+import re
+from collections.abc import Collection
+from typing import Any, ClassVar
+
+from django.utils.http import parse_etags
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+import robots.services
+from fmv.api import Pages, page, read_body, read_query
+from fmv.errors import InvalidInput, Problem
+from fmv.models import Role
+from fmv.schema import error, input_error
+from robots.errors import Changed, NameTaken, UnknownRobot
+from robots.models import Robot
+from robots.serializers import (
+    RobotFilterSerializer,
+    RobotInputSerializer,
+    RobotReplacementSerializer,
+    RobotSummarySerializer,
+)
+from tasks import services, submissions
+from tasks.models import Task
+from tasks.serializers import NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
+
+NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, description="Percent-encoded: `Crow%20T.%20Robot`.")
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    OpenApiParameter.HEADER,
+    description="The same key and body within 24 hours get the first answer again and start nothing.",
+)
+IF_MATCH = OpenApiParameter(
+    "If-Match", str, OpenApiParameter.HEADER, description="Only if the robot's ETag is still this one."
+)
+IF_NONE_MATCH = OpenApiParameter(
+    "If-None-Match", {"type": "string", "enum": ["*"]}, OpenApiParameter.HEADER, description="Only if it is new."
+)
+ETAG = OpenApiParameter(
+    "ETag", str, OpenApiParameter.HEADER, description="The robot's revision.", response=[200, 201], required=True
+)
+
+
+class RobotPages(Pages):
+    key = "robots"
+    page_size = 1000
+    ordering = "name"
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the request's `Idempotency-Key`, None without one. Raises InvalidInput for one that is no such key."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
+        raise InvalidInput([Problem(("header", "Idempotency-Key"), "Input should be 1-255 printable ASCII characters")])
+    return key
+
+
+def revisions(request: Request) -> Collection[int] | None:
+    """Return the revisions that `If-Match` names, None for `*` and without the header."""
+    tags = parse_etags(request.headers.get("If-Match", "*"))
+    return None if "*" in tags else {int(tag.strip('"')) for tag in tags if re.fullmatch(r'"[0-9]{1,9}"', tag)}
+
+
+def profile(robot: Robot, status: int = 200) -> Response:
+    return Response(RobotProfileSerializer(robot).data, status=status, headers={"ETag": f'"{robot.revision}"'})
+
+
+class RobotViewSet(ViewSet):
+    pagination_class = RobotPages
+    roles: ClassVar[dict[str, Role]] = {
+        "list": Role.VIEWER,
+        "create": Role.MANAGER,
+        "retrieve": Role.VIEWER,
+        "update": Role.MANAGER,
+        "partial_update": Role.OPERATOR,
+        "destroy": Role.MANAGER,
+        "run": Role.OPERATOR,
+    }
+
+    @extend_schema(
+        operation_id="list_robot__get",
+        tags=["robots"],
+        parameters=[RobotFilterSerializer],
+        responses=RobotSummarySerializer(many=True),
+    )
+    def list(self, request: Request) -> Response:
+        """Robots by name, at most 1,000 a page."""
+        found = Robot.objects.narrowed(**read_query(RobotFilterSerializer, request))
+        return page(RobotPages(), found, RobotSummarySerializer, request)
+
+    @extend_schema(
+        operation_id="create_robot__post",
+        tags=["robots"],
+        parameters=[ETAG],
+        request=RobotInputSerializer,
+        responses={
+            201: RobotProfileSerializer,
+            400: error(400),
+            409: input_error("The name is taken"),
+        },
+    )
+    def create(self, request: Request) -> Response:
+        """Register a robot."""
+        robot = robots.services.create(**read_body(RobotInputSerializer, request.data))
+        return profile(robot, 201)
+
+    @extend_schema(
+        operation_id="find_robot__name__get", tags=["robots"], parameters=[NAME, ETAG], responses=RobotProfileSerializer
+    )
+    def retrieve(self, request: Request, name: str) -> Response:
+        """A robot with its latest 50 tasks, newest first."""
+        return profile(robots.services.get(name))
+
+    @extend_schema(
+        operation_id="replace_robot__name__put",
+        tags=["robots"],
+        parameters=[NAME, IF_MATCH, IF_NONE_MATCH, ETAG],
+        request=RobotReplacementSerializer,
+        responses={200: RobotProfileSerializer, 201: RobotProfileSerializer, 400: error(400), 412: error(412)},
+    )
+    def update(self, request: Request, name: str) -> Response:
+        """Make the robot exactly this, whether it exists or not."""
+        values = read_body(RobotReplacementSerializer, request.data, context={"name": name})
+        robot, created = _replace(request, **values | {"name": name})
+        return profile(robot, 201 if created else 200)
+
+    @extend_schema(
+        operation_id="change_robot__name__patch",
+        tags=["robots"],
+        parameters=[NAME, IF_MATCH, ETAG],
+        request=RobotReplacementSerializer(partial=True),
+        responses={200: RobotProfileSerializer, 400: error(400), 412: error(412)},
+    )
+    def partial_update(self, request: Request, name: str) -> Response:
+        """Change the fields that are given; operators may take a robot out of service and back, managers change all."""
+        values = read_body(RobotReplacementSerializer, request.data, context={"name": name}, partial=True)
+        caller: Any = request.user
+        if values.keys() - {"name", "enabled"} and not caller.effective_role.includes(Role.MANAGER):
+            raise PermissionDenied("An operator may change `enabled` only")
+        return profile(services.change_robot(**values | {"name": name}, revisions=revisions(request)))
+
+    @extend_schema(
+        operation_id="delete_robot__name__delete",
+        tags=["robots"],
+        parameters=[NAME, IF_MATCH],
+        responses={
+            204: OpenApiResponse(description="It is gone, its finished tasks too"),
+            409: error(409),
+            412: error(412),
+        },
+    )
+    def destroy(self, request: Request, name: str) -> Response:
+        """Delete a robot and its finished tasks; refused while it has unfinished ones."""
+        services.delete_robot(robots.services.get(name), revisions=revisions(request))
+        return Response(status=204)
+
+    @extend_schema(
+        operation_id="run_robot__name__run_post",
+        tags=["tasks"],
+        parameters=[NAME, IDEMPOTENCY_KEY],
+        request=SubmitSerializer,
+        responses={200: NewTaskSerializer, 409: error(409)},
+    )
+    def run(self, request: Request, name: str) -> Response:
+        """Submit a task for the robot; without a body `primes` of a random count."""
+        key, by = idempotency_key(request), request.user.get_username()
+        if key is None:
+            robot = robots.services.get(name)
+            task = services.submit(robot, by=by, **read_body(SubmitSerializer, request.data))
+        else:
+            task = _run_once(key, name, request.data, by)
+        return Response(NewTaskSerializer(task).data)
+
+
+def _run_once(key: str, name: str, data: Any, by: str) -> Task:
+    def build() -> list[Task]:
+        return [services.build(robots.services.get(name), by=by, **read_body(SubmitSerializer, data))]
+
+    [task] = submissions.once(key, {"route": "run", "robot": name, "body": data}, by=by, build=build)
+    return task
+
+
+def _replace(request: Request, **values: Any) -> tuple[Robot, bool]:
+    try:
+        if request.headers.get("If-None-Match", "").strip() == "*":
+            return robots.services.create(**values), True
+        if "If-Match" in request.headers:
+            return services.change_robot(**values, revisions=revisions(request)), False
+    except (NameTaken, UnknownRobot):
+        raise Changed from None
+    return services.replace_robot(**values)
