@@ -1,6 +1,7 @@
 # make run      the whole backend on this machine; Ctrl-C stops it
 # make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest
 # make lint     style, types, migrations, production settings, the OpenAPI document
+# make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
 # make format   let ruff tidy up
 # make clean    remove what these have built; the data under var/ stays
 
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint format clean
+.PHONY: run test lint chaos format clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.stack run
@@ -32,6 +33,10 @@ lint: .venv/installed
 	@$(PRODUCTION) $(BIN)/python -m fmv.stack lend $(MANAGE) makemigrations --check --dry-run
 	@$(PRODUCTION) $(MANAGE) check --deploy --fail-level WARNING
 	@$(PRODUCTION) $(MANAGE) spectacular --validate --fail-on-warn --file /dev/null
+
+chaos: .venv/installed
+	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(TASKS),--tasks $(TASKS)) \
+		$(if $(KILLS),--kills $(KILLS))
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

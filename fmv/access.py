@@ -6,14 +6,15 @@ from django.conf import settings
 from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AnonymousUser
-from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from rest_framework.authentication import SessionAuthentication
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from fmv import api_tokens, members
 from fmv.models import Role, User
+from fmv.oidc import refuse
 
 
 class RoleBackend(BaseBackend):
@@ -31,10 +32,7 @@ class RoleBackend(BaseBackend):
         return user if user.is_active and user.check_password(password) else None
 
     def get_user(self, user_id: Any) -> User | None:
-        try:
-            return User.objects.filter(pk=user_id, is_active=True).first()
-        except ValidationError:  # a session from before the key was a UUID
-            return None
+        return User.objects.filter(pk=user_id, is_active=True).first()
 
 
 class Anonymous(AnonymousUser):
@@ -45,6 +43,43 @@ class Anonymous(AnonymousUser):
     @property
     def effective_role(self) -> Role:
         return Role.NONE if settings.FMV_ANONYMOUS == "none" else Role(settings.FMV_ANONYMOUS)
+
+
+def bearer_token(request: Request) -> str | None:
+    """Return the token of an `Authorization: Bearer` header, None without such a header.
+
+    Raises AuthenticationFailed for one that holds no token: who tries to sign in does not go on as somebody else.
+    """
+    scheme, _, token = get_authorization_header(request).strip().partition(b" ")
+    if scheme.lower() != b"bearer":
+        return None
+    token = token.strip()
+    if not token or not token.isascii() or b" " in token:
+        refuse("it is missing or garbled")
+    return token.decode("ascii")
+
+
+class Bearer(BaseAuthentication):
+    """A token in the `Authorization` header. Browsers never send it by themselves, so it needs no CSRF protection."""
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class ApiTokenBearer(Bearer):
+    """A program's API token."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        token = bearer_token(request)
+        return (api_tokens.sign_in(token), None) if token and api_tokens.is_api_token(token) else None
+
+
+class OidcBearer(Bearer):
+    """A token of the organisation's OpenID Connect issuer: any bearer token that is not an API token."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        token = bearer_token(request)
+        return (members.sign_in(token), None) if token and not api_tokens.is_api_token(token) else None
 
 
 class Session(SessionAuthentication):
@@ -60,6 +95,24 @@ class SessionScheme(OpenApiAuthenticationExtension):
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
+
+
+class ApiTokenScheme(OpenApiAuthenticationExtension):
+    target_class = ApiTokenBearer
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        description = f"A program's API token, `{api_tokens.PREFIX}…`, made in the admin or by command."
+        return {"type": "http", "scheme": "bearer", "description": description}
+
+
+class OidcScheme(OpenApiAuthenticationExtension):
+    target_class = OidcBearer
+    name = "oidc"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        description = "An ID or access token of the organisation's OpenID Connect issuer."
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": description}
 
 
 class HasRole(BasePermission):

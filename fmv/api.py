@@ -1,6 +1,7 @@
 """The API's common ground: JSON in and out, errors, pages, strict fields."""
 
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
@@ -113,13 +114,15 @@ def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
             return 422, [problem.as_dict() for problem in flatten(error.detail, ("body",))], {}
         case Http404() | exceptions.NotFound():
             return 404, "Not Found", {}
-        case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
+        case exceptions.AuthenticationFailed():
+            return 401, str(error.detail), {"WWW-Authenticate": "Bearer"}
+        case exceptions.NotAuthenticated():
             return 401, "Not authenticated", {"WWW-Authenticate": "Bearer"}
         case SuspiciousOperation() | BadRequest():
             return 400, "Bad Request", {}
         case exceptions.APIException():
             wait = getattr(error, "wait", None)
-            return error.status_code, str(error.detail), {"Retry-After": f"{wait:.0f}"} if wait else {}
+            return error.status_code, str(error.detail), {"Retry-After": f"{math.ceil(wait)}"} if wait else {}
         case _ if is_unreachable(error):
             logger.warning("MongoDB cannot be reached: %s", error)
             return 503, "The database cannot be reached. Try again soon.", {"Retry-After": "5"}

@@ -5,6 +5,7 @@ that names the variable.
 """
 
 import importlib.util
+import re
 import sys
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -42,6 +43,19 @@ def _origins(value: list[str]) -> list[str]:
     return value
 
 
+def is_safe_url(url: str) -> bool:
+    """Tell whether keys may come from there: over HTTPS, or from this very machine."""
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+    return bool(parts.hostname) and "@" not in parts.netloc and (parts.scheme == "https" or local)
+
+
+def _issuer(value: str) -> str:
+    if value and (not is_safe_url(value) or set("?# ") & set(value)):
+        raise ValueError("must be an https URL as in https://login.example.org, or on loopback an http one")
+    return value
+
+
 def _apps(value: list[str]) -> list[str]:
     for app in value:
         try:
@@ -50,6 +64,18 @@ def _apps(value: list[str]) -> list[str]:
             found = None
         if found is None:
             raise ValueError(f"{app!r} cannot be imported")
+    return value
+
+
+def _metrics_token(value: str) -> str:
+    if value and (len(value) < 32 or not value.isascii() or not value.isprintable() or " " in value):
+        raise ValueError("must be at least 32 printable ASCII characters without blanks")
+    return value
+
+
+def _rate(value: str) -> str:
+    if value and not re.fullmatch(r"[1-9][0-9]{0,8}/(second|minute|hour|day)", value):
+        raise ValueError("must be a number a second, minute, hour or day, as in 600/minute")
     return value
 
 
@@ -88,6 +114,67 @@ class Environment(BaseSettings):
         alias="FMV_ANONYMOUS",
         description="What callers who have not signed in may do: `none`, `viewer`, `operator` or `manager`.",
     )
+    oidc_issuer: Annotated[str, AfterValidator(_issuer)] = Field(
+        "",
+        alias="FMV_OIDC_ISSUER",
+        description="The organisation's OpenID Connect issuer, exactly as its tokens name it; empty for none.",
+    )
+    oidc_audience: CommaSeparated = Field(
+        [],
+        alias="FMV_OIDC_AUDIENCE",
+        description="What such a token's `aud` must name, one of these, separated by commas. Required with an issuer.",
+    )
+    oidc_role_claim: str = Field(
+        "fmv_role",
+        alias="FMV_OIDC_ROLE_CLAIM",
+        description="The claim, or dotted path to it, that names the user's role: `viewer`, `operator`, `manager`, "
+        "or a list in which the highest counts. Empty: roles are given in the admin.",
+    )
+    oidc_leeway_seconds: float = Field(
+        30,
+        alias="FMV_OIDC_LEEWAY_SECONDS",
+        ge=0,
+        le=300,
+        description="Seconds that the issuer's clock may differ from ours.",
+    )
+    oidc_timeout_seconds: float = Field(
+        3,
+        alias="FMV_OIDC_TIMEOUT_SECONDS",
+        ge=0.1,
+        le=30,
+        description="Seconds the issuer has to give its keys; then the answer is 503.",
+    )
+    oidc_refresh_seconds: float = Field(
+        10,
+        alias="FMV_OIDC_REFRESH_SECONDS",
+        ge=0.1,
+        le=3600,
+        description="Least seconds between two such questions, however many unknown keys or failures there are.",
+    )
+    oidc_keys_seconds: float = Field(
+        300,
+        alias="FMV_OIDC_KEYS_SECONDS",
+        ge=0.1,
+        le=86400,
+        description="Seconds after which the issuer is asked whether its keys are still the same.",
+    )
+    oidc_outage_seconds: float = Field(
+        3600,
+        alias="FMV_OIDC_OUTAGE_SECONDS",
+        ge=0,
+        le=604800,
+        description="Seconds that known keys still count while the issuer cannot be reached.",
+    )
+    token_days: float = Field(
+        90,
+        alias="FMV_TOKEN_DAYS",
+        gt=0,
+        le=36500,
+        description="Days a new API token is good for, unless said otherwise.",
+    )
+    token_max_days: float = Field(
+        366, alias="FMV_TOKEN_MAX_DAYS", gt=0, le=36500, description="Most days a new API token can be good for."
+    )
     allowed_hosts: CommaSeparated = Field(
         ["localhost", "127.0.0.1", "[::1]"],
         alias="FMV_ALLOWED_HOSTS",
@@ -110,6 +197,20 @@ class Environment(BaseSettings):
     web_processes: int = Field(2, alias="FMV_WEB_PROCESSES", ge=1, le=256, description="Processes of the web server.")
     web_threads: int = Field(
         8, alias="FMV_WEB_THREADS", ge=1, le=256, description="Threads of each web server process."
+    )
+    max_streams: int = Field(
+        200,
+        alias="FMV_MAX_STREAMS",
+        ge=0,
+        le=5000,
+        description="Event streams that each web server process may have open; each has a thread beside those.",
+    )
+    stream_comment_seconds: float = Field(
+        15,
+        alias="FMV_STREAM_COMMENT_SECONDS",
+        ge=0.1,
+        le=300,
+        description="Seconds between the comment lines of an event stream, which keep its connection open.",
     )
     worker_processes: int = Field(
         2, alias="FMV_WORKER_PROCESSES", ge=1, le=1024, description="Tasks that one worker runs at the same time."
@@ -148,11 +249,45 @@ class Environment(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="FMV_LOG_LEVEL", description="Least severity that is logged."
     )
+    log_format: Literal["", "text", "json"] = Field(
+        "",
+        alias="FMV_LOG_FORMAT",
+        description="`json`, an object a line, or `text`. Unset: `text` while `FMV_DEBUG` is on, else `json`.",
+    )
+    metrics_token: Annotated[str, AfterValidator(_metrics_token)] = Field(
+        "",
+        alias="FMV_METRICS_TOKEN",
+        description="Whoever sends it as bearer token may read `/metrics`, as viewers may: at least 32 characters.",
+    )
+    throttle_read: Annotated[str, AfterValidator(_rate)] = Field(
+        "",
+        alias="FMV_THROTTLE_READ",
+        description="API requests that change nothing a caller may make, as in `600/minute`. Unset: any number.",
+    )
+    throttle_write: Annotated[str, AfterValidator(_rate)] = Field(
+        "", alias="FMV_THROTTLE_WRITE", description="The same for requests that change something."
+    )
+    trusted_proxies: int = Field(
+        0,
+        alias="FMV_TRUSTED_PROXIES",
+        ge=0,
+        le=16,
+        description="Proxies of ours in front, each of which adds to `X-Forwarded-For` who called it. "
+        "With 0 that header is not believed.",
+    )
 
     @model_validator(mode="after")
     def _key_is_set(self) -> "Environment":
         if not self.secret_key and not self.debug:
             raise ValueError("FMV_SECRET_KEY must be set (at least 50 random characters) unless FMV_DEBUG is on")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_for_us(self) -> "Environment":
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("FMV_OIDC_AUDIENCE must be set with FMV_OIDC_ISSUER: tokens for others are not for FMV")
+        if self.token_days > self.token_max_days:
+            raise ValueError("FMV_TOKEN_DAYS must be at most FMV_TOKEN_MAX_DAYS")
         return self
 
     @model_validator(mode="after")

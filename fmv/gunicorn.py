@@ -1,32 +1,90 @@
 """The web server's configuration: `gunicorn -c python:fmv.gunicorn fmv.wsgi`."""
 
+import atexit
 import json
+import logging.config
 import math
 import os
+import shutil
 import socket
+import tempfile
+from typing import Any
 
+import gunicorn.glogging
 import gunicorn.util
 from gunicorn.workers.base import Worker
+from gunicorn.workers.gthread import ThreadWorker
 
 from fmv.environment import read_environment
+from fmv.headers import ALWAYS, DATA
+from fmv.logs import logging_config
 from fmv.request_id import from_client
+
+DRAINED = 64 * 1024  # bytes of an unread body that gunicorn reads away, to keep its connection
 
 _environment = read_environment()
 _host = f"[{_environment.host}]" if ":" in _environment.host else _environment.host
 
 bind = f"{_host}:{_environment.port}"
 workers = _environment.web_processes
-worker_class = "gthread"
-threads = _environment.web_threads
+worker_class = "fmv.gunicorn.StreamingWorker"
+threads = _environment.web_threads + _environment.max_streams  # a stream holds one, asleep; see fmv.streams
+worker_connections = 1000 + _environment.max_streams
 preload_app = True  # one import for all processes, and a wrong setting stops the start
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - heartbeats; a slow disk would delay them
 keepalive = 30  # seconds
-graceful_timeout = min(30, math.ceil(_environment.stop_grace))  # seconds; an event stream would go on for ever
+graceful_timeout = min(30, math.ceil(_environment.stop_grace))  # seconds
 limit_request_line = 8190  # bytes, the most there is: names are long once percent-encoded
 accesslog = None
-errorlog = "-"
 loglevel = _environment.log_level.lower()
 control_socket_disable = True  # its default path is one for all servers of a user
+
+
+class Log(gunicorn.glogging.Logger):
+    """Leaves gunicorn's lines to FMV's log."""
+
+    def setup(self, cfg: Any) -> None:
+        logging.config.dictConfig(logging_config(_environment))
+        self.error_log.propagate = True
+
+
+logger_class = Log
+
+# The processes of this server count into files of this directory (see fmv.metrics). It must be named before anything
+# imports prometheus_client, and be new, or the counts of an earlier server would come along.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="fmv-metrics-", dir=worker_tmp_dir)
+_server = os.getpid()
+
+
+@atexit.register
+def forget_metrics() -> None:
+    if os.getpid() == _server:  # and not one of its processes, which inherit this
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
+def child_exit(arbiter: object, worker: Worker) -> None:
+    """Forget what a process that has ended said of itself; what it counted stays."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)
+
+
+class StreamingWorker(ThreadWorker):
+    """Ends its event streams when it is to stop: the graceful end waits for answers, and they would go on for ever."""
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        _end_streams()
+        super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: int, frame: object) -> None:
+        _end_streams()
+        super().handle_quit(sig, frame)
+
+
+def _end_streams() -> None:
+    from fmv.streams import Stream
+
+    Stream.end_all()
 
 
 def post_fork(arbiter: object, worker: Worker) -> None:
@@ -36,12 +94,21 @@ def post_fork(arbiter: object, worker: Worker) -> None:
     forget_clients()
 
 
+def pre_request(worker: Worker, request: Any) -> None:
+    """Announce the end of a connection that gunicorn would end unannounced, should a long body stay unread (413)."""
+    headers = dict(request.headers)
+    if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) > DRAINED:
+        request.force_close()
+
+
 def _write_error(client: socket.socket, status: int, reason: str, message: str) -> None:
     body = json.dumps({"detail": reason}, separators=(",", ":")).encode()
     head = (
         f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nX-Request-ID: {from_client(None)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nX-Request-ID: {from_client(None)}\r\n"
     )
+    head += "".join(f"{name}: {value}\r\n" for name, value in {**ALWAYS, "Content-Security-Policy": DATA}.items())
+    head += "\r\n"
     gunicorn.util.write_nonblock(client, head.encode("latin-1") + body)
 
 

@@ -1,14 +1,26 @@
 """What happens to every request before anything else sees it."""
 
+import hmac
+import logging
 import re
+import time
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
+from django.core.signals import request_finished
+from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import LazyObject, empty
 
-from fmv import request_id, views
+from fmv import headers, metrics, probes, request_id
+from fmv.address import client_address
 from fmv.api import error_response
 
+access = logging.getLogger("fmv.access")
+
+PROBES = {"/livez", "/readyz", "/metrics"}
 LENGTH = re.compile("[0-9]{1,15}")
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
@@ -21,24 +33,103 @@ class RequestID:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         id = request_id.from_client(request.headers.get("X-Request-ID"))
-        token = request_id.current.set(id)
-        try:
-            response = self.get_response(request)
-        finally:
-            request_id.current.reset(token)
+        request_id.current.set(id)
+        response = self.get_response(request)
         response["X-Request-ID"] = id
         return response
 
 
-class Probes:
-    """Answers /livez and /readyz first of all: whoever probes need not know the host names or speak HTTPS."""
+@receiver(request_finished)
+def forget_request_id(**_: Any) -> None:
+    """Django logs a request's failure after its middleware, so the id is kept until the response is closed."""
+    request_id.current.set("-")
+
+
+class Watch:
+    """Counts and times each request, and logs a line about it: its route, never what was in its path or query."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        probe = {"/livez": views.livez, "/readyz": views.readyz}.get(request.path_info)
+        begun = time.perf_counter()
+        response = self.get_response(request)
+        duration = time.perf_counter() - begun
+        method, route, status = request.method or "-", route_of(request), response.status_code
+        metrics.count_request(method, route, status, duration)
+        if not access.isEnabledFor(level := logging.DEBUG if route in PROBES and status < 400 else logging.INFO):
+            return response
+        particulars = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": round(duration * 1000, 1),
+            "user": user_of(request),
+            "address": client_address(request),
+        }
+        access.log(
+            level,
+            "%(method)s %(route)s: %(status)d in %(duration_ms)s ms, %(user)s at %(address)s",
+            particulars,
+            extra=particulars,
+        )
+        return response
+
+
+def route_of(request: HttpRequest) -> str:
+    """Return the template of the request's path, as in /api/v1/robot/{name}; "-" where there is no such route."""
+    if request.path_info in PROBES:
+        return request.path_info
+    return template(request.resolver_match.route) if request.resolver_match else "-"
+
+
+@lru_cache(maxsize=512)
+def template(route: str) -> str:
+    """Write Django's `robot/<str:name>/` as `/robot/{name}`."""
+    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route).rstrip("/")
+
+
+def user_of(request: HttpRequest) -> str:
+    """Return the name of the user whom the view found; "-" when nothing asked, which costs no query now."""
+    user: Any = getattr(request, "user", None)
+    unknown = user is None or (isinstance(user, LazyObject) and user._wrapped is empty)
+    return "-" if unknown else str(user.get_username() or "anonymous")
+
+
+class SecurityHeaders:
+    """Adds to every answer the headers of `fmv.headers` that it does not have yet."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        for name, value in headers.ALWAYS.items():
+            response.setdefault(name, value)
+        response.setdefault("Content-Security-Policy", headers.policy(request.path_info))
+        return response
+
+
+class Probes:
+    """Answers /livez, /readyz and /metrics first of all: probes need not know the host names or speak HTTPS.
+
+    To /metrics that holds for who has FMV_METRICS_TOKEN; everybody else must be let in by the view.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        probe = {"/livez": probes.livez, "/readyz": probes.readyz}.get(request.path_info)
+        if request.path_info == "/metrics" and _has_metrics_token(request):
+            probe = probes.metrics
         return probe(request) if probe else self.get_response(request)
+
+
+def _has_metrics_token(request: HttpRequest) -> bool:
+    token: str = settings.FMV_METRICS_TOKEN
+    given = request.headers.get("Authorization", "")
+    return bool(token) and hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode())
 
 
 class BodyLimit:
@@ -51,6 +142,7 @@ class BodyLimit:
         length = request.META.get("CONTENT_LENGTH") or "0"
         if "Transfer-Encoding" in request.headers:
             return error_response(411, "A body needs a Content-Length.")
-        if not LENGTH.fullmatch(length) or int(length) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            return error_response(413, f"A body is at most {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes.")
+        most = settings.FMV_BODY_LIMITS.get(request.path_info.rstrip("/"), settings.FMV_BODY_LIMIT)
+        if not LENGTH.fullmatch(length) or int(length) > most:
+            return error_response(413, f"A body is at most {most} bytes.")
         return self.get_response(request)

@@ -17,8 +17,8 @@ def from_client(value: str | None) -> str:
 
 
 class LogFilter(logging.Filter):
-    """Gives every log record its `request_id`, "-" outside a request or task."""
+    """Gives every log record its `request_id`, "-" outside a request or task, unless `extra` has brought one."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.request_id = current.get()
+        record.request_id = getattr(record, "request_id", None) or current.get()
         return True

@@ -21,7 +21,8 @@ SENTENCES = {
     413: "The body is too large",
     415: "The body is not JSON",
     422: "The input is at fault",
-    503: "The database cannot be reached; try again after the seconds in Retry-After",
+    429: "Too many requests; try again after the seconds in Retry-After",
+    503: "The database or the issuer cannot be reached; try again after the seconds in Retry-After",
 }
 
 
@@ -91,9 +92,10 @@ class Schema(AutoSchema):
         return operation
 
     def _common_errors(self, operation: dict[str, Any]) -> list[int]:
+        throttled = [429] if self.view.throttle_classes else []
         if not self.view.permission_classes:
-            return []
-        errors = [401, 403, 503]
+            return throttled
+        errors = [401, 403, 503, *throttled]
         if "{" in self.path:
             errors.append(404)
         if operation.get("parameters") or "requestBody" in operation:

@@ -5,6 +5,7 @@ from pathlib import Path
 from kombu import Exchange, Queue
 
 from fmv.environment import DEVELOPMENT_SECRET_KEY, read_environment
+from fmv.logs import logging_config
 
 ENVIRONMENT = read_environment()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -34,6 +35,8 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "fmv.middleware.RequestID",
+    "fmv.middleware.Watch",
+    "fmv.middleware.SecurityHeaders",
     "fmv.middleware.Probes",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -98,6 +101,16 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 LOGIN_URL = "admin:login"
 FMV_ANONYMOUS = ENVIRONMENT.anonymous
+FMV_OIDC_ISSUER = ENVIRONMENT.oidc_issuer
+FMV_OIDC_AUDIENCE = ENVIRONMENT.oidc_audience
+FMV_OIDC_ROLE_CLAIM = ENVIRONMENT.oidc_role_claim
+FMV_OIDC_LEEWAY_SECONDS = ENVIRONMENT.oidc_leeway_seconds
+FMV_OIDC_TIMEOUT_SECONDS = ENVIRONMENT.oidc_timeout_seconds
+FMV_OIDC_REFRESH_SECONDS = ENVIRONMENT.oidc_refresh_seconds
+FMV_OIDC_KEYS_SECONDS = ENVIRONMENT.oidc_keys_seconds
+FMV_OIDC_OUTAGE_SECONDS = ENVIRONMENT.oidc_outage_seconds
+FMV_TOKEN_DAYS = ENVIRONMENT.token_days
+FMV_TOKEN_MAX_DAYS = ENVIRONMENT.token_max_days
 
 # --- HTTPS, cookies, CORS --------------------------------------------------------------------------------------------
 
@@ -118,10 +131,20 @@ CORS_URLS_REGEX = r"^/api/.*$"
 
 # --- API -------------------------------------------------------------------------------------------------------------
 
-DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024  # bytes of a request body; more is a 413
+FMV_BODY_LIMIT = 1024 * 1024  # bytes of a request body; more is a 413
+FMV_BODY_LIMITS = {"/api/v1/task/batch": 8 * 1024 * 1024}  # where it is another
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(FMV_BODY_LIMIT, *FMV_BODY_LIMITS.values())  # Django's own, behind ours
+FMV_THROTTLE_READ = ENVIRONMENT.throttle_read
+FMV_THROTTLE_WRITE = ENVIRONMENT.throttle_write
+FMV_TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["fmv.access.Session"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "fmv.access.ApiTokenBearer",
+        "fmv.access.OidcBearer",
+        "fmv.access.Session",
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["fmv.access.HasRole"],
+    "DEFAULT_THROTTLE_CLASSES": ["fmv.throttle.Throttle"],
     "DEFAULT_RENDERER_CLASSES": ["fmv.api.Renderer"],
     "DEFAULT_PARSER_CLASSES": ["fmv.api.Parser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "fmv.api.AlwaysJSON",
@@ -150,6 +173,7 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {"name": "robots", "description": "The registry of robots."},
         {"name": "tasks", "description": "What workers run, or ran, for robots."},
+        {"name": "events", "description": "What happens to tasks, live."},
         {"name": "handlers", "description": "What a task can do."},
         {"name": "auth", "description": "Sign in and out."},
         {"name": "service", "description": "FMV itself."},
@@ -183,6 +207,7 @@ CELERY_TASK_QUEUES = [
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_SERIALIZER = CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_WORKER_CONSUMER = "tasks.worker:Consumer"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -206,6 +231,7 @@ CELERY_BEAT_SCHEDULE = {
         "ring_waiting": 5.0,
         "expire": 5.0,
         "finish_submissions": 10.0,
+        "count_finished": 10.0,
         "purge": 3600.0,
         "forget_runs": 600.0,
     }.items()
@@ -214,6 +240,14 @@ FMV_LEASE_SECONDS = ENVIRONMENT.lease_seconds
 FMV_RENEW_SECONDS = ENVIRONMENT.renew_seconds
 FMV_STOP_GRACE = ENVIRONMENT.stop_grace
 FMV_RETENTION_DAYS = ENVIRONMENT.retention_days
+FMV_MAX_STREAMS = ENVIRONMENT.max_streams
+FMV_STREAM_COMMENT_SECONDS = ENVIRONMENT.stream_comment_seconds
+
+# --- Watching --------------------------------------------------------------------------------------------------------
+
+LOGGING = logging_config(ENVIRONMENT)
+FMV_METRICS_TOKEN = ENVIRONMENT.metrics_token
+FMV_COLLECTORS = ["tasks.metrics.collect"]  # functions that yield what /metrics tells of MongoDB's documents
 
 # --- The rest --------------------------------------------------------------------------------------------------------
 
@@ -229,23 +263,5 @@ STORAGES = {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if ENVIRONMENT.debug
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
-    },
-}
-
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "fmv.request_id.LogFilter"}},
-    "formatters": {"text": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "text", "filters": ["request_id"]}},
-    "root": {"handlers": ["console"], "level": ENVIRONMENT.log_level},
-    "loggers": {
-        "django": {"handlers": [], "level": "INFO", "propagate": True},
-        "django.server": {"handlers": [], "propagate": True},
-        "pymongo": {"level": "WARNING"},
-        # A line for each message says nothing that tasks' own lines do not.
-        "celery.beat": {"level": "WARNING"},
-        "celery.worker.strategy": {"level": "WARNING"},
-        "celery.app.trace": {"level": "WARNING"},
     },
 }

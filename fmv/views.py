@@ -1,23 +1,23 @@
 """Routes that are about FMV itself: health, the document, sign-in and out, unknown paths."""
 
 import sys
+from typing import ClassVar
 
-from django.contrib.auth import logout
+from django.contrib.auth import login, logout
 from django.http import HttpRequest, HttpResponse
 from django.views.defaults import bad_request, page_not_found, permission_denied, server_error
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_serializer
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
-from kombu.exceptions import OperationalError
-from pymongo.errors import PyMongoError
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework import serializers
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from fmv import probes
+from fmv.access import OidcBearer
 from fmv.api import Renderer, describe, error_response
-from fmv.celery import app as celery
-from fmv.mongodb.server import server_now
+from fmv.models import Role
 from fmv.schema import error
 
 
@@ -28,11 +28,17 @@ class OpenView(APIView):
     permission_classes = []
 
 
+class FreeView(OpenView):
+    """One that may be asked however often, and never asks the database."""
+
+    throttle_classes = []
+
+
 class HealthSerializer(serializers.Serializer):
     health = serializers.CharField()
 
 
-class HealthView(OpenView):
+class HealthView(FreeView):
     @extend_schema(
         operation_id="health_health_get",
         tags=["service"],
@@ -44,35 +50,15 @@ class HealthView(OpenView):
         return Response({"health": "OK"})
 
 
-def livez(request: HttpRequest) -> HttpResponse:
-    """Answer as long as the process can answer at all."""
-    return HttpResponse("OK", content_type="text/plain")
+class MetricsView(APIView):
+    """What Prometheus reads, for callers who may read the rest too."""
 
+    roles: ClassVar[dict[str, Role]] = {"get": Role.VIEWER}
+    throttle_classes = []
 
-def readyz(request: HttpRequest) -> HttpResponse:
-    """Answer 200 when MongoDB and the broker do, else 503 with a line for each that does not."""
-    checks = {"mongodb": _ask_mongodb, "broker": _ask_broker}
-    lines = {name: check() for name, check in checks.items()}
-    status = 200 if set(lines.values()) == {"OK"} else 503
-    text = "".join(f"{name}: {line}\n" for name, line in lines.items())
-    return HttpResponse(text, status=status, content_type="text/plain")
-
-
-def _ask_mongodb() -> str:
-    try:
-        server_now()
-    except PyMongoError as error:
-        return f"cannot be reached: {type(error).__name__}"
-    return "OK"
-
-
-def _ask_broker() -> str:
-    try:
-        with celery.connection_for_write(connect_timeout=2) as broker:
-            broker.ensure_connection(max_retries=1, timeout=2)
-    except (OperationalError, OSError, PyMongoError) as error:
-        return f"cannot be reached: {type(error).__name__}"
-    return "OK"
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        return probes.metrics(request._request)
 
 
 USER_EXAMPLE = {
@@ -98,19 +84,24 @@ class UserSerializer(serializers.Serializer):
 
 
 class LoginView(OpenView):
+    authentication_classes = [OidcBearer]
+
     @extend_schema(
         operation_id="login_session_auth_login_post",
         tags=["auth"],
         request=None,
-        auth=[],
-        responses={200: UserSerializer, 401: error(401)},
+        responses={200: UserSerializer, 401: error(401), 503: error(503)},
     )
     def post(self, request: Request) -> Response:
-        """Open a session for the owner of an organisation's token.
+        """Open a session for the owner of an organisation's token; its cookie comes with the answer.
 
-        No issuer of such tokens can be configured in this version: every one is refused. Staff sign in at the admin.
+        What the session changes afterwards needs the header `X-CSRFToken` with the value of the cookie `csrftoken`.
         """
-        raise NotAuthenticated
+        if not request.user.is_authenticated:
+            raise NotAuthenticated
+        request.session.flush()  # or else the same user would go on under the old key
+        login(request._request, request.user)
+        return Response(UserSerializer(request.user).data)
 
 
 class LogoutView(OpenView):
@@ -134,13 +125,15 @@ class DocumentView(SpectacularJSONAPIView):
     renderer_classes = [Renderer]
     authentication_classes = []
     permission_classes = []
+    throttle_classes = []
 
 
-class DocsView(SpectacularSwaggerView):
+class DocsView(SpectacularSwaggerSplitView):
     """The document as a page to try it from."""
 
     authentication_classes = []
     permission_classes = []
+    throttle_classes = []
 
 
 def _is_api(request: HttpRequest) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from pymongo.errors import PyMongoError
 
+from fmv import counters
 from fmv.celery import app
 from tasks.models import DEFAULT_PRIORITY
 
@@ -32,5 +33,6 @@ def _send(name: str, *arguments: str, **options: Any) -> bool:
         app.send_task(name, arguments, ignore_result=True, confirm_timeout=CONFIRM_TIMEOUT, **options)
     except (OperationalError, OSError, PyMongoError) as error:
         logger.warning("The broker did not take %s%r: %s", name, arguments, error)
+        counters.count("doorbells_not_taken")
         return False
     return True

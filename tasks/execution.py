@@ -9,6 +9,7 @@ the process itself before the lease runs out: whoever takes the task over then n
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import enum
 import faulthandler
 import json
@@ -27,7 +28,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from fmv import request_id
+from fmv import counters, request_id
 from fmv.errors import FmvError
 from fmv.mongodb.server import is_unreachable, server_now
 from robots.models import Robot
@@ -90,7 +91,8 @@ def claim(robot: Robot, message_id: str) -> Task | None:
     """Start the robot's next queued task and return it; None without a task or a free lane, or out of service."""
     if not robot.enabled:
         return None
-    taken = Task.objects.lanes_taken(robot.name)  # a robot with one lane may have had more
+    # A robot with one lane may have had more, but not one that was never changed: it is spared the question.
+    taken = Task.objects.lanes_taken(robot.name) if robot.lanes > 1 or robot.revision > 1 else set()
     for lane in free_lanes(robot.name, robot.lanes, taken):
         with contextlib.suppress(LaneTaken):
             return Task.objects.claim_next(
@@ -177,14 +179,17 @@ class Attempt:
             cannot = error_document("CannotRun", f"{self._task.handler}: {error}")
             self._write(lambda: self._task.fail(cannot))
             return
-        logger.info("Task %s (%s) of robot %r: attempt %d", self.task_id, handler.name, self.robot.name, self.attempt)
+        about = {"task_id": self.task_id, "handler": handler.name, "robot": self.robot.name, "attempt": self.attempt}
+        logger.info("Task %(task_id)s (%(handler)s) of robot %(robot)r: attempt %(attempt)d", about, extra=about)
         with self._guarded():
             outcome = self._call(handler)
         self._write(lambda: self._conclude(handler, *outcome))
+        counters.store()
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        keeper = threading.Thread(target=self._keep, name=f"keeper of {self.task_id}", daemon=True)
+        name, in_context = f"keeper of {self.task_id}", contextvars.copy_context().run  # with the request id
+        keeper = threading.Thread(target=in_context, args=(self._keep,), name=name, daemon=True)
         before = signal.signal(INTERRUPT, self._on_signal)
         self._arm_watchdog()
         keeper.start()
@@ -237,11 +242,18 @@ class Attempt:
                 self._renewed = before
                 self._arm_watchdog()
             else:
-                self._give_up(Reason.CANCELLED if self._task.is_being_cancelled() else Reason.LOST)
+                self._give_up(self._why_not_renewed())
         except DatabaseError as error:  # the keeper tries again until the lease is nearly over
             logger.warning("Task %s: its lease could not be renewed: %s", self.task_id, error)
+            counters.note("renewal_failures")
         finally:
             self._renewing.release()
+
+    def _why_not_renewed(self) -> Reason:
+        if self._task.is_being_cancelled():
+            return Reason.CANCELLED
+        counters.note("renewal_failures")
+        return Reason.LOST
 
     def _give_up(self, reason: Reason) -> None:
         self._reason = reason

@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 from django.conf import settings
 
-from tasks import doorbell, execution, maintenance, submissions
+from tasks import doorbell, execution, maintenance, stats, submissions
 from tasks import worker as _worker  # noqa: F401 - connects to the worker's signals
 
 
@@ -50,6 +50,11 @@ def expire() -> int:
 @shared_task(name="tasks.purge")
 def purge() -> int:
     return maintenance.purge(settings.FMV_RETENTION_DAYS)
+
+
+@shared_task(name="tasks.count_finished")
+def count_finished() -> int:
+    return stats.count_finished()
 
 
 @shared_task(name="tasks.forget_runs")

@@ -5,7 +5,11 @@ import logging
 import random
 from collections import Counter
 
+from django.utils import timezone
+
+from fmv import counters
 from fmv.celery import app
+from fmv.models import ThrottleWindow
 from fmv.mongodb.server import server_now
 from robots.models import Robot
 from tasks.doorbell import ring
@@ -37,7 +41,13 @@ def recover_lost() -> dict[str, int]:
         if status is None:
             continue  # its worker, or another sweeper, was faster
         outcome[status] += 1
-        logger.warning("Task %s of robot %r lost its worker %s: %s", task.pk, task.robot, task.worker, status.value)
+        counters.count("lost_workers")
+        about = {"task_id": str(task.pk), "robot": task.robot, "worker": task.worker, "status": status.value}
+        logger.warning(
+            "Task %(task_id)s of robot %(robot)r lost its worker %(worker)s: %(status)s",
+            about,
+            extra=about | {"request_id": task.request_id},
+        )
         ring(task.robot)  # its lane is free
     if outcome[Status.RETRY]:
         promote_due()
@@ -98,5 +108,6 @@ def purge(days: float) -> int:
 
 
 def forget_runs() -> None:
-    """Delete Celery's results of maintenance runs older than CELERY_RESULT_EXPIRES."""
+    """Delete Celery's results of maintenance runs older than CELERY_RESULT_EXPIRES, and throttles' past windows."""
     app.backend.cleanup()
+    ThrottleWindow.objects.filter(expires_at__lt=timezone.now()).delete()

@@ -14,15 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django.db import IntegrityError, models
-from django.db.models import F, Q
-from django.db.models.functions import Least
+from django.db.models import Case, F, Q, When
+from django.db.models.functions import Greatest, Least
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
 from fmv.mongodb.expressions import Appended, Later, Now
 from fmv.mongodb.fields import DocumentField
 from fmv.mongodb.queryset import QuerySet
+from fmv.mongodb.server import stored_now
 
+EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
 DEFAULT_PRIORITY = 4
 MAX_PRIORITY = 9
 
@@ -88,6 +90,9 @@ class TaskQuerySet(QuerySet["Task"]):
     def finished(self) -> TaskQuerySet:
         return self.filter(status__in=FINISHED)
 
+    def finished_since(self, moment: dt.datetime) -> TaskQuerySet:
+        return self.filter(finished_at__gte=moment).order_by("finished_at")
+
     def finished_before(self, moment: dt.datetime) -> TaskQuerySet:
         return self.filter(finished_at__lt=moment)
 
@@ -128,6 +133,13 @@ class TaskQuerySet(QuerySet["Task"]):
             conditions["id__lt"] = id_at(created_before)
         return self.filter(**conditions)
 
+    def changed_since(self, moment: dt.datetime) -> TaskQuerySet:
+        """Tasks whose history or report has changed since then."""
+        return self.filter(changed_at__gte=moment)
+
+    def latest_changes_first(self) -> TaskQuerySet:
+        return self.order_by("-changed_at")
+
     def newest_first(self) -> TaskQuerySet:
         return self.order_by("-id")
 
@@ -136,6 +148,11 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.order_by("-priority", "id")
 
     # Answers.
+
+    def longest_queued(self) -> tuple[TaskQuerySet, TaskQuerySet]:
+        """Queued tasks that waited for no time of theirs, and those that did, each by since when they are queued."""
+        queued = self.queued()
+        return queued.filter(run_at=None).order_by("id"), queued.filter(run_at__gt=EPOCH).order_by("run_at")
 
     def robots_waiting(self) -> list[str]:
         """Return the names of the robots that have queued tasks."""
@@ -220,8 +237,13 @@ def _note(error: dict[str, str]) -> str:
 
 def _entering(status: Status, note: str, attempt: Any) -> dict[str, Any]:
     """The values that every entry into `status` writes: the status, and its line of history."""
-    line = Appended("history", at=Now(), status=status.value, attempt=attempt, note=note)
-    return {"status": status, "history": line}
+    line = Appended("history", at=_tick(), status=status.value, attempt=attempt, note=note)
+    return {"status": status, "history": line, "changed_at": _tick()}
+
+
+def _tick() -> Greatest:
+    """Now, but later than the task's last change: so `changed_at` tells any two states of a task apart."""
+    return Greatest(Now(), Later(F("changed_at"), 0.001))
 
 
 def _lease(started_at: Any, lease: float, grace: float) -> Least:
@@ -269,6 +291,8 @@ class Task(models.Model):
     lane = models.CharField(max_length=70, null=True, unique=True, help_text="robot/number, held while STARTED.")
     lease_expires_at = models.DateTimeField(null=True, help_text="Unless renewed before, the task is lost then.")
     history = HistoryField(default=list)
+    stored_at = models.DateTimeField(default=stored_now, editable=False, help_text="By MongoDB's clock, as the next.")
+    changed_at = models.DateTimeField(default=stored_now, help_text="When its history or its report last changed.")
 
     objects: ClassVar[Any] = TaskQuerySet.as_manager()
 
@@ -282,10 +306,12 @@ class Task(models.Model):
             models.Index(fields=["handler", "-id"], name="task_by_handler"),  # ?handler=
             models.Index(fields=["requested_by", "-id"], name="task_by_requester"),  # ?requested_by=
             models.Index(fields=["labels", "-id"], name="task_by_label"),  # ?label=
-            models.Index(fields=["status", "run_at"], name="task_due"),  # due
-            models.Index(fields=["status", "expires_at"], name="task_overdue"),  # overdue
+            models.Index(fields=["status", "run_at", "id"], name="task_due"),  # due; longest_queued
+            # overdue; its last field lets stats.unfinished count without reading a task
+            models.Index(fields=["status", "expires_at", "handler"], name="task_overdue"),
             models.Index(fields=["finished_at"], name="task_finished"),  # purge by retention
             models.Index(fields=["lease_expires_at"], name="task_lost", condition=Q(status=Status.STARTED)),  # lost
+            models.Index(fields=["changed_at", "id"], name="task_changed"),  # changed_since, and its versions alone
         ]
 
     def __str__(self) -> str:
@@ -334,8 +360,10 @@ class Task(models.Model):
 
     def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
         """Keep the lease for `lease` seconds more and store `progress` and `message`; False: cancelled or lost."""
-        expiry = _lease(F("started_at"), lease, grace)
-        return bool(self._owned().filter(cancel_requested=False).update(lease_expires_at=expiry, **report))
+        values = {"lease_expires_at": _lease(F("started_at"), lease, grace), **report}
+        if report:
+            values["changed_at"] = Case(When(**report, then=F("changed_at")), default=_tick())
+        return bool(self._owned().filter(cancel_requested=False).update(**values))
 
     def succeed(self, result: Any, message: str) -> bool:
         values = {"result": result, "error": None, "progress": 100, "message": message, "finished_at": Now()}
@@ -409,3 +437,13 @@ class Submission(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class Tally(models.Model):
+    """What all tasks that had finished before `until` came to, since FMV counts them (see tasks.stats)."""
+
+    until = models.DateTimeField(primary_key=True, db_column="_id")
+    totals = DocumentField(default=list, help_text="[{status, handler, count, attempts, seconds}]")
+
+    def __str__(self) -> str:
+        return f"until {self.until:%Y-%m-%d %H:%M}"

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from django.utils.http import parse_etags
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -141,7 +140,7 @@ class RobotViewSet(ViewSet):
         values = read_body(RobotReplacementSerializer, request.data, context={"name": name}, partial=True)
         caller: Any = request.user
         if values.keys() - {"name", "enabled"} and not caller.effective_role.includes(Role.MANAGER):
-            raise PermissionDenied("An operator may change `enabled` only")
+            self.permission_denied(request, "An operator may change `enabled` only")
         return profile(services.change_robot(**values | {"name": name}, revisions=revisions(request)))
 
     @extend_schema(

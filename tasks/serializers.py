@@ -8,7 +8,7 @@ from rest_framework import serializers
 from fmv.api import Moment, StrictSerializer, Text, Whole
 from robots.serializers import EXAMPLE, Labels, RobotSerializer
 from tasks import registry
-from tasks.models import DEFAULT_PRIORITY, MAX_PRIORITY, Status, Task
+from tasks.models import DEFAULT_PRIORITY, FINISHED, MAX_PRIORITY, Status, Task
 
 LATEST = 50  # tasks in a robot's profile
 
@@ -71,6 +71,22 @@ HANDLER_EXAMPLE = {
     "params": {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]},
     "timeout": 86400.0,
     "max_attempts": 3,
+}
+COUNTS_EXAMPLE = {
+    "SCHEDULED": 2,
+    "QUEUED": 17,
+    "STARTED": 3,
+    "RETRY": 1,
+    "SUCCESS": 120934,
+    "FAILURE": 310,
+    "REVOKED": 25,
+}
+STATS_EXAMPLE = {
+    "tasks": COUNTS_EXAMPLE,
+    "handlers": {"primes": COUNTS_EXAMPLE},
+    "queue_age": 4.2,
+    "last_hour": {"SUCCESS": 410, "FAILURE": 2, "REVOKED": 0},
+    "robots": {"in_service": 40, "out_of_service": 2, "busy": 3},
 }
 LOG_LINE_EXAMPLE = {"at": "2026-11-23T08:00:00.015Z", "attempt": 1, "text": "GET http://robot.example/: 200"}
 
@@ -219,6 +235,10 @@ class BatchSerializer(StrictSerializer):
     runs = serializers.ListField(child=BatchRunSerializer(), min_length=1, max_length=1000)
 
 
+@extend_schema_serializer(
+    many=False,  # the list is in `tasks`
+    examples=[OpenApiExample("new tasks", {"tasks": [NEW_TASK_EXAMPLE]}, response_only=True)],
+)
 class TasksSerializer(serializers.Serializer):
     """New tasks, one for each run, in order."""
 
@@ -239,6 +259,17 @@ class TaskFilterSerializer(serializers.Serializer):
     created_before = Moment(required=False, help_text="Before this time.")
 
 
+class EventFilterSerializer(serializers.Serializer):
+    """What narrows the events of all tasks."""
+
+    robot = serializers.ListField(child=Text(), required=False, help_text="Of one of these robots; repeatable.")
+    status = serializers.ListField(
+        child=serializers.ChoiceField(choices=Status.choices),
+        required=False,
+        help_text="That enter one of these, or report while in it; repeatable.",
+    )
+
+
 @extend_schema_serializer(examples=[OpenApiExample("a handler", HANDLER_EXAMPLE, response_only=True)])
 class HandlerSerializer(serializers.Serializer):
     """What a task can do."""
@@ -251,6 +282,7 @@ class HandlerSerializer(serializers.Serializer):
 
 
 @extend_schema_serializer(
+    many=False,  # the list is in `handlers`
     examples=[OpenApiExample("all handlers", {"handlers": [HANDLER_EXAMPLE]}, response_only=True)]
 )
 class HandlersSerializer(serializers.Serializer):
@@ -264,3 +296,39 @@ class LogLineSerializer(serializers.Serializer):
     at = Moment()
     attempt = serializers.IntegerField()
     text = serializers.CharField()
+
+
+class FinishedCountsSerializer(serializers.Serializer):
+    """How many tasks finished, by how they ended."""
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {status.value: serializers.IntegerField() for status in FINISHED}
+
+
+class CountsSerializer(serializers.Serializer):
+    """How many tasks there are by status. Of the unfinished ones at most 100,000 of a status are counted; of the
+    finished ones all that ever were, purged ones too."""
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {status.value: serializers.IntegerField() for status in Status}
+
+
+class RobotCountsSerializer(serializers.Serializer):
+    """How many robots there are."""
+
+    in_service = serializers.IntegerField()
+    out_of_service = serializers.IntegerField()
+    busy = serializers.IntegerField(help_text="Of either, those that run a task.")
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a quiet day", STATS_EXAMPLE, response_only=True)])
+class StatsSerializer(serializers.Serializer):
+    """How queue and fleet are doing."""
+
+    tasks = CountsSerializer()
+    handlers = serializers.DictField(child=CountsSerializer(), help_text="The same by handler.")
+    queue_age = serializers.FloatField(
+        help_text="Seconds that the task queued longest has waited, of a robot in service; 0 when none is queued."
+    )
+    last_hour = FinishedCountsSerializer(help_text="What finished in the last hour, counted from a full minute.")
+    robots = RobotCountsSerializer()

@@ -120,14 +120,14 @@ def _storable(params: dict[str, Any]) -> dict[str, Any]:
 def cancel(task: Task, *, by: str) -> Task:
     """Revoke a task that waits, or ask the worker of a running one to stop it; return it as it now is.
 
-    Raises AlreadyFinished.
+    Raises AlreadyFinished, also when a running task ends by itself before its worker has noticed.
     """
     note = f"cancel asked for by {by}"
     while not task.is_finished:
-        if task.revoke(note) or task.request_cancel(note):
-            return get(task.pk)
+        asked = task.revoke(note) or task.request_cancel(note)
         task = get(task.pk)
-        if task.status == Status.STARTED and task.cancel_requested:
+        being_stopped = task.status == Status.STARTED and task.cancel_requested
+        if being_stopped or (asked and task.status == Status.REVOKED):
             return task
     raise AlreadyFinished
 

@@ -1,6 +1,7 @@
 """What Celery worker processes need besides jobs: safe forks, and a stop that hands running tasks back."""
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -9,10 +10,11 @@ import time
 from typing import Any
 
 import celery.platforms
+import celery.worker.consumer
 import celery.worker.request
+import celery.worker.state
 from billiard.exceptions import WorkerLostError
 from celery import signals
-from celery.worker.consumer import Consumer
 from django.conf import settings
 
 from fmv.mongodb.server import forget_clients
@@ -21,13 +23,13 @@ from tasks.execution import INTERRUPT, KILL_GRACE, worker_name
 
 logger = logging.getLogger(__name__)
 
-_pool: Any = None
+RECONNECT = 2.0  # seconds between two looks for a broker that is away; Celery's own pauses grow to half a minute
 
 
 @signals.worker_init.connect
 def no_delayed_delivery(**_: Any) -> None:
     """Keep Celery from declaring its 28 exchanges and queues for ETA messages: we send none."""
-    blueprint: Any = Consumer.Blueprint
+    blueprint: Any = celery.worker.consumer.Consumer.Blueprint
     blueprint.default_steps = [step for step in blueprint.default_steps if not step.endswith(":DelayedDelivery")]
 
 
@@ -44,6 +46,12 @@ def on_beat(**_: Any) -> None:
     celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
 
 
+class Consumer(celery.worker.consumer.Consumer):
+    def ensure_connected(self, conn: Any) -> Any:
+        conn.ensure_connection = functools.partial(conn.ensure_connection, interval_max=RECONNECT)
+        return super().ensure_connected(conn)
+
+
 class Request(celery.worker.request.Request):
     """A doorbell in the worker's main process, which is told when the pool process that took it dies."""
 
@@ -53,12 +61,6 @@ class Request(celery.worker.request.Request):
             tell_of_death(worker_name(self.worker_pid or 0), self.id)
 
 
-@signals.worker_ready.connect
-def on_ready(sender: Any, **_: Any) -> None:
-    global _pool  # noqa: PLW0603 - Celery tells of the pool here only, and of the stop elsewhere
-    _pool = sender.pool
-
-
 @signals.worker_shutting_down.connect
 def on_stop(**_: Any) -> None:
     """On SIGTERM Celery takes no more work and waits for what runs; after FMV_STOP_GRACE seconds we end that too."""
@@ -66,12 +68,13 @@ def on_stop(**_: Any) -> None:
 
 
 def _end_running() -> None:
-    """Interrupt the pool's processes each second, so that their tasks are handed back; kill those that ignore it."""
+    """Interrupt each second the processes that still run something, so that their tasks are handed back; kill those
+    that ignore it. Never an idle one: it may hold the lock of the pool's pipe, and the pool then never ends."""
     time.sleep(settings.FMV_STOP_GRACE)
     kill_at = time.monotonic() + KILL_GRACE
     while True:
-        pool = getattr(_pool, "_pool", None)  # None once it has ended
-        for process in pool._pool if pool else ():
+        for request in tuple(celery.worker.state.active_requests):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, INTERRUPT if time.monotonic() < kill_at else signal.SIGKILL)
+                if request.worker_pid:
+                    os.kill(request.worker_pid, INTERRUPT if time.monotonic() < kill_at else signal.SIGKILL)
         time.sleep(1)

@@ -38,6 +38,7 @@ RENEW = 0.8
 STOP_GRACE = 1.0
 STOP_LIMIT = 20.0  # seconds from SIGTERM to a worker's end: STOP_GRACE, 3 s of interrupts, and a busy machine's share
 DRAIN = 120.0  # seconds that the last tasks may take once everything is up again
+RECONNECTED = 3  # seconds from a server's return until all who use it have noticed
 CLIENTS = 8
 ROBOTS = [f"Robot {number:02}" for number in range(40)]
 KILLS = ["process", "worker", "busy", "group", "busy", "maintenance", "busy", "busy", "worker", "group"]
@@ -105,8 +106,8 @@ class Chaos:
         self.chance = random.Random(options.seed)
         self.record = Record(seed=options.seed, deaths=world.watch.deaths)
         self.record.lanes = {name: self.chance.choices([1, 2, 3], [6, 1, 1])[0] for name in ROBOTS}
-        self.client = Client(world.url, self.record)
-        self.window = max(36.0, options.tasks * 0.22, options.kills * 4.5)  # seconds of submits and events
+        self.client = Client(world.url, self.record, self.violation)
+        self.window = max(36.0, options.tasks * 0.25, options.kills * 4.5)  # seconds of submits and events
         self.events: list[tuple[float, Callable[[], None]]] = []  # by time
         self.threads: list[threading.Thread] = []
         self.stopping: dict[str, float] = {}  # worker -> since when
@@ -142,12 +143,12 @@ class Chaos:
         )
         for share, (what, stop, start) in (
             (0.16, ("RabbitMQ stops", self.stop_rabbitmq, self.restart_rabbitmq)),
-            (0.42, ("MongoDB stops", self.world.stop_mongodb, self.world.start_mongodb)),
             (0.68, crash),
         ):
             self.at(window * share, self.tell, what, stop)
-            self.at(window * share + chance.uniform(3, 5), self.tell, "  it starts again", start)
-        self.at(window * 0.55, self.tell, "kill -9 of the web server", self.kill_web)
+            self.at(window * share + chance.uniform(3, 5), start, window * share)
+        self.at(window * 0.42, self.tell, "MongoDB stops", partial(self.aside, self.stop_mongodb, chance.uniform(3, 5)))
+        self.at(window * 0.58, self.tell, "kill -9 of the web server", self.kill_web)
         for number in range(self.options.kills):
             at = window * (0.04 + 0.9 * (number + chance.random()) / self.options.kills)
             self.at(at, self.kill, KILLS[number % len(KILLS)], fork(chance))
@@ -238,8 +239,8 @@ class Chaos:
         names = [name for name in (MAINTENANCE if kind == "maintenance" else WORKERS) if name in self.world.up]
         processes = [pid for name in names for pid in children(self.world.up[name].pid)]
         busy = [run.pid for run in self.runs() if run.end == NEVER]
-        if not processes:  # all were killed a moment ago
-            self.at(self.now + 1, self.kill, kind, chance)
+        if not processes or (kind == "busy" and not busy and self.now < self.window):
+            self.at(self.now + 0.2, self.kill, kind, chance)  # all were killed a moment ago, or none runs a task
             return
         self.record.killed += 1
         if kind == "maintenance":
@@ -249,16 +250,15 @@ class Chaos:
             return
         pid = chance.choice(busy if kind == "busy" and busy else processes)
         at = self.world.watch.kill(pid)
-        self.record.kills.append(Kill(at, pid, "process"))
+        self.record.kills.append(Kill(at, pid, "its process"))
         self.say(f"kill -9 of process {pid}{', which runs a task' if pid in busy else ''}")
 
     def kill_worker(self, name: str, kind: str) -> None:
-        """Kill its main process, whose pool processes then finish what they run, or all of them at the same moment."""
+        """Kill its main process, with which the kernel ends its pool processes, or all of them ourselves."""
         at, forked = self.world.kill(name, group=kind == "group")
         self.stopping.pop(name, None)
         self.say(f"kill -9 of {name}{' and all its processes' if kind == 'group' else ''}")
-        if kind == "group":
-            self.record.kills += [Kill(at, pid, "worker and processes") for pid in forked]
+        self.record.kills += [Kill(at, pid, "its worker") for pid in forked]
         self.at(self.now + self.chance.uniform(0.5, 2), self.world.start, name)
 
     def kill_web(self) -> None:
@@ -274,6 +274,16 @@ class Chaos:
         self.stopping[name] = self.now
         process.terminate()
 
+    def stop_mongodb(self, down: float) -> None:
+        since = self.now
+        self.world.stop_mongodb()
+        self.say(f"  MongoDB has stopped, after {self.now - since:.1f} s")
+        self.at(self.now + down, self.start_mongodb, since)
+
+    def start_mongodb(self, since: float) -> None:
+        self.world.start_mongodb()
+        self.back("MongoDB", since)
+
     def stop_rabbitmq(self) -> None:
         self.leaving = self.world.up.pop("rabbitmq")
         self.leaving.terminate()
@@ -281,18 +291,30 @@ class Chaos:
     def crash_rabbitmq(self) -> None:
         self.world.kill("rabbitmq")
 
-    def restart_rabbitmq(self) -> None:
+    def restart_rabbitmq(self, since: float) -> None:
         if self.leaving and self.leaving.poll() is None:
             self.say("  it has not stopped yet")
-            self.at(self.now + 0.5, self.restart_rabbitmq)
+            self.at(self.now + 0.5, self.restart_rabbitmq, since)
             return
         self.world.start_rabbitmq()
+        self.aside(self.await_rabbitmq, since)
+
+    def await_rabbitmq(self, since: float) -> None:
+        self.world.wait_until(self.world.broker_answers, "rabbitmq")
+        self.back("RabbitMQ", since)
 
     def freeze_rabbitmq(self) -> None:
         self.world.up["rabbitmq"].send_signal(signal.SIGSTOP)
 
-    def thaw_rabbitmq(self) -> None:
+    def thaw_rabbitmq(self, since: float) -> None:
         self.world.up["rabbitmq"].send_signal(signal.SIGCONT)
+        self.back("RabbitMQ", since)
+
+    def back(self, name: str, since: float) -> None:
+        """Note the outage; for RECONNECTED seconds more those who had given up on the server may not be back."""
+        self.say(f"  {name} answers again, after {self.now - since:.1f} s")
+        began = int(self.began * SECOND)
+        self.record.outages.append((began + int(since * SECOND), time.monotonic_ns() + RECONNECTED * SECOND))
 
     def cancel(self, chance: random.Random) -> None:
         runs = self.runs()
@@ -350,8 +372,13 @@ class Chaos:
             f"{self.record.broken} connections broke."
         )
         print(f"{attempts} attempts, {len(self.record.cancels)} cancels taken, {len(verdict.waits)} runs cut off.")
-        for wait in verdict.waits[:5]:
-            print(f"  {wait.seconds:5.1f} s from the kill of {wait.kill.kind} to the next run of task {wait.task}")
+        undisturbed = [wait.seconds for wait in verdict.waits if not wait.hampered]
+        times = f"{percentile(undisturbed, 0.5)} s (median), {percentile(undisturbed, 0.99)} s (p99)"
+        print(
+            f"With RabbitMQ and MongoDB up, {len(undisturbed)} of them ran again, or had ended, after {times}. Slowest:"
+        )
+        for seconds, kill, task, hampered in verdict.waits[:5]:
+            print(f"  {seconds:5.1f} s after the kill of {kill.kind}: task {task}{' (outage)' if hampered else ''}")
         for text in verdict.violations:
             print(f"  VIOLATION: {text}")
 

@@ -43,6 +43,7 @@ class Wait(NamedTuple):
     seconds: float
     kill: Kill
     task: str
+    hampered: bool  # by a broker or a database that was down meanwhile
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Record:
     cancels: list[tuple[str, int, int]] = field(default_factory=list)  # task, attempt and HTTP status in the answer
     cancel_attempts: set[str] = field(default_factory=set)  # tasks, the answer may be lost
     disabled: list[tuple[str, int, int]] = field(default_factory=list)  # robot, from, to
+    outages: list[tuple[int, int]] = field(default_factory=list)  # of RabbitMQ or MongoDB: from, to
     refused: int = 0  # submits answered with 503
     broken: int = 0  # submits whose connection broke
     killed: int = 0  # SIGKILLs of pool processes and workers
@@ -111,7 +113,9 @@ def recoveries(record: Record, runs: Iterable[Run], ended: Mapping[str, int]) ->
         kill = kills.get(run.pid)
         if kill and run.end == max(run.start, kill.at) and not run.complete:
             after = [at for at in (*starts[run.task], ended.get(run.task, NEVER)) if at > kill.at]
-            waits.append(Wait((min(after, default=NEVER) - kill.at) / SECOND, kill, run.task))
+            until = min(after, default=NEVER)
+            hampered = any(start < until and end > kill.at for start, end in record.outages)
+            waits.append(Wait((until - kill.at) / SECOND, kill, run.task, hampered))
     return sorted(waits, reverse=True)
 
 

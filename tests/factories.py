@@ -3,7 +3,8 @@
 from itertools import count
 from typing import Any
 
-from fmv.models import Role, User
+from fmv import api_tokens
+from fmv.models import ApiToken, Role, User
 from robots.models import Robot
 from tasks.models import Task
 
@@ -29,3 +30,11 @@ def make_user(role: str = Role.VIEWER, **fields: Any) -> User:
     """Store a user whose password is PASSWORD unless `password` says another."""
     fields = {"username": f"user-{next(_numbers)}", "password": PASSWORD} | fields
     return User.objects.create_user(role=role, **fields)
+
+
+def make_token(user: str | User = Role.VIEWER, **options: Any) -> ApiToken:
+    """Store an API token, with its secret as `.text`, of the user or of a new one with that role."""
+    user = user if isinstance(user, User) else make_user(user, password=None)
+    token = api_tokens.build(user, **{"name": f"Token {next(_numbers)}"} | options)
+    api_tokens.store(token)
+    return token

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import kombu.pools
 from django.db import connection
 from kombu.exceptions import ChannelError
 from kombu.transport.memory import Channel, Transport
@@ -68,10 +69,10 @@ def fields_of(task: Task) -> dict[str, Any]:
 
 
 def changes(task: Task, act: Callable[[], object]) -> dict[str, Any]:
-    """What `act` changed of the stored task: the new values."""
+    """What `act` changed of the stored task, but for the time of the change: the new values."""
     before = fields_of(task)
     act()
-    return {name: value for name, value in fields_of(task).items() if value != before[name]}
+    return {name: value for name, value in fields_of(task).items() if value != before[name] and name != "changed_at"}
 
 
 def claim(robot: str, *, lane: int = 0, worker: str = "host/1", message_id: str = "message") -> Task | None:
@@ -124,7 +125,8 @@ def bell_box() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
 
 
 def use_broker(url: str) -> None:
-    app.amqp._producer_pool = app._pool = None  # Kombu keeps the pools themselves, one for each URL
+    kombu.pools.reset()  # closes what is open
+    app.amqp._producer_pool = app._pool = None
     app.conf.broker_url = url
 
 

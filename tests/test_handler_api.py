@@ -41,7 +41,7 @@ def test_the_schema_says_what_a_submit_accepts(api):
 
 
 def test_an_unknown_one_is_not_found(api):
-    for name in ("nope", "Primes", "%00", "%FF", "..", "a/b", "primes%2F", "primes%20", "x" * 10_000):
+    for name in ("nope", "Primes", "%00", "%FF", "..", "a/b", "primes%20", "x" * 10_000):
         answer = api("GET", f"/handler/{name}")
         assert (answer.status_code, answer.content) == (404, b'{"detail":"Not Found"}'), name
 

@@ -189,8 +189,3 @@ def test_bodies_that_are_no_objects_are_refused(api):
     for body in (None, [], [{}], "primes", 5, True, b"{", b'{"handler":', b"\xff", b"NaN", b"\xef\xbb\xbf{}"):
         assert_refused(api("POST", "/robot/R2/run", body), 422)
     assert stored() == before
-
-
-def test_an_idempotency_key_is_not_known_yet(api):
-    answers = [api("POST", "/robot/R2/run", headers={"Idempotency-Key": "k"}) for _ in range(2)]
-    assert len({answer.json()["task_id"] for answer in answers}) == 2

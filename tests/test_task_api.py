@@ -76,16 +76,16 @@ def test_its_keys_are_in_their_order_and_it_shows_no_others(api):
     assert list(api("GET", f"/task/{task.pk}/").json()) == KEYS.split()
 
 
-@pytest.mark.parametrize("result", [None, 0, 1.5, "text", "", [], {}, {"$a.b": [1, {"": None}]}, 2**63 - 1, True])
-def test_a_result_is_any_json(api, result):
-    task = make_task(status=Status.SUCCESS, result=result)
-    assert api("GET", f"/task/{task.pk}").json()["result"] == result
+def test_a_result_is_any_json(api):
+    for result in [None, 0, 1.5, "text", "", [], {}, {"$a.b": [1, {"": None}]}, 2**63 - 1, True]:
+        task = make_task(status=Status.SUCCESS, result=result)
+        assert api("GET", f"/task/{task.pk}").json()["result"] == result
 
 
-@pytest.mark.parametrize("status", Status)
-def test_its_status_is_the_real_one(api, status):
-    task = make_task(status=status)
-    assert api("GET", f"/task/{task.pk}").json()["status"] == status.value
+def test_its_status_is_the_real_one(api):
+    for status in Status:
+        task = make_task(status=status)
+        assert api("GET", f"/task/{task.pk}").json()["status"] == status.value
 
 
 def test_an_unknown_task_is_not_found_and_never_a_made_up_one(api):

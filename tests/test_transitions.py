@@ -63,7 +63,8 @@ def test_it_goes_from_its_states_only(name):
             assert changed == {}, status
             continue
         # A waiting task's `run_at` is cleared when it ends, and a QUEUED one has none to clear.
-        assert set(changed) - {"run_at"} == fields - {"run_at"}, status
+        assert set(changed) - {"run_at"} == (fields | {"changed_at"}) - {"run_at"}, status
+        assert changed["changed_at"] == changed["history"][-1]["at"]
         assert changed.get("status", status) == target
         history = changed["history"]
         assert history[:-1] == before["history"], status
@@ -252,7 +253,7 @@ def test_only_what_never_started_expires(status):
     expires = status in (Status.SCHEDULED, Status.QUEUED)
     changed = changes(task, lambda: Task.objects.expire(server_now()))
     if expires:
-        assert set(changed) - {"run_at"} == {"status", "history", "finished_at"}
+        assert set(changed) - {"run_at"} == {"status", "history", "finished_at", "changed_at"}
         assert (changed["status"], changed["history"][-1]["status"]) == (Status.REVOKED, Status.REVOKED)
         assert changed["history"][-1]["note"] == "expired before it started"
     else:

@@ -76,6 +76,16 @@ def pause(ctx: Context[Any], seconds: float, step: float) -> None:
         ctx.check()
 
 
+class Tick(Params):
+    file: str
+
+
+@handler("tick", params=Tick, retry=AT_ONCE)
+def tick(ctx: Context[Tick]) -> None:
+    """Leave one mark and do nothing."""
+    mark(ctx.params.file, "start")
+
+
 @handler("fails", params=Nothing, retry=AT_ONCE)
 def fails(ctx: Context[Nothing]) -> None:
     """Raise, each time."""

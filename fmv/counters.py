@@ -1,0 +1,47 @@
+"""Counts of rare events anywhere in the fleet (see `Counter`): what workers meet, every web server tells."""
+
+import logging
+import threading
+from collections import Counter as Counts
+
+from django.db import DatabaseError
+from pymongo.errors import PyMongoError
+
+from fmv.models import Counter
+from fmv.mongodb.counting import increment
+
+logger = logging.getLogger(__name__)
+
+_pending: Counts[str] = Counts()
+_lock = threading.Lock()
+
+
+def note(name: str) -> None:
+    """Remember an event without asking MongoDB, for whoever has just found it gone; `store` writes it later."""
+    with _lock:
+        _pending[name] += 1
+
+
+def count(name: str) -> None:
+    """Count an event now. Never raises: what is counted matters more than the count."""
+    note(name)
+    store()
+
+
+def store() -> None:
+    """Write what was noted; what cannot be written stays noted. A process that dies takes it along."""
+    with _lock:
+        noted = dict(_pending)
+        _pending.clear()
+    for name, times in noted.items():
+        try:
+            increment(Counter, name, "value", times)
+        except (PyMongoError, DatabaseError) as error:
+            logger.debug("%d of %s are not counted yet: %s", times, name, error)
+            with _lock:
+                _pending[name] += times
+
+
+def read() -> dict[str, int]:
+    """Return all counts."""
+    return dict(Counter.objects.values_list("name", "value"))

@@ -1,0 +1,130 @@
+import argparse
+import json
+import re
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.timezone import localtime
+
+from fmv import api_tokens
+from fmv.errors import FmvError
+from fmv.models import ApiToken, Role, User
+
+
+def token_id(text: str) -> str:
+    """Return the id, or the beginning of one, as digits of a key."""
+    if not re.fullmatch("[0-9a-f]{8,64}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id as `tokens list` shows them, nor its first 8 digits")
+    return text
+
+
+def days(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    return number
+
+
+def name(text: str) -> str:
+    text = text.strip()
+    if not 1 <= len(text) <= 100 or not text.isprintable():
+        raise argparse.ArgumentTypeError("a name is 1-100 printable characters")
+    return text
+
+
+def as_dict(token: ApiToken) -> dict[str, Any]:
+    """Return what may be told of a token: everything but its text, which nobody knows any more."""
+    return {
+        "id": token.short_id,
+        "user": token.user.username,
+        "name": token.name,
+        "role": token.role or None,
+        "state": token.state,
+        "created_at": when(token.created_at),
+        "expires_at": when(token.expires_at),
+        "last_used_at": when(token.last_used_at),
+    }
+
+
+def when(moment: Any) -> str | None:
+    return localtime(moment).isoformat(timespec="seconds").replace("+00:00", "Z") if moment else None
+
+
+class Command(BaseCommand):
+    help = (
+        "Make, list and revoke API tokens, with which programs sign in. "
+        "Ends with 0 when done, 1 when refused, 2 for wrong arguments."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="create|list|revoke")
+        create = verbs.add_parser("create", help="make a token and print it, this once")
+        create.add_argument("user", help="username in whose name it acts")
+        create.add_argument("name", type=name, help="what it is for: a program, a machine")
+        create.add_argument(
+            "--role",
+            choices=Role.values[1:],
+            default="",
+            help="the most it may do; all that the user may, if not given",
+        )
+        create.add_argument("--days", type=days, help="how long it is good for (FMV_TOKEN_DAYS)")
+        listing = verbs.add_parser("list", help="list tokens, newest first, never their text")
+        listing.add_argument("--user", help="of this user only")
+        revoke = verbs.add_parser("revoke", help="end a token now; ending it twice does no harm")
+        revoke.add_argument("id", type=token_id, help="as `tokens list` shows it, or at least its first 8 digits")
+        for verb in (create, listing, revoke):
+            verb.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: object, verb: str, **options: Any) -> None:
+        verbs = {"create": self._create, "list": self._list, "revoke": self._revoke}
+        try:
+            verbs[verb](options)
+        except FmvError as error:
+            raise CommandError(str(error)) from None
+
+    def _create(self, options: dict[str, Any]) -> None:
+        user = find_user(options["user"])
+        token = api_tokens.build(user, options["name"], role=options["role"], days=options["days"])
+        api_tokens.store(token)
+        if options["json"]:
+            self._print({"token": token.text, **as_dict(token)})
+        else:
+            self.stdout.write(token.text)
+            self.stderr.write(f"{token}, good until {when(token.expires_at)}. Nobody will be shown it again.")
+
+    def _list(self, options: dict[str, Any]) -> None:
+        tokens = ApiToken.objects.order_by("-created_at").prefetch_related("user")
+        if options["user"] is not None:
+            tokens = tokens.filter(user=find_user(options["user"]))
+        rows = [as_dict(token) for token in tokens]
+        if options["json"]:
+            self._print({"tokens": rows})
+            return
+        for row in rows:
+            role, used = row["role"] or "-", row["last_used_at"] or "never"
+            whose = f"{row['user']}: {row['name']}"
+            self.stdout.write(f"{row['id']}  {row['state']:7}  {role:8}  {row['expires_at']}  used {used}  {whose}")
+
+    def _revoke(self, options: dict[str, Any]) -> None:
+        found = list(ApiToken.objects.begins(options["id"])[:2])
+        if len(found) != 1:
+            raise CommandError(f"{'No token has' if not found else 'Several tokens have'} an id like {options['id']}.")
+        revoked = api_tokens.revoke(found[0], by="command")
+        if options["json"]:
+            self._print({"revoked": revoked, "id": found[0].short_id})
+        else:
+            self.stdout.write(f"{found[0]} {'is revoked' if revoked else 'was revoked before'}.")
+
+    def _print(self, data: dict[str, Any]) -> None:
+        self.stdout.write(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def find_user(username: str) -> User:
+    user = User.objects.filter(username=username).first()
+    if user is None:
+        raise CommandError(f"There is no user {username!r}.")
+    return user

@@ -1,0 +1,112 @@
+"""The API's routes of live events."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+from uuid import UUID
+
+from django.http import HttpResponse, HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
+
+from fmv.api import read_query
+from fmv.errors import InvalidInput, Problem
+from fmv.models import Role
+from fmv.schema import Error
+from fmv.streams import MEDIA_TYPE, EventStream, TooManyStreams
+from tasks import services
+from tasks.events import ID, RETRY_HINT, AllTasks, Key, OneTask, missed, parse_id
+from tasks.serializers import EventFilterSerializer
+
+TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH)
+LAST = "The `id` of the last event that was seen; the stream goes on after it."
+AN_ID = {"type": "string", "pattern": f"^({ID.pattern})?$"}
+LAST_EVENT_ID = [
+    OpenApiParameter("Last-Event-ID", AN_ID, OpenApiParameter.HEADER, description=LAST),
+    OpenApiParameter("last_event_id", AN_ID, description="The same, for clients that cannot set headers."),
+]
+EXAMPLE = """retry: 2000
+
+id: 1795420800020-019ab0f37c1e7a319d3c2f6c1b7e4a10-4
+event: task
+data: {"task_id":"019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10","status":"SUCCESS","robot":"Bender", …}
+
+: still here
+
+"""
+STREAM = OpenApiResponse(
+    OpenApiTypes.STR,
+    description="Server-sent events: `task`, whose data is a Task. Those of all tasks may begin with a `gap`, whose "
+    "data `{before}` tells up to when some are missing: an id older than an hour, or too much that happened since.",
+    examples=[OpenApiExample("the end of a task", EXAMPLE, media_type=MEDIA_TYPE)],
+)
+UNAVAILABLE = OpenApiResponse(
+    Error,
+    description="As many streams are open as may be, or the database cannot be reached; try again after the seconds in "
+    "Retry-After",
+    examples=[OpenApiExample("too many", {"detail": TooManyStreams.default_detail})],
+)
+
+
+class EventViewSet(ViewSet):
+    roles: ClassVar[dict[str, Role]] = {"of_task": Role.VIEWER, "of_all": Role.VIEWER}
+
+    @extend_schema(
+        operation_id="events_task__task_id__events_get",
+        tags=["events"],
+        parameters=[TASK_ID, *LAST_EVENT_ID],
+        responses={
+            (200, MEDIA_TYPE): STREAM,
+            204: OpenApiResponse(description="The task is over and all of it was seen: do not come back"),
+            503: UNAVAILABLE,
+        },
+    )
+    def of_task(self, request: Request, task_id: UUID) -> HttpResponseBase:
+        """A task as it is now, then every change of it; the stream ends when the task is over.
+
+        There is an event for each line of its history, and for its handler's reports.
+        """
+        after = last_event_id(request, task_id)
+        task = services.get(task_id)
+        if not task.is_finished:
+            return EventStream(() if request.method == "HEAD" else OneTask(request._request, task_id, after))
+        events = missed(task, after)
+        if not events:  # a browser would ask for ever: https://html.spec.whatwg.org/#event-stream-interpretation
+            return HttpResponse(status=204)
+        rendered: Iterable[bytes] = [RETRY_HINT, *(event.render(event.key) for event in events)]
+        return EventStream(() if request.method == "HEAD" else rendered)
+
+    @extend_schema(
+        operation_id="events_events_get",
+        tags=["events"],
+        parameters=[EventFilterSerializer, *LAST_EVENT_ID],
+        responses={(200, MEDIA_TYPE): STREAM, 503: UNAVAILABLE},
+    )
+    def of_all(self, request: Request) -> HttpResponseBase:
+        """Every change of every task, from now on or after the last event that was seen; it does not end by itself.
+
+        There is an event for each line of a task's history, and for its handler's reports. A past line's event shows
+        `status`, `attempt` and `history` as they were, and leaves empty what is no longer known.
+        """
+        filters = read_query(EventFilterSerializer, request)
+        after = last_event_id(request)
+        if request.method == "HEAD":
+            return EventStream(())
+        return EventStream(AllTasks(request._request, after, filters.get("robot", ()), filters.get("status", ())))
+
+
+def last_event_id(request: Request, task_id: UUID | None = None) -> Key | None:
+    """Return where the client wants to go on, None for "now". Raises InvalidInput, also for an id of another task."""
+    text, loc = request.headers.get("Last-Event-ID", ""), ("header", "Last-Event-ID")
+    if not text:
+        text, loc = request.query_params.get("last_event_id", ""), ("query", "last_event_id")
+    if not text:
+        return None
+    try:
+        key = parse_id(text)
+        if task_id and key.task != task_id.hex:
+            raise ValueError(text)
+    except ValueError:
+        raise InvalidInput([Problem(loc, "Not an id that this stream gave", "value_error")]) from None
+    return key

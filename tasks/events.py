@@ -1,0 +1,475 @@
+"""Live changes of tasks, for server-sent events: one event for each line of a task's history and each report.
+
+Nothing is kept for them: the tasks' documents are the log. `changed_at` grows with every change, by MongoDB's clock, so
+one thread in each web server process (the Hub) asks twice a second for what has changed, and hands it to the process's
+streams. It runs while there are any.
+
+All events of all tasks have an order, their Key, which is the `id:` on the wire. A stream of the whole fleet is sent
+events in that order, once they are SETTLE old: a write becomes visible a moment after the time it carries. So a client
+that comes back with the last id it has seen, to whichever process, gets exactly what came after it.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import orjson
+from django.conf import settings
+from django.db import DatabaseError
+from django.http import HttpRequest
+from pymongo.errors import PyMongoError
+
+from fmv.mongodb.server import stored_now
+from fmv.streams import Stream, comment, message
+from tasks import services
+from tasks.models import Task
+from tasks.serializers import TaskSerializer
+
+logger = logging.getLogger(__name__)
+
+POLL = 0.5  # seconds between two looks
+SETTLE = 500  # ms after which a write is taken to be visible
+OVERLAP = 5000  # ms that each look goes back, for writes that took longer; these come late, and out of order
+BACK = 3600_000  # ms that an id may be old; of what was before, a stream says that it is missing
+BACKLOG = 5000  # tasks that a stream, or the hub, catches up with; of more, the latest
+STUCK = 30.0  # seconds a client may take to receive a piece
+WAITING = 10_000  # events that may wait for a client
+CHUNK = 200  # documents read in one go
+PIECE = 64 * 1024  # bytes sent in one go, and at most one event more
+RETRY_HINT = b"retry: 2000\n\n"  # ms a client waits before it comes back
+
+# --- Keys and events -------------------------------------------------------------------------------------------------
+
+ID = re.compile(r"([0-9]{1,15})-([0-9a-f]{32})-([0-9]{1,9})", re.ASCII)
+
+
+class Key(NamedTuple):
+    """Where an event stands among all others: time in ms, its task's id in hex, and its step in that task's life.
+
+    Step 2n is the n-th line of history, from 0; step 2n + 1 is a report after it, of which there may be several.
+    """
+
+    at: int
+    task: str
+    step: int
+
+    def __str__(self) -> str:
+        return f"{self.at}-{self.task}-{self.step}"
+
+
+def parse_id(text: str) -> Key:
+    """Return the Key whose text this is. Raises ValueError."""
+    match = ID.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return Key(int(match[1]), match[2], int(match[3]))
+
+
+def before(moment: int) -> Key:
+    """Return the Key that comes before all of this millisecond."""
+    return Key(moment, "0" * 32, 0)
+
+
+def position(key: Key) -> bytes:
+    """Return what lets a client remember that it has seen all up to `key`, without an event."""
+    return f"id: {key}\n\n".encode()
+
+
+def milliseconds(moment: dt.datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def moment_of(ms: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+
+
+def keys_of(id: uuid.UUID, stored_at: dt.datetime, changed_at: dt.datetime, history: Sequence[Any]) -> list[Key]:
+    """Return the keys of all events that a task's document tells of. The last is the task as it is now."""
+    times = [stored_at, *(line["at"] for line in history[1:])]
+    keys = [Key(milliseconds(at), id.hex, 2 * number) for number, at in enumerate(times)]
+    if len(history) > 1 and changed_at > times[-1]:
+        keys.append(Key(milliseconds(changed_at), id.hex, 2 * len(history) - 1))
+    return keys
+
+
+def as_of(task: Task, step: int) -> Task:
+    """Return the task as it was at that step, as far as its document still tells; the rest is empty."""
+    lines = task.history[: step // 2 + 1]
+    if len(lines) == len(task.history):
+        return task
+    past = copy.copy(task)
+    past.history = lines
+    past.status, past.attempt = lines[-1]["status"], lines[-1]["attempt"]
+    past.progress, past.message, past.result, past.error = None, "", None, None
+    past.run_at = past.finished_at = None
+    if past.attempt != task.attempt or not past.attempt:
+        past.worker, past.started_at = "", None
+    return past
+
+
+class Event:
+    """A step of a task's life; it is rendered once, by the first stream that sends it."""
+
+    def __init__(self, key: Key, task: Task) -> None:
+        self.key = key
+        self.id = key  # under which a stream of many tasks sends it
+        self.task = as_of(task, key.step)
+
+    @cached_property
+    def data(self) -> bytes:
+        return orjson.dumps(TaskSerializer(self.task).data)
+
+    def render(self, id: Key) -> bytes:
+        return message("task", self.data, id)
+
+
+def events_of(task: Task) -> list[Event]:
+    keys = keys_of(task.pk, task.stored_at, task.changed_at, task.history)
+    return [Event(key, task) for key in keys]
+
+
+def now() -> int:
+    """Return MongoDB's clock in ms. Raises PyMongoError."""
+    return milliseconds(stored_now())
+
+
+def read(ids: Iterable[uuid.UUID]) -> Iterator[Task]:
+    """Yield the tasks that there still are, in no order."""
+    ids = list(ids)
+    for start in range(0, len(ids), CHUNK):
+        yield from Task.objects.filter(pk__in=ids[start : start + CHUNK]).order_by()
+
+
+# --- The hub ---------------------------------------------------------------------------------------------------------
+
+
+class Hub:
+    """Watches the tasks for all streams of this process, in a thread that runs while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._streams: set[TaskStream] = set()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        #: all events up to this time (ms) have been handed to the streams
+        self.frontier = 0
+        self._versions: dict[uuid.UUID, dt.datetime] = {}
+        self._published: dict[uuid.UUID, Key] = {}
+        self._last = before(0)
+
+    def add(self, stream: TaskStream) -> int:
+        """Hand the stream what happens from now on; return the frontier, from which it does."""
+        with self._lock:
+            if self._thread is None:
+                self.frontier = now() - SETTLE
+                self._versions, self._published, self._last = {}, {}, before(self.frontier + 1)
+                self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+                self._thread.start()
+            self._streams.add(stream)
+            return self.frontier
+
+    def discard(self, stream: TaskStream) -> None:
+        with self._lock:
+            self._streams.discard(stream)
+            if not self._streams:
+                self._wake.set()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, once there are no streams."""
+        if thread := self._thread:
+            thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._goes_on():
+                self._look()
+                self._wake.wait(POLL)
+                self._wake.clear()
+        except BaseException:
+            with self._lock:  # their clients come back, and with them another thread
+                self._thread = None
+                streams, self._streams = self._streams, set()
+            for stream in streams:
+                stream.end()
+            raise
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            if not self._streams:
+                self._thread = None
+                return False
+            streams = list(self._streams)
+        for stream in streams:
+            stream.cut_if_stuck(1.0 if stream.server_stops() else STUCK)
+        return True
+
+    def _look(self) -> None:
+        try:
+            self.poll()
+        except (DatabaseError, PyMongoError) as error:
+            logger.warning("Event streams wait for MongoDB: %s", error)
+            for stream in list(self._streams):
+                stream.note("MongoDB cannot be reached; still trying")
+
+    def poll(self) -> None:
+        """Hand to each stream what has changed since the last look."""
+        frontier = max(self.frontier, now() - SETTLE)
+        since = self.frontier - OVERLAP
+        with self._lock:
+            streams = list(self._streams)
+        found = Task.objects.changed_since(moment_of(since)).order_by().values_list("pk", "changed_at")
+        versions = dict(found[: BACKLOG + 1])
+        if len(versions) > BACKLOG:  # after a long outage: the streams catch up by themselves
+            for stream in streams:
+                stream.end()
+            versions = {}
+        wanted = versions.keys() if any(s.task is None for s in streams) else {s.task for s in streams if s.task}
+        changed = [pk for pk in versions.keys() & wanted if self._versions.get(pk) != versions[pk]]
+        self._hand_out(list(read(changed)), streams, since, frontier)
+        self._versions = {pk: at for pk, at in self._versions.items() if pk in versions}
+        self._published = {pk: key for pk, key in self._published.items() if pk in versions}
+
+    def _hand_out(self, tasks: Sequence[Task], streams: Sequence[TaskStream], since: int, frontier: int) -> None:
+        settled: list[Event] = []
+        for task in tasks:
+            events = events_of(task)
+            for stream in streams:
+                if stream.task == task.pk:
+                    stream.hand(events)
+            settled += self._settled(task, events, since, frontier)
+        settled.sort(key=lambda event: event.key)
+        for event in settled:  # one that comes late is sent under the id of the one before, as ids only grow
+            self._last = event.id = max(self._last, event.key)
+        for stream in streams:
+            if stream.task is None and settled:
+                stream.hand(settled)
+        self.frontier = frontier
+
+    def _settled(self, task: Task, events: Sequence[Event], since: int, frontier: int) -> list[Event]:
+        """Return those of the task's events that are now to be handed out, and note that they were."""
+        last = self._published.get(task.pk)
+        new = [e for e in events if (_step(e.key) > _step(last) if last else e.key.at >= since)]
+        ripe = [event for event in new if event.key.at <= frontier]
+        if ripe:
+            self._published[task.pk] = ripe[-1].key
+        if len(ripe) == len(new):
+            self._versions[task.pk] = task.changed_at
+        return ripe
+
+
+def _step(key: Key) -> tuple[int, int]:
+    """What orders the events of one task, whatever the clocks did: only reports share a step."""
+    return key.step, key.at if key.step % 2 else 0
+
+
+hub = Hub()
+
+# --- Streams ---------------------------------------------------------------------------------------------------------
+
+
+class TaskStream(Stream):
+    """Sends events as they come, and a comment every so often.
+
+    Raises TooManyStreams, and PyMongoError when MongoDB cannot be reached at its beginning; later it waits for it.
+    """
+
+    task: uuid.UUID | None = None  # the only one it is about
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._inbox: SimpleQueue[Sequence[Event] | bytes | None] = SimpleQueue()
+        self._handed = self._taken = 0
+        super().__init__(request)
+        try:
+            self._begin(hub.add(self))
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, frontier: int) -> None:
+        raise NotImplementedError
+
+    def _first_pieces(self) -> Iterator[bytes]:
+        raise NotImplementedError
+
+    def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
+        """Yield those of the events that this stream is to send."""
+        raise NotImplementedError
+
+    def _comment(self) -> bytes:
+        return comment("still here")
+
+    # What the hub and the server call.
+
+    def hand(self, events: Sequence[Event]) -> None:
+        """Let it send these, unless too many wait already: then it ends, and its client comes back for them."""
+        self._handed += len(events)
+        self._inbox.put(events if self._handed - self._taken <= WAITING else None)
+
+    def note(self, text: str) -> None:
+        self._inbox.put(comment(text))
+
+    def end(self) -> None:
+        self._inbox.put(None)
+
+    def close(self) -> None:
+        hub.discard(self)
+        super().close()
+
+    # What its own thread does.
+
+    def pieces(self) -> Iterator[bytes]:
+        try:
+            yield from self._first_pieces()
+        except (DatabaseError, PyMongoError) as error:
+            logger.warning("An event stream ends, MongoDB fails: %s", error)
+            return
+        yield from self._live_pieces()
+
+    def _live_pieces(self) -> Iterator[bytes]:
+        comment_at = time.monotonic() + settings.FMV_STREAM_COMMENT_SECONDS
+        while not self._is_over():
+            if time.monotonic() >= comment_at:
+                yield self._comment()
+                comment_at = time.monotonic() + settings.FMV_STREAM_COMMENT_SECONDS
+            try:
+                item = self._inbox.get(timeout=max(0.0, comment_at - time.monotonic()))
+            except Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, bytes):
+                yield item
+            else:
+                self._taken += len(item)
+                yield from packed(self._render(item))
+
+    def _is_over(self) -> bool:
+        return self.server_stops()
+
+
+def packed(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the parts, several in one piece of about PIECE bytes."""
+    piece = bytearray()
+    for part in parts:
+        piece += part
+        if len(piece) >= PIECE:
+            yield bytes(piece)
+            piece.clear()
+    if piece:
+        yield bytes(piece)
+
+
+def missed(task: Task, after: Key | None) -> list[Event]:
+    """Return the task's events after that one; without one the last event, which is the task as it is now."""
+    events = events_of(task)
+    return events[-1:] if after is None else [event for event in events if _step(event.key) > _step(after)]
+
+
+class OneTask(TaskStream):
+    """A task as it is now, or what happened to it after `after`, and then its life to its end."""
+
+    def __init__(self, request: HttpRequest, task_id: uuid.UUID, after: Key | None) -> None:
+        self.task = task_id
+        self._last = after
+        self._finished = False
+        super().__init__(request)
+
+    def _begin(self, frontier: int) -> None:
+        self._first = missed(services.get(self.task), self._last)
+
+    def _first_pieces(self) -> Iterator[bytes]:
+        yield from packed([RETRY_HINT, *self._render(self._first)])
+
+    def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
+        for event in events:
+            if self._last is None or _step(event.key) > _step(self._last):
+                self._last, self._finished = event.key, event.task.is_finished
+                yield event.render(event.key)
+
+    def _is_over(self) -> bool:
+        return self._finished or super()._is_over()
+
+
+class AllTasks(TaskStream):
+    """What happens to tasks, of some robots, entering some statuses, or all; from now on, or after `after`."""
+
+    def __init__(
+        self, request: HttpRequest, after: Key | None, robots: Collection[str] = (), statuses: Collection[str] = ()
+    ) -> None:
+        self._after = after
+        self._robots, self._statuses = frozenset(robots), frozenset(statuses)
+        self._caught_up: set[Key] = set()
+        super().__init__(request)
+
+    def _begin(self, frontier: int) -> None:
+        self._frontier = frontier
+        now = before(frontier + 1)
+        # Another process may be a little ahead of this one, but not much: then the clock was set back.
+        self._start = now if self._after is None or self._after.at > frontier + OVERLAP else self._after
+
+    def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
+        return (event.render(event.id) for event in events if self._wants(event))
+
+    def _wants(self, event: Event) -> bool:
+        return (
+            self._start < event.key not in self._caught_up
+            and self._is_asked_for(event.task.status)
+            and (not self._robots or event.task.robot in self._robots)
+        )
+
+    def _is_asked_for(self, status: str) -> bool:
+        return not self._statuses or status in self._statuses
+
+    def _comment(self) -> bytes:
+        frontier = hub.frontier  # read first: by then all up to it had been handed out
+        return super()._comment() if not self._inbox.empty() else position(before(frontier + 1)) + super()._comment()
+
+    # Catching up.
+
+    def _first_pieces(self) -> Iterator[bytes]:
+        yield RETRY_HINT if self._start == self._after else RETRY_HINT + position(self._start)
+        if self._start.at > self._frontier:
+            return
+        keys, complete_from = self._backlog()
+        if complete_from > self._start.at:
+            moment = moment_of(complete_from).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            yield message("gap", orjson.dumps({"before": moment}), before(complete_from))
+        self._caught_up = {key for key in keys if key.at > self._frontier - 2 * OVERLAP}
+        for start in range(0, len(keys), CHUNK):
+            if self.server_stops():
+                return
+            yield from packed(self._past_events(keys[start : start + CHUNK]))
+
+    def _backlog(self) -> tuple[list[Key], int]:
+        """Return the keys of what is to be caught up with, in order, and from when on (ms) they are complete."""
+        since = max(self._start.at, self._frontier - BACK)
+        found = Task.objects.changed_since(moment_of(since)).latest_changes_first()
+        if self._robots:
+            found = found.filter(robot__in=self._robots)
+        rows = list(found.values_list("pk", "stored_at", "changed_at", "history")[: BACKLOG + 1])
+        if len(rows) > BACKLOG:
+            since = milliseconds(rows.pop()[2]) + 1
+        keys = [
+            key
+            for row in rows
+            for key in keys_of(*row)
+            if self._start < key and since <= key.at <= self._frontier
+            and (not row[3] or self._is_asked_for(row[3][key.step // 2]["status"]))
+        ]  # fmt: skip
+        return sorted(keys), since
+
+    def _past_events(self, keys: Sequence[Key]) -> Iterator[bytes]:
+        tasks = {task.pk.hex: task for task in read({uuid.UUID(key.task) for key in keys})}
+        for key in keys:
+            if task := tasks.get(key.task):
+                yield Event(key, task).render(key)
