@@ -1,15 +1,17 @@
 """Who calls, and what they may do: roles, never a query beyond the user's own document."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AnonymousUser
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from corsheaders.middleware import CorsMiddleware
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from fmv import api_tokens, members
@@ -122,12 +124,28 @@ class HasRole(BasePermission):
         if (required := required_role(view, request.method or "")) is None:
             return True  # not offered: the answer is 405
         caller: Any = request.user
+        if not caller.is_authenticated and is_foreign(request):
+            return False
         return bool(caller.effective_role.includes(required))
+
+
+def is_foreign(request: Request) -> bool:
+    """Tell whether a page of an origin that is neither ours nor in FMV_CORS_ORIGINS wants to change something.
+
+    Browsers send some such requests without asking first; a server on loopback with FMV_ANONYMOUS would obey them.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None or request.method in SAFE_METHODS or origin == f"{request.scheme}://{request.get_host()}":
+        return False
+    try:
+        return not CorsMiddleware(lambda _: HttpResponse()).origin_found_in_white_lists(origin, urlsplit(origin))
+    except ValueError:  # no URL at all
+        return True
 
 
 def required_role(view: Any, method: str) -> Role | None:
     """Return the least role for what the view is asked, None when it offers no such thing."""
-    roles: dict[str, Role] = view.roles
+    roles: dict[str, Role] = {"options": Role.VIEWER} | view.roles
     if hasattr(view, "action_map"):
         roles = roles | {"metadata": Role.VIEWER}  # how DRF calls OPTIONS
         return roles[view.action] if view.action else None

@@ -145,9 +145,16 @@ def error_response(status: int, detail: Any, headers: Mapping[str, str] | None =
 
 
 class Text(serializers.CharField):
-    """A string and nothing that could be made into one. Outer blanks are trimmed."""
+    """A string and nothing that could be made into one. Outer blanks are trimmed.
+
+    `pattern` is for the document alone: what validators check is theirs to say there too.
+    """
 
     default_error_messages = {"invalid": "Input should be a valid string"}
+
+    def __init__(self, *, pattern: str = r"\S", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.json_schema = {"pattern": pattern} if self.trim_whitespace else {}
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if data is not serializers.empty and data is not None and not isinstance(data, str):
@@ -232,6 +239,13 @@ class Pages(CursorPagination):
     page_size_query_param = "limit"
     page_size_query_description = "Rows on a page, 1-1,000."
     cursor_query_description = "Where the page begins: taken from `next` or `previous` of another."
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        parameters = super().get_schema_operation_parameters(view)
+        for parameter in parameters:
+            if parameter["name"] == "limit":
+                parameter["schema"] |= {"minimum": 1, "maximum": self.max_page_size, "default": self.page_size}
+        return parameters
 
     def get_page_size(self, request: Request) -> int:
         text = request.query_params.get("limit", str(self.page_size))

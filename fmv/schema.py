@@ -1,5 +1,6 @@
 """How the OpenAPI document is made: both forms of a path are one, and every operation tells its errors."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -79,8 +80,38 @@ def only_canonical_paths(endpoints: list[Endpoint]) -> list[Endpoint]:
     return list(kept.values())
 
 
+#: headers of answers, with the statuses that have them ("" is every one)
+HEADERS = {
+    "X-Request-ID": ("", "Names the request in FMV's log; the client's own, when it sent a sane one."),
+    "WWW-Authenticate": ("401", "How to sign in: `Bearer`."),
+    "Retry-After": ("429 503", "Seconds after which it is worth another try."),
+}
+
+
+def add_headers(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Describe the headers that every answer of a kind has, once for all operations."""
+    result["components"]["headers"] = {
+        name: {"description": description, "required": True, "schema": {"type": "string"}}
+        for name, (_, description) in HEADERS.items()
+    }
+    for operation in (operation for item in result["paths"].values() for operation in item.values()):
+        for status, response in operation["responses"].items():
+            names = [name for name, (statuses, _) in HEADERS.items() if not statuses or status in statuses.split()]
+            response.setdefault("headers", {}).update({name: {"$ref": f"#/components/headers/{name}"} for name in names})
+    return result
+
+
 class Schema(AutoSchema):
-    """Adds to each operation the errors that any of its kind may answer."""
+    """Adds to each operation a summary and the errors that any of its kind may answer."""
+
+    def get_summary(self) -> str:
+        """Return the description's beginning."""
+        return re.split(r"[.,:;](?:\s|$)", self.get_description(), maxsplit=1)[0]
+
+    def _map_serializer_field(self, field: Any, direction: str, bypass_extensions: bool = False) -> dict[str, Any]:
+        """Add what a field itself knows about its JSON: `json_schema`."""
+        schema: dict[str, Any] = super()._map_serializer_field(field, direction, bypass_extensions)
+        return schema | getattr(field, "json_schema", {})
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation = super().get_operation(*args, **kwargs)

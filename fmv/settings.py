@@ -170,6 +170,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {"Status": "tasks.models.Status", "Created": [("CREATED", "CREATED")]},
     "PREPROCESSING_HOOKS": ["fmv.schema.only_canonical_paths"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "fmv.schema.add_headers"],
     "TAGS": [
         {"name": "robots", "description": "The registry of robots."},
         {"name": "tasks", "description": "What workers run, or ran, for robots."},

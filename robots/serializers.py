@@ -10,12 +10,19 @@ from robots.models import MAX_LABELS, validate_endpoint, validate_label, validat
 
 EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}
 
+# The validators' rules as the document tells them
+_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+LABEL = rf"^[^{_CONTROL}]+$"
+NAME = rf"^[^/{_CONTROL}]+$"
+URL = r"^https?://[^\s/?#@]+([/?][^\s#]*)?$"
+
 
 class Labels(serializers.ListField):
     """Up to 32 labels, each once."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(child=Text(max_length=64, validators=[validate_label]), max_length=MAX_LABELS, **kwargs)
+        child = Text(max_length=64, validators=[validate_label], pattern=LABEL)
+        super().__init__(child=child, max_length=MAX_LABELS, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[str]:
         return list(dict.fromkeys(super().to_internal_value(data)))
@@ -36,7 +43,7 @@ class RobotSummarySerializer(serializers.Serializer):
 class RobotInputSerializer(serializers.Serializer):
     """A robot to create. Fields not named here are ignored, as v1 always did; so is `tasks`."""
 
-    name = Text(max_length=64, validators=[validate_name])
+    name = Text(max_length=64, validators=[validate_name], pattern=NAME)
     is_great = serializers.BooleanField(default=False, help_text="Only Bender may be.")
     location = Text(max_length=200)
     description = Text(max_length=2000)
@@ -48,6 +55,7 @@ class RobotInputSerializer(serializers.Serializer):
         allow_null=True,
         default=None,
         validators=[validate_endpoint],
+        pattern=URL,
         help_text="The http or https URL where the robot itself answers.",
     )
 
@@ -82,7 +90,7 @@ class RobotFilterSerializer(serializers.Serializer):
     """What narrows the list of robots."""
 
     location = Text(required=False, help_text="Exactly this location.")
-    is_great = serializers.BooleanField(required=False)
+    is_great = serializers.BooleanField(required=False, help_text="Great ones, or the others.")
     enabled = serializers.BooleanField(required=False, help_text="In service or out of it.")
     label = Text(required=False, help_text="Among its labels.")  # type: ignore[assignment]
     q = Text(

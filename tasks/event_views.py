@@ -19,7 +19,7 @@ from tasks import services
 from tasks.events import ID, RETRY_HINT, AllTasks, Key, OneTask, missed, parse_id
 from tasks.serializers import EventFilterSerializer
 
-TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH)
+TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")
 LAST = "The `id` of the last event that was seen; the stream goes on after it."
 AN_ID = {"type": "string", "pattern": f"^({ID.pattern})?$"}
 LAST_EVENT_ID = [

@@ -6,11 +6,11 @@ import json
 import math
 import random
 import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from tasks.registry import Context, Params, PermanentError, handler
 
@@ -71,11 +71,22 @@ def wait(ctx: Context[WaitParams]) -> dict[str, float]:
     return {"waited": ctx.params.seconds}
 
 
+def _not_ours(name: str) -> str:
+    if name.lower() in ("idempotency-key", "host", "content-length", "transfer-encoding"):
+        raise ValueError("FMV sends this header itself")
+    return name
+
+
+# A token, and visible ASCII: RFC 9110, 5.6.2 and 5.5.
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$"), AfterValidator(_not_ours)]
+HeaderValue = Annotated[str, Field(pattern=r"^[!-~]?([ -~]{0,998}[!-~])?$")]
+
+
 class HttpParams(Params):
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"
     path: str = Field("", max_length=2000, description="Appended to the robot's endpoint; may hold a query.")
     body: JsonValue = Field(None, description="Sent as JSON, unless null.")
-    headers: dict[str, str] = Field(default_factory=dict, max_length=32)
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, max_length=32)
 
 
 @handler("http", params=HttpParams, timeout=60)

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any, ClassVar
 
 from django.utils.http import parse_etags
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -27,7 +27,13 @@ from tasks import services, submissions
 from tasks.models import Task
 from tasks.serializers import NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
 
-NAME = OpenApiParameter("name", str, OpenApiParameter.PATH, description="Percent-encoded: `Crow%20T.%20Robot`.")
+NAME = OpenApiParameter(
+    "name",
+    str,
+    OpenApiParameter.PATH,
+    description="The robot's name, percent-encoded: `Crow%20T.%20Robot`.",
+    examples=[OpenApiExample("a robot", "Bender")],
+)
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255},
@@ -63,6 +69,14 @@ def revisions(request: Request) -> Collection[int] | None:
     """Return the revisions that `If-Match` names, None for `*` and without the header."""
     tags = parse_etags(request.headers.get("If-Match", "*"))
     return None if "*" in tags else {int(tag.strip('"')) for tag in tags if re.fullmatch(r'"[0-9]{1,9}"', tag)}
+
+
+def only_if_new(request: Request) -> bool:
+    """Tell whether `If-None-Match: *` is there. Raises InvalidInput for another value: it would not be heeded."""
+    value = request.headers.get("If-None-Match", "*").strip()
+    if value != "*":
+        raise InvalidInput([Problem(("header", "If-None-Match"), "Input should be *", "enum")])
+    return "If-None-Match" in request.headers
 
 
 def profile(robot: Robot, status: int = 200) -> Response:
@@ -186,7 +200,7 @@ def _run_once(key: str, name: str, data: Any, by: str) -> Task:
 
 def _replace(request: Request, **values: Any) -> tuple[Robot, bool]:
     try:
-        if request.headers.get("If-None-Match", "").strip() == "*":
+        if only_if_new(request):
             return robots.services.create(**values), True
         if "If-Match" in request.headers:
             return services.change_robot(**values, revisions=revisions(request)), False

@@ -178,6 +178,8 @@ class RobotProfileSerializer(RobotSerializer):
 class Positive(serializers.FloatField):
     """Seconds, more than 0."""
 
+    json_schema = {"exclusiveMinimum": 0}
+
     def to_internal_value(self, data: Any) -> float:
         if isinstance(data, bool | str):
             self.fail("invalid")
@@ -252,9 +254,9 @@ class TaskFilterSerializer(serializers.Serializer):
     status = serializers.ListField(
         child=serializers.ChoiceField(choices=Status.choices), required=False, help_text="One of these; repeatable."
     )
-    handler = Text(required=False)
+    handler = Text(required=False, help_text="What it runs.")
     label = Text(required=False, help_text="Among its labels.")  # type: ignore[assignment]
-    requested_by = Text(required=False)
+    requested_by = Text(required=False, help_text="The name of the user who asked for it.")
     created_after = Moment(required=False, help_text="At this time or later.")
     created_before = Moment(required=False, help_text="Before this time.")
 

@@ -27,7 +27,15 @@ from tasks.serializers import (
     TasksSerializer,
 )
 
-TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH)
+TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")
+
+NAME = OpenApiParameter(
+    "name",
+    str,
+    OpenApiParameter.PATH,
+    description="The handler's name.",
+    examples=[OpenApiExample("a handler", "wait")],
+)
 
 
 class TaskPages(Pages):
@@ -149,7 +157,7 @@ class HandlerViewSet(ViewSet):
     @extend_schema(
         operation_id="find_handler__name__get",
         tags=["handlers"],
-        parameters=[OpenApiParameter("name", str, OpenApiParameter.PATH)],
+        parameters=[NAME],
         responses=HandlerSerializer,
     )
     def retrieve(self, request: Request, name: str) -> Response:

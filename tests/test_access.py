@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from django.contrib.sessions.models import Session
+from fmv.models import Session
 from django.urls import URLResolver, get_resolver
 
 from fmv.models import Role

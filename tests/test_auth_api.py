@@ -1,5 +1,5 @@
 import pytest
-from django.contrib.sessions.models import Session
+from fmv.models import Session
 
 from fmv.models import User
 from tests.api import Api, assert_refused

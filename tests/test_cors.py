@@ -1,6 +1,8 @@
 import pytest
 
+from tasks.models import Task
 from tests.api import Api
+from tests.factories import make_robot
 
 FRONT_END = "https://fleet.example.org"
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
@@ -69,3 +71,23 @@ def test_no_other_page_may(origin):
 def test_the_admin_is_for_no_other_page(client):
     answer = client.get("/livez", headers={"Origin": FRONT_END})
     assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.django_db
+def test_a_page_of_a_foreign_origin_cannot_use_what_anonymous_callers_may(settings):
+    settings.FMV_ANONYMOUS = "manager"
+    make_robot(name="R2")
+    for origin in ("https://evil.example", "null", "http://["):
+        answer = Api(None)("POST", "/robot/R2/run", HTTP_ORIGIN=origin)
+        assert answer.status_code == 401, origin
+    assert not Task.objects.exists()
+    assert Api(None)("GET", "/robot/", HTTP_ORIGIN="https://evil.example").status_code == 200
+    assert Api(None)("POST", "/robot/R2/run", HTTP_ORIGIN="http://testserver").status_code == 200
+
+
+@pytest.mark.django_db
+def test_a_page_of_an_allowed_origin_can(settings):
+    settings.FMV_ANONYMOUS = "manager"
+    settings.CORS_ALLOWED_ORIGINS = ["https://fleet.example"]
+    make_robot(name="R2")
+    assert Api(None)("POST", "/robot/R2/run", HTTP_ORIGIN="https://fleet.example").status_code == 200

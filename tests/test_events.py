@@ -42,7 +42,7 @@ def test_an_id_is_read_as_it_is_written():
 @pytest.mark.parametrize(
     "text",
     ["", " ", "1", "1-2-3", f"1-{HEX}", f"1-{HEX}-", f"-{HEX}-1", f"1-{HEX.upper()}-1", f" 1-{HEX}-1", f"1-{HEX}-1\n",
-     f"-1-{HEX}-1", f"1.5-{HEX}-1", f"1-{HEX}-x", f"{'9' * 16}-{HEX}-1", f"1-{HEX}-{'9' * 10}", f"١-{HEX}-1", "null"],
+     f"-1-{HEX}-1", f"1.5-{HEX}-1", f"1-{HEX}-x", f"{'9' * 16}-{HEX}-1", f"1-{HEX}-{'9' * 10}", f"\u0661-{HEX}-1", "null"],
 )  # fmt: skip
 def test_what_is_no_id_is_told(text):
     with pytest.raises(ValueError, match=r".*"):
@@ -51,7 +51,7 @@ def test_what_is_no_id_is_told(text):
 
 def test_keys_sort_by_time_then_task_then_step():
     keys = [before(1), Key(1, HEX, 0), Key(1, HEX, 1), Key(1, "f" * 32, 0), before(2), Key(10, HEX, 0)]
-    assert sorted(reversed(keys)) == keys
+    assert sorted(keys) == keys
 
 
 # --- What a document tells -------------------------------------------------------------------------------------------
@@ -96,7 +96,8 @@ def test_an_earlier_step_shows_status_attempt_and_history_of_then_and_nothing_la
         (8, "STARTED", 2, "host/2"),
     ):
         past = as_of(task, step)
-        assert (past.status, past.attempt, past.worker, past.started_at is None) == (status, attempt, worker, not worker)
+        assert (past.status, past.attempt) == (status, attempt)
+        assert (past.worker, past.started_at) == (worker, at(4) if worker else None)
         assert past.history == task.history[: step // 2 + 1]
         assert (past.progress, past.message, past.result, past.error, past.finished_at) == (None, "", None, None, None)
     assert (task.status, task.result, len(task.history)) == ("SUCCESS", 7, 6)
@@ -273,15 +274,16 @@ def test_a_task_that_was_quiet_for_long_brings_only_what_is_new(watch, clock):
 
 def test_a_failed_look_loses_nothing(watch, clock, monkeypatch):
     store("a", 0.1)
-    with monkeypatch.context() as patched, pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as patched:
         patched.setattr(events, "read", lambda ids: [1 / 0])
-        look(watch, clock, 1.0)
+        with pytest.raises(ZeroDivisionError):
+            look(watch, clock, 1.0)
     store("b", 40.0)
     assert look(watch, clock, 60.0) == [("a", 0), ("b", 0)]
 
 
 def test_a_stream_of_one_task_is_handed_its_document_at_once_and_no_other_is_read(watch, clock, monkeypatch):
-    hub, stream = watch
+    hub = watch[0]
     task = store("a", 0.1)
     store("b", 0.1)
     single = Fake(task.pk)

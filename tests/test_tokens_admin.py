@@ -4,7 +4,9 @@ import re
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from fmv import api_tokens
 from fmv.models import ApiToken, Role
@@ -29,6 +31,12 @@ def page(token):
 def revoke(client, *tokens):
     data = {"action": "revoke", "_selected_action": [token.pk for token in tokens], "index": 0}
     return client.post(LIST, data, follow=True)
+
+
+@pytest.fixture(autouse=True)
+def plain_static_files(settings):
+    """Nobody has run collectstatic."""
+    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
 
 
 @pytest.fixture
@@ -136,8 +144,12 @@ def test_a_user_without_role_is_not_let_in():
     assert not ApiToken.objects.exists()
 
 
-def test_the_list_takes_as_many_queries_for_many_tokens_as_for_one(root, django_assert_max_num_queries):
-    for _ in range(10):
+def test_the_list_takes_as_many_queries_for_many_tokens_as_for_one(root):
+    def queries():
         make_token()
-    with django_assert_max_num_queries(8):
-        assert staff(root).get(LIST).status_code == 200
+        with CaptureQueriesContext(connection) as captured:
+            assert client.get(LIST).status_code == 200
+        return len(captured)
+
+    client = staff(root)
+    assert len({queries() for _ in range(3)}) == 1

@@ -193,7 +193,7 @@ def test_renewing_moves_the_lease_and_keeps_the_report():
     Task.objects.filter(pk=task.pk).update(lease_expires_at=PAST)
     before = server_now()
     changed = changes(task, lambda: task.renew(**RENEWAL, progress=20.0, message="$half"))
-    assert set(changed) == {"lease_expires_at", "progress", "message"}
+    assert set(changed) == {"lease_expires_at", "progress", "message", "changed_at"}
     assert (changed["progress"], changed["message"]) == (20.0, "$half")
     assert changed["lease_expires_at"] >= before + dt.timedelta(seconds=LEASE)
 
