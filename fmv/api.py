@@ -193,6 +193,8 @@ class Moment(serializers.DateTimeField):
 class StrictSerializer(serializers.Serializer):
     """Refuses fields it does not know: a misspelt option would do harm."""
 
+    json_schema = {"additionalProperties": False}
+
     def to_internal_value(self, data: Any) -> Any:
         values = super().to_internal_value(data)
         if unknown := sorted(set(data) - set(self.fields)):

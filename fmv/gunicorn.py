@@ -5,6 +5,7 @@ import json
 import logging.config
 import math
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -20,6 +21,7 @@ from fmv.headers import ALWAYS, DATA
 from fmv.logs import logging_config
 from fmv.request_id import from_client
 
+STREAM = re.compile("/events/?$")
 DRAINED = 64 * 1024  # bytes of an unread body that gunicorn reads away, to keep its connection
 
 _environment = read_environment()
@@ -95,9 +97,12 @@ def post_fork(arbiter: object, worker: Worker) -> None:
 
 
 def pre_request(worker: Worker, request: Any) -> None:
-    """Announce the end of a connection that gunicorn would end unannounced, should a long body stay unread (413)."""
+    """Announce the end of a connection that gunicorn would end unannounced, should a long body stay unread (413).
+
+    And that of an event stream's, which a stopping server would else keep open for another request.
+    """
     headers = dict(request.headers)
-    if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) > DRAINED:
+    if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) > DRAINED or STREAM.search(request.path):
         request.force_close()
 
 

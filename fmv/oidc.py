@@ -171,9 +171,9 @@ def fetch_keys(issuer: str) -> dict[str | None, jwt.PyJWK]:
 def _fetch(url: str) -> dict[str, Any]:
     """Return the JSON object there. TLS is verified (REQUESTS_CA_BUNDLE names another authority), redirects refused."""
     timeout = settings.FMV_OIDC_TIMEOUT_SECONDS
-    options: Any = {"timeout": timeout, "stream": True, "allow_redirects": False}
+    plain = {"Accept-Encoding": "identity"}
     try:
-        with requests.get(url, headers={"Accept-Encoding": "identity"}, **options) as response:
+        with requests.get(url, headers=plain, timeout=timeout, stream=True, allow_redirects=False) as response:
             if response.status_code != 200:
                 raise IssuerFault(f"{url} answers {response.status_code}")
             document = orjson.loads(_read(response, time.monotonic() + timeout))

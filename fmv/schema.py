@@ -109,9 +109,13 @@ class Schema(AutoSchema):
         return re.split(r"[.,:;](?:\s|$)", self.get_description(), maxsplit=1)[0]
 
     def _map_serializer_field(self, field: Any, direction: str, bypass_extensions: bool = False) -> dict[str, Any]:
-        """Add what a field itself knows about its JSON: `json_schema`."""
+        """Add what a field itself knows about its JSON; the next method does so for a serializer."""
         schema: dict[str, Any] = super()._map_serializer_field(field, direction, bypass_extensions)
         return schema | getattr(field, "json_schema", {})
+
+    def _map_basic_serializer(self, serializer: Any, direction: str) -> dict[str, Any]:
+        schema: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
+        return schema | getattr(serializer, "json_schema", {})
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation = super().get_operation(*args, **kwargs)

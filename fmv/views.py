@@ -129,8 +129,9 @@ class DocumentView(SpectacularJSONAPIView):
 
 
 class DocsView(SpectacularSwaggerSplitView):
-    """The document as a page to try it from."""
+    """The document as a page to try it from; without script or style in the page itself, which the policy forbids."""
 
+    template_name = "fmv/docs.html"
     authentication_classes = []
     permission_classes = []
     throttle_classes = []

@@ -20,16 +20,6 @@ from tasks.models import Status, Task
 
 LATEST = 20  # tasks on a robot's page
 
-COLOURS = {
-    Status.SCHEDULED: "#64748b",
-    Status.QUEUED: "#0369a1",
-    Status.STARTED: "#7c3aed",
-    Status.RETRY: "#b45309",
-    Status.SUCCESS: "#15803d",
-    Status.FAILURE: "#b91c1c",
-    Status.REVOKED: "#475569",
-}
-
 
 class RobotForm(forms.ModelForm):
     class Meta:
@@ -43,6 +33,9 @@ class RobotForm(forms.ModelForm):
 
 @admin.register(Robot)
 class RobotAdmin(FleetAdmin):
+    class Media:
+        css = {"all": ["tasks/status.css"]}
+
     form = RobotForm
     list_display = ("name", "location", "enabled", "lanes", "is_great", "updated_at")
     list_filter = ("enabled", "is_great")
@@ -97,7 +90,7 @@ def when(moment: Any) -> str:
 
 def coloured(task: Task) -> str:
     """Show the task's status in its colour."""
-    return format_html('<b style="color: {}">{}</b>', COLOURS[Status(task.status)], task.status)
+    return format_html('<b class="status-{0}">{0}</b>', task.status)
 
 
 def pretty(value: Any) -> str:
@@ -119,6 +112,9 @@ class StatusFilter(admin.SimpleListFilter):
 @admin.register(Task)
 class TaskAdmin(ReadOnlyAdmin):
     """For reading: a task changes by its transitions only."""
+
+    class Media:
+        css = {"all": ["tasks/status.css"]}
 
     list_display = ("created", "robot", "handler", "state", "percent", "attempt", "requested_by")
     list_display_links = ("created",)

@@ -74,7 +74,7 @@ class EventViewSet(ViewSet):
         events = missed(task, after)
         if not events:  # a browser would ask for ever: https://html.spec.whatwg.org/#event-stream-interpretation
             return HttpResponse(status=204)
-        rendered: Iterable[bytes] = [RETRY_HINT, *(event.render(event.key) for event in events)]
+        rendered: Iterable[bytes] = [RETRY_HINT + b"\n", *(event.render(event.key) for event in events)]
         return EventStream(() if request.method == "HEAD" else rendered)
 
     @extend_schema(

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 POLL = 0.5  # seconds between two looks
 SETTLE = 500  # ms after which a write is taken to be visible
+NOW = 100  # ms that "now" reaches back, as our idea of MongoDB's clock may be wrong by as much
 OVERLAP = 5000  # ms that each look goes back, for writes that took longer; these come late, and out of order
 BACK = 3600_000  # ms that an id may be old; of what was before, a stream says that it is missing
 BACKLOG = 5000  # tasks that a stream, or the hub, catches up with; of more, the latest
@@ -46,7 +47,7 @@ STUCK = 30.0  # seconds a client may take to receive a piece
 WAITING = 10_000  # events that may wait for a client
 CHUNK = 200  # documents read in one go
 PIECE = 64 * 1024  # bytes sent in one go, and at most one event more
-RETRY_HINT = b"retry: 2000\n\n"  # ms a client waits before it comes back
+RETRY_HINT = b"retry: 2000\n"  # ms a client waits before it comes back
 
 # --- Keys and events -------------------------------------------------------------------------------------------------
 
@@ -80,9 +81,9 @@ def before(moment: int) -> Key:
     return Key(moment, "0" * 32, 0)
 
 
-def position(key: Key) -> bytes:
-    """Return what lets a client remember that it has seen all up to `key`, without an event."""
-    return f"id: {key}\n\n".encode()
+def position(key: Key, line: bytes) -> bytes:
+    """Return what lets a client remember that it has seen all up to `key`, without an event; `line` goes with it."""
+    return b"%sid: %s\n\n" % (line, str(key).encode())
 
 
 def milliseconds(moment: dt.datetime) -> int:
@@ -388,7 +389,7 @@ class OneTask(TaskStream):
         self._first = missed(services.get(self.task), self._last)
 
     def _first_pieces(self) -> Iterator[bytes]:
-        yield from packed([RETRY_HINT, *self._render(self._first)])
+        yield from packed([RETRY_HINT + b"\n", *self._render(self._first)])
 
     def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
         for event in events:
@@ -413,9 +414,11 @@ class AllTasks(TaskStream):
 
     def _begin(self, frontier: int) -> None:
         self._frontier = frontier
-        now = before(frontier + 1)
         # Another process may be a little ahead of this one, but not much: then the clock was set back.
-        self._start = now if self._after is None or self._after.at > frontier + OVERLAP else self._after
+        if self._after and self._after.at <= frontier + OVERLAP:
+            self._start = self._after
+        else:
+            self._start = before(now() - NOW)
 
     def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
         return (event.render(event.id) for event in events if self._wants(event))
@@ -431,13 +434,14 @@ class AllTasks(TaskStream):
         return not self._statuses or status in self._statuses
 
     def _comment(self) -> bytes:
-        frontier = hub.frontier  # read first: by then all up to it had been handed out
-        return super()._comment() if not self._inbox.empty() else position(before(frontier + 1)) + super()._comment()
+        handed_out = before(hub.frontier + 1)  # asked first, so what is not yet sent is later, or in the inbox
+        text = super()._comment()
+        return position(max(self._start, handed_out), text.removesuffix(b"\n")) if self._inbox.empty() else text
 
     # Catching up.
 
     def _first_pieces(self) -> Iterator[bytes]:
-        yield RETRY_HINT if self._start == self._after else RETRY_HINT + position(self._start)
+        yield position(self._start, RETRY_HINT)
         if self._start.at > self._frontier:
             return
         keys, complete_from = self._backlog()

@@ -90,6 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"Nothing may be left out, but {os.environ['FMV_TEST_NO_RABBITMQ']}")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ["FMV_TEST_RABBITMQ"]:
         for item in items:

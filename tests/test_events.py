@@ -42,7 +42,8 @@ def test_an_id_is_read_as_it_is_written():
 @pytest.mark.parametrize(
     "text",
     ["", " ", "1", "1-2-3", f"1-{HEX}", f"1-{HEX}-", f"-{HEX}-1", f"1-{HEX.upper()}-1", f" 1-{HEX}-1", f"1-{HEX}-1\n",
-     f"-1-{HEX}-1", f"1.5-{HEX}-1", f"1-{HEX}-x", f"{'9' * 16}-{HEX}-1", f"1-{HEX}-{'9' * 10}", f"\u0661-{HEX}-1", "null"],
+     f"-1-{HEX}-1",
+     f"1.5-{HEX}-1", f"1-{HEX}-x", f"{'9' * 16}-{HEX}-1", f"1-{HEX}-{'9' * 10}", f"\u0661-{HEX}-1", "null"],
 )  # fmt: skip
 def test_what_is_no_id_is_told(text):
     with pytest.raises(ValueError, match=r".*"):

@@ -18,7 +18,7 @@ from fmv import embedded, stack
 from fmv.models import Role
 from fmv.mongodb.server import server_now
 from tasks import services
-from tasks.events import before, hub, milliseconds
+from tasks.events import NOW, before, hub, milliseconds, now
 from tasks.models import Task, error_document
 from tests.api import Api, assert_refused, problems
 from tests.conftest import wait_until
@@ -53,6 +53,12 @@ def hub_at_rest():
 
 def queued(**fields: Any) -> Task:
     return make_task(history=[line("QUEUED", 0)], **fields)
+
+
+def earlier(task: Task) -> Task:
+    """Let the task's creation be over for a stream that begins now."""
+    wait_until(lambda: now() > milliseconds(task.stored_at) + NOW)
+    return task
 
 
 def live(task: Task, *attempts: str) -> None:
@@ -151,7 +157,7 @@ def test_a_renewal_without_news_is_no_event(server):
 
 
 def test_all_tasks_from_now_on_in_order(server):
-    old = queued()
+    old = earlier(queued())
     with Sse(f"{server}/events") as stream:
         assert next(stream.blocks()).id
         new = queued()
@@ -170,6 +176,7 @@ def test_all_tasks_from_now_on_in_order(server):
 def test_a_client_that_is_cut_again_and_again_loses_and_doubles_nothing(server):
     """Cut after every event, at another process or not: only the id counts."""
     tasks = [queued() for _ in range(6)]
+    earlier(tasks[-1])
     with Sse(f"{server}/events") as stream:
         last_id = next(stream.blocks()).id
     with ThreadPoolExecutor(3) as threads:
@@ -191,6 +198,7 @@ def test_a_client_that_is_cut_again_and_again_loses_and_doubles_nothing(server):
 
 def test_filters(server):
     tasks = {name: queued(robot=make_robot(name=name)) for name in ("Bender", "Crow T. Robot", "Wall-E")}
+    earlier(tasks["Wall-E"])
     urls = {
         "?robot=Bender": lambda robot, status: robot == "Bender",
         f"?robot=Bender&robot={quote('Crow T. Robot')}": lambda robot, status: robot != "Wall-E",
@@ -227,10 +235,9 @@ def test_a_position_without_events_moves_on_with_the_comments(server):
 
 
 def test_an_old_id_is_good_for_an_hour_and_a_gap_is_told(server):
-    now = milliseconds(make_task().stored_at)
-    queued(robot="a")
+    a = queued(robot="a")
     live(queued(robot="b"), "succeed")
-    with Sse(f"{server}/events?last_event_id={before(now - 60_000)}") as stream:
+    with Sse(f"{server}/events?last_event_id={before(milliseconds(a.stored_at) - 60_000)}") as stream:
         seen = stream.until(lambda block: block.status == "SUCCESS")
     told = [(b.task["robot"], b.status) for b in seen if b.task["robot"] in ("a", "b") and not b.task["progress"]]
     assert told == [("a", "QUEUED"), ("b", "QUEUED"), ("b", "STARTED")]
@@ -348,6 +355,7 @@ def test_streams_end_with_the_server(run_process, broker):
     process.send_signal(signal.SIGTERM)
     for stream in streams:
         list(stream.blocks())  # to a clean end
+        stream.close()
     ended = time.monotonic() - before
     assert process.wait(timeout=20) == 0
     assert ended < 5

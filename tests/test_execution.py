@@ -109,7 +109,9 @@ def test_a_handler_may_call_sys_exit():
     assert (task.status, task.error["type"], task.error["message"]) == (Status.FAILURE, "SystemExit", "3")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError, execution.Interrupted])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError, execution.Interrupted]
+)
 def test_whatever_a_handler_raises_is_its_error(handle, error):
     def fail(ctx: Any) -> None:
         raise error("odd")
@@ -195,7 +197,15 @@ def recursive() -> list[Any]:
 @pytest.mark.parametrize(
     "result",
     ["x" * (MAX_RESULT - 1), "é" * (MAX_RESULT // 2), float("inf"), {"a": {"b\0": 1}}, "\udce9", 2**63, recursive()],
-    ids=["too large", "too many bytes", "infinite", "NUL in a key", "half a character", "too large a number", "endless"],
+    ids=[
+        "too large",
+        "too many bytes",
+        "infinite",
+        "NUL in a key",
+        "half a character",
+        "too large a number",
+        "endless",
+    ],
 )
 def test_not_storable(result):
     with pytest.raises(InvalidResult):

@@ -73,7 +73,9 @@ def test_the_same_key_with_another_request_is_refused(api, path, body):
 
 def test_keys_are_each_callers_own(api):
     other = Api(make_user("operator"))
-    assert api("POST", "/robot/R2/run", **KEY).json()["task_id"] != other("POST", "/robot/R2/run", **KEY).json()["task_id"]
+    assert (
+        api("POST", "/robot/R2/run", **KEY).json()["task_id"] != other("POST", "/robot/R2/run", **KEY).json()["task_id"]
+    )
 
 
 def test_a_refused_submit_leaves_the_key_unused(api):

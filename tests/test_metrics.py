@@ -67,7 +67,9 @@ def test_the_token_reads_them_and_nothing_else(settings):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("header", ["", "Bearer ", "Bearer x", f"Bearer {TOKEN}x", f"bearer {TOKEN}", TOKEN, "Bearer é"])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer ", "Bearer x", f"Bearer {TOKEN}x", f"bearer {TOKEN}", TOKEN, "Bearer é"]
+)
 def test_another_token_does_not(settings, header):
     settings.FMV_METRICS_TOKEN = TOKEN
     assert_refused(Client().get("/metrics", headers={"Authorization": header}), 401)
@@ -295,4 +297,3 @@ def test_while_mongodb_is_down_requests_are_still_told(web):
     assert time.monotonic() - begun < 8
     assert metrics["fmv_mongodb_up",] == 0
     assert count_of(metrics, "GET", "/api/v1/health", "200") >= 1
-

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from django.db import connections
 from fmv import embedded, oidc
 from fmv.members import key_of, sign_in
 from fmv.models import Role, User
+from tasks.models import Task
 from tests.api import Api, assert_refused
 from tests.conftest import wait_until
-from tests.factories import make_user
+from tests.factories import make_task, make_user
 from tests.issuers import EC_KEY, RSA_KEYS, WELL_KNOWN, Issuer, public, running
 
 pytestmark = pytest.mark.django_db
@@ -758,3 +760,28 @@ def test_a_real_issuers_token_signs_in_until_and_after_its_end(real_issuer):
     process.kill()
     process.wait()
     assert call(token).status_code == 200
+
+
+def test_a_real_web_server_and_a_real_issuer(real_issuer, web):
+    issuer, _ = real_issuer
+    token = id_token(issuer, "u-1")
+    url = web(os.environ["FMV_BROKER_URL"], FMV_OIDC_ISSUER=issuer, FMV_OIDC_AUDIENCE="fmv") + "/api/v1"
+    bearer = {"Authorization": f"Bearer {token}"}
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda _: requests.get(f"{url}/handler/", headers=bearer, timeout=20).status_code, range(16))
+    assert set(found) == {200}
+    assert User.objects.count() == 1
+
+    browser = requests.Session()
+    assert browser.post(f"{url}/auth/login", headers=bearer, timeout=20).json()["sub"] == "u-1"
+    make_task(robot="Bender")
+    cancel = f"{url}/task/{Task.objects.get().pk}/cancel"
+    assert browser.post(cancel, timeout=20).status_code == 403
+    assert browser.post(cancel, headers={"X-CSRFToken": browser.cookies["csrftoken"]}, timeout=20).status_code == 200
+    assert requests.get(
+        f"{url}/handler/", headers={"Authorization": "Bearer " + "x" * 9000}, timeout=20
+    ).status_code in (
+        400,
+        401,
+        431,
+    )

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import requests
+from django.db import connection
 
+from fmv.celery import app
 from robots.models import Robot
 from tasks import services
 from tasks.models import Status, Task
-from tests.conftest import wait_until
+from tests.conftest import wait_until, with_database
 from tests.factories import make_robot
 from tests.probes import statuses, use_broker
 
@@ -39,18 +41,14 @@ def broker(broker_url) -> Iterator[str]:
 @pytest.fixture
 def any_broker(worker_id) -> Iterator[str]:
     """The broker of development, where the kind of broker makes no difference."""
-    from tests.conftest import with_database
-
-    yield from ring_at(with_database(os.environ["MONGODB_URI"], f"fmv_test_broker_{worker_id}"))
+    name = f"fmv_test_broker_{worker_id}"
+    yield from ring_at(with_database(os.environ["MONGODB_URI"], name))
+    connection.get_database().client.drop_database(name)
 
 
 def ring_at(url: str) -> Iterator[str]:
-    from fmv.celery import app
-
     before = app.conf.broker_url
     use_broker(url)
-    with app.connection_for_write() as connection:
-        connection.default_channel.queue_purge("work") if url.startswith("mongodb") else None
     yield url
     use_broker(before)
 
@@ -93,6 +91,13 @@ def in_status(status: Status, *tasks: Task) -> Callable[[], bool]:
 
 def over(*tasks: Task) -> Callable[[], bool]:
     return lambda: Task.objects.finished().filter(pk__in=[task.pk for task in tasks]).count() == len(tasks)
+
+
+def run_another(running: Task) -> None:
+    """Return once another worker than the one that runs this task is up, has run something, and is idle again."""
+    other = submit(make_robot(), "noop")
+    wait_until(over(other))
+    assert now(running).status == Status.STARTED
 
 
 def pid_of(task: Task) -> int:
@@ -173,23 +178,21 @@ def test_the_task_of_a_killed_pool_process_runs_again_at_once(broker, worker, ma
     assert "WorkerLost" in now(task).history[2]["note"]
 
 
-def test_the_task_of_a_killed_worker_runs_again_within_its_lease_and_five_seconds(
-    broker, worker, maintenance, marks, tmp_path
-):
+def test_the_task_of_a_killed_worker_runs_again_within_its_lease_and_five_seconds(broker, worker, maintenance, marks):
     first = worker(broker, **SHORT_LEASE)
     maintenance(broker, **SHORT_LEASE)
-    task = submit(make_robot(), params={"file": str(marks), "seconds": 1.5})
+    task = submit(make_robot(), params={"file": str(marks), "seconds": 600})
     wait_until(lambda: read_marks(marks))
     worker(broker, name="second", **SHORT_LEASE)
-    wait_until(lambda: "ready" in (tmp_path / "second.log").read_text() or time.sleep(3) is None)
-    if not [mark for mark in read_marks(marks) if mark.what == "end"]:
-        os.kill(first.pid, signal.SIGKILL)
-        killed = time.monotonic()
-        wait_until(lambda: len([mark for mark in read_marks(marks) if mark.what == "start"]) > 1)
-        assert time.monotonic() - killed < 3 + 5
-        wait_until(over(task))
-        assert now(task).attempt == 2
-    assert now(task).status == Status.SUCCESS
+    run_another(task)
+    os.kill(first.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    wait_until(lambda: len(read_marks(marks)) > 1)
+    assert time.monotonic() - killed < 3 + 5
+    assert (now(task).status, now(task).attempt, now(task).attempts_left) == (Status.STARTED, 2, 18)
+    assert [mark.what for mark in read_marks(marks)] == ["start", "start"]
+    services.cancel(task, by="test")
+    wait_until(over(task))
 
 
 def test_a_poison_task_ends_and_harms_no_other(broker, worker, maintenance, marks):
@@ -243,20 +246,18 @@ def test_a_running_wait_is_cancelled_within_two_seconds(any_broker, worker):
 
 def test_a_stopped_worker_hands_its_task_to_another(broker, worker, marks):
     first = worker(broker, FMV_STOP_GRACE="0.5")
-    task = submit(make_robot(), max_attempts=1, params={"file": str(marks), "seconds": 4, "blocks": True})
+    task = submit(make_robot(), max_attempts=1, params={"file": str(marks), "seconds": 600, "blocks": True})
     wait_until(lambda: read_marks(marks))
-    waiting = submit(make_robot(), params={"file": str(marks)})
     worker(broker, name="second")
-    wait_until(over(waiting))  # so the second is at work, and idle again
+    run_another(task)
     first.terminate()
-    wait_until(lambda: len([mark for mark in read_marks(marks) if mark.what == "start"]) == 3)
-    found = [mark for mark in read_marks(marks) if mark.task == str(task.pk)]
+    wait_until(lambda: len(read_marks(marks)) == 3)
+    found = read_marks(marks)
     assert [mark.what for mark in found] == ["start", "interrupted", "start"]
     assert found[2].at - found[1].at < 3  # one, and the patience of a loaded machine
-    wait_until(over(task))
-    task = now(task)
-    assert (task.status, task.attempt, task.uncounted, task.max_attempts) == (Status.SUCCESS, 2, 1, 1)
-    assert first.wait(15) == 0
+    assert (now(task).status, now(task).attempt, now(task).uncounted) == (Status.STARTED, 2, 1)
+    assert statuses(task) == ["QUEUED", "STARTED", "RETRY", "QUEUED", "STARTED"]
+    assert first.wait(30) == 0
 
 
 def test_a_stopped_worker_lets_a_short_task_end(any_broker, worker, marks):
@@ -264,7 +265,7 @@ def test_a_stopped_worker_lets_a_short_task_end(any_broker, worker, marks):
     task = submit(make_robot(), params={"file": str(marks), "seconds": 2})
     wait_until(lambda: read_marks(marks))
     process.terminate()
-    assert process.wait(15) == 0
+    assert process.wait(30) == 0
     assert (now(task).status, now(task).attempt) == (Status.SUCCESS, 1)
 
 
@@ -274,7 +275,7 @@ def test_a_stopping_worker_kills_what_ignores_it(any_broker, worker, maintenance
     task = submit(make_robot(), "stubborn", max_attempts=1)
     wait_until(in_status(Status.STARTED, task))
     process.terminate()
-    assert process.wait(15) is not None
+    assert process.wait(40) is not None
     wait_until(over(task), 45)
     assert now(task).error["type"] == "WorkerLost"
 
