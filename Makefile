@@ -1,6 +1,7 @@
 # make run      the whole backend on this machine; Ctrl-C stops it
 # make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest
-# make lint     style, types, migrations, production settings, the OpenAPI document
+# make lint     style, types, security, migrations, production settings, the OpenAPI document
+# make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
 # make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
 # make format   let ruff tidy up
 # make clean    remove what these have built; the data under var/ stays
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint chaos format clean
+.PHONY: run test lint fuzz chaos format clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.stack run
@@ -30,9 +31,14 @@ lint: .venv/installed
 	@! grep -rnF --include='*.py' '.select_for_update(' fmv robots tasks tests || \
 		{ echo "select_for_update does nothing on MongoDB: use a conditional update." >&2; exit 1; }
 	FMV_DEBUG=1 $(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r fmv robots tasks
+	@$(BIN)/python -m tests.audit
 	@$(PRODUCTION) $(BIN)/python -m fmv.stack lend $(MANAGE) makemigrations --check --dry-run
 	@$(PRODUCTION) $(MANAGE) check --deploy --fail-level WARNING
 	@$(PRODUCTION) $(MANAGE) spectacular --validate --fail-on-warn --file /dev/null
+
+fuzz: .venv/installed
+	@FMV_TEST_CASES=$(or $(CASES),10000) FMV_TEST_SEED=$(SEED) $(BIN)/python -m pytest -q -s tests/test_schemathesis.py
 
 chaos: .venv/installed
 	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(TASKS),--tasks $(TASKS)) \

@@ -3,12 +3,12 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+from corsheaders.middleware import CorsMiddleware
 from django.conf import settings
 from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
-from corsheaders.middleware import CorsMiddleware
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
 from rest_framework.permissions import SAFE_METHODS, BasePermission
@@ -96,7 +96,11 @@ class SessionScheme(OpenApiAuthenticationExtension):
     name = "session"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME}
+        description = (
+            "The session that the admin's or the API's sign-in opens. What changes something then also needs the header "
+            f"`X-CSRFToken` with the value of the cookie `{settings.CSRF_COOKIE_NAME}`."
+        )
+        return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME, "description": description}
 
 
 class ApiTokenScheme(OpenApiAuthenticationExtension):

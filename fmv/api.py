@@ -163,12 +163,12 @@ class Text(serializers.CharField):
 
 
 class Whole(serializers.IntegerField):
-    """A whole number and nothing that could be made into one."""
+    """A whole number and nothing that could be made into one. To JSON, 4.0 is one."""
 
     default_error_messages = {"invalid": "Input should be a valid integer"}
 
     def to_internal_value(self, data: Any) -> int:
-        if not isinstance(data, int) or isinstance(data, bool):
+        if isinstance(data, bool) or not isinstance(data, int | float) or data != int(data):
             self.fail("invalid")
         return int(data)
 

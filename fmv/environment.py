@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 #: Signs cookies while FMV_DEBUG is on and no key is set; anywhere else the start is refused.
-DEVELOPMENT_SECRET_KEY = "insecure-development-key-never-to-be-used-in-production-0123456789"  # noqa: S105
+DEVELOPMENT_SECRET_KEY = "insecure-development-key-never-to-be-used-in-production-0123456789"  # noqa: S105 # nosec B105
 
 
 def _mongodb_uri(value: str) -> str:
@@ -196,7 +196,11 @@ class Environment(BaseSettings):
     port: int = Field(8000, alias="FMV_PORT", ge=1, le=65535, description="Port the web server binds.")
     web_processes: int = Field(2, alias="FMV_WEB_PROCESSES", ge=1, le=256, description="Processes of the web server.")
     web_threads: int = Field(
-        8, alias="FMV_WEB_THREADS", ge=1, le=256, description="Threads of each web server process."
+        8,
+        alias="FMV_WEB_THREADS",
+        ge=1,
+        le=256,
+        description="Requests that each web server process works on at the same time.",
     )
     max_streams: int = Field(
         200,

@@ -1,6 +1,7 @@
 """The web server's configuration: `gunicorn -c python:fmv.gunicorn fmv.wsgi`."""
 
 import atexit
+import contextlib
 import json
 import logging.config
 import math
@@ -33,7 +34,7 @@ worker_class = "fmv.gunicorn.StreamingWorker"
 threads = _environment.web_threads + _environment.max_streams  # a stream holds one, asleep; see fmv.streams
 worker_connections = 1000 + _environment.max_streams
 preload_app = True  # one import for all processes, and a wrong setting stops the start
-worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - heartbeats; a slow disk would delay them
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - heartbeats; a slow disk would delay them # nosec B108
 keepalive = 30  # seconds
 graceful_timeout = min(30, math.ceil(_environment.stop_grace))  # seconds
 limit_request_line = 8190  # bytes, the most there is: names are long once percent-encoded
@@ -47,6 +48,7 @@ class Log(gunicorn.glogging.Logger):
 
     def setup(self, cfg: Any) -> None:
         logging.config.dictConfig(logging_config(_environment))
+        logging.captureWarnings(True)
         self.error_log.propagate = True
 
 
@@ -73,6 +75,15 @@ def child_exit(arbiter: object, worker: Worker) -> None:
 
 class StreamingWorker(ThreadWorker):
     """Ends its event streams when it is to stop: the graceful end waits for answers, and they would go on for ever."""
+
+    def handle(self, conn: Any) -> Any:
+        """Wait here until the client hangs up: gunicorn would wait in its main thread, two seconds for each client."""
+        goes_on = super().handle(conn)
+        if not goes_on:
+            with contextlib.suppress(OSError):
+                gunicorn.util.close_graceful(conn.sock.dup())
+                conn.sock.shutdown(socket.SHUT_RDWR)
+        return goes_on
 
     def handle_exit(self, sig: int, frame: object) -> None:
         _end_streams()

@@ -3,6 +3,7 @@
 import hmac
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -130,6 +131,21 @@ def _has_metrics_token(request: HttpRequest) -> bool:
     token: str = settings.FMV_METRICS_TOKEN
     given = request.headers.get("Authorization", "")
     return bool(token) and hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode())
+
+
+class InTurn:
+    """Lets as many requests be worked on as FMV_WEB_THREADS says; the process has more threads, for event streams.
+
+    A stream's turn ends when its answer begins.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self._turns = threading.Semaphore(settings.FMV_WEB_THREADS)
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with self._turns:
+            return self.get_response(request)
 
 
 class BodyLimit:

@@ -97,7 +97,8 @@ def add_headers(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     for operation in (operation for item in result["paths"].values() for operation in item.values()):
         for status, response in operation["responses"].items():
             names = [name for name, (statuses, _) in HEADERS.items() if not statuses or status in statuses.split()]
-            response.setdefault("headers", {}).update({name: {"$ref": f"#/components/headers/{name}"} for name in names})
+            headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+            response.setdefault("headers", {}).update(headers)
     return result
 
 

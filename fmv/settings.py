@@ -38,6 +38,7 @@ MIDDLEWARE = [
     "fmv.middleware.Watch",
     "fmv.middleware.SecurityHeaders",
     "fmv.middleware.Probes",
+    "fmv.middleware.InTurn",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -241,6 +242,7 @@ FMV_LEASE_SECONDS = ENVIRONMENT.lease_seconds
 FMV_RENEW_SECONDS = ENVIRONMENT.renew_seconds
 FMV_STOP_GRACE = ENVIRONMENT.stop_grace
 FMV_RETENTION_DAYS = ENVIRONMENT.retention_days
+FMV_WEB_THREADS = ENVIRONMENT.web_threads
 FMV_MAX_STREAMS = ENVIRONMENT.max_streams
 FMV_STREAM_COMMENT_SECONDS = ENVIRONMENT.stream_comment_seconds
 

@@ -14,7 +14,7 @@ EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description
 _CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 LABEL = rf"^[^{_CONTROL}]+$"
 NAME = rf"^[^/{_CONTROL}]+$"
-URL = r"^https?://[^\s/?#@]+([/?][^\s#]*)?$"
+URL = rf"^https?://[^\s/?#@{_CONTROL}]+([/?][^\s#{_CONTROL}]*)?$"
 
 
 class Labels(serializers.ListField):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 from uuid import UUID
 
+import orjson
 from django.http import HttpResponse, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -17,7 +18,7 @@ from fmv.schema import Error
 from fmv.streams import MEDIA_TYPE, EventStream, TooManyStreams
 from tasks import services
 from tasks.events import ID, RETRY_HINT, AllTasks, Key, OneTask, missed, parse_id
-from tasks.serializers import EventFilterSerializer
+from tasks.serializers import TASK_EXAMPLE, EventFilterSerializer
 
 TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")
 LAST = "The `id` of the last event that was seen; the stream goes on after it."
@@ -26,11 +27,11 @@ LAST_EVENT_ID = [
     OpenApiParameter("Last-Event-ID", AN_ID, OpenApiParameter.HEADER, description=LAST),
     OpenApiParameter("last_event_id", AN_ID, description="The same, for clients that cannot set headers."),
 ]
-EXAMPLE = """retry: 2000
+EXAMPLE = f"""retry: 2000
 
 id: 1795420800020-019ab0f37c1e7a319d3c2f6c1b7e4a10-4
 event: task
-data: {"task_id":"019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10","status":"SUCCESS","robot":"Bender", …}
+data: {orjson.dumps(TASK_EXAMPLE).decode()}
 
 : still here
 

@@ -150,7 +150,7 @@ class Attempt:
         try:
             LogLine.objects.create(task=self._task.pk, attempt=self.attempt, text=text)
         except DatabaseError as error:  # not worth failing the task for
-            logger.warning("Task %s: a line of its log was lost: %s", self.task_id, error)
+            logger.warning("Task %s: a line of its log was lost: %r", self.task_id, error.__cause__)
 
     def check(self) -> None:
         with self._shielded():
@@ -244,7 +244,7 @@ class Attempt:
             else:
                 self._give_up(self._why_not_renewed())
         except DatabaseError as error:  # the keeper tries again until the lease is nearly over
-            logger.warning("Task %s: its lease could not be renewed: %s", self.task_id, error)
+            logger.warning("Task %s: its lease could not be renewed: %r", self.task_id, error.__cause__)
             counters.note("renewal_failures")
         finally:
             self._renewing.release()
@@ -326,7 +326,7 @@ class Attempt:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - a handler's exception class may be as broken as the handler
+    except Exception:
         return "(its message cannot be shown)"
 
 

@@ -104,7 +104,6 @@ def http(ctx: Context[HttpParams]) -> dict[str, Any]:
     with requests.Session() as session:
         session.trust_env = False  # no proxies, no .netrc: the robot's endpoint and nothing else
         for _ in range(MAX_REDIRECTS + 1):
-            _check_same_host(endpoint, url)
             ctx.check()
             with session.request(
                 ctx.params.method,
@@ -117,20 +116,23 @@ def http(ctx: Context[HttpParams]) -> dict[str, Any]:
             ) as answer:
                 ctx.log(f"{ctx.params.method} {url}: {answer.status_code}")
                 if answer.is_redirect:
-                    url = urljoin(url, answer.headers["Location"])
+                    url = _redirected(endpoint, url, answer.headers["Location"])
                     continue
                 return _read(answer)
     raise PermanentError(f"More than {MAX_REDIRECTS} redirects")
 
 
-def _check_same_host(endpoint: str, url: str) -> None:
-    ours, theirs = urlsplit(endpoint), urlsplit(url)
+def _redirected(endpoint: str, url: str, location: str) -> str:
+    """Return where `location` leads from `url`. Raises PermanentError unless that is the endpoint's own host."""
     try:
+        target = urljoin(url, location)
+        ours, theirs = urlsplit(endpoint), urlsplit(target)
         same = (ours.scheme, ours.hostname, ours.port) == (theirs.scheme, theirs.hostname, theirs.port)
     except ValueError:
         same = False
     if not same or "@" in theirs.netloc:
-        raise PermanentError(f"Refused to go from {endpoint} to {url}")
+        raise PermanentError(f"Refused to go from {url} to {location}")
+    return target
 
 
 def _read(answer: requests.Response) -> dict[str, Any]:
@@ -143,6 +145,6 @@ def _read(answer: requests.Response) -> dict[str, Any]:
         raise PermanentError(f"The robot answered more than {MAX_ANSWER} bytes")
     body: Any = text.decode("utf-8", "replace")
     if answer.headers.get("Content-Type", "").startswith("application/json"):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             body = json.loads(text)
     return {"status": answer.status_code, "body": body}

@@ -285,7 +285,7 @@ class HandlerSerializer(serializers.Serializer):
 
 @extend_schema_serializer(
     many=False,  # the list is in `handlers`
-    examples=[OpenApiExample("all handlers", {"handlers": [HANDLER_EXAMPLE]}, response_only=True)]
+    examples=[OpenApiExample("all handlers", {"handlers": [HANDLER_EXAMPLE]}, response_only=True)],
 )
 class HandlersSerializer(serializers.Serializer):
     handlers = HandlerSerializer(many=True)

@@ -58,7 +58,7 @@ class Request(celery.worker.request.Request):
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         super().on_failure(exc_info, *args, **kwargs)
         if isinstance(getattr(exc_info.exception, "exc", exc_info.exception), WorkerLostError):
-            tell_of_death(worker_name(self.worker_pid or 0), self.id)
+            tell_of_death(worker_name(int(self.worker_pid or 0)), self.id)
 
 
 @signals.worker_shutting_down.connect

@@ -25,7 +25,6 @@ QUICK = bool(os.environ.get("QUICK"))
 PAIRS = 3 if QUICK else 7
 TASKS = 200 if QUICK else 1000
 ROBOTS = 50
-PROCESSES = 2
 
 
 @dataclass
@@ -126,7 +125,8 @@ class Bench:
 def run(directory: Path, parts: list[str]) -> list[Figure]:
     own_mongodb = "MONGODB_URI" not in os.environ
     with World(directory, processes=("work1", "maintenance1"), FMV_LOG_LEVEL="ERROR") as world:
-        world.start_other("bare", "-A", "tests.bench_bare", "worker", "-Q", "bare", "-c", str(PROCESSES))
+        bare = [sys.executable, "-m", "celery", "--quiet", "-A", "tests.bench_bare", "worker", "-Q", "bare"]
+        world.spawn("bare", *bare, "-n", "bare@%h", "-c", "2")  # as many processes as work1 has
         os.environ.update(world.environment)
         import django
 

@@ -8,7 +8,7 @@ from celery import Celery
 from pymongo import DESCENDING, MongoClient
 from pymongo.collection import Collection
 
-from tests.rehearsal.handlers import mark
+from tests.marks import mark
 
 app = Celery("bare", broker=os.environ["FMV_BROKER_URL"], set_as_current=False)
 app.conf.update(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
@@ -105,8 +105,11 @@ def descendants(pid: int) -> Iterator[int]:
 class World:
     """All of it. Processes are started from the main thread only: they end with the thread that starts them."""
 
-    def __init__(self, directory: Path, **variables: str) -> None:
+    def __init__(
+        self, directory: Path, processes: Sequence[str] = ("web", *WORKERS, *MAINTENANCE), **variables: str
+    ) -> None:
         self.directory = directory
+        self.processes = processes
         self.marks = directory / "marks"
         self.watch = Watch()
         self.up: dict[str, subprocess.Popen[bytes]] = {}
@@ -116,7 +119,7 @@ class World:
         self.url = f"http://127.0.0.1:{self.web_port}/api/v1"
         self.broker_url = f"amqp://guest:guest@127.0.0.1:{self.amqp_port}//"
         self._mongodb: AbstractContextManager[str] | None = None
-        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("FMV_")} | {
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("FMV_")} | {
             "MONGODB_URI": f"mongodb://127.0.0.1:{self.mongodb_port}/fmv",
             "DJANGO_SETTINGS_MODULE": "fmv.settings",
             "PYTHONPATH": str(stack.ROOT),
@@ -139,10 +142,11 @@ class World:
             self.start_mongodb()
             self._run("migrate", sys.executable, str(stack.ROOT / "manage.py"), "migrate", "--verbosity", "0")
             self.wait_until(lambda: self.up["rabbitmq"].poll() is not None or self.broker_answers(), "rabbitmq")
-            for name in ("web", *WORKERS, *MAINTENANCE):
+            for name in self.processes:
                 self.start(name)
-            self.wait_until(lambda: stack.answers(f"{self.url}/health", "127.0.0.1"), "web")
-            for name in (*WORKERS, *MAINTENANCE):
+            if "web" in self.processes:
+                self.wait_until(lambda: stack.answers(f"{self.url}/health", "127.0.0.1"), "web")
+            for name in set(self.processes) - {"web"}:
                 self.wait_until(lambda name=name: children(self.up[name].pid), name)  # type: ignore[misc]
             parts.pop_all()
         return self
@@ -168,16 +172,16 @@ class World:
     def _run(self, name: str, *command: str) -> None:
         with self.log(name).open("ab") as log:
             done = subprocess.run(
-                command, env=self._environment, cwd=self.directory, stdout=log, stderr=log, check=False
+                command, env=self.environment, cwd=self.directory, stdout=log, stderr=log, check=False
             )
         if done.returncode:
             raise embedded.StackError(f"{name} failed; {self.log(name)} says why.")
 
-    def _spawn(self, name: str, *command: str, **environment: str) -> None:
+    def spawn(self, name: str, *command: str, **environment: str) -> None:
         with self.log(name).open("ab") as log:
             self.up[name] = subprocess.Popen(
                 embedded.tied(signal.SIGKILL, *command),
-                env=self._environment | environment,
+                env=self.environment | environment,
                 cwd=self.directory,  # where no .env is
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -190,11 +194,11 @@ class World:
 
     def start(self, name: str) -> None:
         if name == "web":
-            self._spawn(name, *stack.WEB)
+            self.spawn(name, *stack.WEB)
         elif name in WORKERS:
-            self._spawn(name, *stack.CELERY, "-Q", "work", "-n", f"{name}@%h", "-c", "2")
+            self.spawn(name, *stack.CELERY, "-Q", "work", "-n", f"{name}@%h", "-c", "2")
         else:
-            self._spawn(name, *stack.CELERY, "-Q", "maintenance", "-n", f"{name}@%h", "-c", "1", "-B")
+            self.spawn(name, *stack.CELERY, "-Q", "maintenance", "-n", f"{name}@%h", "-c", "1", "-B")
 
     def kill(self, name: str, *, group: bool = False) -> tuple[int, list[int]]:
         """Kill its main process, with those it has forked if `group`; return when, and which those were."""
@@ -244,9 +248,9 @@ class World:
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(own / "plugins"),
         }
         if "epmd" not in self.up:  # ours, or the server starts one that outlives it
-            self._spawn("epmd", "epmd", **variables)
+            self.spawn("epmd", "epmd", **variables)
         assert RABBITMQ is not None
-        self._spawn("rabbitmq", RABBITMQ, **variables)
+        self.spawn("rabbitmq", RABBITMQ, **variables)
 
     def broker_answers(self) -> bool:
         try:

@@ -1,11 +1,12 @@
 """What all tests stand on: real servers, and processes that are started and stopped again.
 
 MongoDB is an embedded server unless MONGODB_URI names another; each pytest-xdist process has a database of its own in
-it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost; without one its tests are left out, and the
-last lines of the run say so. Under CI=true that ends the run instead.
+it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node and npm when they are installed; without
+one its tests are left out, and the last lines of the run say so. Under CI=true that ends the run instead.
 """
 
 import atexit
+import fcntl
 import os
 import secrets
 import shutil
@@ -55,8 +56,16 @@ def _find_rabbitmq() -> None:
     os.environ["FMV_TEST_NEEDS_RABBITMQ"] = "yes" if needed else ""
 
 
+def _find_node() -> None:
+    """Say in FMV_TEST_NO_NODE why tests cannot run node and npm, "" when they can."""
+    missing = [name for name in ("node", "npm") if not shutil.which(name)]
+    os.environ["FMV_TEST_NO_NODE"] = f"{' and '.join(missing)} cannot be found." if missing else ""
+    os.environ["FMV_TEST_NEEDS_NODE"] = "yes" if os.environ.get("CI") == "true" else ""
+
+
 def _complete_environment() -> None:
     _find_rabbitmq()
+    _find_node()
     for variable in [name for name in os.environ if name.startswith("FMV_") and not name.startswith("FMV_TEST_")]:
         del os.environ[variable]
     if "MONGODB_URI" not in os.environ:
@@ -79,28 +88,32 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 # --- What is left out ------------------------------------------------------------------------------------------------
 
-left_out = pytest.StashKey[set[str]]()
+#: markers of tests that need what a machine may lack; the variables FMV_TEST_NO_… say why
+NEEDS = {"rabbitmq": "RabbitMQ", "node": "node"}
+left_out = pytest.StashKey[set[tuple[str, str]]]()
+
+
+def lack(marker: str) -> str:
+    """Return why tests with this marker cannot run, "" when they can."""
+    return os.environ[f"FMV_TEST_NO_{marker.upper()}"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     django.setup()  # pytest-django looked for settings before this file named them
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
+    config.addinivalue_line("markers", "node: runs node and npm")
     config.stash[left_out] = set()
-    if os.environ["FMV_TEST_NO_RABBITMQ"] and os.environ["FMV_TEST_NEEDS_RABBITMQ"]:
-        raise pytest.UsageError(f"Nothing may be left out, but {os.environ['FMV_TEST_NO_RABBITMQ']}")
+    for marker in NEEDS:
+        if lack(marker) and os.environ[f"FMV_TEST_NEEDS_{marker.upper()}"]:
+            raise pytest.UsageError(f"Nothing may be left out, but {lack(marker)}")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ["FMV_TEST_RABBITMQ"]:
-        for item in items:
-            if item.get_closest_marker("rabbitmq"):  # they share its queues, so they share a process
-                item.add_marker(pytest.mark.xdist_group("rabbitmq"))
-        return
-    without = [item for item in items if item.get_closest_marker("rabbitmq")]
-    items[:] = [item for item in items if not item.get_closest_marker("rabbitmq")]
-    config.hook.pytest_deselected(items=without)
-    config.stash[left_out].update(item.nodeid for item in without)
+    for marker in filter(lack, NEEDS):
+        without = [item for item in items if item.get_closest_marker(marker)]
+        items[:] = [item for item in items if not item.get_closest_marker(marker)]
+        config.hook.pytest_deselected(items=without)
+        config.stash[left_out].update((marker, item.nodeid) for item in without)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -110,16 +123,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
-    names: list[str] = getattr(node, "workeroutput", {}).get("left_out", [])
+    names: list[tuple[str, str]] = getattr(node, "workeroutput", {}).get("left_out", [])
     node.config.stash[left_out].update(names)
 
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
-    names: set[str] = config.stash[left_out]
-    if names:
+    if config.stash[left_out]:
         terminalreporter.section("left out")
-        terminalreporter.line(f"{len(names)} tests on RabbitMQ, for {os.environ['FMV_TEST_NO_RABBITMQ']}")
-        for name in sorted(names):
+    for marker, title in NEEDS.items():
+        if names := sorted(name for needs, name in config.stash[left_out] if needs == marker):
+            terminalreporter.line(f"{len(names)} tests on {title}, for {lack(marker)}")
+        for name in names:
             terminalreporter.line(f"  {name}")
 
 
@@ -131,9 +145,12 @@ def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
     """The URL of a real broker without messages; the test runs once on each kind."""
     if request.param == "rabbitmq":
         url = os.environ["FMV_TEST_RABBITMQ"]
-        empty_rabbitmq(url)
-        yield url
-        empty_rabbitmq(url)
+        # Its queues are for one test at a time. (Groups of pytest-xdist 3.8 have no effect with pytest 9.2.)
+        with (Path(tempfile.gettempdir()) / "fmv-tests-rabbitmq.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            empty_rabbitmq(url)
+            yield url
+            empty_rabbitmq(url)
     else:
         from pymongo import MongoClient
 

@@ -3,10 +3,9 @@
 import uuid
 
 import pytest
-from fmv.models import Session
 from django.urls import URLResolver, get_resolver
 
-from fmv.models import Role
+from fmv.models import Role, Session
 from robots.models import Robot
 from tasks.models import Task
 from tests.api import Api, stored
@@ -28,6 +27,7 @@ ROUTES = {
     ("GET", "/task/{task}/log"): "viewer",
     ("GET", "/handler/"): "viewer",
     ("GET", "/handler/primes"): "viewer",
+    ("GET", "/stats"): "viewer",
     ("POST", "/robot/{robot}/run"): "operator",
     ("POST", "/task/{task}/cancel"): "operator",
     ("POST", "/task/{over}/retry"): "operator",
@@ -63,7 +63,8 @@ def test_the_routes_above_are_all_there_are():
                 yield pattern.name
 
     api = next(part for part in get_resolver().url_patterns if str(part.pattern) == "api/v1/")
-    wanted = "health login logout openapi docs robots robot run batch tasks task cancel retry log handlers handler"
+    wanted = "health login logout openapi docs stats robots robot run batch tasks task cancel retry log"
+    wanted += " handlers handler"
     assert sorted(names(api)) == sorted(wanted.split(" "))
 
 

@@ -1,7 +1,6 @@
 import pytest
-from fmv.models import Session
 
-from fmv.models import User
+from fmv.models import Session, User
 from tests.api import Api, assert_refused
 
 pytestmark = pytest.mark.django_db

@@ -28,6 +28,11 @@ def test_each_change_gives_a_robot_another_etag(api):
     assert len(set(seen)) == 4
 
 
+@pytest.mark.parametrize("value", ["", '"1"', "abc", '*, "1"'])
+def test_if_none_match_knows_the_star_alone(api, value):
+    assert_refused(api("PUT", "/robot/R2", BODY, headers={"If-None-Match": value}), 422)
+
+
 def test_creating_answers_with_the_etag(api):
     answer = api("POST", "/robot/", {"name": "C3", **BODY})
     assert answer.headers["ETag"] == api("GET", "/robot/C3").headers["ETag"]

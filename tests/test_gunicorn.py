@@ -3,17 +3,23 @@
 import json
 import os
 import socket
+import time
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import pytest
 
 
 @pytest.fixture
-def send(web):
-    address = urlsplit(web(os.environ["FMV_BROKER_URL"]))
+def address(web) -> tuple[str, int]:
+    parts = urlsplit(web(os.environ["FMV_BROKER_URL"]))
+    return str(parts.hostname), int(parts.port or 0)
 
+
+@pytest.fixture
+def send(address):
     def send(request: bytes) -> tuple[bytes, bytes]:
-        with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+        with socket.create_connection(address, timeout=30) as client:
             client.sendall(request)
             head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
             return head, body
@@ -33,3 +39,16 @@ def test_what_is_no_http_or_too_long_gets_an_error_like_any_other(send):
         assert b"Content-Type: application/json" in head
         assert b"X-Request-ID: " in head
         assert list(json.loads(body)) == ["detail"]
+
+
+def test_clients_that_do_not_hang_up_keep_nobody_waiting(send, address):
+    """Their connections are closed with patience, but not by the thread that everybody needs."""
+    request = b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    before = time.monotonic()
+    with ExitStack() as idle:
+        for _ in range(30):
+            client = idle.enter_context(socket.create_connection(address, timeout=30))
+            client.sendall(request)
+            assert client.recv(12) == b"HTTP/1.1 200"
+        send(request)
+        assert time.monotonic() - before < 15

@@ -7,8 +7,8 @@ import time
 import pytest
 from django.conf import settings as project
 from django.db import connection
-from django_celery_results.models import TaskResult
 from django.utils import timezone
+from django_celery_results.models import TaskResult
 
 from fmv.mongodb.server import server_now
 from robots.models import Robot

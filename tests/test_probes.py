@@ -32,7 +32,7 @@ def ready(url):
 def silence():
     """Yield the address of somebody who takes calls and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield "127.0.0.1:{}".format(listener.getsockname()[1])
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def test_all_is_well(web):

@@ -29,7 +29,7 @@ WRONG = [
     ("enabled", None),
     ("lanes", 0),
     ("lanes", 17),
-    ("lanes", 1.0),
+    ("lanes", 1.5),
     ("lanes", "1"),
     ("lanes", True),
     ("lanes", None),

@@ -5,8 +5,8 @@ import pytest
 from tasks import services
 from tasks.execution import run_next
 from tasks.models import Status, Task
-from tests.factories import make_robot
-from tests.probes import bell_box, listening
+from tests.factories import make_robot, make_task
+from tests.probes import bell_box, claim, listening
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -17,45 +17,44 @@ def bells():
         yield taken
 
 
-def test_a_task_costs_six_round_trips():
+SUBMIT = ["insert tasks_task"]
+LOOK = ["aggregate robots_robot"]  # in service? how many lanes?
+LANES = ["aggregate tasks_task"]  # which are taken?
+CLAIM = ["findAndModify tasks_task"]
+END = ["update tasks_task"]
+MORE = ["aggregate tasks_task"]  # has the robot more to do?
+
+
+def test_a_task_costs_five_round_trips():
     robot = make_robot()
     with listening() as commands:
         task = services.submit(robot, by="test", handler="noop")
         run_next(robot.name, "message")
-    assert commands.sent == [
-        "insert tasks_task",  # the submit
-        "aggregate robots_robot",  # in service? how many lanes?
-        "aggregate tasks_task",  # which lanes are taken?
-        "findAndModify tasks_task",  # the claim
-        "update tasks_task",  # the end
-        "aggregate tasks_task",  # has the robot more to do?
-    ], "\n".join(commands.sent)
+    assert commands.sent == SUBMIT + LOOK + CLAIM + END + MORE, "\n".join(commands.sent)
     assert Task.objects.get(pk=task.pk).status == Status.SUCCESS
 
 
-def test_a_doorbell_without_work_costs_three():
+def test_it_costs_six_when_the_robot_has_or_may_have_had_more_lanes():
+    for robot in (make_robot(lanes=2), services.change_robot(make_robot().name, location="Elsewhere")):
+        with listening() as commands:
+            services.submit(robot, by="test", handler="noop")
+            run_next(robot.name, "message")
+        assert commands.sent == SUBMIT + LOOK + LANES + CLAIM + END + MORE, "\n".join(commands.sent)
+
+
+def test_a_doorbell_in_vain_costs_two():
+    robot, busy = make_robot(), make_robot()
+    assert claim(make_task(robot=busy).robot)
+    make_task(robot=busy)
+    for name in (robot.name, busy.name):
+        with listening() as commands:
+            run_next(name, "message")
+        assert commands.sent == LOOK + CLAIM, "\n".join(commands.sent)
+
+
+def test_progress_is_written_at_most_once_a_second():
     robot = make_robot()
+    services.submit(robot, by="test", handler="wait", params={"seconds": 0.5, "steps": 100})
     with listening() as commands:
         run_next(robot.name, "message")
-    assert len(commands.sent) == 3, "\n".join(commands.sent)
-
-
-def test_a_doorbell_at_a_busy_robot_costs_two():
-    robot = make_robot()
-    services.submit(robot, by="test", handler="noop")
-    Task.objects.create(
-        robot=robot.name, handler="noop", timeout=1, requested_by="t", status="STARTED", lane=f"{robot.name}/0"
-    )
-    with listening() as commands:
-        run_next(robot.name, "message")
-    assert len(commands.sent) == 2, "\n".join(commands.sent)
-    assert Task.objects.queued().count() == 1
-
-
-def test_each_report_of_progress_costs_at_most_one_a_second():
-    robot = make_robot()
-    task = services.submit(robot, by="test", handler="wait", params={"seconds": 0.5, "steps": 100})
-    with listening() as commands:
-        run_next(robot.name, "message")
-    assert Task.objects.get(pk=task.pk).status == Status.SUCCESS
-    assert len(commands.sent) == 5, "\n".join(commands.sent)
+    assert commands.sent == LOOK + CLAIM + END + MORE, "\n".join(commands.sent)

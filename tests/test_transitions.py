@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fmv.mongodb.server import server_now
 
+from fmv.mongodb.server import server_now
 from tasks.execution import LEASE_GRACE
 from tasks.models import FINISHED, WAITING, LaneTaken, Status, Task, error_document, id_at, time_of
 from tests.factories import make_task

@@ -1,4 +1,5 @@
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from tasks.registry import Context, Params, PermanentError, RetryPolicy, handler
+from tests.marks import mark
 
 AT_ONCE = RetryPolicy(max_attempts=3, first=0.01, longest=0.01)
 
@@ -29,15 +31,6 @@ class Mark(Params):
     fail: int = Field(0, description="How many attempts fail.")
     kill: int = Field(0, description="How many attempts kill their own process.")
     permanent: bool = Field(False, description="Fail with a PermanentError.")
-
-
-def mark(path: str, *words: object) -> None:
-    line = " ".join(map(str, (time.monotonic_ns(), *words))) + "\n"
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(fd, line.encode())
-    finally:
-        os.close(fd)
 
 
 @handler("noop", params=Nothing, retry=AT_ONCE)
@@ -143,3 +136,9 @@ def logs(ctx: Context[Echo]) -> None:
     for number in range(int(str(ctx.params.value))):
         ctx.log(f"line {number}")
     ctx.progress(50, "half way")
+
+
+@handler("speaks", params=Echo, retry=AT_ONCE)
+def speaks(ctx: Context[Echo]) -> None:
+    """Write to the process's own log, from another module's logger."""
+    logging.getLogger("rehearsal").info("at work", extra={"params": ctx.params.value})
