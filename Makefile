@@ -3,6 +3,7 @@
 # make lint     style, types, security, migrations, production settings, the OpenAPI document
 # make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
 # make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
+# make bench    what FMV costs, as ratios to the same work without it; QUICK=1 PARTS=throughput,latency
 # make format   let ruff tidy up
 # make clean    remove what these have built; the data under var/ stays
 
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint fuzz chaos format clean
+.PHONY: run test lint fuzz chaos bench format clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.stack run
@@ -43,6 +44,9 @@ fuzz: .venv/installed
 chaos: .venv/installed
 	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(TASKS),--tasks $(TASKS)) \
 		$(if $(KILLS),--kills $(KILLS))
+
+bench: .venv/installed
+	@$(BIN)/python -m tests.bench
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

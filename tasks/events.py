@@ -218,7 +218,7 @@ class Hub:
         try:
             self.poll()
         except (DatabaseError, PyMongoError) as error:
-            logger.warning("Event streams wait for MongoDB: %s", error)
+            logger.warning("Event streams wait for MongoDB: %s", error.__cause__ or error)
             for stream in list(self._streams):
                 stream.note("MongoDB cannot be reached; still trying")
 
@@ -332,7 +332,7 @@ class TaskStream(Stream):
         try:
             yield from self._first_pieces()
         except (DatabaseError, PyMongoError) as error:
-            logger.warning("An event stream ends, MongoDB fails: %s", error)
+            logger.warning("An event stream ends, MongoDB fails: %s", error.__cause__ or error)
             return
         yield from self._live_pieces()
 

@@ -28,7 +28,7 @@ HOUR = dt.timedelta(hours=1)
 SETTLED = dt.timedelta(seconds=10)  # a minute is added up this long after its end: no write of it is under way then
 KEEP = dt.timedelta(days=8)  # how long tallies are kept, but for the last one before
 CAP = 100_000  # tasks of one unfinished status that are counted
-STEP = 100  # queued tasks looked at in one go
+STEP = 100  # queued tasks looked at in the first go
 MEASURES = ("count", "attempts", "seconds")  # attempts: begun; seconds: that the last one took
 
 
@@ -147,13 +147,15 @@ def queue_age() -> float:
 def _first_in_service(queue: TaskQuerySet) -> dt.datetime | None:
     """Return since when the first task of a robot in service is queued; robots out of service are stepped over."""
     out: set[str] = set()
-    while rows := list(queue.exclude(robot__in=out).values_list("robot", "id", "run_at")[:STEP]):
+    step = STEP
+    while rows := list(queue.exclude(robot__in=out).values_list("robot", "id", "run_at")[:step]):
         names = {robot for robot, _, _ in rows}
         serving = set(Robot.objects.in_service().filter(pk__in=names).values_list("pk", flat=True))
         for robot, id, run_at in rows:
             if robot in serving:
                 return run_at or time_of(id)
         out |= names
+        step = min(10 * step, 100 * STEP)
     return None
 
 

@@ -1,11 +1,18 @@
 """What the event streams are made of: keys, the states a document still tells, and the hub that hands them out."""
 
 import datetime as dt
+import itertools
+import socket
+import threading
+import time
 from typing import Any
 
 import pytest
+from django.test import RequestFactory
+from pymongo.errors import ServerSelectionTimeoutError
 
 from fmv.mongodb.server import server_now, stored_now
+from fmv.streams import Stream, TooManyStreams
 from tasks import events
 from tasks.events import Event, Hub, Key, as_of, before, events_of, keys_of, milliseconds, missed, parse_id
 from tasks.models import Status, Task
@@ -318,3 +325,107 @@ def test_claims_and_outcomes_make_the_events_of_a_life(watch, monkeypatch):
     hub.poll()
     assert [event.task.status for event in stream.events] == ["QUEUED", "STARTED", "SUCCESS"]
     assert stream.events[-1].task.result == {"a": 1}
+
+
+# --- Streams ---------------------------------------------------------------------------------------------------------
+
+
+class Repeating(Stream):
+    """A stream without end."""
+
+    def pieces(self):
+        yield from itertools.repeat(b"x" * 1000)
+
+    def end(self) -> None:
+        pass
+
+
+@pytest.fixture
+def stream():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request = RequestFactory().get("/", **{"gunicorn.socket": ours})
+        stream = Repeating(request)
+        yield stream, theirs
+        stream.close()
+
+
+def test_a_client_that_takes_nothing_is_cut_and_no_other(stream):
+    sent, client = stream
+    sent.cut_if_stuck(0)  # nothing is being sent yet
+    next(sent)
+    sent.cut_if_stuck(10)
+    client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        client.recv(1)
+    time.sleep(0.02)
+    sent.cut_if_stuck(0.01)
+    assert client.recv(1) == b""
+
+
+def test_a_place_is_given_back_once(stream, settings):
+    settings.FMV_MAX_STREAMS = len(Stream._open)
+    with pytest.raises(TooManyStreams):
+        Repeating(RequestFactory().get("/"))
+    stream[0].close()
+    stream[0].close()
+    again = Repeating(RequestFactory().get("/"))
+    with pytest.raises(TooManyStreams):
+        Repeating(RequestFactory().get("/"))
+    again.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_with_too_much_to_send_ends_so_that_its_client_comes_back(monkeypatch):
+    monkeypatch.setattr(events, "WAITING", 3)
+    task = make_task(history=[line("QUEUED", 0)])
+    stream = events.AllTasks(RequestFactory().get("/"), None)
+    try:
+        pieces = iter(stream)
+        next(pieces)
+        for _ in range(4):
+            stream.hand(events_of(task))
+        assert len(list(pieces)) == 3
+    finally:
+        stream.close()
+        events.hub.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_mongodb_cannot_be_reached_streams_wait_and_say_so(monkeypatch):
+    stream = events.AllTasks(RequestFactory().get("/"), None)
+    try:
+        pieces = iter(stream)
+        next(pieces)
+        with monkeypatch.context() as away:
+            away.setattr(events.hub, "poll", unreachable)
+            assert b"MongoDB cannot be reached" in next(pieces)
+        task = make_task(history=[line("QUEUED", 0)])
+        while task.pk.hex.encode() not in (piece := next(pieces)):
+            assert piece.startswith(b": ")
+    finally:
+        stream.close()
+        events.hub.join()
+
+
+def unreachable() -> None:
+    raise ServerSelectionTimeoutError("away")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hub_that_breaks_ends_its_streams_and_the_next_starts_another(monkeypatch):
+    stream = events.AllTasks(RequestFactory().get("/"), None)
+    broken = []
+    monkeypatch.setattr(threading, "excepthook", broken.append)
+    with monkeypatch.context() as breaking:
+        breaking.setattr(events.hub, "poll", lambda: 1 / 0)
+        pieces = list(stream)
+        events.hub.join()
+    stream.close()
+    assert len(broken) == 1
+    assert pieces
+    another = events.AllTasks(RequestFactory().get("/"), None)
+    task = make_task(history=[line("QUEUED", 0)])
+    assert any(task.pk.hex.encode() in piece for piece in another)
+    another.close()
+    events.hub.join()
