@@ -17,6 +17,7 @@ from tasks.registry import Context, Params, PermanentError, handler
 STRIDE = 20_000  # numbers between two reports of progress
 MAX_ANSWER = 256 * 1024  # bytes of a robot's answer that are kept
 MAX_REDIRECTS = 5
+HTTP_TIMEOUT = 30  # seconds for the robot to take the connection, and between two bytes of its answer
 
 
 class PrimesParams(Params):
@@ -100,26 +101,28 @@ def http(ctx: Context[HttpParams]) -> dict[str, Any]:
     if not endpoint:
         raise PermanentError(f"The robot {ctx.robot.name!r} has no endpoint")
     url = endpoint.rstrip("/") + "/" + ctx.params.path.lstrip("/") if ctx.params.path else endpoint
+    method, body = ctx.params.method, ctx.params.body
     headers = {**ctx.params.headers, "Idempotency-Key": f"{ctx.task_id}/{ctx.attempt}"}
-    with requests.Session() as session:
-        session.trust_env = False  # no proxies, no .netrc: the robot's endpoint and nothing else
-        for _ in range(MAX_REDIRECTS + 1):
-            ctx.check()
-            with session.request(
-                ctx.params.method,
-                url,
-                json=ctx.params.body,
-                headers=headers,
-                timeout=30,
-                allow_redirects=False,
-                stream=True,
-            ) as answer:
-                ctx.log(f"{ctx.params.method} {url}: {answer.status_code}")
-                if answer.is_redirect:
-                    url = _redirected(endpoint, url, answer.headers["Location"])
-                    continue
+    for _ in range(MAX_REDIRECTS + 1):
+        ctx.check()
+        with _send(method, url, headers, body) as answer:
+            ctx.log(f"{method} {url}: {answer.status_code}")
+            if not answer.is_redirect:
                 return _read(answer)
+            url = _redirected(endpoint, url, answer.headers["Location"])
+            if answer.status_code == 303 and method != "HEAD":  # "see other": RFC 9110, 15.4.4
+                method, body = "GET", None
     raise PermanentError(f"More than {MAX_REDIRECTS} redirects")
+
+
+def _send(method: str, url: str, headers: dict[str, str], body: JsonValue) -> requests.Response:
+    """Send one request by the bare adapter: no proxies, no .netrc, and no redirect's body read for its own sake."""
+    try:
+        request = requests.Request(method, url, headers=headers, json=body).prepare()
+    except requests.RequestException as error:
+        raise PermanentError(str(error)) from error
+    adapter = requests.adapters.HTTPAdapter()
+    return adapter.send(request, stream=True, timeout=HTTP_TIMEOUT)
 
 
 def _redirected(endpoint: str, url: str, location: str) -> str:

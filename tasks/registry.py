@@ -75,6 +75,12 @@ class RetryPolicy:
     factor: float = 2.0
     longest: float = 600.0
 
+    def __post_init__(self) -> None:
+        if not (1 <= self.max_attempts <= 100 and 0 <= self.first <= self.longest <= MAX_TIMEOUT):
+            raise ImproperlyConfigured("A RetryPolicy has 1-100 attempts, and 0 <= first <= longest <= 7 days.")
+        if not 1 <= self.factor <= 100:
+            raise ImproperlyConfigured("A RetryPolicy's factor is 1-100.")
+
     def delay(self, failures: int, chance: Callable[[], float] = random.random) -> float:
         """Return the seconds to wait after so many failed attempts (1 or more)."""
         full = min(self.longest, self.first * self.factor ** min(failures - 1, 64))

@@ -1,4 +1,5 @@
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from tasks.registry import RetryPolicy
 
@@ -27,9 +28,26 @@ def test_chance_spreads_it():
     [
         (RetryPolicy(first=0), 0),
         (RetryPolicy(first=5, factor=1), 5),
-        (RetryPolicy(first=5, longest=1), 1),
-        (RetryPolicy(first=1, factor=1e4, longest=7), 7),
+        (RetryPolicy(first=1, longest=1), 1),
+        (RetryPolicy(first=1, factor=100, longest=7), 7),
     ],
 )
 def test_odd_policies(policy, delay):
     assert policy.delay(1000, chance=lambda: 1) == delay
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_attempts": 0},
+        {"max_attempts": 101},
+        {"first": -1},
+        {"first": 5, "longest": 1},
+        {"longest": 1e9},
+        {"factor": 0.5},
+        {"factor": 1e300},
+    ],
+)
+def test_a_policy_that_makes_no_sense_stops_the_start(wrong):
+    with pytest.raises(ImproperlyConfigured):
+        RetryPolicy(**wrong)
