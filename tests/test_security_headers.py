@@ -1,12 +1,15 @@
 import os
 import re
+from pathlib import Path
 
 import pytest
 import requests
 from django.conf import settings as configured
+from django.contrib.staticfiles import finders
 from django.test import Client
 
 from fmv.headers import ALWAYS, DATA
+from tasks.models import Status
 from tests.api import Api
 from tests.factories import make_user
 
@@ -92,3 +95,8 @@ def test_the_script_of_the_docs_is_a_file_of_its_own():
     answer = Client().get("/api/v1/docs?script=")
     assert answer.headers["Content-Type"].startswith("application/javascript")
     assert b"SwaggerUIBundle" in answer.content
+
+
+def test_every_status_has_its_colour_in_the_admins_style_sheet():
+    css = Path(finders.find("tasks/status.css")).read_text()
+    assert re.findall(r"^\.status-(\w+) { color: #", css, re.MULTILINE) == Status.values
