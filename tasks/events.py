@@ -42,9 +42,9 @@ SETTLE = 500  # ms after which a write is taken to be visible
 NOW = 100  # ms that "now" reaches back, as our idea of MongoDB's clock may be wrong by as much
 OVERLAP = 5000  # ms that each look goes back, for writes that took longer; these come late, and out of order
 BACK = 3600_000  # ms that an id may be old; of what was before, a stream says that it is missing
-BACKLOG = 5000  # tasks that a stream, or the hub, catches up with; of more, the latest
+BACKLOG = 20_000  # tasks that a stream, or the hub, catches up with; of more, the latest
 STUCK = 30.0  # seconds a client may take to receive a piece
-WAITING = 10_000  # events that may wait for a client
+WAITING = 20_000  # events that may wait for a client
 CHUNK = 200  # documents read in one go
 PIECE = 64 * 1024  # bytes sent in one go, and at most one event more
 RETRY_HINT = b"retry: 2000\n"  # ms a client waits before it comes back
@@ -164,20 +164,21 @@ class Hub:
         self._thread: threading.Thread | None = None
         #: all events up to this time (ms) have been handed to the streams
         self.frontier = 0
+        self._coming = 0  # what the frontier will be once the look under way is over
         self._versions: dict[uuid.UUID, dt.datetime] = {}
         self._published: dict[uuid.UUID, Key] = {}
         self._last = before(0)
 
     def add(self, stream: TaskStream) -> int:
-        """Hand the stream what happens from now on; return the frontier, from which it does."""
+        """Hand the stream what comes after the frontier that this returns; up to it, it catches up by itself."""
         with self._lock:
             if self._thread is None:
-                self.frontier = now() - SETTLE
+                self.frontier = self._coming = now() - SETTLE
                 self._versions, self._published, self._last = {}, {}, before(self.frontier + 1)
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
             self._streams.add(stream)
-            return self.frontier
+            return self._coming
 
     def discard(self, stream: TaskStream) -> None:
         with self._lock:
@@ -226,7 +227,8 @@ class Hub:
         """Hand to each stream what has changed since the last look."""
         frontier = max(self.frontier, now() - SETTLE)
         since = self.frontier - OVERLAP
-        with self._lock:
+        with self._lock:  # a stream that is added from here on counts on no more than what is after `frontier`
+            self._coming = frontier
             streams = list(self._streams)
         found = Task.objects.changed_since(moment_of(since)).order_by().values_list("pk", "changed_at")
         versions = dict(found[: BACKLOG + 1])
@@ -236,25 +238,21 @@ class Hub:
             versions = {}
         wanted = versions.keys() if any(s.task is None for s in streams) else {s.task for s in streams if s.task}
         changed = [pk for pk in versions.keys() & wanted if self._versions.get(pk) != versions[pk]]
-        self._hand_out(list(read(changed)), streams, since, frontier)
+        self._hand_out([(task, events_of(task)) for task in read(changed)], since, frontier)
         self._versions = {pk: at for pk, at in self._versions.items() if pk in versions}
         self._published = {pk: key for pk, key in self._published.items() if pk in versions}
 
-    def _hand_out(self, tasks: Sequence[Task], streams: Sequence[TaskStream], since: int, frontier: int) -> None:
-        settled: list[Event] = []
-        for task in tasks:
-            events = events_of(task)
-            for stream in streams:
-                if stream.task == task.pk:
-                    stream.hand(events)
-            settled += self._settled(task, events, since, frontier)
+    def _hand_out(self, changed: Sequence[tuple[Task, list[Event]]], since: int, frontier: int) -> None:
+        settled = [event for task, events in changed for event in self._settled(task, events, since, frontier)]
         settled.sort(key=lambda event: event.key)
         for event in settled:  # one that comes late is sent under the id of the one before, as ids only grow
             self._last = event.id = max(self._last, event.key)
-        for stream in streams:
-            if stream.task is None and settled:
-                stream.hand(settled)
-        self.frontier = frontier
+        of_task = {task.pk: events for task, events in changed}
+        with self._lock:
+            for stream in self._streams:
+                if events := settled if stream.task is None else of_task.get(stream.task):
+                    stream.hand(events)
+            self.frontier = frontier
 
     def _settled(self, task: Task, events: Sequence[Event], since: int, frontier: int) -> list[Event]:
         """Return those of the task's events that are now to be handed out, and note that they were."""
@@ -444,11 +442,12 @@ class AllTasks(TaskStream):
         yield position(self._start, RETRY_HINT)
         if self._start.at > self._frontier:
             return
+        doubtful = min(hub.frontier, self._frontier) - 2 * OVERLAP  # later events may be handed out all the same
         keys, complete_from = self._backlog()
         if complete_from > self._start.at:
             moment = moment_of(complete_from).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             yield message("gap", orjson.dumps({"before": moment}), before(complete_from))
-        self._caught_up = {key for key in keys if key.at > self._frontier - 2 * OVERLAP}
+        self._caught_up = {key for key in keys if key.at > doubtful}
         for start in range(0, len(keys), CHUNK):
             if self.server_stops():
                 return

@@ -311,6 +311,24 @@ def test_after_too_much_at_once_all_streams_end_and_catch_up_by_themselves(watch
     assert watch[1].ended
 
 
+def test_a_stream_that_comes_while_the_hub_looks_is_not_forgotten(watch, clock, monkeypatch):
+    """Neither by the look under way, should the task change then, nor between that look's frontier and the last."""
+    hub = watch[0]
+    hub._thread = object()
+    task = store("a", 0.1)
+    of_all, of_one = Fake(), Fake(task.pk)
+    frontiers = []
+
+    def read_late(ids, real=events.read):
+        frontiers.extend([hub.add(of_all), hub.add(of_one)])
+        return real(ids)
+
+    monkeypatch.setattr(events, "read", read_late)
+    assert look(watch, clock, 1.0) == [("a", 0)]
+    assert of_one.seen() == [("a", 0)]
+    assert frontiers == [hub.frontier] * 2
+
+
 def test_claims_and_outcomes_make_the_events_of_a_life(watch, monkeypatch):
     monkeypatch.undo()  # the server's own clock
     hub, stream = watch
