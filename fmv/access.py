@@ -97,8 +97,8 @@ class SessionScheme(OpenApiAuthenticationExtension):
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         description = (
-            "The session that the admin's or the API's sign-in opens. What changes something then also needs the header "
-            f"`X-CSRFToken` with the value of the cookie `{settings.CSRF_COOKIE_NAME}`."
+            "The session that the admin's or the API's sign-in opens. What changes something then also needs the "
+            f"header `X-CSRFToken` with the value of the cookie `{settings.CSRF_COOKIE_NAME}`."
         )
         return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME, "description": description}
 
