@@ -143,6 +143,8 @@ def error_response(status: int, detail: Any, headers: Mapping[str, str] | None =
 
 # --- Fields and input ------------------------------------------------------------------------------------------------
 
+NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"  # a character that `trim_whitespace` leaves, in JSON Schema's words
+
 
 class Text(serializers.CharField):
     """A string and nothing that could be made into one. Outer blanks are trimmed.
@@ -152,7 +154,7 @@ class Text(serializers.CharField):
 
     default_error_messages = {"invalid": "Input should be a valid string"}
 
-    def __init__(self, *, pattern: str = r"\S", **kwargs: Any) -> None:
+    def __init__(self, *, pattern: str = NOT_BLANK, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.json_schema = {"pattern": pattern} if self.trim_whitespace else {}
 

@@ -12,8 +12,8 @@ EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description
 
 # The validators' rules as the document tells them
 _CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
-LABEL = rf"^[^{_CONTROL}]+$"
-NAME = rf"^[^/{_CONTROL}]+$"
+LABEL = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
+NAME = rf"^[^/{_CONTROL}]*[^/\s{_CONTROL}][^/{_CONTROL}]*$"
 URL = rf"^https?://[^\s/?#@{_CONTROL}]+([/?][^\s#{_CONTROL}]*)?$"
 
 

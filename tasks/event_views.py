@@ -17,7 +17,8 @@ from fmv.models import Role
 from fmv.schema import Error
 from fmv.streams import MEDIA_TYPE, EventStream, TooManyStreams
 from tasks import services
-from tasks.events import ID, RETRY_HINT, AllTasks, Key, OneTask, missed, parse_id
+from tasks.changes import ID, Key, parse_id
+from tasks.events import RETRY_HINT, AllTasks, OneTask, missed
 from tasks.serializers import TASK_EXAMPLE, EventFilterSerializer
 
 TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")
@@ -98,10 +99,16 @@ class EventViewSet(ViewSet):
 
 
 def last_event_id(request: Request, task_id: UUID | None = None) -> Key | None:
-    """Return where the client wants to go on, None for "now". Raises InvalidInput, also for an id of another task."""
-    text, loc = request.headers.get("Last-Event-ID", ""), ("header", "Last-Event-ID")
-    if not text:
-        text, loc = request.query_params.get("last_event_id", ""), ("query", "last_event_id")
+    """Return where the client wants to go on, None for "now": the header counts, the query where there is none.
+
+    Raises InvalidInput when either is no id of this stream.
+    """
+    header = read_id(request.headers.get("Last-Event-ID", ""), ("header", "Last-Event-ID"), task_id)
+    query = read_id(request.query_params.get("last_event_id", ""), ("query", "last_event_id"), task_id)
+    return header or query
+
+
+def read_id(text: str, loc: tuple[str, str], task_id: UUID | None) -> Key | None:
     if not text:
         return None
     try:

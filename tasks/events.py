@@ -1,4 +1,4 @@
-"""Live changes of tasks, for server-sent events: one event for each line of a task's history and each report.
+"""Live changes of tasks, for server-sent events: one for each of `tasks.changes`.
 
 Nothing is kept for them: the tasks' documents are the log. `changed_at` grows with every change, by MongoDB's clock, so
 one thread in each web server process (the Hub) asks twice a second for what has changed, and hands it to the process's
@@ -11,17 +11,13 @@ that comes back with the last id it has seen, to whichever process, gets exactly
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import logging
-import re
 import threading
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cached_property
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
 
 import orjson
 from django.conf import settings
@@ -32,8 +28,8 @@ from pymongo.errors import PyMongoError
 from fmv.mongodb.server import stored_now
 from fmv.streams import Stream, comment, message
 from tasks import services
+from tasks.changes import Event, Key, before, events_of, keys_of, milliseconds, moment_of, position, step_of
 from tasks.models import Task
-from tasks.serializers import TaskSerializer
 
 logger = logging.getLogger(__name__)
 
@@ -48,95 +44,6 @@ WAITING = 20_000  # events that may wait for a client
 CHUNK = 200  # documents read in one go
 PIECE = 64 * 1024  # bytes sent in one go, and at most one event more
 RETRY_HINT = b"retry: 2000\n"  # ms a client waits before it comes back
-
-# --- Keys and events -------------------------------------------------------------------------------------------------
-
-ID = re.compile(r"([0-9]{1,15})-([0-9a-f]{32})-([0-9]{1,9})", re.ASCII)
-
-
-class Key(NamedTuple):
-    """Where an event stands among all others: time in ms, its task's id in hex, and its step in that task's life.
-
-    Step 2n is the n-th line of history, from 0; step 2n + 1 is a report after it, of which there may be several.
-    """
-
-    at: int
-    task: str
-    step: int
-
-    def __str__(self) -> str:
-        return f"{self.at}-{self.task}-{self.step}"
-
-
-def parse_id(text: str) -> Key:
-    """Return the Key whose text this is. Raises ValueError."""
-    match = ID.fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    return Key(int(match[1]), match[2], int(match[3]))
-
-
-def before(moment: int) -> Key:
-    """Return the Key that comes before all of this millisecond."""
-    return Key(moment, "0" * 32, 0)
-
-
-def position(key: Key, line: bytes) -> bytes:
-    """Return what lets a client remember that it has seen all up to `key`, without an event; `line` goes with it."""
-    return b"%sid: %s\n\n" % (line, str(key).encode())
-
-
-def milliseconds(moment: dt.datetime) -> int:
-    return round(moment.timestamp() * 1000)
-
-
-def moment_of(ms: int) -> dt.datetime:
-    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
-
-
-def keys_of(id: uuid.UUID, stored_at: dt.datetime, changed_at: dt.datetime, history: Sequence[Any]) -> list[Key]:
-    """Return the keys of all events that a task's document tells of. The last is the task as it is now."""
-    times = [stored_at, *(line["at"] for line in history[1:])]
-    keys = [Key(milliseconds(at), id.hex, 2 * number) for number, at in enumerate(times)]
-    if len(history) > 1 and changed_at > times[-1]:
-        keys.append(Key(milliseconds(changed_at), id.hex, 2 * len(history) - 1))
-    return keys
-
-
-def as_of(task: Task, step: int) -> Task:
-    """Return the task as it was at that step, as far as its document still tells; the rest is empty."""
-    lines = task.history[: step // 2 + 1]
-    if len(lines) == len(task.history):
-        return task
-    past = copy.copy(task)
-    past.history = lines
-    past.status, past.attempt = lines[-1]["status"], lines[-1]["attempt"]
-    past.progress, past.message, past.result, past.error = None, "", None, None
-    past.run_at = past.finished_at = None
-    if past.attempt != task.attempt or not past.attempt:
-        past.worker, past.started_at = "", None
-    return past
-
-
-class Event:
-    """A step of a task's life; it is rendered once, by the first stream that sends it."""
-
-    def __init__(self, key: Key, task: Task) -> None:
-        self.key = key
-        self.id = key  # under which a stream of many tasks sends it
-        self.task = as_of(task, key.step)
-
-    @cached_property
-    def data(self) -> bytes:
-        return orjson.dumps(TaskSerializer(self.task).data)
-
-    def render(self, id: Key) -> bytes:
-        return message("task", self.data, id)
-
-
-def events_of(task: Task) -> list[Event]:
-    keys = keys_of(task.pk, task.stored_at, task.changed_at, task.history)
-    return [Event(key, task) for key in keys]
 
 
 def now() -> int:
@@ -257,18 +164,13 @@ class Hub:
     def _settled(self, task: Task, events: Sequence[Event], since: int, frontier: int) -> list[Event]:
         """Return those of the task's events that are now to be handed out, and note that they were."""
         last = self._published.get(task.pk)
-        new = [e for e in events if (_step(e.key) > _step(last) if last else e.key.at >= since)]
+        new = [e for e in events if (step_of(e.key) > step_of(last) if last else e.key.at >= since)]
         ripe = [event for event in new if event.key.at <= frontier]
         if ripe:
             self._published[task.pk] = ripe[-1].key
         if len(ripe) == len(new):
             self._versions[task.pk] = task.changed_at
         return ripe
-
-
-def _step(key: Key) -> tuple[int, int]:
-    """What orders the events of one task, whatever the clocks did: only reports share a step."""
-    return key.step, key.at if key.step % 2 else 0
 
 
 hub = Hub()
@@ -371,7 +273,7 @@ def packed(parts: Iterable[bytes]) -> Iterator[bytes]:
 def missed(task: Task, after: Key | None) -> list[Event]:
     """Return the task's events after that one; without one the last event, which is the task as it is now."""
     events = events_of(task)
-    return events[-1:] if after is None else [event for event in events if _step(event.key) > _step(after)]
+    return events[-1:] if after is None else [event for event in events if step_of(event.key) > step_of(after)]
 
 
 class OneTask(TaskStream):
@@ -391,7 +293,7 @@ class OneTask(TaskStream):
 
     def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
         for event in events:
-            if self._last is None or _step(event.key) > _step(self._last):
+            if self._last is None or step_of(event.key) > step_of(self._last):
                 self._last, self._finished = event.key, event.task.is_finished
                 yield event.render(event.key)
 

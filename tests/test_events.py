@@ -14,7 +14,8 @@ from pymongo.errors import ServerSelectionTimeoutError
 from fmv.mongodb.server import server_now, stored_now
 from fmv.streams import Stream, TooManyStreams
 from tasks import events
-from tasks.events import Event, Hub, Key, as_of, before, events_of, keys_of, milliseconds, missed, parse_id
+from tasks.changes import Event, Key, as_of, before, events_of, keys_of, milliseconds, parse_id
+from tasks.events import Hub, missed
 from tasks.models import Status, Task
 from tests.factories import make_task
 from tests.probes import LEASE, claim, line, started

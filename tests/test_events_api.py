@@ -18,7 +18,8 @@ from fmv import embedded, stack
 from fmv.models import Role
 from fmv.mongodb.server import server_now
 from tasks import services
-from tasks.events import NOW, before, hub, milliseconds, now
+from tasks.changes import before, milliseconds
+from tasks.events import NOW, hub, now
 from tasks.models import Task, error_document
 from tests.api import Api, assert_refused, problems
 from tests.conftest import wait_until
