@@ -1,4 +1,5 @@
 # make run      the whole backend on this machine; Ctrl-C stops it
+# make manage   a management command on what `make run` runs; ARGS="tokens list"
 # make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest
 # make lint     style, types, security, migrations, production settings, the OpenAPI document
 # make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
@@ -13,10 +14,14 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run test lint fuzz chaos bench format clean
+.PHONY: run manage test lint fuzz chaos bench format clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.stack run
+
+manage: .venv/installed
+	@test -e var/environment || { echo "fmv: \`make run\` has not run here yet." >&2; exit 1; }
+	@. ./var/environment && exec $(BIN)/python manage.py $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(ARGS)

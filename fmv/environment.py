@@ -269,7 +269,10 @@ class Environment(BaseSettings):
         description="API requests that change nothing a caller may make, as in `600/minute`. Unset: any number.",
     )
     throttle_write: Annotated[str, AfterValidator(_rate)] = Field(
-        "", alias="FMV_THROTTLE_WRITE", description="The same for requests that change something."
+        "",
+        alias="FMV_THROTTLE_WRITE",
+        description="The same for requests that change something, and for an address's failed sign-ins and other "
+        "refusals.",
     )
     trusted_proxies: int = Field(
         0,

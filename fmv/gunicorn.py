@@ -20,6 +20,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from fmv.environment import read_environment
 from fmv.headers import ALWAYS, DATA
 from fmv.logs import logging_config
+from fmv.patience import PatientSocket
 from fmv.request_id import from_client
 
 STREAM = re.compile("/events/?$")
@@ -78,6 +79,8 @@ class StreamingWorker(ThreadWorker):
 
     def handle(self, conn: Any) -> Any:
         """Wait here until the client hangs up: gunicorn would wait in its main thread, two seconds for each client."""
+        if not isinstance(conn.sock, PatientSocket):
+            conn.sock = PatientSocket.instead_of(conn.sock)
         goes_on = super().handle(conn)
         if not goes_on:
             with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.signals import request_finished
 from django.dispatch import receiver
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils.functional import LazyObject, empty
 
 from fmv import headers, metrics, probes, request_id
@@ -23,6 +23,7 @@ access = logging.getLogger("fmv.access")
 
 PROBES = {"/livez", "/readyz", "/metrics"}
 LENGTH = re.compile("[0-9]{1,15}")
+WITH_BODY = {"POST", "PUT", "PATCH"}
 GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
@@ -148,8 +149,11 @@ class InTurn:
             return self.get_response(request)
 
 
-class BodyLimit:
-    """Refuses a body that is too large before it is read, and one of undeclared length, which Django would not see."""
+class Body:
+    """Refuses a body that is too large before it is read, and one of undeclared length, which Django would not see.
+
+    Reads any other before the request's turn, which clients that send nothing would else use up.
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -161,4 +165,8 @@ class BodyLimit:
         most = settings.FMV_BODY_LIMITS.get(request.path_info.rstrip("/"), settings.FMV_BODY_LIMIT)
         if not LENGTH.fullmatch(length) or int(length) > most:
             return error_response(413, f"A body is at most {most} bytes.")
+        try:
+            _ = request.body if request.method in WITH_BODY else b""
+        except UnreadablePostError:
+            return error_response(408, "The body did not arrive.")
         return self.get_response(request)

@@ -25,7 +25,7 @@ class Role(models.TextChoices):
     VIEWER = "viewer", "Viewer"
     #: runs, cancels and retries tasks, takes robots out of service
     OPERATOR = "operator", "Operator"
-    #: changes the registry, purges
+    #: changes the registry
     MANAGER = "manager", "Manager"
 
     def includes(self, other: "Role") -> bool:

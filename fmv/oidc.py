@@ -201,7 +201,7 @@ def _read_key(data: Any) -> jwt.PyJWK | None:
         return None
     try:
         key = jwt.PyJWK(data)
-    except jwt.PyJWTError:
+    except (jwt.PyJWTError, ValueError, KeyError, TypeError):
         return None  # a kind that we do not know; the others are still good
     weak = key.algorithm_name in ALGORITHMS and key.Algorithm.check_key_length(key.key)
     return None if key.algorithm_name not in ALGORITHMS or weak else key

@@ -38,11 +38,12 @@ MIDDLEWARE = [
     "fmv.middleware.Watch",
     "fmv.middleware.SecurityHeaders",
     "fmv.middleware.Probes",
-    "fmv.middleware.InTurn",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "fmv.middleware.BodyLimit",
+    "fmv.middleware.Body",
+    "fmv.middleware.InTurn",  # after what waits for the client
+    "fmv.throttle.Refusals",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -127,7 +128,18 @@ SESSION_COOKIE_AGE = 12 * 3600  # seconds: a shift
 
 CORS_ALLOWED_ORIGINS = ENVIRONMENT.cors_origins
 CORS_ALLOWED_ORIGIN_REGEXES = [r"^http://(localhost|127\.0\.0\.1)(:\d+)?$"] if ENVIRONMENT.debug else []
-CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After"]
+CORS_ALLOW_HEADERS = [
+    "accept",
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "if-none-match",
+    "last-event-id",
+    "x-csrftoken",
+    "x-request-id",
+]
+CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "ETag"]
 CORS_URLS_REGEX = r"^/api/.*$"
 
 # --- API -------------------------------------------------------------------------------------------------------------
@@ -190,6 +202,7 @@ _amqp = ENVIRONMENT.broker_url.startswith("amqp")
 CELERY_BROKER_CONNECTION_TIMEOUT = 0.3  # seconds an answer may take while connecting
 CELERY_BROKER_TRANSPORT_OPTIONS = {"confirm_publish": True} if _amqp else {"polling_interval": 0.1}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ closes channels, too, whose messages wait for long tasks to end
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for its broker for ever
 CELERY_TASK_PUBLISH_RETRY = True
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}

@@ -74,6 +74,7 @@ def run() -> int:
             server = parts.enter_context(embedded_mongodb(VAR / "mongodb", MONGODB_PORT))
         defaults = development_defaults(environment.host, server)
         os.environ.update({_variable(name): value for name, value in defaults.items() if name not in given})
+        keep_environment(VAR / "environment")
         login = subprocess.run(
             [sys.executable, "-m", "fmv.stack", "prepare"], stdout=subprocess.PIPE, text=True, check=False
         )
@@ -92,6 +93,13 @@ def development_defaults(host: str, server: str) -> dict[str, str]:
         "allowed_hosts": f"localhost,127.0.0.1,[::1],{host}",
         "stop_grace": "3",
     }
+
+
+def keep_environment(path: Path) -> None:
+    """Write what a command needs to find this stack (`make manage`), readable by its owner alone."""
+    names = [_variable(field) for field in Environment.model_fields]
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.writelines(f"export {name}={shlex.quote(os.environ[name])}\n" for name in names if name in os.environ)
 
 
 def _variable(field: str) -> str:

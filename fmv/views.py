@@ -155,7 +155,7 @@ def handle_404(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def handle_500(request: HttpRequest) -> HttpResponse:
     """Tell an unreachable database (503) from a fault of ours (500), on API and pages alike."""
-    error = sys.exception() if sys.version_info >= (3, 11) else sys.exc_info()[1]
+    error = sys.exception()
     status, detail, headers = describe(error or RuntimeError("unknown"))
     if _is_api(request):
         return error_response(status, detail, headers)

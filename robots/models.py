@@ -15,6 +15,7 @@ from fmv.mongodb.queryset import QuerySet
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MAX_LABELS = 32
+MAX_LANES = 16
 
 
 def validate_name(name: str) -> None:
@@ -77,7 +78,7 @@ class Robot(models.Model):
     enabled = models.BooleanField("in service", default=True, help_text="Out of service it keeps its queue and waits.")
     lanes = models.PositiveSmallIntegerField(
         default=1,
-        validators=[MinValueValidator(1), MaxValueValidator(16)],
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_LANES)],
         help_text="Tasks it runs at the same time, 1-16.",
     )
     labels = ArrayField(models.CharField(max_length=64, validators=[validate_label]), default=list, blank=True)

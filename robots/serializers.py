@@ -6,7 +6,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
 from fmv.api import Moment, Text, Whole
-from robots.models import MAX_LABELS, validate_endpoint, validate_label, validate_name
+from robots.models import MAX_LABELS, MAX_LANES, validate_endpoint, validate_label, validate_name
 
 EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}
 
@@ -48,7 +48,7 @@ class RobotInputSerializer(serializers.Serializer):
     location = Text(max_length=200)
     description = Text(max_length=2000)
     enabled = serializers.BooleanField(default=True, help_text="In service: its tasks run.")
-    lanes = Whole(min_value=1, max_value=16, default=1, help_text="Tasks it runs at the same time.")
+    lanes = Whole(min_value=1, max_value=MAX_LANES, default=1, help_text="Tasks it runs at the same time.")
     labels = Labels(default=list)
     endpoint = Text(
         max_length=2000,

@@ -24,6 +24,7 @@ def get(name: str) -> Robot:
 def create(**values: Any) -> Robot:
     """Store and return a new robot. Raises NotPossible, NameTaken."""
     robot = Robot(**values)
+    _check_name(robot.name)
     _check_greatness(robot)
     try:
         robot.save(force_insert=True)
@@ -59,16 +60,17 @@ def change(name: str, *, revisions: Collection[int] | None = None, **values: Any
     """
     if values.get("is_great"):
         _check_greatness(Robot(name=name, is_great=True))
-    if not _write(Robot.objects.at(name, revisions), values):
+    robot = Robot.objects.at(name, revisions)
+    if not (_write(robot, values) if values else robot.exists()):
         get(name)
         raise Changed
     return get(name)
 
 
-def delete(name: str, *, revisions: Collection[int] | None = None) -> None:
-    """Delete a robot, if it is at one of `revisions`. Raises Changed when it is not there as such."""
-    if not Robot.objects.at(name, revisions).delete()[0]:
-        raise Changed
+def delete(name: str) -> None:
+    """Delete a robot. Raises UnknownRobot."""
+    if not Robot.objects.filter(pk=name).delete()[0]:
+        raise UnknownRobot
 
 
 def _write(robots: RobotQuerySet, values: dict[str, Any]) -> bool:

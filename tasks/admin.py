@@ -1,4 +1,4 @@
-"""Robots and tasks in the admin: robots can be changed by managers, tasks are for reading, and for their buttons."""
+"""Robots and tasks in the admin: robots can be changed by managers, tasks are for reading."""
 
 import json
 from typing import Any

@@ -1,9 +1,11 @@
 """The message "this robot has work". A lost one delays, a doubled one does nothing: MongoDB holds the queue."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
-from kombu.exceptions import OperationalError
+from amqp.exceptions import AMQPError
+from kombu.exceptions import KombuError
 from pymongo.errors import PyMongoError
 
 from fmv import counters
@@ -18,9 +20,17 @@ RUN_NEXT = "tasks.run_next"
 PROCESS_DIED = "tasks.process_died"
 
 
-def ring(robot: str, priority: int = DEFAULT_PRIORITY) -> bool:
-    """Tell the workers; False when the broker does not take the message (the sweeper rings again)."""
-    return _send(RUN_NEXT, robot, queue="work", priority=priority)
+def ring(robot: str, priority: int = DEFAULT_PRIORITY, expires: float | None = None) -> bool:
+    """Tell the workers; False when the broker does not take the message (the sweeper rings again).
+
+    `expires`: seconds after which the message means nothing any more.
+    """
+    return _send(RUN_NEXT, robot, queue="work", priority=priority, expires=expires)
+
+
+def ring_all(bells: Mapping[str, int], **options: Any) -> bool:
+    """Ring for each robot so many times; at the first message that the broker does not take, stop and return False."""
+    return all(ring(robot, **options) for robot, times in bells.items() for _ in range(times))
 
 
 def tell_of_death(worker: str, message_id: str) -> bool:
@@ -31,7 +41,7 @@ def tell_of_death(worker: str, message_id: str) -> bool:
 def _send(name: str, *arguments: str, **options: Any) -> bool:
     try:
         app.send_task(name, arguments, ignore_result=True, confirm_timeout=CONFIRM_TIMEOUT, **options)
-    except (OperationalError, OSError, PyMongoError) as error:
+    except (AMQPError, KombuError, OSError, PyMongoError) as error:
         logger.warning("The broker did not take %s%r: %s", name, arguments, error)
         counters.count("doorbells_not_taken")
         return False

@@ -1,6 +1,7 @@
 """The API's routes of live events."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
+from fmv.access import is_still_let_in
 from fmv.api import read_query
 from fmv.errors import InvalidInput, Problem
 from fmv.models import Role
@@ -72,7 +74,10 @@ class EventViewSet(ViewSet):
         after = last_event_id(request, task_id)
         task = services.get(task_id)
         if not task.is_finished:
-            return EventStream(() if request.method == "HEAD" else OneTask(request._request, task_id, after))
+            if request.method == "HEAD":
+                return EventStream(())
+            is_let_in = partial(is_still_let_in, self, request._request)
+            return EventStream(OneTask(request._request, task_id, after, is_let_in=is_let_in))
         events = missed(task, after)
         if not events:  # a browser would ask for ever: https://html.spec.whatwg.org/#event-stream-interpretation
             return HttpResponse(status=204)
@@ -95,7 +100,9 @@ class EventViewSet(ViewSet):
         after = last_event_id(request)
         if request.method == "HEAD":
             return EventStream(())
-        return EventStream(AllTasks(request._request, after, filters.get("robot", ()), filters.get("status", ())))
+        wanted = filters.get("robot", ()), filters.get("status", ())
+        is_let_in = partial(is_still_let_in, self, request._request)
+        return EventStream(AllTasks(request._request, after, *wanted, is_let_in=is_let_in))
 
 
 def last_event_id(request: Request, task_id: UUID | None = None) -> Key | None:

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 import orjson
@@ -33,12 +33,15 @@ from tasks.models import Task
 
 logger = logging.getLogger(__name__)
 
+IsLetIn = Callable[[], bool]
+
 POLL = 0.5  # seconds between two looks
 SETTLE = 500  # ms after which a write is taken to be visible
 NOW = 100  # ms that "now" reaches back, as our idea of MongoDB's clock may be wrong by as much
 OVERLAP = 5000  # ms that each look goes back, for writes that took longer; these come late, and out of order
 BACK = 3600_000  # ms that an id may be old; of what was before, a stream says that it is missing
 BACKLOG = 20_000  # tasks that a stream, or the hub, catches up with; of more, the latest
+LIFE = 3600.0  # seconds until a stream ends and its client comes back
 STUCK = 30.0  # seconds a client may take to receive a piece
 WAITING = 20_000  # events that may wait for a client
 CHUNK = 200  # documents read in one go
@@ -179,14 +182,16 @@ hub = Hub()
 
 
 class TaskStream(Stream):
-    """Sends events as they come, and a comment every so often.
+    """Sends events as they come, and a comment every so often; ends when the caller is no longer let in.
 
     Raises TooManyStreams, and PyMongoError when MongoDB cannot be reached at its beginning; later it waits for it.
     """
 
     task: uuid.UUID | None = None  # the only one it is about
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, is_let_in: IsLetIn) -> None:
+        self._is_let_in = is_let_in
+        self._ends_at = time.monotonic() + LIFE
         self._inbox: SimpleQueue[Sequence[Event] | bytes | None] = SimpleQueue()
         self._handed = self._taken = 0
         super().__init__(request)
@@ -241,6 +246,8 @@ class TaskStream(Stream):
         while not self._is_over():
             if time.monotonic() >= comment_at:
                 yield self._comment()
+                if not self._is_let_in():
+                    return
                 comment_at = time.monotonic() + settings.FMV_STREAM_COMMENT_SECONDS
             try:
                 item = self._inbox.get(timeout=max(0.0, comment_at - time.monotonic()))
@@ -255,7 +262,7 @@ class TaskStream(Stream):
                 yield from packed(self._render(item))
 
     def _is_over(self) -> bool:
-        return self.server_stops()
+        return self.server_stops() or time.monotonic() >= self._ends_at
 
 
 def packed(parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -279,11 +286,11 @@ def missed(task: Task, after: Key | None) -> list[Event]:
 class OneTask(TaskStream):
     """A task as it is now, or what happened to it after `after`, and then its life to its end."""
 
-    def __init__(self, request: HttpRequest, task_id: uuid.UUID, after: Key | None) -> None:
+    def __init__(self, request: HttpRequest, task_id: uuid.UUID, after: Key | None, *, is_let_in: IsLetIn) -> None:
         self.task = task_id
         self._last = after
         self._finished = False
-        super().__init__(request)
+        super().__init__(request, is_let_in)
 
     def _begin(self, frontier: int) -> None:
         self._first = missed(services.get(self.task), self._last)
@@ -305,12 +312,18 @@ class AllTasks(TaskStream):
     """What happens to tasks, of some robots, entering some statuses, or all; from now on, or after `after`."""
 
     def __init__(
-        self, request: HttpRequest, after: Key | None, robots: Collection[str] = (), statuses: Collection[str] = ()
+        self,
+        request: HttpRequest,
+        after: Key | None,
+        robots: Collection[str] = (),
+        statuses: Collection[str] = (),
+        *,
+        is_let_in: IsLetIn,
     ) -> None:
         self._after = after
         self._robots, self._statuses = frozenset(robots), frozenset(statuses)
         self._caught_up: set[Key] = set()
-        super().__init__(request)
+        super().__init__(request, is_let_in)
 
     def _begin(self, frontier: int) -> None:
         self._frontier = frontier

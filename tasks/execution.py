@@ -128,6 +128,7 @@ class Attempt:
         self._started = self._renewed = since
         self._renewing = threading.Lock()
         self._report: dict[str, Any] = {}
+        self._stored_report: dict[str, Any] = {}
         self._log_lines = 0
         self._reason: Reason | None = None
         self._interruptible = False
@@ -238,8 +239,10 @@ class Attempt:
             return
         try:
             before = time.monotonic()
-            if self._task.renew(lease=self._lease, grace=LEASE_GRACE, **self._report):
-                self._renewed = before
+            report = self._report
+            news = {} if report == self._stored_report else report
+            if self._task.renew(lease=self._lease, grace=LEASE_GRACE, **news):
+                self._renewed, self._stored_report = before, report
                 self._arm_watchdog()
             else:
                 self._give_up(self._why_not_renewed())

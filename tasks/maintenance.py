@@ -11,14 +11,15 @@ from fmv import counters
 from fmv.celery import app
 from fmv.models import ThrottleWindow
 from fmv.mongodb.server import server_now
-from robots.models import Robot
-from tasks.doorbell import ring
+from robots.models import MAX_LANES, Robot
+from tasks.doorbell import ring, ring_all
 from tasks.models import Status, Task, error_document
 from tasks.services import delete_some
 
 logger = logging.getLogger(__name__)
 
 STEP = 500  # documents taken in one go
+SWEEP_BELL = 60.0  # seconds that a sweeper's doorbell counts; there is another every few
 RING_STEP = 200  # robots rung for in one sweep; chosen by chance, so none is left out for ever
 
 
@@ -27,9 +28,14 @@ def promote_due() -> int:
     promoted = 0
     while due := list(Task.objects.due(now := server_now()).values_list("pk", "robot", "priority")[:STEP]):
         promoted += Task.objects.filter(pk__in=[pk for pk, _, _ in due]).promote(now)
-        for _, robot, priority in due:
-            ring(robot, priority)
+        _ring_for(Counter((robot, priority) for _, robot, priority in due))
     return promoted
+
+
+def _ring_for(queued: Counter[tuple[str, int]]) -> None:
+    for (robot, priority), count in queued.items():
+        if not ring_all({robot: min(count, MAX_LANES)}, priority=priority):
+            return
 
 
 def recover_lost() -> dict[str, int]:
@@ -86,14 +92,17 @@ def ring_waiting() -> int:
     chosen = random.sample(waiting, min(RING_STEP, len(waiting)))
     busy = Task.objects.runs_by_robot(chosen)
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
-    rung = 0
-    for name in chosen:
-        robot = robots.get(name)
-        free = 1 if robot is None else (robot.lanes if robot.enabled else 0) - busy[name]
-        rung += free > 0
-        for _ in range(free):
-            ring(name)
-    return rung
+    bells = {name: _bells(name, robots.get(name), busy[name]) for name in chosen}
+    ring_all(bells, expires=SWEEP_BELL)  # or they would pile up while no worker is free
+    return sum(times > 0 for times in bells.values())
+
+
+def _bells(name: str, robot: Robot | None, running: int) -> int:
+    """Return how many of its queued tasks the robot could start now."""
+    if robot is None:
+        return 1
+    free = robot.lanes - running if robot.enabled else 0
+    return free if free <= 1 else Task.objects.queued().of_robot(name).up_to(free)
 
 
 def purge(days: float) -> int:

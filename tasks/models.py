@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from django.db import IntegrityError, models
-from django.db.models import Case, F, Q, When
+from django.db.models import F, Q
 from django.db.models.functions import Greatest, Least
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
@@ -161,6 +161,10 @@ class TaskQuerySet(QuerySet["Task"]):
     def runs_by_robot(self, robots: Iterable[str]) -> Counter[str]:
         """Return how many tasks each of these robots runs."""
         return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))
+
+    def up_to(self, limit: int) -> int:
+        """Return how many these are, but no more than `limit`."""
+        return self.order_by()[:limit].count()
 
     def lanes_taken(self, robot: str) -> set[str]:
         """Return the lanes that the robot's started tasks hold."""
@@ -359,10 +363,10 @@ class Task(models.Model):
         return bool(owned.move(status, note, lane=None, lease_expires_at=None, **values))
 
     def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
-        """Keep the lease for `lease` seconds more and store `progress` and `message`; False: cancelled or lost."""
+        """Keep the lease for `lease` seconds more, store what is reported anew; False when cancelled or lost."""
         values = {"lease_expires_at": _lease(F("started_at"), lease, grace), **report}
         if report:
-            values["changed_at"] = Case(When(**report, then=F("changed_at")), default=_tick())
+            values["changed_at"] = _tick()
         return bool(self._owned().filter(cancel_requested=False).update(**values))
 
     def succeed(self, result: Any, message: str) -> bool:

@@ -12,10 +12,9 @@ from uuid_utils.compat import uuid7
 import robots.services
 from fmv import request_id
 from fmv.errors import InvalidInput, Problem
-from robots.errors import Changed
 from robots.models import Robot
 from tasks import registry
-from tasks.doorbell import ring
+from tasks.doorbell import ring, ring_all
 from tasks.errors import AlreadyFinished, NotFinished, RobotHasWork, RobotOutOfService, UnknownHandler, UnknownTask
 from tasks.models import DEFAULT_PRIORITY, LogLine, Status, Task, first_line, time_of
 
@@ -175,8 +174,7 @@ def replace_robot(name: str, **values: Any) -> tuple[Robot, bool]:
 def ring_for(robot: Robot) -> None:
     """Ring once for each lane of a robot that has work."""
     if Task.objects.queued().of_robot(robot.name).exists():
-        for _ in range(robot.lanes):
-            ring(robot.name)
+        ring_all({robot.name: robot.lanes})
 
 
 def delete_robot(robot: Robot, *, revisions: Collection[int] | None = None) -> None:
@@ -188,11 +186,11 @@ def delete_robot(robot: Robot, *, revisions: Collection[int] | None = None) -> N
     """
     if Task.objects.unfinished().of_robot(robot.name).exists():
         raise RobotHasWork
-    if revisions is not None and robot.revision not in revisions:
-        raise Changed
+    if revisions is not None:  # nobody changes it any more, not unnoticed
+        robots.services.change(robot.name, revisions=revisions, enabled=False)
     while delete_some(Task.objects.finished().of_robot(robot.name)):
         pass
-    robots.services.delete(robot.name, revisions=revisions)
+    robots.services.delete(robot.name)
 
 
 def delete_some(tasks: QuerySet[Task]) -> int:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import bson
 import orjson
 from django.db import IntegrityError
 from django.utils import timezone
@@ -18,11 +19,12 @@ from uuid_utils.compat import uuid7
 from fmv.errors import InvalidInput, Problem
 from robots.models import Robot
 from tasks import services
-from tasks.doorbell import ring
+from tasks.doorbell import ring_all
 from tasks.models import Status, Submission, Task
 
 KEEP = dt.timedelta(hours=24)  # how long a key answers with its first answer
 LEFT_BEHIND = dt.timedelta(seconds=10)  # a request that has not stored its tasks by then has died
+MAX_SIZE = 15 * 1024 * 1024  # bytes of BSON; MongoDB takes 16 MiB a document
 STEP = 50  # submissions looked at in one go
 
 Build = Callable[[], list[Task]]
@@ -54,6 +56,8 @@ def together(tasks: list[Task]) -> list[Task]:
 def _accept(id: str, fingerprint: str, tasks: list[Task]) -> Submission:
     submission = Submission(pk=id, fingerprint=fingerprint, created_at=timezone.now())
     submission.tasks = [task.as_submitted() for task in tasks]
+    if len(bson.encode({"tasks": submission.tasks})) > MAX_SIZE:
+        raise InvalidInput([Problem(("body", "runs"), "Too much for one batch: send it in several", "too_long")])
     try:
         submission.save(force_insert=True)
     except IntegrityError:  # the same request, at the same moment
@@ -82,12 +86,10 @@ def _store(tasks: Sequence[Task]) -> None:
 
 
 def _ring_for(tasks: Sequence[Task]) -> None:
-    """Ring as often as a robot could use it; once the broker does not take a doorbell, leave it to the sweeper."""
+    """Ring as often as a robot could use it."""
     waiting = Counter(task.robot for task in tasks if task.status == Status.QUEUED)
-    for robot in Robot.objects.in_service().filter(pk__in=waiting):
-        for _ in range(min(waiting[robot.name], robot.lanes)):
-            if not ring(robot.name):
-                return
+    in_service = Robot.objects.in_service().filter(pk__in=waiting)
+    ring_all({robot.name: min(waiting[robot.name], robot.lanes) for robot in in_service})
 
 
 def finish_submissions() -> int:

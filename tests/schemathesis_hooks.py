@@ -9,7 +9,7 @@ from schemathesis.core.transport import Response
 from schemathesis.openapi.checks import RejectedPositiveData
 
 #: Refusals of input that the document allows, by their `type`; a schema could say them only in each string and number.
-EVERYWHERE = {"number_too_large", "too_deep", "null_characters_not_allowed"}
+EVERYWHERE = {"number_too_large", "too_deep", "null_characters_not_allowed", "overflow"}  # the last: before the year 1
 #: Others, by the end of their `loc` and their `type`; no JSON Schema can say them.
 UNSPEAKABLE = {
     ("robot", "unknown_robot"): "whether a robot exists",

@@ -97,7 +97,7 @@ def test_a_batch_half_stored_when_its_server_died_is_finished_without_doubles(ap
     tasks = submissions.build_batch([{"robot": "R2", **WAIT} for _ in range(10)], by="somebody")
     submission = submissions._accept("id", "", tasks)
     Task.objects.bulk_create(tasks[:4])
-    monkeypatch.setattr(submissions, "LEFT_BEHIND", submissions.LEFT_BEHIND * 0)
+    monkeypatch.setattr(submissions, "LEFT_BEHIND", submissions.LEFT_BEHIND * -1)
     assert submissions.finish_submissions() == 1
     assert sorted(task.pk for task in Task.objects.all()) == [task.pk for task in tasks]
     assert Submission.objects.get(pk=submission.pk).stored
@@ -105,3 +105,11 @@ def test_a_batch_half_stored_when_its_server_died_is_finished_without_doubles(ap
 
 def test_a_viewer_may_not(api):
     assert_refused(Api("viewer")("POST", "/task/batch", {"runs": [{"robot": "R2"}]}), 403)
+
+
+def test_a_batch_that_mongodb_could_not_hold_is_refused(api):
+    run = {"robot": "R2", "handler": "http", "params": {"body": [1] * 32_000}}
+    answer = api("POST", "/task/batch", {"runs": [run] * 60})
+    assert answer.status_code == 422
+    assert problems(answer) == ["body.runs"]
+    assert not Task.objects.exists()

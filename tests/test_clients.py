@@ -66,10 +66,11 @@ def test_a_python_client_is_generated_and_works(server, token, tmp_path):
 
 def run(directory: Path, *command: str) -> str:
     """Return what the command prints; it must succeed."""
+    beside_python = Path(sys.executable).parent  # where the generator finds ruff, in a virtual environment or not
     ended = subprocess.run(
         command,
         cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(directory)},
+        env=os.environ | {"PYTHONPATH": str(directory), "PATH": f"{beside_python}{os.pathsep}{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

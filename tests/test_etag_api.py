@@ -79,3 +79,16 @@ def test_an_operator_may_take_a_robot_out_of_service_and_change_nothing_else(api
     assert_refused(operator("PATCH", "/robot/R2", {"enabled": True, "location": "Mars"}), 403)
     assert Robot.objects.get().enabled is False
     assert_refused(Api("viewer")("PATCH", "/robot/R2", {"enabled": True}), 403)
+
+
+@pytest.mark.parametrize("name", ["%20x%0Ay%20", "a" * 65, ".."])
+def test_put_only_if_new_takes_no_name_that_others_would_not(api, name):
+    assert api("PUT", f"/robot/{name}", BODY, HTTP_IF_NONE_MATCH="*").status_code in (404, 422)
+    assert Robot.objects.count() == 1
+
+
+def test_a_change_of_nothing_leaves_the_etag(api):
+    before = etag(api)
+    assert api("PATCH", "/robot/R2", {}, HTTP_IF_MATCH=before).headers["ETag"] == before
+    assert_refused(api("PATCH", "/robot/R2", {}, HTTP_IF_MATCH='"7"'), 412)
+    assert_refused(api("PATCH", "/robot/nobody", {}), 404)

@@ -398,7 +398,7 @@ def test_a_place_is_given_back_once(stream, settings):
 def test_a_stream_with_too_much_to_send_ends_so_that_its_client_comes_back(monkeypatch):
     monkeypatch.setattr(events, "WAITING", 3)
     task = make_task(history=[line("QUEUED", 0)])
-    stream = events.AllTasks(RequestFactory().get("/"), None)
+    stream = events.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
     try:
         pieces = iter(stream)
         next(pieces)
@@ -412,7 +412,7 @@ def test_a_stream_with_too_much_to_send_ends_so_that_its_client_comes_back(monke
 
 @pytest.mark.django_db(transaction=True)
 def test_while_mongodb_cannot_be_reached_streams_wait_and_say_so(monkeypatch):
-    stream = events.AllTasks(RequestFactory().get("/"), None)
+    stream = events.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
     try:
         pieces = iter(stream)
         next(pieces)
@@ -433,7 +433,7 @@ def unreachable() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_hub_that_breaks_ends_its_streams_and_the_next_starts_another(monkeypatch):
-    stream = events.AllTasks(RequestFactory().get("/"), None)
+    stream = events.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
     broken = []
     monkeypatch.setattr(threading, "excepthook", broken.append)
     with monkeypatch.context() as breaking:
@@ -443,7 +443,7 @@ def test_a_hub_that_breaks_ends_its_streams_and_the_next_starts_another(monkeypa
     stream.close()
     assert len(broken) == 1
     assert pieces
-    another = events.AllTasks(RequestFactory().get("/"), None)
+    another = events.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
     task = make_task(history=[line("QUEUED", 0)])
     assert any(task.pk.hex.encode() in piece for piece in another)
     another.close()

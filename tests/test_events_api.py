@@ -9,21 +9,30 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote, urlsplit
 
 import pytest
+from django.db import OperationalError
+from django.test import RequestFactory
+from pymongo.errors import AutoReconnect
+from rest_framework.exceptions import AuthenticationFailed
 from uuid_utils.compat import uuid7
 
-from fmv import embedded, stack
-from fmv.models import Role
+from fmv import api_tokens, embedded, stack
+from fmv.access import is_still_let_in
+from fmv.models import ApiToken, Role, Session, User
 from fmv.mongodb.server import server_now
+from fmv.oidc import IssuerUnavailable
+from fmv.sessions import SessionStore
 from tasks import services
 from tasks.changes import before, milliseconds
+from tasks.event_views import EventViewSet
 from tasks.events import NOW, hub, now
 from tasks.models import Task, error_document
 from tests.api import Api, assert_refused, problems
 from tests.conftest import wait_until
-from tests.factories import make_robot, make_task
+from tests.factories import make_robot, make_task, make_token
 from tests.probes import LEASE, claim, line, make_task_in
 from tests.sse import Block, Sse
 
@@ -362,6 +371,75 @@ def test_streams_end_with_the_server(run_process, broker):
     assert ended < 5
     assert time.monotonic() - before < 15, "the server waited for its whole grace"
     stuck.close()
+
+
+# --- Who is let in no longer ------------------------------------------------------------------------------------------
+
+
+def revoke(token: ApiToken) -> None:
+    api_tokens.revoke(token, by="test")
+
+
+def switch_off(token: ApiToken) -> None:
+    User.objects.filter(pk=token.user_id).update(is_active=False)
+
+
+def take_role(token: ApiToken) -> None:
+    User.objects.filter(pk=token.user_id).update(role=Role.NONE)
+
+
+def sign_out(token: ApiToken) -> None:
+    Session.objects.all().delete()
+
+
+def cookie_of(user: User) -> dict[str, str]:
+    return {"Cookie": f"sessionid={Api(user).client.cookies['sessionid'].value}"}
+
+
+def test_a_stream_ends_once_its_caller_is_no_longer_let_in(web, broker):
+    server = web(broker, FMV_WEB_PROCESSES="1", FMV_STREAM_COMMENT_SECONDS="1") + "/api/v1"
+    task = queued()
+    stays = make_token()
+    for end in (revoke, switch_off, take_role, sign_out):
+        token = make_token()
+        bearer, by_token = ({"Authorization": f"Bearer {each.text}"} for each in (stays, token))
+        headers = cookie_of(token.user) if end is not revoke else by_token
+        other = cookie_of(token.user) if end is sign_out else by_token
+        others = [Sse(f"{server}{path}", **bearer) for path in ("/events", f"/task/{task.pk}/events")]
+        theirs = [Sse(f"{server}/events", **headers), Sse(f"{server}/task/{task.pk}/events", **other)]
+        for stream in (*others, *theirs):
+            assert (stream.status, next(stream.blocks()).retry) == (200, "2000")
+        for stream in theirs:
+            assert next(block for block in stream.blocks() if block.comments), "ended while it was let in"
+        end(token)
+        began = time.monotonic()
+        for stream in theirs:
+            list(stream.blocks())  # to a clean end
+            stream.close()
+        assert time.monotonic() - began < 5
+        for stream in others:
+            list(itertools.islice((block for block in stream.blocks() if block.comments), 6))
+            stream.close()
+
+
+@pytest.mark.parametrize("error", [IssuerUnavailable(1), OperationalError("away"), AutoReconnect("away")])
+def test_a_caller_is_let_in_while_nobody_can_tell(monkeypatch, error):
+    request = RequestFactory().get("/", headers={"Authorization": f"Bearer {make_token().text}"})
+    request.session = SessionStore()
+    view = EventViewSet(action_map={"get": "of_all"}, action="of_all")
+    assert is_still_let_in(view, request)
+    with monkeypatch.context() as away:
+        away.setattr(api_tokens, "sign_in", Mock(side_effect=error))
+        assert is_still_let_in(view, request)
+    monkeypatch.setattr(api_tokens, "sign_in", Mock(side_effect=AuthenticationFailed))
+    assert not is_still_let_in(view, request)
+
+
+def test_a_stream_ends_after_its_time(monkeypatch):
+    monkeypatch.setattr("tasks.events.LIFE", 0.5)
+    answer = Api("viewer")("GET", f"/task/{queued().pk}/events")
+    assert b"event: task" in b"".join(answer)
+    answer.close()
 
 
 # --- What is refused -------------------------------------------------------------------------------------------------

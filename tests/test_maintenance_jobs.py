@@ -137,9 +137,10 @@ def test_a_lost_doorbell_is_rung_again(bells):
 def test_it_rings_once_for_each_free_lane(bells):
     robot = make_robot(lanes=3)
     started(robot=robot)
-    make_task(robot=robot)
-    assert steps.ring_waiting() == 1
-    assert rung(bells) == [robot.name] * 2
+    for times in (1, 2, 2):  # and no more often than it has tasks
+        make_task(robot=robot)
+        assert steps.ring_waiting() == 1
+        assert rung(bells) == [robot.name] * times
 
 
 @pytest.mark.parametrize("state", ["busy", "out of service", "scheduled", "over-full"])

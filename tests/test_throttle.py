@@ -81,6 +81,59 @@ def test_sign_in_is_not_free(settings):
     assert statuses(Api(None), 3, "POST", "/auth/logout") == [200, 200, 429]
 
 
+BAD = {"Authorization": "Bearer fmv_bad"}
+
+
+def test_who_is_refused_too_often_is_not_looked_up_again(settings):
+    settings.FMV_THROTTLE_WRITE = "2/day"
+    bad = Api(None, headers=BAD)
+    assert statuses(bad, 2) == [401, 401]
+    with patch("fmv.access.bearer_token") as looked_up:
+        answer = bad("POST", "/robot/")
+    assert_refused(answer, 429)
+    assert 1 <= int(answer.headers["Retry-After"]) <= 86_400
+    assert not looked_up.called
+    assert statuses(Api(None), 1) == [429]
+    assert statuses(Api(None), 1, "POST", "/auth/login") == [429]
+    assert statuses(Api(None), 1, path="/health") == [200]
+    assert statuses(Api(None, REMOTE_ADDR="10.0.0.9"), 1) == [401]
+
+
+def test_what_a_role_does_not_allow_counts_too(settings):
+    settings.FMV_THROTTLE_WRITE = "2/day"
+    assert statuses(Api("viewer"), 3, "POST", "/robot/") == [403, 403, 429]
+
+
+def test_who_is_let_in_is_not_counted_as_refused(settings):
+    settings.FMV_THROTTLE_WRITE = "2/day"
+    assert statuses(Api("viewer"), 5) == [200] * 5
+    assert not ThrottleWindow.objects.exists()
+
+
+def test_wrong_passwords_are_limited(settings):
+    settings.FMV_THROTTLE_WRITE = "2/day"
+    user = make_user("viewer", password="correct horse battery")
+
+    def sign_in(password, **options):
+        form = {"username": user.username, "password": password}
+        return Client(**options).post("/admin/login/", form)
+
+    assert [sign_in("correct horse battery").status_code for _ in range(3)] == [302] * 3
+    assert [sign_in("wrong").status_code for _ in range(2)] == [200, 200]
+    with patch("fmv.access.RoleBackend.authenticate") as looked_up:
+        answer = sign_in("correct horse battery")
+    assert_refused(answer, 429)
+    assert answer.headers["Retry-After"]
+    assert not looked_up.called
+    assert sign_in("correct horse battery", REMOTE_ADDR="10.0.0.9").status_code == 302
+    assert Client().get("/admin/login/").status_code == 200
+
+
+def test_off_refusals_are_not_counted():
+    assert statuses(Api(None, headers=BAD), 6) == [401] * 6
+    assert not ThrottleWindow.objects.exists()
+
+
 def test_many_requests_at_once_are_counted_right(transactional_db, settings):
     settings.FMV_THROTTLE_READ = "10/day"
     fry = make_user("viewer")

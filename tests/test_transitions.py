@@ -198,6 +198,13 @@ def test_renewing_moves_the_lease_and_keeps_the_report():
     assert changed["lease_expires_at"] >= before + dt.timedelta(seconds=LEASE)
 
 
+@pytest.mark.parametrize("message", ["$", "$$5 paid", "$robot", "$100.", "$.x", "{$ne: 1}"])
+def test_a_report_is_no_expression(message):
+    task = started()
+    assert task.renew(**RENEWAL, progress=20.0, message=message)
+    assert fields_of(task)["message"] == message
+
+
 @pytest.mark.parametrize("status", [status for status in Status if status != Status.STARTED])
 def test_only_a_started_task_renews(status):
     task = make_task_in(status)
