@@ -511,3 +511,16 @@ def test_what_is_stored_is_json():
 
 def test_a_robot_without_a_task_is_no_error():
     run_next(make_robot().name, "message")
+
+
+def test_a_report_that_stays_the_same_is_one_change(handle):
+    def run(ctx):
+        changed = []
+        for _ in range(2):
+            time.sleep(1.1)
+            ctx.progress(10, "$$5 paid")
+            changed.append(Task.objects.values_list("changed_at", "message").get())
+        return changed[0] == changed[1], changed[0][1]
+
+    task = handle(run)
+    assert (task.status, task.result) == (Status.SUCCESS, [True, "$$5 paid"])

@@ -112,6 +112,7 @@ def test_who_is_let_in_is_not_counted_as_refused(settings):
 
 def test_wrong_passwords_are_limited(settings):
     settings.FMV_THROTTLE_WRITE = "2/day"
+    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
     user = make_user("viewer", password="correct horse battery")
 
     def sign_in(password, **options):
