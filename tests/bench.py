@@ -1,8 +1,8 @@
 """`make bench`: what FMV costs, as ratios to the same work done without it, in one run.
 
 Machines are noisy, so no time by itself is a result: each figure is a ratio of two measurements taken in turn, the
-median of several such pairs, with the least and the greatest. `PARTS=throughput,latency` runs some of the parts,
-`QUICK=1` fewer and smaller pairs. MONGODB_URI names another MongoDB than the embedded one. The report is a table on the
+median of several such pairs, with the least and the greatest. `PARTS=throughput,latency,claim` runs some of the parts,
+`QUICK=1` fewer and smaller pairs. MONGODB_URI names a scratch database of another MongoDB than the embedded one. The report is a table on the
 terminal and `var/bench/report.json`.
 """
 
@@ -114,6 +114,30 @@ class Bench:
             time.sleep(0.02)  # the worker goes back to waiting
         return statistics.median(seconds)
 
+    def claim(self, queued: int) -> float:
+        """Return the median of seconds to claim a robot's next task while so many are queued for it."""
+        from robots.models import Robot
+        from tasks import services
+        from tasks.models import Task
+
+        name = f"{queued} queued"  # out of service, so that no worker takes part
+        robot = Robot.objects.get_or_create(name=name, location="Lab", description="For the bench", enabled=False)[0]
+
+        def fill() -> None:
+            missing = queued - Task.objects.queued().of_robot(name).up_to(queued)
+            new = (services.build(robot, by="bench", handler="noop", queue_anyway=True) for _ in range(missing))
+            Task.objects.bulk_create(new)
+
+        fill()
+        seconds = []
+        for _ in range(10 if QUICK else 30):
+            begin = time.monotonic()
+            task = Task.objects.claim_next(name, lane=f"{name}/0", worker="bench", message_id="", lease=30, grace=6)
+            seconds.append(time.monotonic() - begin)
+            task.succeed(None, "")
+        fill()
+        return statistics.median(seconds)
+
     def _wait_for(self, marks: int) -> None:
         deadline = time.monotonic() + 300
         while self.marks.read_bytes().count(b"\n") < marks:
@@ -124,7 +148,8 @@ class Bench:
 
 def run(directory: Path, parts: list[str]) -> list[Figure]:
     own_mongodb = "MONGODB_URI" not in os.environ
-    with World(directory, processes=("work1", "maintenance1"), FMV_LOG_LEVEL="ERROR") as world:
+    given = {} if own_mongodb else {"MONGODB_URI": os.environ["MONGODB_URI"]}
+    with World(directory, processes=("work1", "maintenance1"), FMV_LOG_LEVEL="ERROR", **given) as world:
         bare = [sys.executable, "-m", "celery", "--quiet", "-A", "tests.bench_bare", "worker", "-Q", "bare"]
         world.spawn("bare", *bare, "-n", "bare@%h", "-c", "2")  # as many processes as work1 has
         os.environ.update(world.environment)
@@ -142,6 +167,7 @@ def run(directory: Path, parts: list[str]) -> list[Figure]:
                 ("tasks/s ÷ Celery and the same MongoDB commands", "≥ 0.7", bench.throughput, bench.fmv, bench.floor),
             ],
             "latency": [("accepted → STARTED ÷ bare Celery", "≤ 2", bench.latency, bench.fmv, bench.celery)],
+            "claim": [("claim, 10,000 queued ÷ 10 queued", "≤ 1.3", bench.claim, 10_000, 10)],
         }
         return [
             figure(name, engine, goal, lambda m=measure, s=ours: m(s), lambda m=measure, s=theirs: m(s))
@@ -151,7 +177,7 @@ def run(directory: Path, parts: list[str]) -> list[Figure]:
 
 
 def main() -> int:
-    known = ["throughput", "latency"]
+    known = ["throughput", "latency", "claim"]
     parts = [part for part in os.environ.get("PARTS", ",".join(known)).split(",") if part]
     if unknown := set(parts) - set(known):
         print(f"bench: PARTS has no {', '.join(sorted(unknown))}; there are: {', '.join(known)}", file=sys.stderr)
