@@ -2,8 +2,8 @@
 
 Machines are noisy, so no time by itself is a result: each figure is a ratio of two measurements taken in turn, the
 median of several such pairs, with the least and the greatest. `PARTS=throughput,latency,claim` runs some of the parts,
-`QUICK=1` fewer and smaller pairs. MONGODB_URI names a scratch database of another MongoDB than the embedded one. The report is a table on the
-terminal and `var/bench/report.json`.
+`QUICK=1` fewer and smaller pairs. MONGODB_URI names a scratch database of another MongoDB than the embedded one. The
+report is a table on the terminal and `var/bench/report.json`.
 """
 
 import json
