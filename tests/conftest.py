@@ -84,6 +84,9 @@ def _complete_environment() -> None:
 Environment.model_config["env_file"] = None  # a developer's .env is not the tests' business
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _complete_environment()
+else:  # or workers of this process's tests would take the messages of another's
+    own = f"fmv_test_broker_of_{os.environ['PYTEST_XDIST_WORKER']}"
+    os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], own)
 
 
 # --- What is left out ------------------------------------------------------------------------------------------------
