@@ -1,6 +1,7 @@
 # make run      the whole backend on this machine; Ctrl-C stops it
 # make manage   a management command on what `make run` runs; ARGS="tokens list"
-# make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest
+# make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest. With CI set, a failed one gets two
+#               more tries: what times real processes on a busy machine fails now and then; the last line counts them
 # make lint     style, types, security, migrations, production settings, the OpenAPI document
 # make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
 # make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
@@ -24,7 +25,7 @@ manage: .venv/installed
 	@. ./var/environment && exec $(BIN)/python manage.py $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(if $(CI),--reruns 2) $(ARGS)
 
 # Settings as in production, but for a key made up on the spot. Only makemigrations asks a database.
 PRODUCTION = env -u FMV_DEBUG FMV_SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \

@@ -27,6 +27,7 @@ from fmv.oidc import IssuerUnavailable
 from fmv.sessions import SessionStore
 from tasks import services
 from tasks.changes import before, milliseconds
+from tasks.doorbell import ring
 from tasks.event_views import EventViewSet
 from tasks.events import NOW, hub, now
 from tasks.models import Task, error_document
@@ -101,6 +102,7 @@ def test_a_tasks_whole_life_through_a_real_worker(server, worker, broker):
     task = services.submit(robot, by="test", handler="wait", params={"seconds": 2.5})
     with Sse(f"{server}/task/{task.pk}/events") as stream:
         worker(broker)
+        ring(robot.name)  # as the sweeper would, who is not there
         blocks = list(stream.blocks())
     assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream")
     assert blocks[0].retry == "2000"

@@ -1,3 +1,4 @@
+import contextlib
 import datetime as dt
 import os
 import signal
@@ -152,21 +153,22 @@ def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def main_process(port):
+    """The process that forked the web server of this port, once it has forked two; else 0."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"FMV_PORT={port}".encode() in path.read_bytes() and len(children(path.parent.name)) >= 2:
+                return int(path.parent.name)
+    return 0
+
+
 @pytest.fixture
 def server(web):
-    """The address, main process and directory of counts of a web server of two processes."""
-    from fmv import stack
-
+    """The address and main process of a web server of two processes."""
     url = web(os.environ["FMV_BROKER_URL"], FMV_WEB_PROCESSES="2", FMV_METRICS_TOKEN=TOKEN)
     port = url.rpartition(":")[2]
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"FMV_PORT={port}".encode() in path.read_bytes() and len(children(path.parent.name)) >= 2:
-                yield url, int(path.parent.name)
-                return
-        except OSError:
-            continue
-    raise AssertionError(stack.WEB)
+    wait_until(lambda: main_process(port))  # the second one may still be on its way
+    return url, main_process(port)
 
 
 def test_several_processes_tell_one_sum(server):
