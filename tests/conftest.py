@@ -103,6 +103,9 @@ def lack(marker: str) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     django.setup()  # pytest-django looked for settings before this file named them
+    from fmv.celery import app
+
+    app.conf.broker_url = os.environ["FMV_BROKER_URL"]  # under pytest-xdist it read them before, with another's broker
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.addinivalue_line("markers", "node: runs node and npm")
     config.stash[left_out] = set()
