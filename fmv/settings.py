@@ -77,8 +77,15 @@ DATABASES = {
     "default": {
         "ENGINE": "fmv.mongodb",
         "HOST": ENVIRONMENT.mongodb_uri,
-        # A request meets an unreachable server as a 503 within these milliseconds, not after the driver's half minute.
-        "OPTIONS": {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000, "socketTimeoutMS": 60000},
+        "OPTIONS": {
+            # A request meets an unreachable server as a 503 within these milliseconds, not after half a minute.
+            "serverSelectionTimeoutMS": 3000,
+            "connectTimeoutMS": 3000,
+            "socketTimeoutMS": 60000,
+            # What was answered survives a crash of the server, and so does who claimed what, whatever the URI says.
+            "w": "majority",
+            "journal": True,
+        },
     }
 }
 DATABASE_ROUTERS = ["django_mongodb_backend.routers.MongoRouter"]
