@@ -5,7 +5,7 @@
 # make lint     style, types, security, migrations, production settings, the OpenAPI document
 # make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
 # make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
-# make bench    what FMV costs, as ratios to the same work without it; QUICK=1 PARTS=throughput,latency,claim
+# make bench    what FMV costs, as ratios to the same work without it; QUICK=1 PARTS=requests,tasks,memory,listeners,growth
 # make format   let ruff tidy up
 # make clean    remove what these have built; the data under var/ stays
 
@@ -52,7 +52,7 @@ chaos: .venv/installed
 		$(if $(KILLS),--kills $(KILLS))
 
 bench: .venv/installed
-	@$(BIN)/python -m tests.bench
+	@exec $(BIN)/python -m tests.bench
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

@@ -6,27 +6,28 @@ import django_celery_results.admin  # noqa: F401 - registers its pages, some of 
 from django import forms
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import UserCreationForm
 from django.contrib.auth.models import Group
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
+from django.utils.html import format_html
 from django_celery_results.models import GroupResult, TaskResult
 
-from fmv import api_tokens
+from fmv import accounts, api_tokens, audit
 from fmv.errors import FmvError
 from fmv.models import ApiToken, User
 
-admin.site.site_title = "FMV"
-admin.site.site_header = "FMV"
-admin.site.index_title = "Fleet"
-admin.site.site_url = "/api/v1/docs"
-
-
 admin.site.unregister([Group, GroupResult, TaskResult])  # roles, not groups; no chords; runs are below
+
+
+def badge(text: object, *classes: str) -> str:
+    """Show a word in the colour of the state that a class names (see fmv/admin.css)."""
+    return format_html('<span class="fmv-badge {}">{}</span>', " ".join(classes), text)
 
 
 class CappedPaginator(Paginator):
@@ -48,6 +49,7 @@ class FleetAdmin(admin.ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     actions: Any = None
+    heading = ""  # of the list, when it is another than the model's plural
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Refuse regular expressions in the address: a wrong one is a 500, and a slow one keeps MongoDB busy."""
@@ -71,8 +73,25 @@ class ReadOnlyAdmin(FleetAdmin):
 class MaintenanceRunAdmin(ReadOnlyAdmin):
     """What Celery remembers: the periodic maintenance runs of the last hour."""
 
-    list_display = ("date_done", "task_name", "status", "result", "worker")
+    heading = "Maintenance runs"
+    list_display = ("when", "step", "state", "result", "worker")
     list_filter = ("status", "task_name")
+    list_display_links = ("when",)
+    fields = ("date_done", "step", "state", "result", "worker", "task_id", "traceback")
+    readonly_fields = fields
+    sortable_by = ()
+
+    @admin.display(description="ended")
+    def when(self, run: TaskResult) -> Any:
+        return run.date_done
+
+    @admin.display(description="step")
+    def step(self, run: TaskResult) -> str:
+        return str(run.task_name or "-").removeprefix("tasks.").replace("_", " ")
+
+    @admin.display(description="status")
+    def state(self, run: TaskResult) -> str:
+        return badge(run.status, f"status-{run.status}")
 
 
 class NewUserForm(UserCreationForm):
@@ -86,12 +105,13 @@ class UserAdmin(DjangoUserAdmin):
     """Superusers only: roles are theirs to give."""
 
     add_form = NewUserForm
-    list_display = ("username", "name", "email", "role", "is_active", "is_superuser", "last_login")
+    list_display = ("username", "name", "email", "rights", "state", "signs_in_by", "last_login")
     list_filter = ("role", "is_active", "is_superuser")
+    sortable_by = ("username", "name", "email", "last_login")
     search_fields = ("username", "name", "email")
     ordering = ("username",)
     filter_horizontal = ()
-    readonly_fields = ("subject", "email_verified", "last_login", "date_joined")
+    readonly_fields = ("subject", "email_verified", "picture", "last_login", "date_joined")
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("name", "email", "email_verified", "picture", "subject")}),
@@ -102,6 +122,42 @@ class UserAdmin(DjangoUserAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # the audit trail names users: deactivate instead
+
+    @admin.display(description="role")
+    def rights(self, user: User) -> str:
+        return "Superuser" if user.is_superuser else user.get_role_display()
+
+    @admin.display(description="state")
+    def state(self, user: User) -> str:
+        return badge("active", "state-ok") if user.is_active else badge("deactivated", "state-out")
+
+    @admin.display(description="signs in by")
+    def signs_in_by(self, user: User) -> str:
+        ways = {"organisation": user.subject, "password": user.has_usable_password()}
+        return " or ".join(way for way, open_ in ways.items() if open_) or "nothing"
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        shown: dict[str, Any] = {}
+        if user := self.get_object(request, unquote(object_id)):
+            shown = {"tokens": user.api_tokens.order_by("-created_at"), "audit": audit.of("user", user.username)}
+        return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        before = User.objects.filter(pk=obj.pk).first() if change else None
+        super().save_model(request, obj, form, change)
+        by = request.user.get_username()
+        if before:
+            accounts.changed(before, obj, by=by)
+        else:
+            accounts.created(obj, by=by)
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        answer = super().user_change_password(request, id, form_url)
+        if request.method == "POST" and answer.status_code == 302:
+            accounts.password_changed(User.objects.get(pk=unquote(id)), by=request.user.get_username())
+        return answer
 
 
 class NewTokenForm(forms.ModelForm):
@@ -128,7 +184,9 @@ class ApiTokenAdmin(FleetAdmin):
     """Everybody's own tokens, and superusers' everybody's: to make, and to revoke."""
 
     form = NewTokenForm
-    list_display = ("name", "short_id", "user", "role", "state", "created_at", "expires_at", "last_used_at")
+    list_display = ("name", "short_id", "user", "rights", "status", "created_at", "expires_at", "last_used_at")
+    list_select_related = False
+    sortable_by = ("created_at",)
     autocomplete_fields = ("user",)
     actions = ("revoke",)
     shown = (*list_display, "revoked_at")
@@ -172,12 +230,30 @@ class ApiTokenAdmin(FleetAdmin):
         return {"user": request.user.pk, **super().get_changeform_initial_data(request)}
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
-        api_tokens.store(obj)
+        api_tokens.store(obj, by=request.user.get_username())
 
     def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: Any = None) -> HttpResponse:
         """Show the secret in this very answer: a message or a redirect would have to keep it somewhere."""
         context = {**self.admin_site.each_context(request), "title": "A new API token", "opts": self.opts, "token": obj}
         return TemplateResponse(request, "admin/fmv/apitoken/created.html", context)
+
+    @admin.display(description="role")
+    def rights(self, token: ApiToken) -> str:
+        return token.get_role_display() if token.role else "as its user"
+
+    @admin.display(description="state")
+    def status(self, token: ApiToken) -> str:
+        return badge(token.state, f"state-{token.state}")
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        token = self.get_object(request, unquote(object_id))
+        if token and "_revoke" in request.POST:
+            self.revoke(request, self.get_queryset(request).filter(pk=token.pk))
+            return HttpResponseRedirect(request.path)
+        shown = {"audit": audit.of("token", token.short_id), "token": token} if token else {}
+        return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
 
     @admin.action(description="Revoke the selected tokens")
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:

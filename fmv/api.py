@@ -1,9 +1,11 @@
 """The API's common ground: JSON in and out, errors, pages, strict fields."""
 
+import datetime as dt
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 import orjson
@@ -52,11 +54,12 @@ class Parser(BaseParser):
             raise InvalidInput(
                 [Problem(("body", error.pos), f"JSON decode error: {error.msg}", "json_invalid")]
             ) from None
-        _check_json(data, ("body",))
+        check_json(data, ("body",))
         return data
 
 
-def _check_json(value: Any, loc: tuple[str | int, ...]) -> None:
+def check_json(value: Any, loc: tuple[str | int, ...]) -> None:
+    """Raise InvalidInput for what is nested too deep or holds numbers that MongoDB cannot store."""
     if isinstance(value, int | float) and abs(value) > MAX_INTEGER and not isinstance(value, bool):
         raise InvalidInput([Problem(loc, "Numbers beyond 64 bits are not supported", "number_too_large")])
     if not isinstance(value, dict | list):
@@ -64,7 +67,7 @@ def _check_json(value: Any, loc: tuple[str | int, ...]) -> None:
     if len(loc) > MAX_DEPTH:
         raise InvalidInput([Problem(("body",), f"Nested deeper than {MAX_DEPTH} levels", "too_deep")])
     for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-        _check_json(part, (*loc, key))
+        check_json(part, (*loc, key))
 
 
 class AlwaysJSON(DefaultContentNegotiation):
@@ -178,6 +181,11 @@ class Whole(serializers.IntegerField):
 RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ]([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 
 
+def moment(value: dt.datetime | None) -> str | None:
+    """Return a time of UTC, whether it says so or not, as the API writes it."""
+    return None if value is None else value.isoformat(timespec="milliseconds")[:23] + "Z"
+
+
 class Moment(serializers.DateTimeField):
     """RFC 3339; in UTC with milliseconds on the way out, with an offset on the way in."""
 
@@ -188,8 +196,8 @@ class Moment(serializers.DateTimeField):
             self.fail("invalid")
         return super().to_internal_value(value.upper())
 
-    def to_representation(self, value: Any) -> str:
-        return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    def to_representation(self, value: Any) -> Any:
+        return moment(value)
 
 
 class StrictSerializer(serializers.Serializer):
@@ -206,24 +214,31 @@ class StrictSerializer(serializers.Serializer):
         return values
 
 
+@cache
+def _reader(serializer_class: type[serializers.Serializer]) -> serializers.Serializer:
+    """Return a serializer that only ever reads, and so can be anybody's: making one copies all of its fields."""
+    return serializer_class()
+
+
 def read_body(serializer_class: type[serializers.Serializer], data: Any, **kwargs: Any) -> dict[str, Any]:
     """Return the body as the serializer reads it; raises DRF's ValidationError that names each wrong field."""
-    serializer = serializer_class(data=data, **kwargs)
-    serializer.is_valid(raise_exception=True)
-    return serializer.validated_data
+    serializer = serializer_class(**kwargs) if kwargs else _reader(serializer_class)
+    values: dict[str, Any] = serializer.run_validation(data)
+    return values
 
 
 def read_query(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
     """Return the query parameters as the serializer reads them; raises InvalidInput that names each wrong one."""
-    fields: dict[str, serializers.Field] = dict(serializer_class().fields)
-    params = request.query_params
+    serializer, params = _reader(serializer_class), request.query_params
+    fields: dict[str, serializers.Field] = dict(serializer.fields)
     many = {name for name, field in fields.items() if isinstance(field, serializers.ListField)}
     # A plain dict: DRF takes a QueryDict for an HTML form, in which a missing boolean means False.
     data = {name: params.getlist(name) if name in many else params[name] for name in fields if name in params}
-    serializer = serializer_class(data=data)
-    if not serializer.is_valid():
-        raise InvalidInput(list(flatten(serializer.errors, ("query",))))
-    return serializer.validated_data
+    try:
+        values: dict[str, Any] = serializer.run_validation(data)
+    except exceptions.ValidationError as error:
+        raise InvalidInput(list(flatten(error.detail, ("query",)))) from None
+    return values
 
 
 # --- Pages -----------------------------------------------------------------------------------------------------------
@@ -274,6 +289,9 @@ class Pages(CursorPagination):
         if not position or "\x00" in position:
             raise ValueError(position)
 
+    def _get_position_from_instance(self, instance: Any, ordering: Any) -> str:
+        return str(instance["_id"])
+
     def get_paginated_response(self, data: Any) -> Response:
         return Response({self.key: data, "next": self.get_next_link(), "previous": self.get_previous_link()})
 
@@ -286,7 +304,7 @@ class Pages(CursorPagination):
         }
 
 
-def page(pages: Pages, queryset: Any, serializer_class: type[serializers.Serializer], request: Request) -> Response:
-    """Answer with one page of the queryset's rows."""
-    rows: Any = pages.paginate_queryset(queryset, request)
-    return pages.get_paginated_response(serializer_class(rows, many=True).data)
+def page(pages: Pages, queryset: Any, render: Callable[[dict[str, Any]], dict[str, Any]], request: Request) -> Response:
+    """Answer with one page of the queryset's documents, each as `render` makes it."""
+    rows: Any = pages.paginate_queryset(queryset.documents(), request)
+    return pages.get_paginated_response([render(row) for row in rows])

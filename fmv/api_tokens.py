@@ -17,6 +17,7 @@ import secrets
 from django.conf import settings
 from django.utils import timezone
 
+from fmv import audit
 from fmv.errors import FmvError
 from fmv.models import USE_NOTED, ApiToken, Role, User
 from fmv.oidc import refuse
@@ -60,10 +61,13 @@ def build(user: User, name: str, *, role: str = "", days: float | None = None) -
     return token
 
 
-def store(token: ApiToken) -> None:
+def store(token: ApiToken, *, by: str) -> None:
     """Make a token that was built a good one. Its text is not kept: whoever has it shows it once."""
     token.save(force_insert=True)
     logger.info("API token %s made for %s", token.short_id, token.user.username)
+    limit = f", as {token.role}" if token.role else ""
+    text = f"{token.name}, of {token.user.username}{limit}, until {token.expires_at:%Y-%m-%d}"
+    audit.record("token.create", by=by, kind="token", key=token.short_id, text=text)
 
 
 def revoke(token: ApiToken, *, by: str) -> bool:
@@ -71,6 +75,7 @@ def revoke(token: ApiToken, *, by: str) -> bool:
     revoked = ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()) > 0
     if revoked:
         logger.info("API token %s revoked by %s", token.short_id, by)
+        audit.record("token.revoke", by=by, kind="token", key=token.short_id, text=token.name)
     return revoked
 
 

@@ -19,6 +19,11 @@ class FmvConfig(AppConfig):
 
 class MongoAdminConfig(AdminConfig):
     default_auto_field = OBJECT_ID
+    default_site = "fmv.sites.FleetSite"
+
+    def ready(self) -> None:
+        super().ready()
+        from fmv import audit_admin  # noqa: F401 - registers its page
 
 
 class MongoAuthConfig(AuthConfig):

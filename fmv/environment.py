@@ -124,6 +124,14 @@ class Environment(BaseSettings):
         alias="FMV_OIDC_AUDIENCE",
         description="What such a token's `aud` must name, one of these, separated by commas. Required with an issuer.",
     )
+    oidc_client_id: str = Field(
+        "",
+        alias="FMV_OIDC_CLIENT_ID",
+        description="FMV's client at that issuer, for signing in to the admin; one of the audiences. Empty for none.",
+    )
+    oidc_client_secret: str = Field(
+        "", alias="FMV_OIDC_CLIENT_SECRET", description="Its secret. Required with the client, and only then."
+    )
     oidc_role_claim: str = Field(
         "fmv_role",
         alias="FMV_OIDC_ROLE_CLAIM",
@@ -196,7 +204,7 @@ class Environment(BaseSettings):
     port: int = Field(8000, alias="FMV_PORT", ge=1, le=65535, description="Port the web server binds.")
     web_processes: int = Field(2, alias="FMV_WEB_PROCESSES", ge=1, le=256, description="Processes of the web server.")
     web_threads: int = Field(
-        8,
+        4,
         alias="FMV_WEB_THREADS",
         ge=1,
         le=256,
@@ -250,6 +258,13 @@ class Environment(BaseSettings):
         le=36500,
         description="Days a finished task is kept; 0 keeps it for ever.",
     )
+    audit_days: float = Field(
+        365,
+        alias="FMV_AUDIT_DAYS",
+        ge=0,
+        le=36500,
+        description="Days the audit list and the list of bulk runs go back; 0 keeps them for ever.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", alias="FMV_LOG_LEVEL", description="Least severity that is logged."
     )
@@ -293,6 +308,12 @@ class Environment(BaseSettings):
     def _tokens_are_for_us(self) -> "Environment":
         if self.oidc_issuer and not self.oidc_audience:
             raise ValueError("FMV_OIDC_AUDIENCE must be set with FMV_OIDC_ISSUER: tokens for others are not for FMV")
+        if bool(self.oidc_client_id) != bool(self.oidc_client_secret):
+            raise ValueError("FMV_OIDC_CLIENT_ID and FMV_OIDC_CLIENT_SECRET must be set together or not at all")
+        if self.oidc_client_id and not self.oidc_issuer:
+            raise ValueError("FMV_OIDC_CLIENT_ID needs FMV_OIDC_ISSUER: there is nobody to sign in at")
+        if self.oidc_client_id and self.oidc_client_id not in self.oidc_audience:
+            raise ValueError("FMV_OIDC_CLIENT_ID must be one of FMV_OIDC_AUDIENCE: its ID tokens name it")
         if self.token_days > self.token_max_days:
             raise ValueError("FMV_TOKEN_DAYS must be at most FMV_TOKEN_MAX_DAYS")
         return self

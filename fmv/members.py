@@ -1,5 +1,6 @@
 """Users whom the organisation's issuer vouches for: made when first seen, and kept as their tokens say."""
 
+import copy
 import re
 import uuid
 from collections.abc import Iterator
@@ -8,13 +9,14 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError
 
+from fmv import accounts
 from fmv.models import Role, User
-from fmv.oidc import Claims, refuse, verify
+from fmv.oidc import Asked, Claims, refuse, verify
 
 
-def sign_in(token: str) -> User:
+def sign_in(token: str, asked: Asked | None = None) -> User:
     """Return the owner of a good token. Raises AuthenticationFailed, and IssuerUnavailable when nobody knows."""
-    claims = verify(token)
+    claims = verify(token, asked)
     user = _find(claims) or _create(claims)
     if not user.is_active:
         refuse("its user is deactivated", claims.sub)
@@ -37,10 +39,13 @@ def _find(claims: Claims) -> User | None:
 def _create(claims: Claims) -> User:
     for username in _usernames(claims):
         try:
-            return User.objects.create_user(username, id=key_of(claims.sub), subject=claims.sub, **_said(claims))
+            user = User.objects.create_user(username, id=key_of(claims.sub), subject=claims.sub, **_said(claims))
         except IntegrityError:  # the name is taken, or another request was faster
-            if user := _find(claims):
-                return user
+            if found := _find(claims):
+                return found
+        else:
+            accounts.created(user, by=accounts.ISSUER)
+            return user
     raise AssertionError("the last name holds the key, so it is nobody else's")
 
 
@@ -56,7 +61,7 @@ def _usernames(claims: Claims) -> Iterator[str]:
 
 
 #: names that say in a task's record that it was not a user
-NOBODY = {"anonymous"}
+NOBODY = {"anonymous", "command", accounts.ISSUER}
 
 
 def _said(claims: Claims) -> dict[str, Any]:
@@ -79,6 +84,8 @@ def highest(names: list[str]) -> Role:
 def _update(user: User, claims: Claims) -> None:
     changed = {field: value for field, value in _said(claims).items() if getattr(user, field) != value}
     if changed:
+        before = copy.copy(user)
         User.objects.filter(pk=user.pk).update(**changed)
         for field, value in changed.items():
             setattr(user, field, value)
+        accounts.changed(before, user, by=accounts.ISSUER)

@@ -11,6 +11,7 @@ from django.db import models
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
+from fmv.ids import time_of
 from fmv.mongodb.queryset import QuerySet
 
 USE_NOTED = dt.timedelta(minutes=1)  # between two writes of when an API token was used
@@ -34,7 +35,15 @@ class Role(models.TextChoices):
         return order.index(self) >= order.index(other)
 
 
-_READS = frozenset({"robots.view_robot", "tasks.view_task", "django_celery_results.view_taskresult"})
+_READS = frozenset(
+    {
+        "robots.view_robot",
+        "tasks.view_task",
+        "tasks.view_bulk",
+        "fmv.view_auditentry",
+        "django_celery_results.view_taskresult",
+    }
+)
 _OPERATES = frozenset({"robots.operate_robot", "tasks.operate_task"})
 _MANAGES = frozenset({"robots.add_robot", "robots.change_robot", "robots.delete_robot"})
 
@@ -151,7 +160,10 @@ class ApiToken(models.Model):
     class Meta:
         verbose_name = "API token"
         ordering = ("-created_at",)
-        indexes = [models.Index(fields=["-created_at"], name="token_by_age")]  # the admin's list
+        indexes = [
+            models.Index(fields=["-created_at"], name="token_by_age"),  # the superusers' list
+            models.Index(fields=["user", "-created_at"], name="token_of_user"),  # a user's own, and a user's page
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.short_id})"
@@ -167,6 +179,40 @@ class ApiToken(models.Model):
         if self.revoked_at:
             return "revoked"
         return "usable" if self.expires_at > timezone.now() else "expired"
+
+
+class AuditEntry(models.Model):
+    """What an operator, a program or a command did (see fmv.audit). Its id tells when; nothing ever changes it."""
+
+    id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
+    #: a username, or what it was if not a user
+    by = models.CharField(max_length=150)
+    #: the kind of thing and a verb, as in "user.create"
+    action = models.CharField(max_length=32)
+    kind = models.CharField(max_length=8)
+    #: which one: a name or an id
+    key = models.CharField(max_length=150)
+    text = models.CharField(max_length=2000, blank=True)
+    request_id = models.CharField(max_length=128, default="-")
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        ordering = ("-id",)
+        indexes = [
+            models.Index(fields=["kind", "key", "-id"], name="audit_of_object"),  # of one object
+            models.Index(fields=["key", "-id"], name="audit_by_key"),  # the admin's search, by either
+            models.Index(fields=["request_id", "-id"], name="audit_by_request"),
+            models.Index(fields=["by", "-id"], name="audit_by_actor"),  # the admin's filters
+            models.Index(fields=["action", "-id"], name="audit_by_action"),
+            models.Index(fields=["kind", "-id"], name="audit_by_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} of {self.key} by {self.by}"
+
+    @property
+    def at(self) -> dt.datetime:
+        return time_of(self.id)
 
 
 class ThrottleWindow(models.Model):

@@ -1,7 +1,7 @@
 """Sign-in by the organisation: tokens of its OpenID Connect issuer, and the users they are about.
 
 A token counts when the issuer signed it (RS256 or ES256, with a key that it publishes), for one of our audiences, and
-when its time is now. The issuer is asked for its keys and for nothing else, never for one request's sake alone:
+when its time is now. The issuer is asked for its keys and addresses, never for one request's sake alone:
 whatever it answers, or does not, costs callers a bounded wait and then a 503.
 
 PyJWT verifies. Its PyJWKClient does not fetch: it would drop good keys when the issuer cannot be reached as they grow
@@ -11,7 +11,7 @@ old, hold every thread at the door of a slow one, ask a dead one again for each 
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -62,18 +62,18 @@ def refuse(reason: str, who: str = "") -> NoReturn:
 
 @dataclass(frozen=True)
 class Held:
-    """The keys that the issuer published at a moment of the monotonic clock, by their ids."""
+    """What the issuer published at a moment of the monotonic clock: keys by their ids, addresses by their names."""
 
     keys: Mapping[str | None, jwt.PyJWK] = field(default_factory=dict)
+    endpoints: Mapping[str, str] = field(default_factory=dict)
     at: float = float("-inf")
 
     def find(self, kid: str | None) -> jwt.PyJWK | None:
         """Return the key with this id. A token need not name the key of an issuer that has but one."""
         return next(iter(self.keys.values())) if kid is None and len(self.keys) == 1 else self.keys.get(kid)
 
-    def serves(self, kid: str | None, seconds: float) -> bool:
-        """Tell whether it has this key and is not older than `seconds`."""
-        return self.find(kid) is not None and time.monotonic() - self.at <= seconds
+    def is_younger(self, seconds: float) -> bool:
+        return time.monotonic() - self.at <= seconds
 
 
 class Keys:
@@ -90,14 +90,26 @@ class Keys:
 
     def find(self, kid: str | None) -> jwt.PyJWK | None:
         """Return the key with this id, None when the issuer has no such. Raises IssuerUnavailable."""
-        if not self._held.serves(kid, settings.FMV_OIDC_KEYS_SECONDS):
-            usable = self._held.serves(kid, settings.FMV_OIDC_OUTAGE_SECONDS)
-            try:
-                self._refresh(patience=0 if usable else PATIENCE)
-            except IssuerUnavailable:
-                if not usable:
-                    raise
+        self._keep_fresh(lambda held: held.find(kid) is not None)
         return self._held.find(kid)
+
+    def endpoint(self, name: str) -> str | None:
+        """Return the address of this name, None when the issuer announces none. Raises IssuerUnavailable."""
+        self._keep_fresh(lambda held: bool(held.keys))
+        return self._held.endpoints.get(name)
+
+    def _keep_fresh(self, serves: Callable[[Held], bool]) -> None:
+        """Ask the issuer when what is held is old or does not serve. Raises IssuerUnavailable, unless that is good
+        enough while nobody answers.
+        """
+        if serves(self._held) and self._held.is_younger(settings.FMV_OIDC_KEYS_SECONDS):
+            return
+        usable = serves(self._held) and self._held.is_younger(settings.FMV_OIDC_OUTAGE_SECONDS)
+        try:
+            self._refresh(patience=0 if usable else PATIENCE)
+        except IssuerUnavailable:
+            if not usable:
+                raise
 
     def _refresh(self, patience: float) -> None:
         """Ask the issuer, unless that was done a moment ago: any stranger can make up the ids of keys."""
@@ -114,8 +126,8 @@ class Keys:
     def _ask(self) -> None:
         self._failed = True
         try:
-            keys = within(settings.FMV_OIDC_TIMEOUT_SECONDS, lambda: fetch_keys(self.issuer))
-            self._held, self._failed = Held(keys, time.monotonic()), False
+            held = within(settings.FMV_OIDC_TIMEOUT_SECONDS, lambda: fetch(self.issuer))
+            self._held, self._failed = held, False
         except IssuerFault as error:
             logger.error("No keys from the issuer %s: %s", self.issuer, error)
             raise IssuerUnavailable(settings.FMV_OIDC_REFRESH_SECONDS) from None
@@ -129,16 +141,21 @@ def keys_of(issuer: str) -> Keys:
     return Keys(issuer)
 
 
+def endpoint(name: str) -> str | None:
+    """Return the address that the issuer announces by this name, None without it. Raises IssuerUnavailable."""
+    return keys_of(settings.FMV_OIDC_ISSUER).endpoint(name)
+
+
 T = TypeVar("T")
 
 
-def within(seconds: float, function: Any) -> Any:
+def within(seconds: float, function: Callable[[], T]) -> T:
     """Return what the function returns; raise what IssuerFault it raises, or one when it takes longer than `seconds`.
 
     It runs in a thread that is left behind then: timeouts of sockets start anew with each byte, and looking up a name
     knows none.
     """
-    answer: Future[Any] = Future()
+    answer: Future[T] = Future()
 
     def run() -> None:
         try:
@@ -153,8 +170,8 @@ def within(seconds: float, function: Any) -> Any:
         raise IssuerFault(f"no answer within {seconds:g} s") from None
 
 
-def fetch_keys(issuer: str) -> dict[str | None, jwt.PyJWK]:
-    """Return the keys for signatures that the issuer publishes. Raises IssuerFault."""
+def fetch(issuer: str) -> Held:
+    """Return the keys for signatures that the issuer publishes, and its safe addresses. Raises IssuerFault."""
     document = _fetch(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
     if document.get("issuer") != issuer:
         raise IssuerFault(f"it calls itself {document.get('issuer')!r}")
@@ -165,7 +182,12 @@ def fetch_keys(issuer: str) -> dict[str | None, jwt.PyJWK]:
     keys = [key for each in found if (key := _read_key(each))] if isinstance(found, list) else []
     if not keys:
         raise IssuerFault(f"it publishes no {' or '.join(ALGORITHMS)} key")
-    return {key.key_id: key for key in keys}
+    endpoints = {
+        name: address
+        for name, address in document.items()
+        if name.endswith("_endpoint") and isinstance(address, str) and is_safe_url(address)
+    }
+    return Held({key.key_id: key for key in keys}, endpoints, time.monotonic())
 
 
 def _fetch(url: str) -> dict[str, Any]:
@@ -250,8 +272,22 @@ class Claims(BaseModel):
     roles: list[str] = []
 
 
-def verify(token: str) -> Claims:
-    """Return what a good token says. Raises AuthenticationFailed for any other, IssuerUnavailable when nobody knows."""
+@dataclass(frozen=True)
+class Asked:
+    """What an ID token must answer to: the client that asked for it, and the nonce that it asked with."""
+
+    client: str
+    nonce: str
+
+    def is_answered_by(self, claims: dict[str, Any]) -> bool:
+        return claims.get("nonce") == self.nonce and claims.get("azp", self.client) == self.client
+
+
+def verify(token: str, asked: Asked | None = None) -> Claims:
+    """Return what a good token says. Raises AuthenticationFailed for any other, IssuerUnavailable when nobody knows.
+
+    A bearer token may be for any of our audiences, the answer to a question only for the client that asked.
+    """
     if not settings.FMV_OIDC_ISSUER:
         refuse("no issuer is set up")
     if len(token) > MAX_TOKEN:
@@ -263,12 +299,14 @@ def verify(token: str) -> Claims:
             key,
             algorithms=[key.algorithm_name],
             issuer=settings.FMV_OIDC_ISSUER,
-            audience=settings.FMV_OIDC_AUDIENCE,
+            audience=asked.client if asked else settings.FMV_OIDC_AUDIENCE,
             leeway=settings.FMV_OIDC_LEEWAY_SECONDS,
             options={"require": ["iss", "aud", "exp", "iat", "sub"]},
         )
     except jwt.PyJWTError as error:
         refuse(REASONS.get(type(error), "it is not a token of the issuer's"))
+    if asked and not asked.is_answered_by(claims):
+        refuse("it answers another sign-in")
     return _read_claims(claims)
 
 

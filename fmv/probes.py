@@ -3,21 +3,19 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import kombu
 import pymongo
-from django.conf import settings
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pymongo.errors import PyMongoError
 
+from fmv.health import PATIENCE, ask_broker
 from fmv.metrics import exposition
 from fmv.mongodb.server import server_now
 
-PATIENCE = 2.0  # seconds that each part has to answer
 CLOCK_SKEW = 5.0  # seconds of difference between this machine's clock and MongoDB's that are worth a line
 
 
@@ -70,23 +68,10 @@ def _clock_skew() -> float:
 
 def _ask_broker() -> str:
     try:
-        _reach_broker(settings.CELERY_BROKER_URL)
+        ask_broker()
     except (kombu.exceptions.KombuError, OSError, PyMongoError) as error:
         return f"cannot be reached: {type(error).__name__}"
     return "OK"
-
-
-def _reach_broker(url: str) -> None:
-    if url.startswith("mongodb"):  # Kombu's transport for it knows no timeouts
-        with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(PATIENCE * 1000)) as client:
-            client.admin.command("ping")
-        return
-    patience = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
-    connection = kombu.Connection(url, connect_timeout=PATIENCE, transport_options=patience)
-    try:
-        connection.transport.close_connection(connection.transport.establish_connection())
-    except connection.connection_errors + connection.channel_errors as error:
-        raise kombu.exceptions.OperationalError(str(error)) from error
 
 
 class _Beside:

@@ -112,6 +112,8 @@ LOGIN_URL = "admin:login"
 FMV_ANONYMOUS = ENVIRONMENT.anonymous
 FMV_OIDC_ISSUER = ENVIRONMENT.oidc_issuer
 FMV_OIDC_AUDIENCE = ENVIRONMENT.oidc_audience
+FMV_OIDC_CLIENT_ID = ENVIRONMENT.oidc_client_id
+FMV_OIDC_CLIENT_SECRET = ENVIRONMENT.oidc_client_secret
 FMV_OIDC_ROLE_CLAIM = ENVIRONMENT.oidc_role_claim
 FMV_OIDC_LEEWAY_SECONDS = ENVIRONMENT.oidc_leeway_seconds
 FMV_OIDC_TIMEOUT_SECONDS = ENVIRONMENT.oidc_timeout_seconds
@@ -120,6 +122,46 @@ FMV_OIDC_KEYS_SECONDS = ENVIRONMENT.oidc_keys_seconds
 FMV_OIDC_OUTAGE_SECONDS = ENVIRONMENT.oidc_outage_seconds
 FMV_TOKEN_DAYS = ENVIRONMENT.token_days
 FMV_TOKEN_MAX_DAYS = ENVIRONMENT.token_max_days
+
+# --- Admin -----------------------------------------------------------------------------------------------------------
+
+#: functions that return pages which are no model's; see fmv.sites
+FMV_ADMIN_PAGES = ["fmv.oidc_login.pages", "tasks.dashboard.pages", "tasks.handler_pages.pages"]
+FMV_DASHBOARD = "tasks.dashboard.index"  # the function that returns what the first page shows
+#: groups of (title, name of the page's URL, icon of fmv/icons.svg, permission unless it is a model's list)
+FMV_NAVIGATION: list[tuple[str, list[tuple[str, ...]]]] = [
+    ("", [("Dashboard", "admin:index", "dashboard")]),
+    (
+        "Work",
+        [
+            ("Robots", "admin:robots_robot_changelist", "robot"),
+            ("Tasks", "admin:tasks_task_changelist", "task"),
+            ("Handlers", "admin:handlers", "handler", "tasks.view_task"),
+            ("Bulk runs", "admin:tasks_bulk_changelist", "bulk"),
+        ],
+    ),
+    (
+        "Record",
+        [
+            ("Audit", "admin:fmv_auditentry_changelist", "audit"),
+            ("Maintenance runs", "admin:django_celery_results_taskresult_changelist", "maintenance"),
+        ],
+    ),
+    (
+        "Access",
+        [
+            ("API tokens", "admin:fmv_apitoken_changelist", "token"),
+            ("Users", "admin:fmv_user_changelist", "user"),
+        ],
+    ),
+]
+
+#: kind of an audit entry -> the name of the URL of such a thing's page
+FMV_AUDIT_PAGES = {
+    "robot": "admin:robots_robot_change",
+    "task": "admin:tasks_task_change",
+    "bulk": "admin:tasks_bulk_change",
+}
 
 # --- HTTPS, cookies, CORS --------------------------------------------------------------------------------------------
 
@@ -130,6 +172,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _https
 SECURE_HSTS_PRELOAD = _https
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
+CSRF_FAILURE_VIEW = "fmv.views.csrf_failure"
 SESSION_ENGINE = "fmv.sessions"
 SESSION_COOKIE_AGE = 12 * 3600  # seconds: a shift
 
@@ -250,6 +293,7 @@ CELERY_BEAT_SCHEDULE = {
     for name, seconds in {
         "promote_due": 1.0,
         "recover_lost": 1.0,
+        "work_on_bulks": 2.0,
         "ring_waiting": 5.0,
         "expire": 5.0,
         "finish_submissions": 10.0,
@@ -262,6 +306,7 @@ FMV_LEASE_SECONDS = ENVIRONMENT.lease_seconds
 FMV_RENEW_SECONDS = ENVIRONMENT.renew_seconds
 FMV_STOP_GRACE = ENVIRONMENT.stop_grace
 FMV_RETENTION_DAYS = ENVIRONMENT.retention_days
+FMV_AUDIT_DAYS = ENVIRONMENT.audit_days
 FMV_WEB_THREADS = ENVIRONMENT.web_threads
 FMV_MAX_STREAMS = ENVIRONMENT.max_streams
 FMV_STREAM_COMMENT_SECONDS = ENVIRONMENT.stream_comment_seconds
@@ -271,6 +316,30 @@ FMV_STREAM_COMMENT_SECONDS = ENVIRONMENT.stream_comment_seconds
 LOGGING = logging_config(ENVIRONMENT)
 FMV_METRICS_TOKEN = ENVIRONMENT.metrics_token
 FMV_COLLECTORS = ["tasks.metrics.collect"]  # functions that yield what /metrics tells of MongoDB's documents
+FMV_DOCTORS = ["fmv.checkups.checks", "tasks.doctor.checks"]  # functions that return what `manage.py doctor` looks at
+
+# --- Safekeeping -----------------------------------------------------------------------------------------------------
+
+#: models that a backup does not hold, and why
+FMV_BACKUP_LEAVES_OUT = {
+    "fmv.Session": "people sign in again",
+    "fmv.ThrottleWindow": "counts of the last minutes",
+    "tasks.WorkerProcess": "workers say themselves that they are alive",
+    "sessions.Session": "not used: sessions are fmv.Session",
+    "django_celery_results.TaskResult": "the last hour's maintenance runs",
+    "django_celery_results.ChordCounter": "not used",
+    "django_celery_results.GroupResult": "not used",
+}
+#: models whose documents name others by more than a foreign key; a backup reads them before those
+FMV_BACKUP_FIRST = [
+    "fmv.AuditEntry",
+    "tasks.Bulk",
+    "tasks.Submission",
+    "tasks.Tally",
+    "tasks.LastOutcomes",
+    "tasks.LogLine",
+]
+FMV_AFTER_RESTORE = ["tasks.maintenance.ring_waiting"]  # functions called when a backup has been restored
 
 # --- The rest --------------------------------------------------------------------------------------------------------
 
@@ -278,6 +347,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
+FORMAT_MODULE_PATH = ["fmv.formats"]
 STATIC_URL = "static/"
 STATIC_ROOT = None if ENVIRONMENT.debug else BASE_DIR / "staticfiles"
 WHITENOISE_USE_FINDERS = ENVIRONMENT.debug

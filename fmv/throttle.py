@@ -94,11 +94,13 @@ def _asks_who_calls(request: HttpRequest, view: Any) -> bool:
 
 
 def _is_login(request: HttpRequest) -> bool:
-    return request.method == "POST" and request.path_info == "/admin/login/"
+    by_password = request.method == "POST" and request.path_info == "/admin/login/"
+    return by_password or request.path_info == "/admin/oidc/callback/"
 
 
 def _is_failed_login(request: HttpRequest, response: HttpResponse) -> bool:
-    return _is_login(request) and response.status_code == 200  # the form again
+    form_again = request.method == "POST" and response.status_code == 200
+    return _is_login(request) and (form_again or getattr(response, "is_refusal", False))
 
 
 @lru_cache

@@ -19,6 +19,7 @@ v1: list[URLPattern | URLResolver] = [
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/")),
     path("api/v1/", include(v1)),
+    path("favicon.ico", views.favicon),
     path("metrics", views.MetricsView.as_view(), name="metrics"),
     path("admin/", admin.site.urls),
 ]

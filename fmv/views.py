@@ -3,9 +3,12 @@
 import sys
 from typing import ClassVar
 
+from django.contrib import admin
 from django.contrib.auth import login, logout
 from django.http import HttpRequest, HttpResponse
-from django.views.defaults import bad_request, page_not_found, permission_denied, server_error
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
+from django.views.defaults import bad_request, server_error
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_serializer
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 from rest_framework import serializers
@@ -141,16 +144,35 @@ def _is_api(request: HttpRequest) -> bool:
     return request.path_info.startswith("/api/")
 
 
+def favicon(request: HttpRequest) -> HttpResponse:
+    """For browsers that show something else than a page of ours."""
+    return redirect(static("fmv/favicon.svg"))
+
+
+def _page(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:
+    context = {**admin.site.each_context(request), "title": title, "text": text}
+    return render(request, "admin/message.html", context, status=status)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer a form that Django does not believe to be ours; its own page holds a style of its own."""
+    return _page(request, 403, "The form is out of date", "Go back, reload the page, and send the form again.")
+
+
 def handle_400(request: HttpRequest, exception: Exception) -> HttpResponse:
     return error_response(400, "Bad Request") if _is_api(request) else bad_request(request, exception)
 
 
 def handle_403(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error_response(403, "Forbidden") if _is_api(request) else permission_denied(request, exception)
+    if _is_api(request):
+        return error_response(403, "Forbidden")
+    return _page(request, 403, "Not allowed", "Your role does not let you see or do this. A superuser can change it.")
 
 
 def handle_404(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error_response(404, "Not Found") if _is_api(request) else page_not_found(request, exception)
+    if _is_api(request):
+        return error_response(404, "Not Found")
+    return _page(request, 404, "Page not found", "There is no such page. What it was about may have been deleted.")
 
 
 def handle_500(request: HttpRequest) -> HttpResponse:

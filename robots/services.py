@@ -1,39 +1,57 @@
 """What can be done to the registry; API, admin and commands all come through here."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.db.models import F
 from django.utils import timezone
+from pymongo import UpdateOne
 
+from fmv import audit
 from fmv.errors import InvalidInput, Problem
+from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import insert, stored_form
 from robots.errors import Changed, NameTaken, NotPossible, UnknownRobot
 from robots.models import Robot, RobotQuerySet
+
+SHOWN = 60  # characters of a value in the audit list
+TITLES = {field.attname: str(field.verbose_name) for field in Robot._meta.fields}
 
 
 def get(name: str) -> Robot:
     """Return the robot. Raises UnknownRobot."""
-    robot = Robot.objects.filter(pk=name).first()
+    robot = Robot.objects.find(name)
     if robot is None:
         raise UnknownRobot
     return robot
 
 
-def create(**values: Any) -> Robot:
+def create(*, by: str, **values: Any) -> Robot:
     """Store and return a new robot. Raises NotPossible, NameTaken."""
     robot = Robot(**values)
     _check_name(robot.name)
     _check_greatness(robot)
     try:
-        robot.save(force_insert=True)
+        insert(robot)
     except IntegrityError:
         raise NameTaken(robot.name) from None
+    _record("create", by, robot)
     return robot
 
 
-def replace(name: str, **values: Any) -> tuple[Robot, bool]:
+def create_all(robots: Sequence[Robot], *, by: str) -> set[str]:
+    """Store those of these checked robots whose names are free, all in one write; return their names."""
+    documents = [stored_form(robot) for robot in robots]
+    inserts = [UpdateOne({"_id": each["_id"]}, {"$setOnInsert": each}, upsert=True) for each in documents]
+    stored = collection(Robot).bulk_write(inserts, ordered=False).upserted_ids or {}
+    texts = {robots[index].name: _told(robots[index]) for index in stored}
+    audit.record_all("robot.create", by=by, kind="robot", texts=texts)
+    return set(texts)
+
+
+def replace(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
     """Make the robot exactly this; return it and whether it is new. Raises InvalidInput, NotPossible."""
     _check_name(name)
     robot = Robot(name=name, **values)
@@ -44,37 +62,71 @@ def replace(name: str, **values: Any) -> tuple[Robot, bool]:
         if field.attname not in ("name", "revision", "created_at", "updated_at")
     }
     while True:
-        if _write(Robot.objects.filter(pk=name), replaced):
-            return get(name), False
+        before = Robot.objects.filter(pk=name).first()
+        if before and (after := _write(Robot.objects.filter(pk=name), replaced)):
+            _record_change(before, after, by, replaced)
+            return after, False
         try:
-            robot.save(force_insert=True)
+            insert(robot)
         except IntegrityError:
             continue  # somebody else created it since we looked
+        _record("create", by, robot)
         return robot, True
 
 
-def change(name: str, *, revisions: Collection[int] | None = None, **values: Any) -> Robot:
+def change(name: str, *, by: str, revisions: Collection[int] | None = None, why: str = "", **values: Any) -> Robot:
     """Change some fields and return the robot, if it is at one of `revisions` (None: whatever it is at).
 
-    Raises UnknownRobot, NotPossible, Changed.
+    `why`: what the audit list is to tell besides. Raises UnknownRobot, NotPossible, Changed.
     """
     if values.get("is_great"):
         _check_greatness(Robot(name=name, is_great=True))
+    before = get(name)
     robot = Robot.objects.at(name, revisions)
-    if not (_write(robot, values) if values else robot.exists()):
+    after = _write(robot, values) if values else robot.first()
+    if after is None:
         get(name)
         raise Changed
-    return get(name)
+    if values:
+        _record_change(before, after, by, values, why)
+    return after
 
 
-def delete(name: str) -> None:
+def delete(name: str, *, by: str) -> None:
     """Delete a robot. Raises UnknownRobot."""
     if not Robot.objects.filter(pk=name).delete()[0]:
         raise UnknownRobot
+    audit.record("robot.delete", by=by, kind="robot", key=name)
 
 
-def _write(robots: RobotQuerySet, values: dict[str, Any]) -> bool:
-    return bool(robots.update(**values, revision=F("revision") + 1, updated_at=timezone.now()))
+def _write(robots: RobotQuerySet, values: dict[str, Any]) -> Robot | None:
+    return robots.update_returning(**values, revision=F("revision") + 1, updated_at=timezone.now())
+
+
+def _record(verb: str, by: str, robot: Robot) -> None:
+    audit.record(f"robot.{verb}", by=by, kind="robot", key=robot.name, text=_told(robot))
+
+
+def _told(robot: Robot) -> str:
+    names = ("location", "lanes", "labels", "endpoint")
+    return "; ".join(f"{TITLES[name]}: {_shown(getattr(robot, name))}" for name in names)
+
+
+def _record_change(before: Robot, after: Robot, by: str, names: Iterable[str], why: str = "") -> None:
+    """Tell what is different now. Somebody else's change in between is told here too, or not at all."""
+    verb = "change" if before.enabled == after.enabled else "enable" if after.enabled else "disable"
+    pairs = [(name, getattr(before, name), getattr(after, name)) for name in names]
+    told = [f"{TITLES[name]}: {_shown(old)} → {_shown(new)}" for name, old, new in pairs if old != new]
+    text = "; ".join([*(told or ["as it was"]), *([why] if why else [])])
+    audit.record(f"robot.{verb}", by=by, kind="robot", key=after.name, text=text)
+
+
+def _shown(value: object) -> str:
+    """Show a field's value shortly, in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = ", ".join(value) if isinstance(value, list) else str(value)
+    return (text if len(text) <= SHOWN else f"{text[:SHOWN]}…") if value not in (None, "", []) else "none"
 
 
 def _check_name(name: str) -> None:

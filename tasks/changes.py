@@ -15,7 +15,7 @@ import orjson
 
 from fmv.streams import message
 from tasks.models import Task
-from tasks.serializers import TaskSerializer
+from tasks.rendering import render_object
 
 ID = re.compile(r"([0-9]{1,15})-([0-9a-f]{32})-([0-9]{1,9})", re.ASCII)
 
@@ -94,7 +94,7 @@ class Event:
 
     @cached_property
     def data(self) -> bytes:
-        return orjson.dumps(TaskSerializer(self.task).data)
+        return orjson.dumps(render_object(self.task))
 
     def render(self, id: Key) -> bytes:
         return message("task", self.data, id)

@@ -18,6 +18,7 @@ CONFIRM_TIMEOUT = 0.25  # seconds for the broker to confirm a message
 
 RUN_NEXT = "tasks.run_next"
 PROCESS_DIED = "tasks.process_died"
+WORK_ON_BULKS = "tasks.work_on_bulks"
 
 
 def ring(robot: str, priority: int = DEFAULT_PRIORITY, expires: float | None = None) -> bool:
@@ -36,6 +37,11 @@ def ring_all(bells: Mapping[str, int], **options: Any) -> bool:
 def tell_of_death(worker: str, message_id: str) -> bool:
     """Tell the maintenance worker that this process died over this message; a lost word costs a lease of time."""
     return _send(PROCESS_DIED, worker, message_id, queue="maintenance")
+
+
+def ring_for_bulks() -> bool:
+    """Tell the maintenance worker that a bulk run has begun; a lost word costs it a few seconds."""
+    return _send(WORK_ON_BULKS, queue="maintenance", expires=60.0)
 
 
 def _send(name: str, *arguments: str, **options: Any) -> bool:

@@ -29,3 +29,11 @@ class AlreadyFinished(FmvError):
 
 class NotFinished(FmvError):
     """The task is not over yet."""
+
+
+class NotWaiting(FmvError):
+    """The task runs or is over: only one that waits can be moved."""
+
+
+class NothingToDo(FmvError):
+    """No task that matches could be in a state that allows it."""

@@ -70,7 +70,7 @@ def run_next(robot_name: str, message_id: str) -> None:
 
     `message_id`: of the Celery message that brought us here, by which a process that dies is told from others.
     """
-    robot = Robot.objects.filter(pk=robot_name).first()
+    robot = Robot.objects.find(robot_name)
     if robot is None:
         Task.objects.of_robot(robot_name).abandon()
         return

@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 from django.conf import settings
 
-from tasks import doorbell, execution, maintenance, stats, submissions
+from tasks import bulk, doorbell, execution, maintenance, stats, submissions
 from tasks import worker as _worker  # noqa: F401 - connects to the worker's signals
 
 
@@ -47,8 +47,14 @@ def expire() -> int:
     return maintenance.expire()
 
 
+@shared_task(name=doorbell.WORK_ON_BULKS)
+def work_on_bulks() -> int:
+    return bulk.work_on_bulks()
+
+
 @shared_task(name="tasks.purge")
 def purge() -> int:
+    maintenance.forget_acts(settings.FMV_AUDIT_DAYS)
     return maintenance.purge(settings.FMV_RETENTION_DAYS)
 
 

@@ -7,13 +7,13 @@ from collections import Counter
 
 from django.utils import timezone
 
-from fmv import counters
+from fmv import audit, counters
 from fmv.celery import app
 from fmv.models import ThrottleWindow
 from fmv.mongodb.server import server_now
 from robots.models import MAX_LANES, Robot
 from tasks.doorbell import ring, ring_all
-from tasks.models import Status, Task, error_document
+from tasks.models import Bulk, Status, Task, WorkerProcess, error_document, id_at
 from tasks.services import delete_some
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,19 @@ def purge(days: float) -> int:
     return purged
 
 
+def forget_acts(days: float) -> int:
+    """Delete the audit entries and the finished bulk runs that are more than `days` old (0: none); return how many."""
+    if not days:
+        return 0
+    old = Bulk.objects.over().filter(id__lt=id_at(server_now() - dt.timedelta(days=days)))
+    return audit.forget(days) + old.delete()[0]
+
+
 def forget_runs() -> None:
-    """Delete Celery's results of maintenance runs older than CELERY_RESULT_EXPIRES, and throttles' past windows."""
+    """Delete Celery's results of maintenance runs older than CELERY_RESULT_EXPIRES, and throttles' past windows.
+
+    And worker processes that nobody has seen for a day.
+    """
     app.backend.cleanup()
+    WorkerProcess.objects.long_gone(server_now()).delete()
     ThrottleWindow.objects.filter(expires_at__lt=timezone.now()).delete()

@@ -9,58 +9,63 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from django.db import IntegrityError, models
+from django.db import models
 from django.db.models import F, Q
-from django.db.models.functions import Greatest, Least
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
-from fmv.mongodb.expressions import Appended, Later, Now
+from fmv.ids import id_at, time_of
+from fmv.mongodb.expressions import Later, Now
 from fmv.mongodb.fields import DocumentField
-from fmv.mongodb.queryset import QuerySet
+from fmv.mongodb.indexes import PartIndex
 from fmv.mongodb.server import stored_now
+from tasks.processes import WorkerProcess
+from tasks.querysets import LaneTaken, TaskQuerySet, moved_to
+from tasks.records import Bulk, BulkStatus, LastOutcomes, LogLine, Submission, Tally
+from tasks.states import (
+    DEFAULT_PRIORITY,
+    EPOCH,
+    FINISHED,
+    MAX_PRIORITY,
+    UNFINISHED,
+    WAITING,
+    Status,
+    encodable,
+    error_document,
+    first_line,
+    lease_until,
+    note_of,
+    tick,
+)
 
-EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
-DEFAULT_PRIORITY = 4
-MAX_PRIORITY = 9
-
-
-class Status(models.TextChoices):
-    #: waits for its `run_at`
-    SCHEDULED = "SCHEDULED"
-    #: waits for a free lane of its robot
-    QUEUED = "QUEUED"
-    #: a worker runs it and holds a lane
-    STARTED = "STARTED"
-    #: failed or was interrupted, waits for its `run_at` to try again
-    RETRY = "RETRY"
-    #: its handler returned
-    SUCCESS = "SUCCESS"
-    #: its handler failed for good, ran too long, or its worker was lost too often
-    FAILURE = "FAILURE"
-    #: cancelled, or expired before it started
-    REVOKED = "REVOKED"
-
-
-#: still ahead of its next start
-WAITING = (Status.SCHEDULED, Status.QUEUED, Status.RETRY)
-UNFINISHED = (*WAITING, Status.STARTED)
-FINISHED = (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
-
-
-def id_at(moment: dt.datetime) -> uuid.UUID:
-    """Return the least UUID v7 of `moment`'s millisecond: ids sort by time, so a time range is an id range."""
-    milliseconds = max(0, int(moment.timestamp() * 1000))
-    return uuid.UUID(int=(milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | 0b10 << 62)
-
-
-def time_of(id: uuid.UUID) -> dt.datetime:
-    """Return the moment a UUID v7 was made, to the millisecond, in UTC."""
-    return dt.datetime.fromtimestamp((id.int >> 80) / 1000, dt.UTC)
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "EPOCH",
+    "FINISHED",
+    "MAX_PRIORITY",
+    "UNFINISHED",
+    "WAITING",
+    "Bulk",
+    "BulkStatus",
+    "LaneTaken",
+    "LastOutcomes",
+    "LogLine",
+    "Status",
+    "Submission",
+    "Tally",
+    "Task",
+    "TaskQuerySet",
+    "WorkerProcess",
+    "encodable",
+    "error_document",
+    "first_line",
+    "id_at",
+    "moved_to",
+    "time_of",
+]
 
 
 class HistoryField(DocumentField):
@@ -72,196 +77,12 @@ class HistoryField(DocumentField):
         return value
 
 
-class TaskQuerySet(QuerySet["Task"]):
-    # What is there.
-
-    def of_robot(self, name: str) -> TaskQuerySet:
-        return self.filter(robot=name)
-
-    def queued(self) -> TaskQuerySet:
-        return self.filter(status=Status.QUEUED)
-
-    def started(self) -> TaskQuerySet:
-        return self.filter(status=Status.STARTED)
-
-    def unfinished(self) -> TaskQuerySet:
-        return self.filter(status__in=UNFINISHED)
-
-    def finished(self) -> TaskQuerySet:
-        return self.filter(status__in=FINISHED)
-
-    def finished_since(self, moment: dt.datetime) -> TaskQuerySet:
-        return self.filter(finished_at__gte=moment).order_by("finished_at")
-
-    def finished_before(self, moment: dt.datetime) -> TaskQuerySet:
-        return self.filter(finished_at__lt=moment)
-
-    def due(self, now: dt.datetime) -> TaskQuerySet:
-        """Tasks that waited for their time, and it has come."""
-        return self.filter(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lte=now)
-
-    def lost(self, now: dt.datetime) -> TaskQuerySet:
-        """Started tasks whose worker has let its lease run out."""
-        return self.started().filter(lease_expires_at__lt=now)
-
-    def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
-        """Started tasks that this process runs for this message: one at most. A message may come to two processes."""
-        return self.started().filter(worker=worker, message_id=message_id)
-
-    def overdue(self, now: dt.datetime) -> TaskQuerySet:
-        """Tasks that were to start by `expires_at` and never did."""
-        return self.filter(status__in=(Status.SCHEDULED, Status.QUEUED), expires_at__lte=now, attempt=0)
-
-    def narrowed(
-        self,
-        *,
-        status: Sequence[str] = (),
-        label: str | None = None,
-        created_after: dt.datetime | None = None,
-        created_before: dt.datetime | None = None,
-        **exactly: str,
-    ) -> TaskQuerySet:
-        """Tasks in one of these statuses, with this label, made in this time (from, to before), with these fields."""
-        conditions: dict[str, Any] = dict(exactly)
-        if status:
-            conditions["status__in"] = list(status)
-        if label is not None:
-            conditions["labels__contains"] = [label]
-        if created_after is not None:
-            conditions["id__gte"] = id_at(created_after)
-        if created_before is not None:
-            conditions["id__lt"] = id_at(created_before)
-        return self.filter(**conditions)
-
-    def changed_since(self, moment: dt.datetime) -> TaskQuerySet:
-        """Tasks whose history or report has changed since then."""
-        return self.filter(changed_at__gte=moment)
-
-    def latest_changes_first(self) -> TaskQuerySet:
-        return self.order_by("-changed_at")
-
-    def newest_first(self) -> TaskQuerySet:
-        return self.order_by("-id")
-
-    def next_first(self) -> TaskQuerySet:
-        """The order in which a robot takes its tasks: priority, then age."""
-        return self.order_by("-priority", "id")
-
-    # Answers.
-
-    def longest_queued(self) -> tuple[TaskQuerySet, TaskQuerySet]:
-        """Queued tasks that waited for no time of theirs, and those that did, each by since when they are queued."""
-        queued = self.queued()
-        return queued.filter(run_at=None).order_by("id"), queued.filter(run_at__gt=EPOCH).order_by("run_at")
-
-    def robots_waiting(self) -> list[str]:
-        """Return the names of the robots that have queued tasks."""
-        return list(self.queued().order_by().values_list("robot", flat=True).distinct())
-
-    def runs_by_robot(self, robots: Iterable[str]) -> Counter[str]:
-        """Return how many tasks each of these robots runs."""
-        return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))
-
-    def up_to(self, limit: int) -> int:
-        """Return how many these are, but no more than `limit`."""
-        return self.order_by()[:limit].count()
-
-    def lanes_taken(self, robot: str) -> set[str]:
-        """Return the lanes that the robot's started tasks hold."""
-        return {lane for lane in self.started().of_robot(robot).order_by().values_list("lane", flat=True) if lane}
-
-    # Transitions.
-
-    def move(self, status: Status, note: str, **values: Any) -> int:
-        """Take all these tasks to `status` and note it in their history; return how many there were."""
-        return self.update(**_entering(status, note, values.pop("attempt", F("attempt"))), **values)
-
-    def claim_next(
-        self, robot: str, *, lane: str, worker: str, message_id: str, lease: float, grace: float
-    ) -> Task | None:
-        """Start the robot's next queued task on `lane` and return it as it now is; None when there is none.
-
-        `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
-        task whose process is stuck ends then. Raises LaneTaken when another task holds the lane.
-        """
-        next_task = self.queued().of_robot(robot).next_first()
-        in_time = Q(expires_at=None) | Q(attempt__gt=0) | Q(expires_at__gt=Now())
-        attempt = F("attempt") + 1
-        try:
-            return next_task.filter(in_time).update_returning(
-                **_entering(Status.STARTED, f"by {worker}", attempt),
-                attempt=attempt,
-                lane=lane,
-                worker=worker,
-                message_id=message_id,
-                started_at=Now(),
-                lease_expires_at=_lease(Now(), lease, grace),
-                cancel_requested=False,
-                run_at=None,
-                progress=None,
-                message="",
-            )
-        except IntegrityError as error:
-            raise LaneTaken(lane) from error
-
-    def end_leases(self) -> int:
-        return self.update(lease_expires_at=Now())
-
-    def promote(self, now: dt.datetime) -> int:
-        return self.due(now).move(Status.QUEUED, "due")
-
-    def expire(self, now: dt.datetime) -> int:
-        return self.overdue(now).move(Status.REVOKED, "expired before it started", finished_at=Now(), run_at=None)
-
-    def abandon(self) -> int:
-        """End what waits for a robot that is gone."""
-        error = error_document("RobotGone", "The robot was deleted")
-        return self.filter(status__in=WAITING).move(
-            Status.FAILURE, _note(error), error=error, finished_at=Now(), run_at=None
-        )
-
-
-class LaneTaken(Exception):
-    """Another task of the robot holds the lane."""
-
-
-def error_document(type: str, message: str, traceback: str = "") -> dict[str, str]:
-    """Return what `Task.error` holds; long texts are cut, of a traceback the end is kept."""
-    return {"type": type, "message": encodable(message)[:2000], "traceback": encodable(traceback)[-20_000:]}
-
-
-def encodable(text: str) -> str:
-    """Return the text as UTF-8, and so MongoDB, can hold it: half characters, as in odd file names, become "?"."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _note(error: dict[str, str]) -> str:
-    return f"{error['type']}: {error['message']}"[:500]
-
-
-def _entering(status: Status, note: str, attempt: Any) -> dict[str, Any]:
-    """The values that every entry into `status` writes: the status, and its line of history."""
-    line = Appended("history", at=_tick(), status=status.value, attempt=attempt, note=note)
-    return {"status": status, "history": line, "changed_at": _tick()}
-
-
-def _tick() -> Greatest:
-    """Now, but later than the task's last change: so `changed_at` tells any two states of a task apart."""
-    return Greatest(Now(), Later(F("changed_at"), 0.001))
-
-
-def _lease(started_at: Any, lease: float, grace: float) -> Least:
-    """When a lease taken or renewed now ends: `lease` seconds on, but at most `grace` seconds after the timeout."""
-    return Least(Later(Now(), lease), Later(started_at, F("timeout") + grace))
-
-
-def first_line(id: uuid.UUID, status: Status, by: str) -> dict[str, Any]:
-    """Return the line that a new task's history begins with."""
-    return {"at": time_of(id), "status": status.value, "attempt": 0, "note": f"by {by}"}
-
-
 def _aware(value: Any) -> Any:
     return value.replace(tzinfo=dt.UTC) if isinstance(value, dt.datetime) else value
+
+
+def _storable(value: Any) -> Any:
+    return str(value) if isinstance(value, uuid.UUID) else value
 
 
 class Task(models.Model):
@@ -306,6 +127,8 @@ class Task(models.Model):
             # claim_next; a robot's started and unfinished tasks; robots_waiting
             models.Index(fields=["status", "robot", "-priority", "id"], name="task_next"),
             models.Index(fields=["robot", "-id"], name="task_of_robot"),  # a robot's latest tasks
+            # how a robot's tasks ended of late
+            models.Index(fields=["robot", "-finished_at"], name="task_ended", condition=Q(finished_at__gt=EPOCH)),
             models.Index(fields=["status", "-id"], name="task_by_status"),  # GET /task/?status=
             models.Index(fields=["handler", "-id"], name="task_by_handler"),  # ?handler=
             models.Index(fields=["requested_by", "-id"], name="task_by_requester"),  # ?requested_by=
@@ -313,8 +136,14 @@ class Task(models.Model):
             models.Index(fields=["status", "run_at", "id"], name="task_due"),  # due; longest_queued
             # overdue; its last field lets stats.unfinished count without reading a task
             models.Index(fields=["status", "expires_at", "handler"], name="task_overdue"),
-            models.Index(fields=["finished_at"], name="task_finished"),  # purge by retention
+            models.Index(fields=["finished_at"], name="task_finished"),  # purge by retention; finished_after, _before
+            PartIndex(fields=["error", "-id"], parts={"error": "type"}, name="task_by_error"),  # error
+            # which of some tasks were tried again
+            models.Index(fields=["retry_of"], name="task_again", condition=Q(retry_of__gte=uuid.UUID(int=0))),
             models.Index(fields=["lease_expires_at"], name="task_lost", condition=Q(status=Status.STARTED)),  # lost
+            models.Index(fields=["-finished_at"], name="task_failed", condition=Q(status=Status.FAILURE)),  # failed
+            # failed, of one handler
+            models.Index(fields=["handler", "-finished_at"], name="task_failed_of", condition=Q(status=Status.FAILURE)),
             models.Index(fields=["changed_at", "id"], name="task_changed"),  # changed_since, and its versions alone
         ]
 
@@ -324,17 +153,18 @@ class Task(models.Model):
     #: what a submit decides; all else happens to the task later
     SUBMITTED: ClassVar[tuple[str, ...]] = (
         "robot", "handler", "params", "status", "priority", "labels", "run_at", "expires_at", "timeout", "max_attempts",
-        "requested_by", "request_id",
+        "requested_by", "request_id", "retry_of",
     )  # fmt: skip
 
     def as_submitted(self) -> dict[str, Any]:
         """Return what makes this task, as yet untouched, as BSON can hold it."""
-        return {"id": str(self.pk)} | {name: getattr(self, name) for name in self.SUBMITTED}
+        return {"id": str(self.pk)} | {name: _storable(getattr(self, name)) for name in self.SUBMITTED}
 
     @classmethod
     def submitted(cls, values: Mapping[str, Any]) -> Task:
         """Return the task of which `as_submitted` gave these values."""
         fields = {name: _aware(values[name]) for name in cls.SUBMITTED}
+        fields["retry_of"] = uuid.UUID(values["retry_of"]) if values["retry_of"] else None
         task = cls(id=uuid.UUID(values["id"]), **fields)
         task.history = [first_line(task.pk, Status(task.status), task.requested_by)]
         return task
@@ -346,6 +176,10 @@ class Task(models.Model):
     @property
     def is_finished(self) -> bool:
         return self.status in FINISHED
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.status in WAITING
 
     @property
     def attempts_left(self) -> int:
@@ -364,9 +198,9 @@ class Task(models.Model):
 
     def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
         """Keep the lease for `lease` seconds more, store what is reported anew; False when cancelled or lost."""
-        values = {"lease_expires_at": _lease(F("started_at"), lease, grace), **report}
+        values = {"lease_expires_at": lease_until(F("started_at"), lease, grace), **report}
         if report:
-            values["changed_at"] = _tick()
+            values["changed_at"] = tick()
         return bool(self._owned().filter(cancel_requested=False).update(**values))
 
     def succeed(self, result: Any, message: str) -> bool:
@@ -375,12 +209,12 @@ class Task(models.Model):
 
     def fail(self, error: dict[str, str], **also: Any) -> bool:
         """End it for good. `also` narrows what it must still look like, as in `lease_expires_at__lt`."""
-        return self._leave_lane(self._owned(**also), Status.FAILURE, _note(error), error=error, finished_at=Now())
+        return self._leave_lane(self._owned(**also), Status.FAILURE, note_of(error), error=error, finished_at=Now())
 
     def retry(self, error: dict[str, str], *, delay: float, **also: Any) -> bool:
         """Let it wait `delay` seconds for its next attempt; False also when its cancel was asked for meanwhile."""
         owned = self._owned(cancel_requested=False, **also)
-        return self._leave_lane(owned, Status.RETRY, _note(error), error=error, run_at=Later(Now(), delay))
+        return self._leave_lane(owned, Status.RETRY, note_of(error), error=error, run_at=Later(Now(), delay))
 
     def hand_back(self, note: str) -> bool:
         """Let it run again at once, this attempt not counted; False also when its cancel was asked for meanwhile."""
@@ -398,56 +232,12 @@ class Task(models.Model):
 
     def revoke(self, note: str) -> bool:
         """Cancel it before its (next) start; False when it runs or is over."""
-        waiting = Task.objects.filter(pk=self.pk, status__in=WAITING)
-        return bool(waiting.move(Status.REVOKED, note, finished_at=Now(), run_at=None, cancel_requested=True))
+        return bool(Task.objects.filter(pk=self.pk).revoke(note))
 
     def request_cancel(self, note: str) -> bool:
         """Ask its worker to stop it, which notices within a renewal; False when it does not run or has been asked."""
-        running = Task.objects.started().filter(pk=self.pk, cancel_requested=False)
-        return bool(running.move(Status.STARTED, note, cancel_requested=True))
+        return bool(Task.objects.filter(pk=self.pk).request_cancel(note))
 
-
-class LogLine(models.Model):
-    """A line that a handler logged. Its id tells when."""
-
-    id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
-    task = models.UUIDField()
-    attempt = models.PositiveIntegerField()
-    text = models.CharField(max_length=4000)
-
-    class Meta:
-        ordering = ("id",)
-        indexes = [models.Index(fields=["task", "id"], name="log_of_task")]  # GET /task/{id}/log
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def at(self) -> dt.datetime:
-        return time_of(self.id)
-
-
-class Submission(models.Model):
-    """Tasks that were accepted together, or by a request that may come again (see tasks.submissions)."""
-
-    id = models.CharField(primary_key=True, db_column="_id", max_length=64)
-    fingerprint = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the request's body.")
-    tasks = DocumentField(default=list)
-    stored = models.BooleanField(default=False, help_text="All of them are in the queue.")
-    created_at = models.DateTimeField()
-
-    class Meta:
-        indexes = [models.Index(fields=["stored", "created_at"], name="submission_left_behind")]
-
-    def __str__(self) -> str:
-        return self.id
-
-
-class Tally(models.Model):
-    """What all tasks that had finished before `until` came to, since FMV counts them (see tasks.stats)."""
-
-    until = models.DateTimeField(primary_key=True, db_column="_id")
-    totals = DocumentField(default=list, help_text="[{status, handler, count, attempts, seconds}]")
-
-    def __str__(self) -> str:
-        return f"until {self.until:%Y-%m-%d %H:%M}"
+    def reassign(self, robot: str, by: str) -> bool:
+        """Let another robot do it; False when it runs, is over, or is another robot's already."""
+        return bool(Task.objects.of_robot(self.robot).filter(pk=self.pk).reassign(robot, by))

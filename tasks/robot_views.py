@@ -17,6 +17,7 @@ from fmv.models import Role
 from fmv.schema import error, input_error
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot
+from robots.rendering import summary
 from robots.serializers import (
     RobotFilterSerializer,
     RobotInputSerializer,
@@ -25,7 +26,8 @@ from robots.serializers import (
 )
 from tasks import services, submissions
 from tasks.models import Task
-from tasks.serializers import NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
+from tasks.rendering import render_new, render_profile
+from tasks.serializers import LATEST, NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
 
 NAME = OpenApiParameter(
     "name",
@@ -71,6 +73,11 @@ def revisions(request: Request) -> Collection[int] | None:
     return None if "*" in tags else {int(tag.strip('"')) for tag in tags if re.fullmatch(r'"[0-9]{1,9}"', tag)}
 
 
+def caller(request: Request) -> str:
+    """Return the caller's name, as histories and the audit list tell it."""
+    return request.user.get_username()
+
+
 def only_if_new(request: Request) -> bool:
     """Tell whether `If-None-Match: *` is there. Raises InvalidInput for another value: it would not be heeded."""
     value = request.headers.get("If-None-Match", "*").strip()
@@ -79,8 +86,11 @@ def only_if_new(request: Request) -> bool:
     return "If-None-Match" in request.headers
 
 
-def profile(robot: Robot, status: int = 200) -> Response:
-    return Response(RobotProfileSerializer(robot).data, status=status, headers={"ETag": f'"{robot.revision}"'})
+def profile(robot: Robot, *, is_new: bool = False) -> Response:
+    """Answer with the robot and its latest tasks; a new one is spared the look for them."""
+    latest = [] if is_new else Task.objects.of_robot(robot.name).newest_first().documents()[:LATEST]
+    answer = render_profile(robot, latest)
+    return Response(answer, status=201 if is_new else 200, headers={"ETag": f'"{robot.revision}"'})
 
 
 class RobotViewSet(ViewSet):
@@ -104,7 +114,7 @@ class RobotViewSet(ViewSet):
     def list(self, request: Request) -> Response:
         """Robots by name, at most 1,000 a page."""
         found = Robot.objects.narrowed(**read_query(RobotFilterSerializer, request))
-        return page(RobotPages(), found, RobotSummarySerializer, request)
+        return page(RobotPages(), found, summary, request)
 
     @extend_schema(
         operation_id="create_robot__post",
@@ -119,8 +129,8 @@ class RobotViewSet(ViewSet):
     )
     def create(self, request: Request) -> Response:
         """Register a robot."""
-        robot = robots.services.create(**read_body(RobotInputSerializer, request.data))
-        return profile(robot, 201)
+        robot = robots.services.create(**read_body(RobotInputSerializer, request.data), by=caller(request))
+        return profile(robot, is_new=True)
 
     @extend_schema(
         operation_id="find_robot__name__get", tags=["robots"], parameters=[NAME, ETAG], responses=RobotProfileSerializer
@@ -139,8 +149,8 @@ class RobotViewSet(ViewSet):
     def update(self, request: Request, name: str) -> Response:
         """Make the robot exactly this, whether it exists or not."""
         values = read_body(RobotReplacementSerializer, request.data, context={"name": name})
-        robot, created = _replace(request, **values | {"name": name})
-        return profile(robot, 201 if created else 200)
+        robot, created = _replace(request, **values | {"name": name, "by": caller(request)})
+        return profile(robot, is_new=created)
 
     @extend_schema(
         operation_id="change_robot__name__patch",
@@ -152,10 +162,11 @@ class RobotViewSet(ViewSet):
     def partial_update(self, request: Request, name: str) -> Response:
         """Change the fields that are given; operators may take a robot out of service and back, managers change all."""
         values = read_body(RobotReplacementSerializer, request.data, context={"name": name}, partial=True)
-        caller: Any = request.user
-        if values.keys() - {"name", "enabled"} and not caller.effective_role.includes(Role.MANAGER):
+        user: Any = request.user
+        if values.keys() - {"name", "enabled"} and not user.effective_role.includes(Role.MANAGER):
             self.permission_denied(request, "An operator may change `enabled` only")
-        return profile(services.change_robot(**values | {"name": name}, revisions=revisions(request)))
+        values |= {"name": name, "by": caller(request), "revisions": revisions(request)}
+        return profile(services.change_robot(**values))
 
     @extend_schema(
         operation_id="delete_robot__name__delete",
@@ -169,7 +180,7 @@ class RobotViewSet(ViewSet):
     )
     def destroy(self, request: Request, name: str) -> Response:
         """Delete a robot and its finished tasks; refused while it has unfinished ones."""
-        services.delete_robot(robots.services.get(name), revisions=revisions(request))
+        services.delete_robot(robots.services.get(name), by=caller(request), revisions=revisions(request))
         return Response(status=204)
 
     @extend_schema(
@@ -181,13 +192,13 @@ class RobotViewSet(ViewSet):
     )
     def run(self, request: Request, name: str) -> Response:
         """Submit a task for the robot; without a body `primes` of a random count."""
-        key, by = idempotency_key(request), request.user.get_username()
+        key, by = idempotency_key(request), caller(request)
         if key is None:
             robot = robots.services.get(name)
             task = services.submit(robot, by=by, **read_body(SubmitSerializer, request.data))
         else:
             task = _run_once(key, name, request.data, by)
-        return Response(NewTaskSerializer(task).data)
+        return Response(render_new(task))
 
 
 def _run_once(key: str, name: str, data: Any, by: str) -> Task:

@@ -1,30 +1,28 @@
 """What can be done with tasks; API, admin, commands and jobs all come through here."""
 
-import datetime as dt
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Literal
 
-import bson
-import orjson
 from django.db.models import QuerySet
-from uuid_utils.compat import uuid7
 
 import robots.services
-from fmv import request_id
+from fmv import audit
 from fmv.errors import InvalidInput, Problem
+from fmv.mongodb.documents import insert
 from robots.models import Robot
-from tasks import registry
+from tasks import bulk, outcomes
+from tasks.building import again, build, in_service
 from tasks.doorbell import ring, ring_all
-from tasks.errors import AlreadyFinished, NotFinished, RobotHasWork, RobotOutOfService, UnknownHandler, UnknownTask
-from tasks.models import DEFAULT_PRIORITY, LogLine, Status, Task, first_line, time_of
+from tasks.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
+from tasks.models import WAITING, Bulk, LogLine, Status, Task
 
-MAX_PARAMS = 64 * 1024  # bytes of JSON
+AT_ONCE = 1.0  # seconds that a request may take for a robot's queue; what is left is done in the background
 PURGE_STEP = 1000  # tasks deleted at a time
 
 
 def get(id: Any) -> Task:
     """Return the task. Raises UnknownTask."""
-    task = Task.objects.filter(pk=id).first()
+    task = Task.objects.find(id)
     if task is None:
         raise UnknownTask
     return task
@@ -35,85 +33,14 @@ def submit(robot: Robot, *, by: str, **options: Any) -> Task:
 
     Raises RobotOutOfService and InvalidInput.
     """
-    task = build(robot, by=by, **options)
-    task.save(force_insert=True)
+    return _store(build(robot, by=by, **options), robot)
+
+
+def _store(task: Task, robot: Robot) -> Task:
+    insert(task)
     if task.status == Status.QUEUED and robot.enabled:
         ring(robot.name, task.priority)
     return task
-
-
-def build(
-    robot: Robot,
-    *,
-    by: str,
-    handler: str = registry.DEFAULT,
-    params: dict[str, Any] | None = None,
-    priority: int = DEFAULT_PRIORITY,
-    labels: Sequence[str] = (),
-    run_at: dt.datetime | None = None,
-    expires_at: dt.datetime | None = None,
-    timeout: float | None = None,
-    max_attempts: int | None = None,
-    queue_anyway: bool = False,
-    retry_of: Any = None,
-) -> Task:
-    """Return a new task, checked but not stored. Raises RobotOutOfService unless `queue_anyway`, and InvalidInput."""
-    task = _new_task(robot, by, handler, params or {}, run_at, expires_at)
-    task.priority, task.labels, task.retry_of = priority, list(labels), retry_of
-    task.timeout = timeout or task.timeout
-    task.max_attempts = max_attempts or task.max_attempts
-    if not robot.enabled and not queue_anyway:
-        raise RobotOutOfService
-    return task
-
-
-def _new_task(
-    robot: Robot,
-    by: str,
-    handler_name: str,
-    params: dict[str, Any],
-    run_at: dt.datetime | None,
-    expires_at: dt.datetime | None,
-) -> Task:
-    handler = _handler_to_run(handler_name)
-    id = uuid7()
-    created_at = time_of(id)
-    if expires_at and expires_at <= max(created_at, run_at or created_at):
-        raise InvalidInput([Problem(("body", "expires_at"), "Must be later than now and than run_at")])
-    status = Status.SCHEDULED if run_at and run_at > created_at else Status.QUEUED
-    return Task(
-        id=id,
-        robot=robot.name,
-        handler=handler.name,
-        params=_storable(handler.read_params(params).model_dump(mode="json")),
-        status=status,
-        timeout=handler.timeout,
-        max_attempts=handler.retry.max_attempts,
-        run_at=run_at if status == Status.SCHEDULED else None,
-        expires_at=expires_at,
-        requested_by=by,
-        request_id=request_id.current.get(),
-        history=[first_line(id, status, by)],
-    )
-
-
-def _handler_to_run(name: str) -> registry.Handler[Any]:
-    try:
-        return registry.get(name)
-    except UnknownHandler:
-        names = ", ".join(known.name for known in registry.all_handlers())
-        raise InvalidInput([Problem(("body", "handler"), f"No such handler; there are: {names}", "enum")]) from None
-
-
-def _storable(params: dict[str, Any]) -> dict[str, Any]:
-    try:
-        bson.encode(params)
-        size = len(orjson.dumps(params))
-    except (bson.errors.BSONError, OverflowError, TypeError, ValueError) as error:
-        raise InvalidInput([Problem(("body", "params"), f"Cannot be stored: {error}")]) from None
-    if size > MAX_PARAMS:
-        raise InvalidInput([Problem(("body", "params"), f"At most {MAX_PARAMS} bytes of JSON", "too_long")])
-    return params
 
 
 def cancel(task: Task, *, by: str) -> Task:
@@ -126,6 +53,8 @@ def cancel(task: Task, *, by: str) -> Task:
         asked = task.revoke(note) or task.request_cancel(note)
         task = get(task.pk)
         being_stopped = task.status == Status.STARTED and task.cancel_requested
+        if asked:
+            audit.record("task.cancel", by=by, kind="task", key=task.pk, text=f"it is {task.status}")
         if being_stopped or (asked and task.status == Status.REVOKED):
             return task
     raise AlreadyFinished
@@ -135,40 +64,78 @@ def retry(task: Task, *, by: str) -> Task:
     """Submit a finished task again, as a new one that names it. Raises NotFinished, UnknownRobot, InvalidInput."""
     if not task.is_finished:
         raise NotFinished
-    return submit(
-        robots.services.get(task.robot),
-        by=by,
-        handler=task.handler,
-        params=task.params,
-        priority=task.priority,
-        labels=task.labels,
-        timeout=task.timeout,
-        max_attempts=task.max_attempts,
-        queue_anyway=True,
-        retry_of=task.pk,
-    )
+    robot = robots.services.get(task.robot)
+    new = _store(again(task, robot, by=by), robot)
+    audit.record("task.retry", by=by, kind="task", key=task.pk, text=f"as {new.pk}")
+    return new
 
 
-def change_robot(name: str, **values: Any) -> Robot:
+def move(task: Task, *, to: str, by: str) -> Task:
+    """Let another robot do a task that waits; return it as it now is.
+
+    Raises NotWaiting, UnknownRobot, and RobotOutOfService for a robot that would keep it waiting.
+    """
+    robot = in_service(to)
+    while task.is_waiting and task.robot != to:
+        before = task.robot
+        moved = task.reassign(to, by)
+        task = get(task.pk)
+        if moved:
+            audit.record("task.move", by=by, kind="task", key=task.pk, text=f"from {before} to {to}")
+            ring_for(robot)
+            return task
+    if task.is_waiting:
+        return task
+    raise NotWaiting
+
+
+def change_robot(name: str, *, by: str, **values: Any) -> Robot:
     """Change some of a robot's fields; put back in service, or given more lanes, its queue starts again.
 
     Raises UnknownRobot, NotPossible.
     """
-    robot = robots.services.change(name, **values)
+    robot = robots.services.change(name, by=by, **values)
     if robot.enabled and ("enabled" in values or "lanes" in values):
         ring_for(robot)
     return robot
 
 
-def replace_robot(name: str, **values: Any) -> tuple[Robot, bool]:
+def replace_robot(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
     """Make the robot exactly this; return it and whether it is new. Its queue starts again, as after `change_robot`.
 
     Raises InvalidInput, NotPossible.
     """
-    robot, created = robots.services.replace(name, **values)
+    robot, created = robots.services.replace(name, by=by, **values)
     if robot.enabled and not created:
         ring_for(robot)
     return robot, created
+
+
+def take_out_of_service(
+    name: str, *, by: str, queue: Literal["keep", "cancel", "move"] = "keep", to: str | None = None
+) -> tuple[Robot, Bulk | None]:
+    """Let a robot start nothing more, and keep, cancel, or move to the robot `to` what waits for it.
+
+    Returns the robot, and the run that sees to its queue (None: it keeps it). A short queue is seen to here and now; of
+    a long one the rest is done in the background. What it runs goes on; cancel that by itself. A submit at the same
+    moment may come too late for all that, and waits.
+
+    Raises UnknownRobot, for either robot, and RobotOutOfService for one that would keep them waiting.
+    """
+    if queue == "move" and (to == name or not in_service(to or "")):
+        raise InvalidInput([Problem(("body", "to"), "Must be another robot")])
+    why = {"keep": "its queue waits", "cancel": "its queue is cancelled", "move": f"its queue moves to {to}"}[queue]
+    robot = robots.services.change(name, by=by, enabled=False, why=why)
+    if queue == "keep":
+        return robot, None
+    waiting = {"robot": name, "status": WAITING}
+    run = bulk.start(queue, by=by, conditions=waiting, to=to, why=f"{name} is out of service")
+    return robot, bulk.run(run, AT_ONCE)
+
+
+def put_in_service(name: str, *, by: str) -> Robot:
+    """Let a robot take its queue up again. Raises UnknownRobot."""
+    return change_robot(name, by=by, enabled=True)
 
 
 def ring_for(robot: Robot) -> None:
@@ -177,7 +144,7 @@ def ring_for(robot: Robot) -> None:
         ring_all({robot.name: robot.lanes})
 
 
-def delete_robot(robot: Robot, *, revisions: Collection[int] | None = None) -> None:
+def delete_robot(robot: Robot, *, by: str, revisions: Collection[int] | None = None) -> None:
     """Delete a robot with its finished tasks, if it is at one of `revisions` (None: whatever it is at).
 
     Raises RobotHasWork while it has unfinished tasks, and Changed.
@@ -187,16 +154,22 @@ def delete_robot(robot: Robot, *, revisions: Collection[int] | None = None) -> N
     if Task.objects.unfinished().of_robot(robot.name).exists():
         raise RobotHasWork
     if revisions is not None:  # nobody changes it any more, not unnoticed
-        robots.services.change(robot.name, revisions=revisions, enabled=False)
+        robots.services.change(robot.name, by=by, revisions=revisions, enabled=False)
     while delete_some(Task.objects.finished().of_robot(robot.name)):
         pass
-    robots.services.delete(robot.name)
+    outcomes.forget(robot.name)
+    robots.services.delete(robot.name, by=by)
 
 
 def delete_some(tasks: QuerySet[Task]) -> int:
-    """Delete up to PURGE_STEP of these tasks with their logs; return how many. The logs go first: a crash in between
-    leaves a task without its log, never a log without its task."""
+    """Delete up to PURGE_STEP of these tasks with their logs; return how many."""
     ids = list(tasks.order_by().values_list("pk", flat=True)[:PURGE_STEP])
+    delete_all(ids)
+    return len(ids)
+
+
+def delete_all(ids: Collection[Any]) -> None:
+    """Delete these tasks with their logs. The logs go first: a crash in between leaves a task without its log, never a
+    log without its task."""
     LogLine.objects.filter(task__in=ids).delete()
     Task.objects.filter(pk__in=ids).delete()
-    return len(ids)

@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import uuid
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from django.db import IntegrityError
@@ -21,14 +25,17 @@ from django.db import IntegrityError
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import server_now
 from robots.models import Robot
+from tasks import outcomes
 from tasks.models import EPOCH, FINISHED, UNFINISHED, Status, Tally, Task, TaskQuerySet, time_of
 
 MINUTE = dt.timedelta(minutes=1)
 HOUR = dt.timedelta(hours=1)
+DAY = dt.timedelta(days=1)
 SETTLED = dt.timedelta(seconds=10)  # a minute is added up this long after its end: no write of it is under way then
 KEEP = dt.timedelta(days=8)  # how long tallies are kept, but for the last one before
 CAP = 100_000  # tasks of one unfinished status that are counted
 STEP = 100  # queued tasks looked at in the first go
+UNTALLIED = 20_000  # finished tasks that no tally covers yet, of which pages add up this many at most
 MEASURES = ("count", "attempts", "seconds")  # attempts: begun; seconds: that the last one took
 
 
@@ -77,6 +84,7 @@ def _add_next(settled: dt.datetime) -> bool:
     if first is None or (until := first.replace(second=0, microsecond=0) + MINUTE) > settled:
         return False
     totals = totals_of(last).plus(finished_between(begun, until))
+    outcomes.note(begun, until)  # before the tally says that this minute is done; twice is as good as once
     with contextlib.suppress(IntegrityError):  # somebody else added it up at the same time
         Tally(until=until, totals=totals.rows()).save(force_insert=True)
     return True
@@ -98,13 +106,17 @@ def totals_of(tally: Tally | None) -> Totals:
     return Totals.read(tally.totals if tally else ())
 
 
-def finished_between(since: dt.datetime, until: dt.datetime | None = None) -> Totals:
-    """Return the sums over the tasks that finished in this time, read by the index `task_finished`."""
+def finished_between(since: dt.datetime, until: dt.datetime | None = None, at_most: int = 0) -> Totals:
+    """Return the sums over the tasks that finished in this time, read by the index `task_finished`.
+
+    `at_most`: of so many of them, unless 0.
+    """
     span = {"$gte": since} | ({"$lt": until} if until else {})
     milliseconds = {"$subtract": ["$finished_at", "$started_at"]}  # null, which adds nothing, if it never started
     rows = collection(Task).aggregate(
         [
             {"$match": {"finished_at": span}},
+            *([{"$limit": at_most}] if at_most else []),
             {
                 "$group": {
                     "_id": {"status": "$status", "handler": "$handler"},
@@ -116,6 +128,32 @@ def finished_between(since: dt.datetime, until: dt.datetime | None = None) -> To
         ]
     )
     return Totals.read(row | row["_id"] for row in rows)
+
+
+def finished_since(since: dt.datetime) -> Totals:
+    """Return the sums over what has finished since then, a whole minute; of what no tally covers UNTALLIED at most."""
+    latest = latest_tally()
+    recent = finished_between(max(since, latest.until) if latest else since, at_most=UNTALLIED)
+    return totals_of(latest).plus(recent).minus(totals_of(latest_tally(since)))
+
+
+def series(edges: list[dt.datetime]) -> list[Totals]:
+    """Return the sums over what finished between each two of these moments, as far as tallies tell.
+
+    Three round trips: the tally before them all, the keys of those within, and the last one before each moment.
+    """
+    before = latest_tally(edges[0])
+    within = Tally.objects.filter(until__gt=edges[0], until__lte=edges[-1]).order_by("until")
+    keys = list(within.values_list("until", flat=True)[: _minutes(edges)])
+    last = [keys[number - 1] if (number := bisect_right(keys, edge)) else None for edge in edges]
+    needed = {key for key in last if key}
+    tallies = {tally.until: totals_of(tally) for tally in Tally.objects.filter(pk__in=needed).order_by()}
+    sums = [tallies[key] if key else totals_of(before) for key in last]
+    return [later.minus(earlier) for earlier, later in pairwise(sums)]
+
+
+def _minutes(edges: list[dt.datetime]) -> int:
+    return int((edges[-1] - edges[0]) / MINUTE)
 
 
 # --- What has not ----------------------------------------------------------------------------------------------------
@@ -138,22 +176,38 @@ def unfinished() -> Counter[tuple[str, str]]:
     return counts
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A queued task, and since when it is queued."""
+
+    since: dt.datetime
+    id: uuid.UUID
+    robot: str
+    handler: str
+
+
 def queue_age() -> float:
     """Return for how many seconds the task queued longest has waited, of a robot in service; 0 without one."""
-    since = [moment for queue in Task.objects.longest_queued() if (moment := _first_in_service(queue))]
-    return max(0.0, (server_now() - min(since)).total_seconds()) if since else 0.0
+    oldest = longest_waiting()
+    return max(0.0, (server_now() - oldest.since).total_seconds()) if oldest else 0.0
 
 
-def _first_in_service(queue: TaskQuerySet) -> dt.datetime | None:
-    """Return since when the first task of a robot in service is queued; robots out of service are stepped over."""
+def longest_waiting() -> Waiting | None:
+    """Return the task queued longest of a robot in service."""
+    firsts = [first for queue in Task.objects.longest_queued() if (first := _first_in_service(queue))]
+    return min(firsts, key=lambda first: first.since, default=None)
+
+
+def _first_in_service(queue: TaskQuerySet) -> Waiting | None:
+    """Return the first task of a robot in service; robots out of service are stepped over."""
     out: set[str] = set()
     step = STEP
-    while rows := list(queue.exclude(robot__in=out).values_list("robot", "id", "run_at")[:step]):
-        names = {robot for robot, _, _ in rows}
+    while rows := list(queue.exclude(robot__in=out).values_list("robot", "id", "run_at", "handler")[:step]):
+        names = {robot for robot, *_ in rows}
         serving = set(Robot.objects.in_service().filter(pk__in=names).values_list("pk", flat=True))
-        for robot, id, run_at in rows:
+        for robot, id, run_at, handler in rows:
             if robot in serving:
-                return run_at or time_of(id)
+                return Waiting(run_at or time_of(id), id, robot, handler)
         out |= names
         step = min(10 * step, 100 * STEP)
     return None
@@ -161,12 +215,23 @@ def _first_in_service(queue: TaskQuerySet) -> dt.datetime | None:
 
 def robots() -> dict[str, int]:
     """Return how many robots are in service, out of it, and busy: running a task."""
-    registry = collection(Robot)  # its count_documents() stays in an index, the ORM's count() does not
-    return {
-        "in_service": registry.count_documents({"enabled": True}),
-        "out_of_service": registry.count_documents({"enabled": False}),
-        "busy": len(set(Task.objects.started().order_by().values_list("robot", flat=True))),
-    }
+    return {"in_service": _count(enabled=True), "out_of_service": _count(enabled=False), "busy": len(_busy_robots())}
+
+
+def robots_by_state() -> dict[str, int]:
+    """Return how many are busy, how many in service idle, and how many out of service, which may be busy still."""
+    busy = _busy_robots()
+    idle = _count(enabled=True) - (_count(enabled=True, _id={"$in": [*busy]}) if busy else 0)
+    return {"busy": len(busy), "idle": max(0, idle), "out": _count(enabled=False)}
+
+
+def _count(**conditions: Any) -> int:
+    """Count robots by index: the ORM's count() would read them."""
+    return int(collection(Robot).count_documents(conditions))
+
+
+def _busy_robots() -> set[str]:
+    return set(Task.objects.started().order_by().values_list("robot", flat=True))
 
 
 # --- All of it -------------------------------------------------------------------------------------------------------
@@ -187,7 +252,7 @@ def overview() -> dict[str, Any]:
             for name in sorted({handler for _, handler, _ in totals} | {handler for _, handler in waiting})
         },
         "queue_age": queue_age(),
-        "last_hour": {status.value: _finished(last_hour, status) for status in FINISHED},
+        "last_hour": {status.value: count_of(last_hour, status) for status in FINISHED},
         "robots": robots(),
     }
 
@@ -197,11 +262,12 @@ def _by_status(totals: Totals, waiting: Counter[tuple[str, str]], handler: str |
         status.value: sum(n for (of, name), n in waiting.items() if of == status and handler in (None, name))
         for status in UNFINISHED
     }
-    finished = {status.value: _finished(totals, status, handler) for status in FINISHED}
+    finished = {status.value: count_of(totals, status, handler) for status in FINISHED}
     return {status.value: (unfinished | finished)[status.value] for status in Status}
 
 
-def _finished(totals: Totals, status: Status, handler: str | None = None) -> int:
+def count_of(totals: Totals, status: Status, handler: str | None = None) -> int:
+    """Return how many tasks ended in this status, of all handlers or one."""
     return sum(
         int(value)
         for (of, name, measure), value in totals.items()

@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 
 from fmv.errors import InvalidInput, Problem
 from robots.models import Robot
-from tasks import services
+from tasks import building
 from tasks.doorbell import ring_all
 from tasks.models import Status, Submission, Task
 
@@ -68,13 +68,14 @@ def _accept(id: str, fingerprint: str, tasks: list[Task]) -> Submission:
 def _enqueue(submission: Submission) -> list[Task]:
     tasks = [Task.submitted(values) for values in submission.tasks]
     if not submission.stored:
-        _store(tasks)
+        store(tasks)
         Submission.objects.filter(pk=submission.pk).update(stored=True)
-        _ring_for(tasks)
+        ring_for(tasks)
     return tasks
 
 
-def _store(tasks: Sequence[Task]) -> None:
+def store(tasks: Sequence[Task]) -> None:
+    """Put tasks into the queue, those that are not there yet: to do it again, or twice at once, doubles none."""
     missing = list(tasks)
     while missing:
         try:
@@ -85,7 +86,7 @@ def _store(tasks: Sequence[Task]) -> None:
             missing = [task for task in tasks if task.pk not in stored]
 
 
-def _ring_for(tasks: Sequence[Task]) -> None:
+def ring_for(tasks: Sequence[Task]) -> None:
     """Ring as often as a robot could use it."""
     waiting = Counter(task.robot for task in tasks if task.status == Status.QUEUED)
     in_service = Robot.objects.in_service().filter(pk__in=waiting)
@@ -112,7 +113,7 @@ def build_batch(runs: Sequence[dict[str, Any]], *, by: str) -> list[Task]:
     for index, run in enumerate(runs):
         options = {name: value for name, value in run.items() if name != "robot"}
         try:
-            tasks.append(services.build(_robot_of(run, robots), by=by, **options))
+            tasks.append(building.build(_robot_of(run, robots), by=by, **options))
         except InvalidInput as error:
             problems += [Problem(("body", "runs", index, *p.loc[1:]), p.msg, p.type) for p in error.problems]
     if problems:

@@ -14,6 +14,7 @@ from fmv.models import Role
 from fmv.schema import error
 from tasks import registry, services, submissions
 from tasks.models import Task
+from tasks.rendering import render, render_line, render_new, render_object
 from tasks.robot_views import IDEMPOTENCY_KEY, idempotency_key
 from tasks.serializers import (
     STOPPING_EXAMPLE,
@@ -70,14 +71,14 @@ class TaskViewSet(ViewSet):
     def list(self, request: Request) -> Response:
         """Tasks, newest first."""
         found = Task.objects.narrowed(**read_query(TaskFilterSerializer, request))
-        return page(TaskPages(), found, TaskSerializer, request)
+        return page(TaskPages(), found, render, request)
 
     @extend_schema(
         operation_id="find_task__task_id__get", tags=["tasks"], parameters=[TASK_ID], responses=TaskSerializer
     )
     def retrieve(self, request: Request, task_id: UUID) -> Response:
         """A task as it is now."""
-        return Response(TaskSerializer(services.get(task_id)).data)
+        return Response(render_object(services.get(task_id)))
 
     @extend_schema(
         operation_id="batch_task_batch_post",
@@ -96,7 +97,7 @@ class TaskViewSet(ViewSet):
         key = idempotency_key(request)
         body = {"route": "batch", "body": request.data}
         tasks = submissions.once(key, body, by=by, build=build) if key else submissions.together(build())
-        return Response(TasksSerializer({"tasks": tasks}).data)
+        return Response({"tasks": [render_new(task) for task in tasks]})
 
     @extend_schema(
         operation_id="cancel_task__task_id__cancel_post",
@@ -116,7 +117,7 @@ class TaskViewSet(ViewSet):
     def cancel(self, request: Request, task_id: UUID) -> Response:
         """Revoke a task that waits, or have a running one stopped."""
         task = services.cancel(services.get(task_id), by=request.user.get_username())
-        return Response(TaskSerializer(task).data, status=200 if task.is_finished else 202)
+        return Response(render_object(task), status=200 if task.is_finished else 202)
 
     @extend_schema(
         operation_id="retry_task__task_id__retry_post",
@@ -128,7 +129,7 @@ class TaskViewSet(ViewSet):
     def retry(self, request: Request, task_id: UUID) -> Response:
         """Submit a finished task again, as a new one that names it in `retry_of`."""
         task = services.retry(services.get(task_id), by=request.user.get_username())
-        return Response(NewTaskSerializer(task).data)
+        return Response(render_new(task))
 
 
 class TaskLogViewSet(ViewSet):
@@ -143,7 +144,7 @@ class TaskLogViewSet(ViewSet):
     )
     def list(self, request: Request, task_id: UUID) -> Response:
         """What the task's handler logged, oldest first."""
-        return page(LogPages(), services.get(task_id).log_lines(), LogLineSerializer, request)
+        return page(LogPages(), services.get(task_id).log_lines(), render_line, request)
 
 
 class HandlerViewSet(ViewSet):

@@ -17,9 +17,11 @@ from billiard.exceptions import WorkerLostError
 from celery import signals
 from django.conf import settings
 
+from fmv.celery import app
 from fmv.mongodb.server import forget_clients
 from tasks.doorbell import tell_of_death
 from tasks.execution import INTERRUPT, KILL_GRACE, worker_name
+from tasks.presence import Heart
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +36,14 @@ def no_delayed_delivery(**_: Any) -> None:
 
 
 @signals.worker_process_init.connect
-def on_fork(**_: Any) -> None:
-    """In a new pool process: drop the MongoClient of the parent, and let interrupts find nothing to interrupt."""
+def on_fork(sender: str, **_: Any) -> None:
+    """In a new pool process of the worker `sender`: drop the MongoClient of the parent, let interrupts find nothing to
+    interrupt, and begin to say that it is alive."""
     forget_clients()
     signal.signal(INTERRUPT, signal.SIG_IGN)
+    heart = Heart(sender, app.amqp.queues.consume_from)
+    heart.start()
+    signals.worker_process_shutdown.connect(lambda **_: heart.sign_off(), weak=False)
 
 
 @signals.beat_embedded_init.connect

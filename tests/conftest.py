@@ -1,8 +1,8 @@
 """What all tests stand on: real servers, and processes that are started and stopped again.
 
 MongoDB is an embedded server unless MONGODB_URI names another; each pytest-xdist process has a database of its own in
-it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node and npm when they are installed; without
-one its tests are left out, and the last lines of the run say so. Under CI=true that ends the run instead.
+it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node, npm and Chromium when they are installed;
+without one its tests are left out, and the last lines of the run say so. Under CI=true that ends the run instead.
 """
 
 import atexit
@@ -26,6 +26,7 @@ import pytest
 from fmv import embedded, stack
 from fmv.environment import Environment
 
+pytest_plugins = ["tests.browser"]
 RABBITMQ = "amqp://guest:guest@localhost:5672//"
 
 # The environment must be complete before Django reads its settings, which is why this runs at import. Processes that
@@ -63,9 +64,16 @@ def _find_node() -> None:
     os.environ["FMV_TEST_NEEDS_NODE"] = "yes" if os.environ.get("CI") == "true" else ""
 
 
+def _find_browser() -> None:
+    """Say in FMV_TEST_NO_BROWSER why tests cannot run a browser, "" when they can."""
+    os.environ["FMV_TEST_NO_BROWSER"] = "" if shutil.which("chromium") else "chromium cannot be found."
+    os.environ["FMV_TEST_NEEDS_BROWSER"] = "yes" if os.environ.get("CI") == "true" else ""
+
+
 def _complete_environment() -> None:
     _find_rabbitmq()
     _find_node()
+    _find_browser()
     for variable in [name for name in os.environ if name.startswith("FMV_") and not name.startswith("FMV_TEST_")]:
         del os.environ[variable]
     if "MONGODB_URI" not in os.environ:
@@ -92,7 +100,7 @@ else:  # or workers of this process's tests would take the messages of another's
 # --- What is left out ------------------------------------------------------------------------------------------------
 
 #: markers of tests that need what a machine may lack; the variables FMV_TEST_NO_… say why
-NEEDS = {"rabbitmq": "RabbitMQ", "node": "node"}
+NEEDS = {"rabbitmq": "RabbitMQ", "node": "node", "browser": "a browser"}
 left_out = pytest.StashKey[set[tuple[str, str]]]()
 
 
@@ -108,6 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
     app.conf.broker_url = os.environ["FMV_BROKER_URL"]  # under pytest-xdist it read them before, with another's broker
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.addinivalue_line("markers", "node: runs node and npm")
+    config.addinivalue_line("markers", "browser: drives Chromium, see tests/browser.py")
     config.stash[left_out] = set()
     for marker in NEEDS:
         if lack(marker) and os.environ[f"FMV_TEST_NEEDS_{marker.upper()}"]:

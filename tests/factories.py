@@ -36,5 +36,5 @@ def make_token(user: str | User = Role.VIEWER, **options: Any) -> ApiToken:
     """Store an API token, with its secret as `.text`, of the user or of a new one with that role."""
     user = user if isinstance(user, User) else make_user(user, password=None)
     token = api_tokens.build(user, **{"name": f"Token {next(_numbers)}"} | options)
-    api_tokens.store(token)
+    api_tokens.store(token, by="test")
     return token

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import parse_qsl
 
 import jwt
 import orjson
@@ -31,12 +32,16 @@ class Issuer:
         self.keys = [public(RSA_KEYS[0], "first"), public(EC_KEY, "curve")]
         self.answers: dict[str, Any] = {}  # what to answer instead, by path: JSON, or bytes
         self.status = 200
+        self.statuses: dict[str, int] = {}  # others, by path
         self.delay = 0.0  # seconds before each answer
         self.drip = 0.0  # seconds before each byte of it
         self.requests: list[str] = []
+        self.forms: list[dict[str, str]] = []  # that were posted
+        self.authorizations: list[str | None] = []  # headers of those
 
     def answer(self, path: str) -> bytes:
-        document = {"issuer": self.url, "jwks_uri": f"{self.url}/jwks"}
+        endpoints = {f"{name}_endpoint": f"{self.url}/{name}" for name in ("authorization", "token", "end_session")}
+        document = {"issuer": self.url, "jwks_uri": f"{self.url}/jwks", **endpoints}
         answer = ({WELL_KNOWN: document, "/jwks": {"keys": self.keys}} | self.answers)[path]
         return answer if isinstance(answer, bytes) else orjson.dumps(answer)
 
@@ -64,7 +69,7 @@ def running(issuer: Issuer) -> Iterator[Issuer]:
             body = issuer.answer(self.path)
             time.sleep(issuer.delay)
             try:
-                self.send_response(issuer.status)
+                self.send_response(issuer.statuses.get(self.path, issuer.status))
                 self.send_header("Location", f"{issuer.url}/elsewhere")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -73,6 +78,12 @@ def running(issuer: Issuer) -> Iterator[Issuer]:
                     self.wfile.write(part)
             except OSError:
                 return  # nobody waits any more
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            issuer.forms.append(dict(parse_qsl(body)))
+            issuer.authorizations.append(self.headers["Authorization"])
+            self.do_GET()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

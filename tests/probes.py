@@ -113,7 +113,9 @@ def bell_box() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
                 try:
                     while message := broker.default_channel.basic_get(queue, no_ack=True):
                         args = message.decode()[0]
-                        messages.append((message.headers["task"], args[0], message.properties["priority"]))
+                        messages.append(
+                            (message.headers["task"], args[0] if args else "", message.properties["priority"])
+                        )
                 except ChannelError:
                     continue  # nobody has rung yet
         return messages

@@ -26,7 +26,7 @@ def server(web, worker) -> str:
 @pytest.fixture
 def token(transactional_db) -> str:
     token = api_tokens.build(make_user(Role.MANAGER), "client")
-    api_tokens.store(token)
+    api_tokens.store(token, by="test")
     return token.text
 
 

@@ -16,7 +16,7 @@ def test_it_goes_with_its_finished_tasks_and_their_logs():
         for name in (robot.name, other.name):
             task = make_task_in(status, robot=name)
             LogLine.objects.create(task=task.pk, attempt=1, text="line")
-    services.delete_robot(robot)
+    services.delete_robot(robot, by="amy")
     assert list(Robot.objects.all()) == [other]
     assert set(Task.objects.values_list("robot", flat=True)) == {other.name}
     assert set(LogLine.objects.values_list("task", flat=True)) == set(Task.objects.values_list("pk", flat=True))
@@ -27,7 +27,7 @@ def test_it_goes_with_more_tasks_than_one_step_takes(monkeypatch):
     robot = make_robot()
     for _ in range(7):
         make_task_in(Status.SUCCESS, robot=robot.name)
-    services.delete_robot(robot)
+    services.delete_robot(robot, by="amy")
     assert not Task.objects.exists()
     assert not Robot.objects.exists()
 
@@ -38,6 +38,6 @@ def test_a_robot_with_work_stays_with_all_its_tasks(status):
     make_task_in(status, robot=robot.name)
     make_task_in(Status.SUCCESS, robot=robot.name)
     with pytest.raises(RobotHasWork):
-        services.delete_robot(robot)
+        services.delete_robot(robot, by="amy")
     assert Robot.objects.exists()
     assert Task.objects.count() == 2

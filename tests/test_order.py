@@ -87,7 +87,7 @@ def test_a_robot_that_loses_lanes_starts_nothing_until_it_has_one_free():
     for _ in range(6):
         make_task(robot=robot)
     running = [claim(robot, "m") for _ in range(4)]
-    robot = services.change_robot(robot.name, lanes=2)
+    robot = services.change_robot(robot.name, by="test", lanes=2)
     for task in running[:2]:
         assert task
         assert task.succeed(None, "")
@@ -103,7 +103,7 @@ def test_a_robot_that_is_left_one_lane_starts_nothing_until_the_others_are_done(
     for _ in range(3):
         make_task(robot=robot)
     running = [claim(robot, "m") for _ in range(2)]
-    robot = services.change_robot(robot.name, lanes=1)
+    robot = services.change_robot(robot.name, by="test", lanes=1)
     assert running[0]
     assert running[0].succeed(None, "")
     assert claim(robot, "m") is None
@@ -125,7 +125,7 @@ def test_a_robot_out_of_service_keeps_its_queue(bells):
 def test_a_robot_put_back_in_service_starts_again(bells):
     robot = make_robot(enabled=False, lanes=2)
     task = make_task(robot=robot, handler="noop", params={})
-    services.change_robot(robot.name, enabled=True)
+    services.change_robot(robot.name, by="test", enabled=True)
     assert bells() == [("tasks.run_next", robot.name, 4)] * 2
     run_next(robot.name, "message")
     assert statuses(task)[-1] == "SUCCESS"
@@ -134,14 +134,14 @@ def test_a_robot_put_back_in_service_starts_again(bells):
 def test_a_robot_put_back_without_work_is_not_rung_for(bells):
     robot = make_robot(enabled=False)
     make_task(robot=robot, status="SUCCESS")
-    services.change_robot(robot.name, enabled=True)
+    services.change_robot(robot.name, by="test", enabled=True)
     assert bells() == []
 
 
 def test_a_robot_that_gets_more_lanes_is_rung_for(bells):
     robot = make_robot()
     make_task(robot=robot)
-    services.change_robot(robot.name, lanes=3)
+    services.change_robot(robot.name, by="test", lanes=3)
     assert bells() == [("tasks.run_next", robot.name, 4)] * 3
 
 

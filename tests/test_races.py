@@ -270,7 +270,7 @@ def test_promote_against_cancel():
 
 def try_delete(robot: Robot) -> bool:
     try:
-        services.delete_robot(robot)
+        services.delete_robot(robot, by="test")
     except RobotHasWork:
         return False
     return True
@@ -296,7 +296,7 @@ def test_putting_a_robot_out_of_service_against_a_claim():
         robot = make_robot(name=f"Shaky {number}")
         task = make_task(robot=robot)
         at_once(
-            lambda robot=robot: services.change_robot(robot.name, enabled=False),
+            lambda robot=robot: services.change_robot(robot.name, by="test", enabled=False),
             lambda robot=robot: execution.claim(Robot.objects.get(pk=robot.name), "message"),
         )
         assert fields_of(task)["status"] in (Status.QUEUED, Status.STARTED)

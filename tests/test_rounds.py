@@ -18,7 +18,7 @@ def bells():
 
 
 SUBMIT = ["insert tasks_task"]
-LOOK = ["aggregate robots_robot"]  # in service? how many lanes?
+LOOK = ["find robots_robot"]  # in service? how many lanes?
 LANES = ["aggregate tasks_task"]  # which are taken?
 CLAIM = ["findAndModify tasks_task"]
 END = ["update tasks_task"]
@@ -35,7 +35,7 @@ def test_a_task_costs_five_round_trips():
 
 
 def test_it_costs_six_when_the_robot_has_or_may_have_had_more_lanes():
-    for robot in (make_robot(lanes=2), services.change_robot(make_robot().name, location="Elsewhere")):
+    for robot in (make_robot(lanes=2), services.change_robot(make_robot().name, by="test", location="Elsewhere")):
         with listening() as commands:
             services.submit(robot, by="test", handler="noop")
             run_next(robot.name, "message")

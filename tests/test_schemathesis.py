@@ -66,7 +66,7 @@ def sign_in(role: str, issuer: Issuer) -> dict[str, str]:
     if role == "none":
         return {}
     token = api_tokens.build(make_user(role), "schemathesis")
-    api_tokens.store(token)
+    api_tokens.store(token, by="test")
     return {"FMV_TEST_TOKEN": token.text, "FMV_TEST_JWT": issuer.token(fmv_role=role, exp=int(time.time()) + 86400)}
 
 

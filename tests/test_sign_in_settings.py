@@ -54,6 +54,28 @@ def test_an_issuer_needs_an_audience(monkeypatch):
     assert read(monkeypatch, FMV_OIDC_ISSUER=ISSUER, FMV_OIDC_AUDIENCE="fmv, fleet").oidc_audience == ["fmv", "fleet"]
 
 
+CLIENT = {"FMV_OIDC_CLIENT_ID": "fmv", "FMV_OIDC_CLIENT_SECRET": "s"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"FMV_OIDC_CLIENT_ID": "fmv"}, "must be set together"),
+        ({"FMV_OIDC_CLIENT_SECRET": "s"}, "must be set together"),
+        (CLIENT | {"FMV_OIDC_ISSUER": "", "FMV_OIDC_AUDIENCE": ""}, "needs FMV_OIDC_ISSUER"),
+        (CLIENT | {"FMV_OIDC_AUDIENCE": "fleet"}, "must be one of FMV_OIDC_AUDIENCE"),
+    ],
+)
+def test_a_client_that_could_not_sign_anybody_in_stops_the_start(monkeypatch, variables, reason):
+    with pytest.raises(ValidationError, match=reason):
+        read(monkeypatch, **{"FMV_OIDC_ISSUER": ISSUER, "FMV_OIDC_AUDIENCE": "fmv, fleet"} | variables)
+
+
+def test_a_client_is_one_of_the_audiences(monkeypatch):
+    values = read(monkeypatch, FMV_OIDC_ISSUER=ISSUER, FMV_OIDC_AUDIENCE="fleet, fmv", **CLIENT)
+    assert (values.oidc_client_id, values.oidc_client_secret) == ("fmv", "s")
+
+
 def test_tokens_are_not_made_for_longer_than_allowed(monkeypatch):
     with pytest.raises(ValidationError, match="FMV_TOKEN_DAYS must be at most FMV_TOKEN_MAX_DAYS"):
         read(monkeypatch, FMV_TOKEN_DAYS="31", FMV_TOKEN_MAX_DAYS="30")

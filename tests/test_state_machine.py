@@ -241,7 +241,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(enabled=st.booleans(), lanes=st.integers(1, LANES))
     def change_robot(self, enabled: bool, lanes: int) -> None:
-        self.robot = services.change_robot("R", enabled=enabled, lanes=lanes)
+        self.robot = services.change_robot("R", by="test", enabled=enabled, lanes=lanes)
 
     # What always holds.
 

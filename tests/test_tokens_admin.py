@@ -130,6 +130,27 @@ def test_superusers_revoke_anybodys(viewer, root):
     assert {token.state for token in ApiToken.objects.all()} == {"revoked"}
 
 
+def test_a_token_is_revoked_on_its_own_page_too(viewer, root):
+    own, others = make_token(viewer), make_token(root)
+    client = staff(viewer)
+    assert b"Revoke it" in client.get(page(own)).content
+    answer = client.post(page(own), {"_revoke": "yes"}, follow=True)
+    assert b"Revoked 1 of 1." in answer.content
+    assert b"Revoke it" not in answer.content
+    assert b"token.revoke" in answer.content
+    client.post(page(others), {"_revoke": "yes"})
+    assert {token.pk: token.state for token in ApiToken.objects.all()} == {own.pk: "revoked", others.pk: "usable"}
+
+
+def test_a_users_page_lists_the_tokens_and_leads_to_a_new_one(viewer, root):
+    token = make_token(viewer, name="gate-keeper")
+    make_token(root, name="others-one")
+    content = staff(root).get(f"/admin/fmv/user/{viewer.pk}/change/").content.decode()
+    assert f'href="{page(token)}">gate-keeper</a>' in content
+    assert "others-one" not in content
+    assert f'href="{LIST}add/?user={viewer.pk}"' in content
+
+
 def test_a_token_is_neither_changed_nor_deleted(root):
     token, client = make_token(root, role="viewer"), staff(root)
     assert client.post(page(token), {"name": "other", "role": "", "days": "9"}).status_code == 403

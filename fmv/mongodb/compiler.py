@@ -29,9 +29,20 @@ __all__ = [
 
 Stages = list[dict[str, Any]]
 
+LARGEST_PAGE = 2000  # rows that are asked for in one go
+
 
 class MongoQuery(StockQuery):
     """The parts of a pipeline, put together so that what an index can answer comes first."""
+
+    @wrap_database_errors
+    def get_cursor(self) -> Any:
+        """Ask for all of a page in one round trip: a first batch that is full, of 101 rows, leaves a cursor open."""
+        high, low = self.query.high_mark, self.query.low_mark
+        batch = {"batchSize": high - low + 1} if high is not None and high - low <= LARGEST_PAGE else {}
+        return self.compiler.collection.aggregate(
+            self.get_pipeline(), session=self.compiler.connection.session, **batch
+        )
 
     def get_pipeline(self) -> Stages:
         # These must stay in front: a search, a union's parts, the inner query of an aggregate.
@@ -120,6 +131,16 @@ def _is_identity(path: str, value: Any) -> bool:
 
 class SQLCompiler(stock.SQLCompiler):
     query_class = MongoQuery
+
+    def documents(self) -> Stages:
+        """Return the rows as MongoDB has them. Raises NotSupportedError where they would not be whole documents."""
+        if self.query.annotations or not self.query.default_cols or self.query.distinct or self.query.combinator:
+            raise NotSupportedError("documents() is for whole rows of one collection.")
+        self.pre_sql_setup()
+        try:
+            return list(self.build_query(None).get_cursor())
+        except EmptyResultSet:
+            return []
 
 
 class SQLAggregateCompiler(stock.SQLAggregateCompiler):

@@ -1,8 +1,12 @@
 """A field for documents and lists as MongoDB itself stores them."""
 
+import re
+from functools import partial
 from typing import Any
 
 from django.db import models
+from django.db.models import Transform
+from django_mongodb_backend.query_utils import process_lhs
 
 
 class DocumentField(models.Field):
@@ -25,3 +29,24 @@ class DocumentField(models.Field):
 
     def value_to_string(self, obj: models.Model) -> Any:
         return self.value_from_object(obj)
+
+    def get_transform(self, name: str) -> Any:
+        """`filter(error__type="ValueError")` asks for the text under a name in the document."""
+        return super().get_transform(name) or (partial(Part, name) if re.fullmatch("[a-z_]+", name) else None)
+
+
+class Part(Transform):
+    """The text under a name in a document: the path `column.name`, which an index can hold (see PartIndex)."""
+
+    output_field = models.CharField()
+    can_use_path = is_simple_column = True
+
+    def __init__(self, part: str, *expressions: Any, **options: Any) -> None:
+        super().__init__(*expressions, **options)
+        self.part = part
+
+    def as_mql_path(self, compiler: Any, connection: Any) -> str:
+        return f"{process_lhs(self, compiler, connection)}.{self.part}"
+
+    def as_mql_expr(self, compiler: Any, connection: Any) -> dict[str, Any]:
+        return {"$getField": {"input": process_lhs(self, compiler, connection, as_expr=True), "field": self.part}}

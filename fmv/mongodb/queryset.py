@@ -1,10 +1,14 @@
 """The QuerySet of FMV's models."""
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from django.db import models
+from django.db.models.query import BaseIterable
 from django.db.models.sql import Query
 from django_mongodb_backend.queryset import MongoQuerySet
+
+from fmv.mongodb.documents import Document, find_document, object_of
 
 M = TypeVar("M", bound=models.Model, covariant=True)
 
@@ -16,8 +20,30 @@ class ReturningQuery(Query):
     new_values: dict[str, Any]
 
 
+class DocumentIterable(BaseIterable):
+    """Yields rows as MongoDB has them."""
+
+    def __iter__(self) -> Iterator[Document]:
+        compiler: Any = self.queryset.query.get_compiler(self.queryset.db)
+        return iter(compiler.documents())
+
+
 class QuerySet(MongoQuerySet, models.QuerySet[M]):
-    """Adds the one thing conditional updates lack: the document that was updated."""
+    """Adds what conditional updates lack, the document that was updated; and cheaper ways to read."""
+
+    def find(self, key: Any) -> M | None:
+        """Return the row of this primary key, whatever this queryset is narrowed to; None without one."""
+        document = find_document(self.model, key)
+        return None if document is None else object_of(self.model, document)
+
+    def documents(self) -> Any:
+        """Return the same rows as MongoDB has them: dicts by column, dates of UTC that do not say so, UUIDs as digits.
+
+        For answers that would make an object of each row only to take it apart again, at four times the cost.
+        """
+        clone: Any = self._chain()
+        clone._iterable_class = DocumentIterable
+        return clone
 
     def update_returning(self, **values: Any) -> M | None:
         """Update the first match in this order, in one atomic step; return it as it now is, or None without a match.

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import IntegrityError
 
+from fmv import accounts
 from fmv.models import User
 
 
@@ -26,9 +27,10 @@ class Command(BaseCommand):
         if password_file:
             _keep(password, password_file)
         try:
-            User.objects.create_superuser("admin", password, name="Administrator")
+            user = User.objects.create_superuser("admin", password, name="Administrator")
         except IntegrityError:
             raise CommandError("The user admin exists, and is no superuser.") from None
+        accounts.created(user, by="command")
         self.stdout.write(f"Created the superuser admin with the password {password}")
 
 

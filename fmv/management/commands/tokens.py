@@ -4,11 +4,11 @@ import re
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils.timezone import localtime
 
 from fmv import api_tokens
-from fmv.errors import FmvError
+from fmv.commands import BY, FmvCommand, add_json, days
 from fmv.models import ApiToken, Role, User
 
 
@@ -17,16 +17,6 @@ def token_id(text: str) -> str:
     if not re.fullmatch("[0-9a-f]{8,64}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not an id as `tokens list` shows them, nor its first 8 digits")
     return text
-
-
-def days(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
-    return number
 
 
 def name(text: str) -> str:
@@ -54,7 +44,7 @@ def when(moment: Any) -> str | None:
     return localtime(moment).isoformat(timespec="seconds").replace("+00:00", "Z") if moment else None
 
 
-class Command(BaseCommand):
+class Command(FmvCommand):
     help = (
         "Make, list and revoke API tokens, with which programs sign in. "
         "Ends with 0 when done, 1 when refused, 2 for wrong arguments."
@@ -77,19 +67,15 @@ class Command(BaseCommand):
         revoke = verbs.add_parser("revoke", help="end a token now; ending it twice does no harm")
         revoke.add_argument("id", type=token_id, help="as `tokens list` shows it, or at least its first 8 digits")
         for verb in (create, listing, revoke):
-            verb.add_argument("--json", action="store_true", help="print JSON")
+            add_json(verb)
 
     def handle(self, *args: object, verb: str, **options: Any) -> None:
-        verbs = {"create": self._create, "list": self._list, "revoke": self._revoke}
-        try:
-            verbs[verb](options)
-        except FmvError as error:
-            raise CommandError(str(error)) from None
+        {"create": self._create, "list": self._list, "revoke": self._revoke}[verb](options)
 
     def _create(self, options: dict[str, Any]) -> None:
         user = find_user(options["user"])
         token = api_tokens.build(user, options["name"], role=options["role"], days=options["days"])
-        api_tokens.store(token)
+        api_tokens.store(token, by=BY)
         if options["json"]:
             self._print({"token": token.text, **as_dict(token)})
         else:
@@ -113,7 +99,7 @@ class Command(BaseCommand):
         found = list(ApiToken.objects.begins(options["id"])[:2])
         if len(found) != 1:
             raise CommandError(f"{'No token has' if not found else 'Several tokens have'} an id like {options['id']}.")
-        revoked = api_tokens.revoke(found[0], by="command")
+        revoked = api_tokens.revoke(found[0], by=BY)
         if options["json"]:
             self._print({"revoked": revoked, "id": found[0].short_id})
         else:

@@ -18,7 +18,7 @@ class Command(BaseCommand):
     def handle(self, *args: object, **options: Any) -> None:
         for values in ROBOTS:
             try:
-                services.create(**values)
+                services.create(**values, by="command")
             except NameTaken:
                 self.stdout.write(f"{values['name']} exists already.")
             else:

@@ -1,0 +1,40 @@
+"""What the audit list tells of users. They are made and changed by the admin's forms, by commands, and by sign-ins
+through the organisation, each in its own way.
+"""
+
+from fmv import audit
+from fmv.models import User
+
+ISSUER = "issuer"  # in whose name a sign-in changes what the organisation's claims say
+TOLD = ("username", "name", "email", "role", "is_active", "is_superuser")
+
+
+def created(user: User, *, by: str) -> None:
+    _record("create", user, by, f"role: {user.role or 'none'}" + (", superuser" if user.is_superuser else ""))
+
+
+def changed(before: User, user: User, *, by: str) -> None:
+    """Tell how the user differs from what it was; nothing, when in nothing that is told."""
+    pairs = [(name, getattr(before, name), getattr(user, name)) for name in TOLD]
+    told = [f"{name}: {_shown(old)} → {_shown(new)}" for name, old, new in pairs if old != new]
+    if told:
+        _record(_verb(before, user), user, by, "; ".join(told))
+
+
+def password_changed(user: User, *, by: str) -> None:
+    _record("password", user, by)
+
+
+def _verb(before: User, user: User) -> str:
+    if before.is_active != user.is_active:
+        return "activate" if user.is_active else "deactivate"
+    rights_differ = (before.role, before.is_superuser) != (user.role, user.is_superuser)
+    return "role" if rights_differ else "change"
+
+
+def _shown(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) or "none"
+
+
+def _record(verb: str, user: User, by: str, text: str = "") -> None:
+    audit.record(f"user.{verb}", by=by, kind="user", key=user.username, text=text)

@@ -1,0 +1,81 @@
+"""The audit list in the admin: for reading."""
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.admin.utils import quote
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.timezone import localtime
+
+from fmv.admin import ReadOnlyAdmin
+from fmv.models import AuditEntry
+
+
+class FewValuesFilter(admin.SimpleListFilter):
+    """By a column of few different values, which MongoDB reads from an index that begins with it."""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        column = str(self.parameter_name)
+        values = AuditEntry.objects.order_by().values_list(column, flat=True).distinct()
+        return [(value, value) for value in sorted(values)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEntry]) -> QuerySet[AuditEntry]:
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+
+
+class KindFilter(FewValuesFilter):
+    title = parameter_name = "kind"
+
+
+class ActionFilter(FewValuesFilter):
+    title = parameter_name = "action"
+
+
+class ActorFilter(FewValuesFilter):
+    """Offers oneself, those who are no users, and whoever is chosen: there may be very many."""
+
+    title, parameter_name = "who", "by"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        chosen = request.GET.get("by")
+        names = dict.fromkeys([request.user.get_username(), "command", "issuer", *([chosen] if chosen else [])])
+        return [(name, name) for name in names]
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    heading = "Audit"
+    list_display = ("when", "who", "action", "object", "text", "request_id")
+    list_display_links = ("when",)
+    list_filter = (ActorFilter, ActionFilter, KindFilter)
+    search_fields = ("key",)
+    search_help_text = "The exact name or id of what it was done to, or a request id."
+    sortable_by = ()
+    fields = ("when", "by", "action", "object", "text", "request_id")
+    readonly_fields = fields
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[AuditEntry], search_term: str
+    ) -> tuple[QuerySet[AuditEntry], bool]:
+        sought = search_term.strip()
+        return (queryset.filter(Q(key=sought) | Q(request_id=sought)) if sought else queryset), False
+
+    @admin.display(description="when")
+    def when(self, entry: AuditEntry) -> str:
+        return f"{localtime(entry.at):%Y-%m-%d %H:%M:%S}"
+
+    @admin.display(description="who")
+    def who(self, entry: AuditEntry) -> str:
+        return format_html('<a href="?{}">{}</a>', urlencode({"by": entry.by}), entry.by)
+
+    @admin.display(description="to what")
+    def object(self, entry: AuditEntry) -> str:
+        page = settings.FMV_AUDIT_PAGES.get(entry.kind)
+        if not page:
+            return f"{entry.kind} {entry.key}"
+        return format_html('{} <a href="{}">{}</a>', entry.kind, reverse(page, args=[quote(entry.key)]), entry.key)

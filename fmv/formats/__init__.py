@@ -1,0 +1,1 @@
+"""How the admin writes moments: FORMAT_MODULE_PATH. Django asks here by language."""

@@ -1,0 +1,71 @@
+"""Between objects and the documents that MongoDB has of them, without a query that must be compiled."""
+
+from functools import cache
+from typing import Any, TypeVar, cast
+
+from django.db import connection, models
+from django_mongodb_backend.query import wrap_database_errors
+
+from fmv.mongodb.base import DatabaseWrapper
+
+M = TypeVar("M", bound=models.Model)
+Document = dict[str, Any]
+
+
+def columns_of(instance: models.Model) -> Document:
+    """Return the object's values by column, as they are in Python."""
+    values = vars(instance)
+    return {column: values[attname] for attname, column, *_ in _fields(type(instance))}
+
+
+def object_of(model: type[M], document: Document) -> M:
+    """Return the object that a query would make of this document."""
+    names, values = [], []
+    for attname, column, expression, converters in _fields(model):
+        value = document.get(column)
+        for convert in converters:
+            value = convert(value, expression, connection)
+        names.append(attname)
+        values.append(value)
+    return model.from_db("default", names, values)
+
+
+@cache
+def _fields(model: type[models.Model]) -> list[tuple[str, str, Any, list[Any]]]:
+    """For each field its name, its column, and what its values are converted by on their way in."""
+    found = []
+    for field in model._meta.concrete_fields:
+        expression = field.get_col(model._meta.db_table)
+        converters = connection.ops.get_db_converters(expression) + expression.get_db_converters(connection)
+        found.append((field.attname, str(field.column), expression, converters))
+    return found
+
+
+@wrap_database_errors
+def find_document(model: type[models.Model], key: Any) -> Document | None:
+    """Return what MongoDB has under this primary key, None without it. Raises DatabaseError."""
+    own = cast(DatabaseWrapper, connection)
+    field = model._meta.pk
+    return own.get_collection(model._meta.db_table).find_one({"_id": field.get_db_prep_value(key, own)})
+
+
+def stored_form(instance: models.Model) -> Document:
+    """Return what an insert of this object stores."""
+    return {
+        str(field.column): field.get_db_prep_save(field.pre_save(instance, add=True), connection)
+        for field in instance._meta.concrete_fields
+    }
+
+
+@wrap_database_errors
+def insert(*instances: models.Model) -> None:
+    """Store new objects of one model as `save(force_insert=True)` does, but tell no signals. Raises IntegrityError."""
+    if not instances:
+        return
+    collection = cast(DatabaseWrapper, connection).get_collection(instances[0]._meta.db_table)
+    if len(instances) == 1:
+        collection.insert_one(stored_form(instances[0]))
+    else:
+        collection.insert_many(stored_form(instance) for instance in instances)
+    for instance in instances:
+        instance._state.adding, instance._state.db = False, "default"

@@ -1,0 +1,42 @@
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from fmv.commands import STANDARD, FmvCommand, new_file, target
+from robots.management.commands.import_robots import format_of
+from robots.transfer import WRITERS, export
+
+
+class Command(FmvCommand):
+    help = """Write all robots, by name, as JSON lines or CSV to a file or to standard output.
+
+`import_robots` reads what this writes. A file appears when it is complete; one that exists is not replaced unless
+--force is given."""
+    examples = """
+        export_robots fleet.csv
+        export_robots | gzip > fleet.jsonl.gz
+    """
+    so_far = "No file was written."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "file",
+            type=target,
+            nargs="?",
+            default=STANDARD,
+            help="its name tells the format; standard output, JSON lines, if not given",
+        )
+        parser.add_argument("--format", choices=WRITERS, help="of a file whose name does not tell")
+        parser.add_argument("--force", action="store_true", help="replace a file that exists")
+
+    def handle(self, *args: object, file: Path, force: bool, **options: Any) -> None:
+        write = WRITERS[format_of(file, options["format"])]
+        robots = self.progress(export(), unit="robots")
+        if file == STANDARD:
+            write(robots, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return
+        with new_file(file, force=force) as stream:
+            written = write(robots, stream)
+        self.stderr.write(f"{written:,} robots are in {file}.")

@@ -1,0 +1,117 @@
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from django.core.management.base import CommandError
+
+from fmv.commands import BY, SHOWN, STANDARD, FmvCommand, add_dry_run, add_json, source
+from robots.transfer import READERS, SUFFIXES, Fault, Import
+
+
+def format_of(path: Path, given: str | None) -> str:
+    """Return the format of a file. Raises CommandError when nothing tells."""
+    known = given or ("jsonl" if path == STANDARD else SUFFIXES.get(path.suffix.lower()))
+    if known is None:
+        raise CommandError(f"The name {path.name} does not tell the format: say --format jsonl or csv.", returncode=2)
+    return known
+
+
+class Command(FmvCommand):
+    help = """Add robots from a file of JSON lines or CSV, or from standard input.
+
+The whole file is read and checked first, by the rules of the API. Each line at fault is told on standard error with
+its number and field, and then nothing is changed. A name that a robot has already is such a fault unless --existing
+says otherwise, and so is a name that stands twice.
+
+JSON lines: one object a line, with the fields of `POST /robot/`. CSV: UTF-8, separated by commas, the first line
+names the columns; an empty cell is a field not given; labels are separated by `;` or are a JSON list.
+
+Interrupted, it tells how many are in; the same command with --existing skip or replace adds the rest."""
+    examples = """
+        import_robots fleet.csv --dry-run
+        import_robots fleet.csv --existing replace
+        import_robots - < fleet.jsonl
+    """
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=source, help="its name tells the format; - is standard input, JSON lines")
+        parser.add_argument("--format", choices=READERS, help="of a file whose name does not tell")
+        parser.add_argument(
+            "--existing",
+            choices=("refuse", "skip", "replace"),
+            default="refuse",
+            help="what to do with a robot that exists: refuse the file, leave the robot alone, or make it as the "
+            "file says (default: refuse)",
+        )
+        parser.add_argument("--skip-bad", action="store_true", help="leave lines at fault out and take the others")
+        add_dry_run(parser)
+        add_json(parser)
+
+    def handle(self, *args: object, file: Path, **options: Any) -> None:
+        read = READERS[format_of(file, options["format"])]
+        with closing(Import()) as robots, opened(file) as stream:
+            lines = self.progress(robots.read(read(stream)), unit="lines")
+            self._import(robots, chain.from_iterable(lines), **options)
+
+    def _import(self, robots: Import, faults: Iterable[Fault], *, existing: str, dry_run: bool, **options: Any) -> None:
+        refuse = existing == "refuse"
+        bad, shown = self._report(faults)
+        if refuse:
+            more, also = self._report(robots.faults())
+            bad, shown = bad + more, [*shown, *also][:SHOWN]
+        if bad and not options["skip_bad"]:
+            self._tell(robots, bad, shown)
+            raise CommandError(f"Lines at fault: {bad:,}. Nothing has changed.")
+        if dry_run:
+            self._foresee(robots, existing)
+        else:
+            self._store(robots, replace=existing == "replace")
+        robots.outcome["skipped"] -= len(robots.taken) if refuse else 0  # they count as bad
+        self._tell(robots, bad, shown, dry_run=dry_run)
+        if refuse and robots.outcome["skipped"]:
+            raise CommandError("Those that were skipped were added by somebody else meanwhile, and stay as they are.")
+
+    def _report(self, faults: Iterable[Fault]) -> tuple[int, list[Fault]]:
+        """Print the faults; return in how many lines they are, and the first few."""
+        lines, last, shown = 0, 0, []
+        for fault in faults:
+            self.stderr.write(str(fault))
+            shown += [fault] if len(shown) < SHOWN else []
+            lines, last = lines + (fault.line != last), fault.line
+        return lines, shown
+
+    def _store(self, robots: Import, *, replace: bool) -> None:
+        total, done = len(robots.lines), 0
+        with self.progress(total=total, unit="robots") as bar:
+            for count in robots.store(by=BY, replace=replace):
+                bar.update(count)
+                done += count
+                self.so_far = (
+                    f"{done:,} of {total:,} robots are done. "
+                    f"The same command with --existing {'replace' if replace else 'skip'} does the rest."
+                )
+
+    def _foresee(self, robots: Import, existing: str) -> None:
+        taken = len(robots.taken)
+        robots.outcome["added"] = len(robots.lines) - taken
+        robots.outcome["changed" if existing == "replace" else "skipped"] = taken
+
+    def _tell(self, robots: Import, bad: int, shown: list[Fault], dry_run: bool = False) -> None:
+        names = ("added", "changed", "unchanged", "skipped")
+        counts = {name: robots.outcome[name] for name in names} | {"bad": bad}
+        text = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "No robots"
+        faults = [fault._asdict() for fault in shown]
+        self.answer(f"{'It would be: ' if dry_run else ''}{text}.", **counts, dry_run=dry_run, faults=faults)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    if path == STANDARD:
+        yield sys.stdin.buffer
+        return
+    with path.open("rb") as file:
+        yield file

@@ -1,0 +1,28 @@
+"""Robots as JSON, straight from their documents: what the serializers describe, at a fraction of their cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fmv.api import moment
+
+
+def summary(robot: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what RobotSummarySerializer would."""
+    return {"name": robot["_id"], "is_great": robot["is_great"], "location": robot["location"]}
+
+
+def profile(robot: Mapping[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the robot as RobotSerializer would, with these tasks where v1 has them."""
+    return {
+        "name": robot["_id"],
+        "is_great": robot["is_great"],
+        "location": robot["location"],
+        "description": robot["description"],
+        "tasks": tasks,
+        "enabled": robot["enabled"],
+        "lanes": robot["lanes"],
+        "labels": robot["labels"],
+        "endpoint": robot["endpoint"],
+        "created_at": moment(robot["created_at"]),
+        "updated_at": moment(robot["updated_at"]),
+    }

@@ -1,0 +1,261 @@
+"""Robots in files, JSON lines or CSV, on their way in and out.
+
+CSV is RFC 4180 in UTF-8 with a line of column names. An empty cell is a field that is not given. Labels are separated
+by `;`, or are a JSON list, which is written where a label itself would be misread.
+"""
+
+import csv
+import tempfile
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from io import TextIOWrapper
+from itertools import islice
+from typing import Any, BinaryIO, NamedTuple
+
+import orjson
+from django.core.exceptions import ValidationError as ModelError
+from rest_framework.exceptions import ValidationError
+
+from fmv.api import flatten
+from fmv.errors import FmvError
+from fmv.mongodb.streaming import by_key
+from robots import services
+from robots.models import Robot
+from robots.serializers import RobotInputSerializer
+
+FIELDS = tuple(RobotInputSerializer().fields)
+IGNORED = frozenset({"tasks", "created_at", "updated_at"})  # what the API tells of a robot besides
+MAX_LINE = 1024 * 1024  # bytes
+STEP = 1000  # robots stored in one go
+
+#: a line's number, and a robot's fields or what keeps the line from being a robot
+Record = tuple[int, dict[str, Any] | str]
+
+
+class WrongFile(FmvError):
+    """The file is not one of robots."""
+
+
+class Fault(NamedTuple):
+    """What is wrong with one line of a file."""
+
+    line: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.field}: {self.message}" if self.field else f"line {self.line}: {self.message}"
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_jsonl(file: BinaryIO) -> Iterator[Record]:
+    for number, line in enumerate(_lines(file), start=1):
+        if line.strip():
+            yield number, _object(line)
+
+
+def _object(line: str) -> dict[str, Any] | str:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return f"This is not JSON: {error.msg}"
+    return value if isinstance(value, dict) else "A line is one JSON object"
+
+
+def read_csv(file: BinaryIO) -> Iterator[Record]:
+    rows = csv.reader(_lines(file), strict=True)
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        _check_header(header)
+        end = rows.line_num
+        for row in rows:
+            start, end = end + 1, rows.line_num  # a cell may hold lines
+            if row:
+                yield start, _robot(header, row)
+    except csv.Error as error:
+        raise WrongFile(f"Line {rows.line_num} is not CSV: {error}.") from None
+
+
+def _check_header(header: list[str]) -> None:
+    known = {*FIELDS, *IGNORED}
+    if "name" not in header:
+        raise WrongFile(f"The first line names the columns, separated by commas: {','.join(FIELDS)}.")
+    if unknown := [name for name in header if name not in known]:
+        raise WrongFile(f"No robot has {', '.join(map(repr, unknown))}; the columns are {','.join(FIELDS)}.")
+    if len(set(header)) < len(header):
+        raise WrongFile("A column is named twice.")
+
+
+def _robot(header: list[str], row: list[str]) -> dict[str, Any] | str:
+    if len(row) != len(header):
+        return f"It has {len(row)} cells, and there are {len(header)} columns"
+    cells = {name: cell for name, cell in zip(header, row, strict=True) if cell.strip()}
+    return {name: _read_cell(name, cell.strip()) for name, cell in cells.items()}
+
+
+def _read_cell(name: str, cell: str) -> Any:
+    if name == "lanes" and cell.isascii() and cell.isdigit():
+        return int(cell[:9])
+    if name == "labels":
+        return orjson.loads(cell) if _is_json(cell) else [label.strip() for label in cell.split(";")]
+    return cell
+
+
+def _is_json(cell: str) -> bool:
+    try:
+        return cell.startswith("[") and isinstance(orjson.loads(cell), list)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _lines(file: BinaryIO) -> Iterator[str]:
+    """Yield the lines with their ends. Raises WrongFile for one that is too long or no UTF-8."""
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
+        if number == 1 and line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            raise WrongFile("The file is UTF-16. Save it as UTF-8.")
+        if len(line) > MAX_LINE:
+            raise WrongFile(f"Line {number} is longer than 1 MiB.")
+        try:
+            yield (line.removeprefix(BOM_UTF8) if number == 1 else line).decode()
+        except UnicodeDecodeError as error:
+            raise WrongFile(f"Line {number} is not UTF-8, at byte {error.start + 1}. Save the file as UTF-8.") from None
+
+
+# --- Writing ---------------------------------------------------------------------------------------------------------
+
+
+def write_jsonl(robots: Iterable[Robot], file: BinaryIO) -> int:
+    """Write the robots; return how many there are."""
+    written = 0
+    for written, robot in enumerate(robots, start=1):  # noqa: B007 - told at the end
+        file.write(orjson.dumps(_fields(robot), option=orjson.OPT_APPEND_NEWLINE))
+    return written
+
+
+def write_csv(robots: Iterable[Robot], file: BinaryIO) -> int:
+    """Write the robots; return how many there are."""
+    written = 0
+    text = TextIOWrapper(file, encoding="utf-8", newline="")
+    try:
+        rows = csv.writer(text)
+        rows.writerow(FIELDS)
+        for written, robot in enumerate(robots, start=1):  # noqa: B007 - told at the end
+            rows.writerow(_write_cell(value) for value in _fields(robot).values())
+    finally:
+        text.detach()  # it is not ours to close
+    return written
+
+
+def _fields(robot: Robot) -> dict[str, Any]:
+    fields = {name: getattr(robot, name) for name in FIELDS}
+    return fields | {"endpoint": fields["endpoint"] or None}
+
+
+def _write_cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, list):
+        return value
+    plain = not any(";" in label for label in value) and not (value and value[0].startswith("["))
+    return ";".join(value) if plain else orjson.dumps(value).decode()
+
+
+def export() -> Iterator[Robot]:
+    """Yield all robots by name."""
+    return by_key(Robot.objects.all())
+
+
+#: how a file is read and written, by format
+READERS: dict[str, Callable[[BinaryIO], Iterator[Record]]] = {"jsonl": read_jsonl, "csv": read_csv}
+WRITERS: dict[str, Callable[[Iterable[Robot], BinaryIO], int]] = {"jsonl": write_jsonl, "csv": write_csv}
+#: and the format of a file, by how its name ends
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv"}
+
+
+# --- Importing -------------------------------------------------------------------------------------------------------
+
+
+class Import:
+    """Robots of a file: read and checked first, all of them, and stored then.
+
+    In between they lie in a temporary file, so that what is stored is what was checked, and of a million robots only
+    the names are in memory.
+    """
+
+    def __init__(self) -> None:
+        self.lines: dict[str, int] = {}  # where each name stands
+        self.taken: set[str] = set()  # the names of robots that exist
+        self.outcome: Counter[str] = Counter()  # "added", "changed", "unchanged", "skipped"
+        self._serializer = RobotInputSerializer()
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def read(self, records: Iterable[Record]) -> Iterator[list[Fault]]:
+        """Check all robots; yield after each what is wrong with it. Raises WrongFile."""
+        for line, values in records:
+            faults = [Fault(line, "", values)] if isinstance(values, str) else self._take(line, values)
+            yield faults
+        self.taken = self._find_taken()
+
+    def _take(self, line: int, values: dict[str, Any]) -> list[Fault]:
+        robot, faults = self._check(line, values)
+        if robot and robot["name"] in self.lines:
+            faults = [Fault(line, "name", f"{robot['name']!r} stands in line {self.lines[robot['name']]} already")]
+        elif robot and not faults:
+            self.lines[robot["name"]] = line
+            self._spool.write(orjson.dumps(robot, option=orjson.OPT_APPEND_NEWLINE))
+        return faults
+
+    def _check(self, line: int, values: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+        """Return the robot's fields as the API reads them, and what the API would refuse."""
+        unknown = [name for name in values if name not in FIELDS and name not in IGNORED]
+        faults = [Fault(line, name, "No robot has this field") for name in unknown]
+        try:
+            robot = dict(self._serializer.run_validation(values))
+            Robot(**robot).clean()
+        except ValidationError as error:
+            problems = flatten(error.detail, ())
+            return {}, faults + [Fault(line, ".".join(map(str, p.loc)), p.msg) for p in problems]
+        except ModelError as error:
+            return {}, faults + [Fault(line, name, *texts[:1]) for name, texts in error.message_dict.items()]
+        return robot, faults
+
+    def _find_taken(self) -> set[str]:
+        """Return which of the names robots have. Of many names: one walk along the registry's, without its robots."""
+        names = Robot.objects.order_by().values_list("name", flat=True)
+        if len(self.lines) <= STEP:
+            return set(names.filter(pk__in=list(self.lines)))
+        return {name for name in names.iterator(STEP) if name in self.lines}
+
+    def faults(self) -> list[Fault]:
+        """What is wrong with lines whose robots must not exist yet."""
+        lines = sorted((self.lines[name], name) for name in self.taken)
+        return [Fault(line, "name", f"A robot named {name!r} exists already") for line, name in lines]
+
+    def store(self, *, by: str, replace: bool) -> Iterator[int]:
+        """Store the robots, those that exist only to `replace` them; yield after each step how many it looked at.
+
+        Stopped on its way it may be repeated: what is stored is as the file says, and counts as unchanged then.
+        """
+        self._spool.seek(0)
+        robots = map(orjson.loads, self._spool)
+        while step := list(islice(robots, STEP)):
+            new = [Robot(**values) for values in step if values["name"] not in self.taken]
+            added = services.create_all(new, by=by) if new else set()
+            self.outcome["added"] += len(added)
+            for values in step:
+                if values["name"] not in added:
+                    self.outcome[self._replace(values, by) if replace else "skipped"] += 1
+            yield len(step)
+
+    def _replace(self, values: dict[str, Any], by: str) -> str:
+        name, fields = values["name"], {key: value for key, value in values.items() if key != "name"}
+        if Robot.objects.filter(pk=name, **fields).exists():
+            return "unchanged"
+        _, created = services.replace(name, by=by, **fields)
+        return "added" if created else "changed"

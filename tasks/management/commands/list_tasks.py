@@ -1,0 +1,38 @@
+from argparse import ArgumentParser
+from operator import itemgetter
+from typing import Any
+
+from fmv.commands import FmvCommand, add_json, as_json, positive
+from fmv.mongodb.streaming import by_key
+from tasks.commands import COLUMNS, TABLE, add_filters, conditions, line
+from tasks.models import Task
+from tasks.serializers import TaskSerializer
+
+
+class Command(FmvCommand):
+    help = """List tasks, newest first, all that match.
+
+Text has one line a task, with its last error; --json has one object a line, the Task of the API. Tasks are printed as
+they come, however many there are."""
+    examples = """
+        list_tasks --status FAILURE --finished-after 12h
+        list_tasks --stuck
+        list_tasks --robot Bender --json | jq -r .task_id
+    """
+    so_far = "Not all tasks were listed."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_filters(parser)
+        parser.add_argument("--limit", type=positive, metavar="N", help="at most so many")
+        add_json(parser, "print one JSON object a line")
+
+    def handle(self, *args: object, limit: int | None, **options: Any) -> None:
+        found = Task.objects.narrowed(**conditions(options))
+        if self.json:
+            as_task = TaskSerializer().to_representation
+            for task in by_key(found, descending=True, limit=limit):
+                self.stdout.write(as_json(as_task(task)))
+            return
+        self.stdout.write(TABLE.head())
+        for row in by_key(found.values(*COLUMNS), descending=True, limit=limit, key=itemgetter("id")):
+            self.stdout.write(line(row))

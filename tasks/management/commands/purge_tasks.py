@@ -1,0 +1,82 @@
+import datetime as dt
+from argparse import ArgumentParser
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from fmv import audit, request_id
+from fmv.commands import BY, FmvCommand, add_dry_run, add_json, add_yes, age, target
+from fmv.mongodb.server import server_now
+from tasks.archive import Archive, purge
+from tasks.commands import add_status
+from tasks.models import FINISHED, Task, TaskQuerySet
+
+CAP = 100_000  # tasks that are counted before
+
+
+class Command(FmvCommand):
+    help = """Delete tasks that finished long ago, with their logs.
+
+Beat does so every hour with what is older than FMV_RETENTION_DAYS, and archives nothing: where everything is to be
+archived, set that to 0 and run this from time to time.
+
+--archive adds each task, as the API tells it, with its `log`, as one line of JSON to the end of a file, gzipped when
+its name ends in .gz. Tasks are deleted when they are there, and on the disk. After Ctrl-C, or a crash, the same command
+with the same file goes on. After a crash up to 1,000 tasks may stand in the file twice, with the same task_id; none is
+missing."""
+    examples = """
+        purge_tasks --older-than 30d --dry-run
+        purge_tasks --older-than 7d --status SUCCESS --archive /backup/tasks.jsonl.gz --yes
+        purge_tasks --older-than 1h --robot Bender
+    """
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        retention = settings.FMV_RETENTION_DAYS
+        parser.add_argument(
+            "--older-than",
+            type=age,
+            metavar="AGE",
+            default=dt.timedelta(days=retention) if retention else None,
+            required=not retention,
+            help="that finished so long ago or longer: 12h, 30d, 4w (default: FMV_RETENTION_DAYS)",
+        )
+        add_status(parser, FINISHED)
+        parser.add_argument("--robot", metavar="NAME", help="of this robot")
+        parser.add_argument("--handler", metavar="NAME", help="that ran this")
+        parser.add_argument("--archive", type=target, metavar="FILE", help="put them there first")
+        add_dry_run(parser)
+        add_yes(parser)
+        add_json(parser)
+
+    def handle(self, *args: object, older_than: dt.timedelta, archive: Path | None, **options: Any) -> None:
+        limit = server_now() - older_than
+        given = {name: options[name] for name in ("status", "robot", "handler") if options[name]}
+        tasks = Task.objects.finished().narrowed(finished_before=limit, created_before=limit, **given)
+        count = tasks.up_to(CAP + 1)
+        many = f"more than {CAP:,} tasks" if count > CAP else f"{count:,} task{'' if count == 1 else 's'}"
+        if options["dry_run"]:
+            self.answer(f"{many.capitalize()} would be deleted.", dry_run=True, found=min(count, CAP), more=count > CAP)
+            return
+        if count:
+            where = f"archived in {archive} and " if archive else ""
+            self.confirm(f"{many.capitalize()} would be {where}deleted. Go on?", yes=options["yes"])
+        self._purge(tasks, count, archive)
+
+    def _purge(self, tasks: TaskQuerySet, count: int, path: Path | None) -> None:
+        deleted, into = 0, f" They are in {path}." if path else ""
+        try:
+            with (
+                closing(Archive(path)) if path else nullcontext() as archive,
+                self.progress(total=count if count <= CAP else None, unit="tasks") as bar,
+            ):
+                for step in purge(tasks, archive):
+                    bar.update(step)
+                    deleted += step
+                    self.so_far = f"{deleted:,} tasks are deleted.{into} The same command does the rest."
+        finally:
+            if deleted:
+                text = f"{deleted} tasks deleted.{into}"
+                audit.record("task.purge", by=BY, kind="bulk", key=request_id.current.get(), text=text)
+        self.answer(f"{deleted:,} deleted.{into if deleted else ''}", deleted=deleted, archive=path and str(path))

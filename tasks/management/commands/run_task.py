@@ -1,0 +1,143 @@
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Iterator
+from time import monotonic, sleep
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.core.management.base import CommandError
+from rest_framework.exceptions import ValidationError
+
+from fmv.api import check_json, flatten, read_body
+from fmv.commands import BY, MOMENT_HELP, FmvCommand, add_json, ahead, as_json, clock, positive, printable, seconds
+from fmv.errors import InvalidInput
+from tasks import registry, services
+from tasks.commands import find_robot
+from tasks.models import DEFAULT_PRIORITY, MAX_PRIORITY, Status, Task
+from tasks.serializers import SubmitSerializer, TaskSerializer
+
+PAUSE = 0.2  # seconds between two looks at a task that is waited for
+
+
+def json_object(text: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ArgumentTypeError(f"This is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError("This is not a JSON object")
+    return value
+
+
+def pair(text: str) -> tuple[str, Any]:
+    """Read `name=value`; the value is JSON, or else a text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return name, value
+
+
+class Command(FmvCommand):
+    help = f"""Submit a task for a robot, and print its id.
+
+With --wait the command ends when the task does, with 0 when it ended as SUCCESS and 1 when not; Ctrl-C ends the waiting
+and not the task. {MOMENT_HELP}"""
+    examples = """
+        run_task Bender
+        run_task Bender wait --param seconds=5 --follow
+        run_task Wall-E http --params '{"method": "GET", "path": "/status"}' --run-at 30m --label night
+    """
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("robot", help="its name")
+        parser.add_argument("handler", nargs="?", default=registry.DEFAULT, help="what to run (default: %(default)s)")
+        parser.add_argument("--params", type=json_object, default={}, metavar="JSON", help="its parameters, an object")
+        parser.add_argument(
+            "--param",
+            type=pair,
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="one of them; VALUE is JSON, or else a text; repeatable",
+        )
+        parser.add_argument(
+            "--priority", type=int, default=DEFAULT_PRIORITY, help=f"0-{MAX_PRIORITY}, the greater first (%(default)s)"
+        )
+        parser.add_argument("--run-at", type=ahead, metavar="TIME", help="not before; an age is from now: 30m")
+        parser.add_argument("--expires-at", type=ahead, metavar="TIME", help="not at all unless started by then")
+        parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="that an attempt may take")
+        parser.add_argument("--max-attempts", type=positive, metavar="N")
+        parser.add_argument("--label", action="append", default=[], dest="labels", metavar="TEXT", help="repeatable")
+        parser.add_argument("--queue-anyway", action="store_true", help="for a robot out of service, too")
+        parser.add_argument(
+            "--wait", type=seconds, nargs="?", const=float("inf"), metavar="SECONDS", help="until it is over"
+        )
+        parser.add_argument("--follow", action="store_true", help="wait, and print what it reports and logs")
+        add_json(parser, "print the task as JSON; with --follow, its reports go to standard error")
+
+    def handle(self, *args: object, **options: Any) -> None:
+        follow: bool = options["follow"]
+        wait: float = options["wait"] or (float("inf") if follow else 0)
+        task = services.submit(find_robot(options["robot"]), by=BY, **read_options(options))
+        self.so_far = f"Task {task.pk} goes on; `cancel_tasks --id {task.pk}` cancels it."
+        if not self.json:
+            self.stdout.write(str(task.pk))
+            self.stdout.flush()
+        if wait:
+            task = self._await(task, wait, follow)
+        self._tell(task, waited=bool(wait))
+
+    def _await(self, task: Task, wait: float, follow: bool) -> Task:
+        """Return the task when it is over. Raises CommandError when it is not after so many seconds."""
+        end, reports = monotonic() + wait, Reports()
+        while True:
+            task = services.get(task.pk)
+            for text in reports.of(task) if follow else ():
+                (self.stderr if self.json else self.stdout).write(text)
+                self.stdout.flush()
+            if task.is_finished:
+                return task
+            if monotonic() > end:
+                raise CommandError(f"After {wait:g} s it is {task.status}. {self.so_far}")
+            sleep(PAUSE)
+
+    def _tell(self, task: Task, *, waited: bool) -> None:
+        if self.json:
+            self.stdout.write(as_json(TaskSerializer().to_representation(task)))
+        elif task.status == Status.SUCCESS:
+            self.stdout.write(f"{task.status}: {as_json(task.result)}")
+        if waited and task.status != Status.SUCCESS:
+            raise CommandError(f"{task.status}: {task.history[-1]['note']}")
+
+
+class Reports:
+    """What a task has logged and reported since it was looked at last."""
+
+    def __init__(self) -> None:
+        self.state: object = None
+        self.line = UUID(int=0)
+
+    def of(self, task: Task) -> Iterator[str]:
+        for line in task.log_lines().filter(id__gt=self.line):
+            self.line = line.pk
+            yield f"{clock(line.at)}  {printable(line.text)}"
+        if (state := (task.status, task.attempt, task.progress, task.message)) != self.state:
+            self.state = state
+            percent = "" if task.progress is None else f"  {task.progress:.0f} %"
+            yield f"{clock(task.changed_at)}  {task.status}{percent}  {printable(task.message)}".rstrip()
+
+
+def read_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what `services.submit` takes, by the API's rules. Raises InvalidInput."""
+    names = ("handler", "priority", "timeout", "max_attempts", "labels", "queue_anyway")
+    moments = {name: options[name] and options[name].isoformat() for name in ("run_at", "expires_at")}
+    body = {name: options[name] for name in names} | moments
+    body["params"] = {**options["params"], **dict(options["param"])}
+    check_json(body, ("body",))
+    try:
+        return read_body(SubmitSerializer, body)
+    except ValidationError as error:
+        raise InvalidInput(list(flatten(error.detail, ("body",)))) from None

@@ -1,0 +1,38 @@
+from argparse import ArgumentParser
+from typing import Any
+
+from fmv.commands import FmvCommand, Table, add_json
+from tasks import stats
+from tasks.models import Status
+
+COUNTS = Table(handler=20, **{status.value: 9 for status in Status})
+
+
+class Command(FmvCommand):
+    help = """Tell how queue and fleet are doing, as `GET /stats` does.
+
+Of each unfinished status 100,000 tasks at most are counted; finished ones are counted for ever, purged ones too."""
+    examples = """
+        stats
+        stats --json | jq .queue_age
+    """
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        add_json(parser)
+
+    def handle(self, *args: object, **options: Any) -> None:
+        overview = stats.overview()
+        self.answer("\n".join(in_lines(overview)), **overview)
+
+
+def in_lines(overview: dict[str, Any]) -> list[str]:
+    handlers = {"all": overview["tasks"], **overview["handlers"]}
+    fleet, hour = overview["robots"], overview["last_hour"]
+    return [
+        COUNTS.head(),
+        *(COUNTS.line({"handler": name, **counts}) for name, counts in handlers.items()),
+        "",
+        f"Longest wait in a queue: {overview['queue_age']:,.0f} s.",
+        "Finished in the last hour: " + ", ".join(f"{count:,} {status}" for status, count in hour.items()) + ".",
+        f"Robots: {fleet['in_service']:,} in service, {fleet['out_of_service']:,} out of it; {fleet['busy']:,} busy.",
+    ]

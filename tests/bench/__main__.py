@@ -1,0 +1,57 @@
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from fmv import stack
+from fmv.embedded import StackError
+from tests.bench import figures, growth, listeners, memory, report, requests, tasks
+from tests.bench.stage import Stage, what_is_missing
+
+DIRECTORY = stack.ROOT / "var" / "bench"
+PARTS = {
+    "requests": requests.measure,
+    "tasks": tasks.measure,
+    "memory": memory.measure,
+    "listeners": listeners.measure,
+    "growth": growth.measure,  # last: it lets Django ask other databases
+}
+
+
+def main() -> int:
+    chosen = [part for part in os.environ.get("PARTS", "").split(",") if part] or list(PARTS)
+    if unknown := [part for part in chosen if part not in PARTS]:
+        return refuse(f"PARTS has no {', '.join(unknown)}; there are: {', '.join(PARTS)}.")
+    if missing := what_is_missing(chosen):
+        return refuse(missing)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(chosen, figures.QUICK if os.environ.get("QUICK") else figures.FULL)
+    except StackError as error:
+        return refuse(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run(chosen: list[str], size: figures.Size) -> None:
+    done: dict[str, list[figures.Figure]] = {}
+    with tempfile.TemporaryDirectory(prefix="fmv-bench-") as directory, Stage(Path(directory)) as stage:
+        stage.engine += f"; in a hurry: {size.pairs} pairs" if size is figures.QUICK else ""
+        for part in [part for part in PARTS if part in chosen]:
+            figures.say(part)
+            stage.clear()
+            done[part] = PARTS[part](stage, size)
+            report.write(DIRECTORY, done)  # each part as soon as it is there
+    print("\n" + report.table([each for part in done.values() for each in part]))
+    print(f"\nThe report is in {(DIRECTORY / 'report.json').relative_to(stack.ROOT)}, with plots beside it.")
+
+
+def refuse(sentence: str) -> int:
+    print(f"bench: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Requests: FMV's web server against a floor that makes the same MongoDB calls, under 16 connections."""
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from uuid_utils.compat import uuid7
+
+from fmv import stack
+from tests.bench.figures import Figure, Size, figure, in_turn
+from tests.bench.stage import FLOOR, Load, Stage
+
+READ, WRITE = "≥ 0.6", "≥ 0.5"
+
+
+@dataclass(frozen=True)
+class Route:
+    name: str
+    path: str
+    goal: str = READ
+    method: str = "GET"
+    body: str = ""
+
+
+def routes(task: str) -> list[Route]:
+    """The routes measured; those that write come last, for they make the collections grow."""
+    return [
+        Route("100 robots", "/robot/"),
+        Route("a robot with 50 tasks", "/robot/Robot%200"),
+        Route("a task", f"/task/{task}"),
+        Route("a page of 100 tasks", "/task/"),
+        Route("run", "/robot/Robot%2099/run", WRITE, "POST", '{"handler": "noop"}'),
+        Route("create a robot", "/robot/", WRITE, "POST", '{"name": "N#", "location": "Lab", "description": "New"}'),
+    ]
+
+
+def prepare(robots: int = 100, tasks: int = 200) -> str:
+    """Store robots, and tasks of the first few; return the id of one."""
+    from robots.models import Robot
+    from tasks.models import Status, Task
+
+    Robot.objects.bulk_create(
+        Robot(name=f"Robot {n}", location="Lab", description="For the bench") for n in range(robots)
+    )
+    done = [finished(Task, Status, f"Robot {number % 2}") for number in range(tasks)]
+    Task.objects.bulk_create(done)
+    return str(done[0].pk)
+
+
+def finished(task: Any, status: Any, robot: str) -> Any:
+    now = dt.datetime.now(dt.UTC)
+    lines = [
+        {"at": now, "status": each, "attempt": 1, "note": "by host/1"} for each in ("QUEUED", "STARTED", "SUCCESS")
+    ]
+    times = {"started_at": now, "finished_at": now}
+    return task(
+        id=uuid7(), robot=robot, handler="noop", status=status.SUCCESS, timeout=30.0, requested_by="anonymous",
+        progress=100.0, attempt=1, worker="host/1", history=lines, **times,
+    )  # fmt: skip
+
+
+def measure(stage: Stage, size: Size) -> list[Figure]:
+    task = prepare()
+    urls = {"fmv": stage.serve("fmv", *stack.WEB), "floor": stage.serve("floor", *FLOOR)}
+    return [each for route in routes(task) for each in _compare(stage, size, route, urls)]
+
+
+def _compare(stage: Stage, size: Size, route: Route, urls: dict[str, str]) -> list[Figure]:
+    loads: dict[str, list[Load]] = {"fmv": [], "floor": []}
+    costs: dict[str, list[float]] = {"fmv": [], "floor": []}
+
+    def call(server: str) -> float:
+        url, before = f"{urls[server]}/api/v1{route.path}", stage.cpu(server)
+        load = stage.call(url, size.seconds, method=route.method, body=route.body)
+        loads[server].append(load)
+        costs[server].append((stage.cpu(server) - before) / load.requests)
+        return load.rate
+
+    ratios = in_turn(size.pairs, partial(call, "fmv"), partial(call, "floor"), route.name)
+    tails = [load.p99 / load.median for load in loads["fmv"][1:]]
+    spent = [floor / ours for floor, ours in zip(costs["floor"][1:], costs["fmv"][1:], strict=True)]
+    return [
+        figure(f"{route.name}: requests/s ÷ floor", stage.engine, route.goal, ratios),
+        figure(f"{route.name}: p99 ÷ median", stage.engine, "≤ 4", tails),
+        figure(f"{route.name}: floor's CPU a request ÷ FMV's", stage.engine, "", spent),
+    ]

@@ -1,0 +1,177 @@
+"""The real servers of a bench, all on loopback: MongoDB, broker, web servers, workers; and wrk, which calls them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import kombu
+from pymongo import MongoClient
+
+from fmv import embedded, stack
+from tests.chaos_world import RABBITMQ, World, descendants
+
+CONNECTIONS = 16
+FLOOR = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.gunicorn", "tests.bench.floor:application")
+SERVERS = {"rabbitmq", "epmd"}
+SCRIPT = Path(__file__).with_name("wrk.lua")
+
+
+def with_suffix(uri: str, suffix: str) -> str:
+    """Return the URI of another database of the same server: its name with the suffix."""
+    parts = urlsplit(uri)
+    query = dict(parse_qsl(parts.query))
+    if "@" in parts.netloc:  # the user is looked up in the database that the path names, unless told otherwise
+        query.setdefault("authSource", parts.path.strip("/") or "admin")
+    name = (parts.path.strip("/") or "fmv") + suffix
+    return parts._replace(path=f"/{name}", query=urlencode(query)).geturl()
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk measured: requests, how many a second, and seconds that one took."""
+
+    requests: int
+    rate: float
+    median: float
+    p99: float
+
+
+class Stage(World):
+    """A World whose MongoDB and broker may be given. Its databases are its own there too, and dropped at the end."""
+
+    def __init__(self, directory: Path, **variables: str) -> None:
+        super().__init__(directory, (), **{"FMV_WEB_PROCESSES": "2"} | variables)
+        given = os.environ.get("MONGODB_URI")
+        self.own_mongodb = given is None
+        uri = with_suffix(given or self.environment["MONGODB_URI"], "_bench")
+        broker = os.environ.get("FMV_BROKER_URL")
+        self.own_rabbitmq = broker is None and RABBITMQ is not None and shutil.which("epmd") is not None
+        if not self.own_rabbitmq:
+            self.broker_url = broker or with_suffix(uri, "_broker")
+        self.environment |= {"MONGODB_URI": uri, "FMV_BROKER_URL": self.broker_url}
+        self._runs = count()
+
+    def __enter__(self) -> "Stage":
+        with ExitStack() as parts:
+            parts.callback(self.close)
+            self.watch.start()
+            if self.own_rabbitmq:
+                self.start_rabbitmq()
+            if self.own_mongodb:
+                self.start_mongodb()
+            self.client: MongoClient[Any] = MongoClient(self.environment["MONGODB_URI"], serverSelectionTimeoutMS=5000)
+            self.database = self.client.get_default_database()
+            self.wait_until(self.broker_answers, "rabbitmq", 180)
+            os.environ.update(self.environment)
+            import django
+
+            django.setup()
+            self.engine = f"{self._mongodb_name()}, {self._broker_name()}"
+            parts.pop_all()
+        return self
+
+    def clear(self) -> None:
+        """End what the last part has left: processes, documents, messages."""
+        for name in self.up.keys() - SERVERS:
+            self.stop(name)
+        self.drop_databases()
+        with kombu.Connection(self.broker_url) as broker:
+            for queue in ("work", "maintenance", "bare"):
+                with suppress(*broker.channel_errors):  # there is none
+                    broker.channel().queue_purge(queue)
+        self._run("migrate", sys.executable, str(stack.ROOT / "manage.py"), "migrate", "--verbosity", "0")
+
+    def close(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave something behind
+        for name in self.up.keys() - SERVERS:
+            self.stop(name)
+        if not self.own_mongodb and hasattr(self, "client"):
+            self.drop_databases()
+        super().close()
+
+    def drop_databases(self) -> None:
+        for name in self.client.list_database_names():
+            if name.startswith(self.database.name):
+                self.client.drop_database(name)
+
+    def _mongodb_name(self) -> str:
+        about = self.client.admin.command("buildInfo")
+        name = f"SecantusDB {about['secantusVersion']}" if "secantusVersion" in about else f"MongoDB {about['version']}"
+        return f"{name} (embedded)" if self.own_mongodb else name
+
+    def _broker_name(self) -> str:
+        return "RabbitMQ" if self.broker_url.startswith("amqp") else "messages in MongoDB"
+
+    # Processes.
+
+    def serve(self, name: str, *command: str, **environment: str) -> str:
+        """Start a web server and return its address once it answers."""
+        port = str(embedded.free_port(None))
+        self.spawn(name, *command, FMV_PORT=port, **environment)
+        url = f"http://127.0.0.1:{port}"
+        self.wait_until(lambda: self._has_ended(name) or stack.answers(f"{url}/api/v1/health", "127.0.0.1"), name)
+        return url
+
+    def _has_ended(self, name: str) -> bool:
+        if self.up[name].poll() is not None:
+            raise embedded.StackError(f"{name} ended by itself: {self.log(name).read_text()[-2000:]}")
+        return False
+
+    def stop(self, name: str) -> None:
+        """End it as SIGTERM does."""
+        process = self.up.pop(name)
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.watch.kill(process.pid)
+            process.wait()
+
+    def cpu(self, name: str) -> float:
+        """Return the seconds of CPU that the process and those below it have used."""
+        pid, ticks = self.up[name].pid, 0
+        for each in (pid, *descendants(pid)):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def call(self, url: str, seconds: int, *, method: str = "GET", body: str = "") -> Load:
+        """Call the URL over 16 connections for so long. `#` in the body is a new number each time.
+
+        Raises StackError when one answer is no success.
+        """
+        body = body.replace("#", f"{next(self._runs)}-#")
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "-s", str(SCRIPT), url]
+        done = subprocess.run(
+            [*command, "--", method, body], capture_output=True, text=True, check=False, timeout=seconds + 60
+        )
+        if done.returncode:
+            raise embedded.StackError(f"wrk failed: {done.stderr or done.stdout}")
+        answer = json.loads(done.stdout.splitlines()[-1])
+        if answer["errors"] or not answer["requests"]:
+            raise embedded.StackError(f"{answer['errors']} of {answer['requests']} calls of {method} {url} failed.")
+        return Load(answer["requests"], answer["requests"] / answer["seconds"], answer["median"], answer["p99"])
+
+
+def what_is_missing(parts: Sequence[str]) -> str:
+    """Return a sentence about what these parts need and this machine lacks, "" when it lacks nothing."""
+    if sys.platform != "linux":
+        return "it watches processes through /proc and pidfds, which only Linux has."
+    if shutil.which("wrk") is None and {"requests", "memory", "listeners"} & set(parts):
+        return (
+            "the parts requests, memory and listeners call the web server with wrk, which is not installed "
+            "(apt-get install wrk). PARTS=tasks,growth go without."
+        )
+    return ""

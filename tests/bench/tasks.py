@@ -1,0 +1,116 @@
+"""Tasks: no-op tasks end to end, against bare Celery on the same broker, and against the same MongoDB commands."""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fmv import embedded
+from tests.bench.figures import Figure, Size, figure, in_turn
+from tests.bench.stage import Stage
+from tests.chaos_world import children
+
+ROBOTS = [f"Robot {number}" for number in range(50)]
+Submit = Callable[[Path, str], None]
+
+
+def measure(stage: Stage, size: Size) -> list[Figure]:
+    prepare()
+    start_workers(stage)
+    marks = stage.directory / "marks"
+    compared: list[tuple[str, str, Callable[[Submit], float], Submit, Submit]] = [
+        ("tasks/s ÷ bare Celery", "≥ 0.4", partial(throughput, marks, size.tasks), by_fmv, by_celery),
+        (
+            "tasks/s ÷ Celery and its MongoDB commands",
+            "≥ 0.7",
+            partial(throughput, marks, size.tasks),
+            by_fmv,
+            by_floor,
+        ),
+        ("accepted → STARTED ÷ bare Celery", "≤ 2", partial(latency, marks, 2 * size.rounds), by_fmv, by_celery),
+    ]
+    return [
+        figure(name, stage.engine, goal, in_turn(size.pairs, partial(timed, ours), partial(timed, theirs), name))
+        for name, goal, timed, ours, theirs in compared
+    ]
+
+
+def prepare() -> None:
+    from robots.models import Robot
+    from tests.bench import floor_worker
+
+    Robot.objects.bulk_create(Robot(name=name, location="Lab", description="For the bench") for name in ROBOTS)
+    floor_worker.database()[floor_worker.ROBOTS].insert_many({"_id": name} for name in ROBOTS)
+    floor_worker.tasks().create_index([("status", 1), ("robot", 1), ("priority", -1), ("_id", 1)])
+
+
+def start_workers(stage: Stage) -> None:
+    """Start as many processes for the bare tasks as for FMV's."""
+    bare = [sys.executable, "-m", "celery", "--quiet", "-A", "tests.bench.floor_worker", "worker", "-Q", "bare"]
+    for name in ("work1", "maintenance1"):
+        stage.start(name)
+    stage.spawn("bare", *bare, "-n", "bare@%h", "-c", "2")
+    for name in ("work1", "maintenance1", "bare"):
+        stage.wait_until(lambda name=name: children(stage.up[name].pid), name)  # type: ignore[misc]
+
+
+# One submit of each kind; what runs leaves one mark.
+
+
+def by_fmv(marks: Path, robot: str) -> None:
+    from robots import services as registry
+    from tasks import services
+
+    services.submit(registry.get(robot), by="bench", handler="tick", params={"file": str(marks)})
+
+
+def by_celery(marks: Path, robot: str) -> None:
+    from tests.bench import floor_worker
+
+    floor_worker.noop.delay(str(marks))
+
+
+def by_floor(marks: Path, robot: str) -> None:
+    from uuid_utils.compat import uuid7
+
+    from tests.bench import floor_worker
+
+    floor_worker.database()[floor_worker.ROBOTS].find_one({"_id": robot})
+    floor_worker.tasks().insert_one({"_id": str(uuid7()), "robot": robot, "status": "QUEUED", "priority": 4})
+    floor_worker.floor.delay(str(marks), robot)
+
+
+# Measurements.
+
+
+def throughput(marks: Path, tasks: int, submit: Submit) -> float:
+    """Return tasks a second, from the first submit to the last mark."""
+    marks.write_bytes(b"")
+    begin = time.monotonic()
+    for number in range(tasks):
+        submit(marks, ROBOTS[number % len(ROBOTS)])
+    wait_for(marks, tasks)
+    return tasks / (time.monotonic() - begin)
+
+
+def latency(marks: Path, rounds: int, submit: Submit) -> float:
+    """Return the median of seconds from a submit, with nothing else to do, to the start of what it asked for."""
+    seconds = []
+    for number in range(rounds):
+        marks.write_bytes(b"")
+        begin = time.monotonic_ns()
+        submit(marks, ROBOTS[number % len(ROBOTS)])
+        wait_for(marks, 1)
+        seconds.append((int(marks.read_text().split()[0]) - begin) / 1e9)
+        time.sleep(0.02)  # the worker goes back to waiting
+    return statistics.median(seconds)
+
+
+def wait_for(marks: Path, count: int) -> None:
+    deadline = time.monotonic() + 300
+    while marks.read_bytes().count(b"\n") < count:
+        if time.monotonic() > deadline:
+            raise embedded.StackError("the tasks of a measurement did not end within 300 s.")
+        time.sleep(0.002)

@@ -1,0 +1,136 @@
+"""The bench itself: its figures, its report, its floor, and what it refuses."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import orjson
+import pytest
+from django.test import override_settings
+
+from fmv import stack
+from tests.api import Api
+from tests.bench import floor, report, stage
+from tests.bench.figures import FULL, QUICK, figure, in_turn, reaches
+from tests.bench.requests import prepare, routes
+from tests.probes import Commands, bell_box, listening
+
+# --- Figures and report ----------------------------------------------------------------------------------------------
+
+
+def test_a_figure_is_the_median_of_its_pairs_with_their_spread():
+    found = figure("a", "engine", "≥ 0.6", [0.9, 0.5, 0.7])
+    assert (found.ratio, found.low, found.high, found.met) == (0.7, 0.5, 0.9, True)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "goal", "met"),
+    [(0.6, "≥ 0.6", True), (0.59, "≥ 0.6", False), (2, "≤ 2", True), (2.01, "≤ 2", False), (9, "", None)],
+)
+def test_a_goal_is_at_least_or_at_most(ratio, goal, met):
+    assert reaches(ratio, goal) is met
+
+
+def test_the_two_are_measured_in_turn_and_each_begins_every_other_pair():
+    order = []
+
+    def measured(name, value):
+        order.append(name)
+        return value
+
+    assert in_turn(3, lambda: measured("ours", 2.0), lambda: measured("theirs", 4.0)) == [0.5] * 3
+    assert order[2:] == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+
+
+def test_in_a_hurry_is_less_of_everything():
+    assert FULL.pairs >= 5
+    assert all(getattr(QUICK, name) < getattr(FULL, name) for name in vars(FULL))
+
+
+def test_the_report_is_json_a_table_and_a_plot_of_each_part(tmp_path):
+    figures = [figure("a < b", "engine", "≤ 4", [1.0, 5.0, 2.0]), figure("c", "engine", "", [1.0])]
+    report.write(tmp_path, {"requests": figures})
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert [list(each) for each in written] == [["name", "ratio", "low", "high", "goal", "met", "engine"]] * 2
+    assert written[0] == {
+        "name": "a < b", "ratio": 2.0, "low": 1.0, "high": 5.0, "goal": "≤ 4", "met": True, "engine": "engine",
+    }  # fmt: skip
+    drawn = ElementTree.fromstring((tmp_path / "requests.svg").read_text())
+    assert "a < b" in [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "a < b" in report.table(figures)
+    assert "yes" in report.table(figures)
+
+
+# --- What it refuses -------------------------------------------------------------------------------------------------
+
+
+def bench(**environment: str) -> subprocess.CompletedProcess:
+    command, environment = [sys.executable, "-m", "tests.bench"], os.environ | environment
+    return subprocess.run(command, env=environment, cwd=stack.ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_wrong_part_is_named_with_those_there_are():
+    done = bench(PARTS="requests,speed")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "bench: PARTS has no speed; there are: requests, tasks, memory, listeners, growth."
+    ]
+
+
+def test_without_wrk_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "apt-get install wrk" in stage.what_is_missing(["requests"])
+    assert stage.what_is_missing(["tasks", "growth"]) == ""
+
+
+def test_databases_of_its_own_are_named_after_the_one_given():
+    assert stage.with_suffix("mongodb://h:1/fmv", "_bench") == "mongodb://h:1/fmv_bench"
+    assert stage.with_suffix("mongodb://h:1/", "_bench") == "mongodb://h:1/fmv_bench"
+    assert stage.with_suffix("mongodb://u:p@h/fmv?tls=true", "_x") == "mongodb://u:p@h/fmv_x?tls=true&authSource=fmv"
+
+
+# --- The floor -------------------------------------------------------------------------------------------------------
+
+
+def call_floor(method, path, body):
+    data = (body or "").replace("#", "1").encode()
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path.replace("%20", " "), "CONTENT_LENGTH": str(len(data))}
+    answer = []
+    chunks = floor.application(environ | {"wsgi.input": io.BytesIO(data)}, lambda status, _: answer.append(status))
+    assert answer == ["200 OK"]
+    return orjson.loads(b"".join(chunks))
+
+
+@pytest.fixture
+def floor_commands(monkeypatch):
+    """The commands that the floor sends, in the test's database."""
+    from django.db import connection
+
+    commands = Commands()
+    floor.database.cache_clear()
+    client = floor.MongoClient(os.environ["MONGODB_URI"], event_listeners=[commands])
+    monkeypatch.setattr(floor, "database", lambda: client[connection.settings_dict["NAME"]])
+    monkeypatch.setattr(floor, "publish", lambda robot: None)
+    yield commands
+    client.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(FMV_ANONYMOUS="manager")
+def test_the_floor_makes_the_same_calls_of_mongodb_and_answers_as_much(floor_commands):
+    routes_ = routes(prepare(tasks=250))
+    for route in routes_:
+        body = route.body.replace("#", "2").encode()
+        with bell_box(), listening() as commands:
+            answer = Api(None)(route.method, route.path, *([body] if body else []))
+        assert answer.status_code in (200, 201), answer.content
+        floor_commands.sent.clear()
+        theirs = call_floor(route.method, f"/api/v1{route.path}", route.body)
+        assert floor_commands.sent == commands.sent, route.name
+        ours = answer.json()
+        for name in {"robots", "tasks"} & ours.keys():
+            assert len(ours[name]) == len(theirs[name]), route.name
+        assert 0.7 < len(orjson.dumps(theirs)) / len(answer.content) < 1.5, route.name
