@@ -165,7 +165,7 @@ def make(file: IO[bytes], *, snapshot: bool, progress: Progress) -> tuple[Header
             for name in header.collections:
                 collection: Collection[RawBSONDocument] = cast(Any, database()).get_collection(name, codec_options=RAW)
                 for document in collection.find({}, session=session, batch_size=BATCH):
-                    writer.add(name, as_text(document.raw))
+                    writer.add(name, as_text(bytes(document.raw)))
                     progress(1)
     return header, writer.totals
 

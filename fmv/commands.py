@@ -13,7 +13,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
@@ -27,8 +27,6 @@ from fmv import request_id
 from fmv.api import RFC_3339
 from fmv.errors import FmvError, InvalidInput
 from fmv.mongodb.server import is_unreachable
-
-T = TypeVar("T")
 
 BY = "command"  # in whose name commands act
 STANDARD = Path("-")  # standard input or output
@@ -198,12 +196,10 @@ class FmvCommand(BaseCommand):
     """A command that refuses in a sentence, and may be interrupted, piped and repeated."""
 
     #: what Django adds to every command works, and is not worth half of --help
-    suppressed_base_arguments = frozenset(
-        {
-            "--version", "--verbosity", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color",
-            "--skip-checks",
-        }
-    )  # fmt: skip
+    suppressed_base_arguments = {
+        "--version", "--verbosity", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color",
+        "--skip-checks",
+    }  # fmt: skip
     #: lines for the end of --help
     examples = ""
     #: told after Ctrl-C: what has been done, and how to go on
@@ -254,7 +250,7 @@ class FmvCommand(BaseCommand):
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing has changed.")
 
-    def progress(self, rows: Iterable[T] | None = None, total: int | None = None, unit: str = "") -> "tqdm[T]":
+    def progress(self, rows: Iterable[Any] | None = None, total: int | None = None, unit: str = "") -> "tqdm[Any]":
         """Return the rows with a bar on standard error, which nobody sees but at a terminal."""
         return tqdm(rows, total=total, unit=f" {unit}", file=sys.stderr, disable=None, leave=False, dynamic_ncols=True)
 

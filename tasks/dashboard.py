@@ -30,7 +30,7 @@ from tasks.models import FINISHED, UNFINISHED, Status, Task
 logger = logging.getLogger(__name__)
 
 FRESH = 2.0  # seconds for which what was found serves all who look
-DAY_FRESH = 60.0  # the same for the last day: tallies come once a minute
+DAY_FRESH = 15.0  # the same for the last day
 PATIENCE = 5.0  # seconds that MongoDB has for a panel
 HALF_HOUR = dt.timedelta(minutes=30)
 BARS = 48
@@ -64,7 +64,7 @@ def counted(number: float, cap: float = float("inf")) -> str:
 
 
 def figures() -> dict[str, list[Figure]]:
-    """Unfinished tasks as they are now, and those that finished within a day: seven round trips."""
+    """Unfinished tasks as they are now, and those that finished within a day: eight round trips."""
     counts = stats.unfinished()
     ended = stats.finished_since(server_now().replace(second=0, microsecond=0) - stats.DAY)
     now = {status: sum(n for (of, _), n in counts.items() if of == status) for status in UNFINISHED}
@@ -81,7 +81,7 @@ def _ended(status: Status, number: int) -> Figure:
 
 
 def day() -> dict[str, Any] | None:
-    """What finished in each half hour of the last day, by tallies: three round trips. None when nothing did."""
+    """What finished in each half hour of the last day: five round trips. None when nothing did."""
     now = server_now()
     until = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0) + HALF_HOUR
     edges = [until + number * HALF_HOUR for number in range(-BARS, 1)]
@@ -119,7 +119,7 @@ def failures() -> dict[str, Any]:
 
 
 def oldest() -> dict[str, Any] | None:
-    """The task queued longest of a robot in service: three round trips and more while robots out of service queue."""
+    """The task queued longest of a robot in service: four round trips, more while robots out of service queue."""
     task = stats.longest_waiting()
     return {"task": task, "seconds": (server_now() - task.since).total_seconds()} if task else None
 
@@ -205,7 +205,7 @@ PANELS["day"] = Panel(day, DAY_FRESH)
 #: the parts of the page that are renewed together: name -> (panels, seconds between two looks)
 PARTS = {
     "now": (("attention", "figures", "robots", "oldest", "servers"), 3),
-    "day": (("day",), 60),
+    "day": (("day",), 20),
     "rest": (("failures", "fleet"), 3),
 }
 

@@ -20,7 +20,7 @@ from tasks.models import DEFAULT_PRIORITY, MAX_PRIORITY
 PREFIX = "params."  # of the names of fields that are parameters
 REST = "params"  # the field for what the schema has no field for
 UNSET: Any = object()  # "leave it out": the handler's default counts
-LONG_TEXT = 200  # characters from which on a text gets several lines
+LONG_TEXT = 2000  # a text that may be longer gets several lines
 FORMATS = {
     "date-time": "A time, as in 2027-01-31T08:00:00Z",
     "date": "A day, as in 2027-01-31",

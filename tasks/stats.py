@@ -15,7 +15,7 @@ import datetime as dt
 import uuid
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -111,15 +111,19 @@ def finished_between(since: dt.datetime, until: dt.datetime | None = None, at_mo
 
     `at_most`: of so many of them, unless 0.
     """
-    span = {"$gte": since} | ({"$lt": until} if until else {})
+    return Totals.read(_sums({"$gte": since} | ({"$lt": until} if until else {}), at_most))
+
+
+def _sums(finished_at: dict[str, Any], at_most: int, **key: Any) -> Iterator[dict[str, Any]]:
+    """Yield the sums by status, handler and whatever else `key` tells apart."""
     milliseconds = {"$subtract": ["$finished_at", "$started_at"]}  # null, which adds nothing, if it never started
     rows = collection(Task).aggregate(
         [
-            {"$match": {"finished_at": span}},
+            {"$match": {"finished_at": finished_at}},
             *([{"$limit": at_most}] if at_most else []),
             {
                 "$group": {
-                    "_id": {"status": "$status", "handler": "$handler"},
+                    "_id": {"status": "$status", "handler": "$handler", **key},
                     "count": {"$sum": 1},
                     "attempts": {"$sum": "$attempt"},
                     "seconds": {"$sum": {"$divide": [milliseconds, 1000]}},
@@ -127,7 +131,7 @@ def finished_between(since: dt.datetime, until: dt.datetime | None = None, at_mo
             },
         ]
     )
-    return Totals.read(row | row["_id"] for row in rows)
+    return (row | row["_id"] for row in rows)
 
 
 def finished_since(since: dt.datetime) -> Totals:
@@ -138,9 +142,10 @@ def finished_since(since: dt.datetime) -> Totals:
 
 
 def series(edges: list[dt.datetime]) -> list[Totals]:
-    """Return the sums over what finished between each two of these moments, as far as tallies tell.
+    """Return the sums over what finished between each two of these moments, multiples of the time between them.
 
-    Three round trips: the tally before them all, the keys of those within, and the last one before each moment.
+    Four round trips: the tally before them all, the keys of those within, the last one before each moment, and the
+    tasks since the last of all, UNTALLIED at most.
     """
     before = latest_tally(edges[0])
     within = Tally.objects.filter(until__gt=edges[0], until__lte=edges[-1]).order_by("until")
@@ -149,7 +154,19 @@ def series(edges: list[dt.datetime]) -> list[Totals]:
     needed = {key for key in last if key}
     tallies = {tally.until: totals_of(tally) for tally in Tally.objects.filter(pk__in=needed).order_by()}
     sums = [tallies[key] if key else totals_of(before) for key in last]
-    return [later.minus(earlier) for earlier, later in pairwise(sums)]
+    recent = _untallied(max(edges[0], keys[-1]) if keys else edges[0], edges[1] - edges[0])
+    spans = zip(edges, pairwise(sums), strict=False)
+    return [later.minus(earlier).plus(recent.get(begun, Totals())) for begun, (earlier, later) in spans]
+
+
+def _untallied(since: dt.datetime, span: dt.timedelta) -> dict[dt.datetime, Totals]:
+    """Return the sums over what finished since then by the beginning of the span it finished in."""
+    rows: dict[dt.datetime, list[dict[str, Any]]] = {}
+    moment = {"$toLong": "$finished_at"}
+    begun = {"$toDate": {"$subtract": [moment, {"$mod": [moment, int(span.total_seconds() * 1000)]}]}}
+    for row in _sums({"$gte": since}, UNTALLIED, begun=begun):
+        rows.setdefault(row["begun"].replace(tzinfo=dt.UTC), []).append(row)
+    return {begun: Totals.read(found) for begun, found in rows.items()}
 
 
 def _minutes(edges: list[dt.datetime]) -> int:

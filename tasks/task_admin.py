@@ -93,7 +93,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         context: dict[str, Any] = {
             "action": action,
             "conditions": bulk.filter_in_words(bulk.storable(conditions)),
-            "statuses": bulk.APPLIES[action],
+            "statuses": [one for one in bulk.APPLIES[action] if one in conditions.get("status", tuple(Status))],
             "count": f"more than {count:,}" if more else f"{count:,}",
             "one": count == 1,
             "back": back,

@@ -229,7 +229,7 @@ def test_nobody_is_alive():
     assert (fleet.workers, fleet.lost, fleet.busy, fleet.serves("work")) == ([], [], 0, False)
 
 
-def test_it_costs_four_round_trips_however_many_there_are():
+def test_it_costs_three_questions_beside_the_clock_however_many_there_are():
     with listening() as commands:
         for number in range(20):
             process(f"host/{number}", ago=number * 3)

@@ -13,7 +13,7 @@ from django.db import NotSupportedError
 from django.db.models.sql import UpdateQuery
 from django.db.models.sql.constants import LOUTER, MULTI
 from django_mongodb_backend import compiler as stock
-from django_mongodb_backend.compiler import SQLDeleteCompiler, SQLInsertCompiler
+from django_mongodb_backend.compiler import SQLInsertCompiler
 from django_mongodb_backend.query import MongoQuery as StockQuery
 from django_mongodb_backend.query import wrap_database_errors
 from pymongo import ReturnDocument
@@ -29,11 +29,21 @@ __all__ = [
 
 Stages = list[dict[str, Any]]
 
+BATCH = 1000  # rows that come at a time; MongoDB's own bound, 16 MiB, is ten times as much memory in Python
+
 LARGEST_PAGE = 2000  # rows that are asked for in one go
 
 
 class MongoQuery(StockQuery):
     """The parts of a pipeline, put together so that what an index can answer comes first."""
+
+    @property
+    def match_mql(self) -> dict[str, Any]:
+        return self._match_mql
+
+    @match_mql.setter
+    def match_mql(self, mql: dict[str, Any]) -> None:
+        self._match_mql = _merged(_conjuncts(mql))
 
     @wrap_database_errors
     def get_cursor(self) -> Any:
@@ -62,7 +72,7 @@ class MongoQuery(StockQuery):
     def _arranged(self) -> Stages:
         joins = [*(self.lookup_pipeline or ()), *(stage for q in self.subqueries or () for stage in q.get_pipeline())]
         joined = {stage["$lookup"]["as"] for stage in joins if "$lookup" in stage}
-        conditions = _conjuncts(self.match_mql) if joined else [self.match_mql]
+        conditions = _conjuncts(self.match_mql)
         own = [condition for condition in conditions if not _mentions(condition, joined)]
         others = [condition for condition in conditions if _mentions(condition, joined)]
         extra = {name: value for name, value in (self.extra_fields or {}).items() if not _is_identity(name, value)}
@@ -74,11 +84,11 @@ class MongoQuery(StockQuery):
         sort_early = self._sorts_by_columns(joined | extra.keys())
         slice_early = sort_early and not others and self._joins_keep_rows()
         return [
-            *_match(own),
+            *_stage("$match", _merged(own)),
             *(sort if sort_early else ()),
             *(window if slice_early else ()),
             *joins,
-            *_match(others),
+            *_stage("$match", _merged(others)),
             *(window if sort_early and not slice_early else ()),
             *(self.aggregation_pipeline or ()),
             *_stage("$project", self.project_fields),
@@ -105,12 +115,26 @@ def _stage(name: str, value: Any) -> Stages:
     return [{name: value}] if value else []
 
 
-def _match(conditions: Stages) -> Stages:
-    return _stage("$match", {"$and": conditions} if len(conditions) > 1 else next(iter(conditions), None))
-
-
 def _conjuncts(mql: dict[str, Any]) -> Stages:
-    return [part for child in mql["$and"] for part in _conjuncts(child)] if mql.keys() == {"$and"} else [mql]
+    """Return the conditions that all must hold, each with one key."""
+    parts: Stages = []
+    for key, value in mql.items():
+        parts += [part for child in value for part in _conjuncts(child)] if key == "$and" else [{key: value}]
+    return parts
+
+
+def _merged(conditions: Stages) -> dict[str, Any]:
+    """Return them as one document: `{"a": 1, "b": 2}` is easier to read than the same in an `$and`, and every server
+    finds an index for it. Of several with the same key, those after the first stay in an `$and`.
+    """
+    merged: dict[str, Any] = {}
+    others = []
+    for condition in conditions:
+        if merged.keys() & condition.keys():
+            others.append(condition)
+        else:
+            merged |= condition
+    return merged | ({"$and": others} if others else {})
 
 
 def _mentions(mql: Any, names: set[str]) -> bool:
@@ -132,6 +156,10 @@ def _is_identity(path: str, value: Any) -> bool:
 class SQLCompiler(stock.SQLCompiler):
     query_class = MongoQuery
 
+    def cursor_iter(self, cursor: Any, chunk_size: int, columns: Any) -> Any:
+        cursor.batch_size(BATCH)
+        return super().cursor_iter(cursor, chunk_size, columns)
+
     def documents(self) -> Stages:
         """Return the rows as MongoDB has them. Raises NotSupportedError where they would not be whole documents."""
         if self.query.annotations or not self.query.default_cols or self.query.distinct or self.query.combinator:
@@ -147,7 +175,13 @@ class SQLAggregateCompiler(stock.SQLAggregateCompiler):
     query_class = MongoQuery
 
 
+class SQLDeleteCompiler(stock.SQLDeleteCompiler):
+    query_class = MongoQuery
+
+
 class SQLUpdateCompiler(stock.SQLUpdateCompiler):
+    query_class = MongoQuery
+
     #: When set, update only the first match in this order, and return its document.
     first_by: SON[str, int] | None = None
 

@@ -77,7 +77,8 @@ Interrupted, it tells how many are in; the same command with --existing skip or 
 
     def _report(self, faults: Iterable[Fault]) -> tuple[int, list[Fault]]:
         """Print the faults; return in how many lines they are, and the first few."""
-        lines, last, shown = 0, 0, []
+        lines, last = 0, 0
+        shown: list[Fault] = []
         for fault in faults:
             self.stderr.write(str(fault))
             shown += [fault] if len(shown) < SHOWN else []

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from rest_framework.exceptions import ValidationError
 
 from fmv.api import check_json, flatten, read_body
-from fmv.commands import BY, MOMENT_HELP, FmvCommand, add_json, ahead, as_json, clock, positive, printable, seconds
+from fmv.commands import BY, FmvCommand, add_json, ahead, as_json, clock, positive, printable, seconds
 from fmv.errors import InvalidInput
 from tasks import registry, services
 from tasks.commands import find_robot
@@ -41,10 +41,10 @@ def pair(text: str) -> tuple[str, Any]:
 
 
 class Command(FmvCommand):
-    help = f"""Submit a task for a robot, and print its id.
+    help = """Submit a task for a robot, and print its id.
 
 With --wait the command ends when the task does, with 0 when it ended as SUCCESS and 1 when not; Ctrl-C ends the waiting
-and not the task. {MOMENT_HELP}"""
+and not the task. A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or how far ahead: 90s, 30m, 12h, 7d."""
     examples = """
         run_task Bender
         run_task Bender wait --param seconds=5 --follow
@@ -66,7 +66,7 @@ and not the task. {MOMENT_HELP}"""
         parser.add_argument(
             "--priority", type=int, default=DEFAULT_PRIORITY, help=f"0-{MAX_PRIORITY}, the greater first (%(default)s)"
         )
-        parser.add_argument("--run-at", type=ahead, metavar="TIME", help="not before; an age is from now: 30m")
+        parser.add_argument("--run-at", type=ahead, metavar="TIME", help="not before")
         parser.add_argument("--expires-at", type=ahead, metavar="TIME", help="not at all unless started by then")
         parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="that an attempt may take")
         parser.add_argument("--max-attempts", type=positive, metavar="N")
