@@ -6,6 +6,7 @@
 # make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
 # make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
 # make bench    what FMV costs, as ratios to the same work without it; QUICK=1 PARTS=requests,tasks,memory,listeners,growth
+# make screenshots  the README's pictures, anew
 # make format   let ruff tidy up
 # make clean    remove what these have built; the data under var/ stays
 
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run manage test lint fuzz chaos bench format clean
+.PHONY: run manage test lint fuzz chaos bench screenshots format clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.stack run
@@ -53,6 +54,9 @@ chaos: .venv/installed
 
 bench: .venv/installed
 	@exec $(BIN)/python -m tests.bench
+
+screenshots: .venv/installed
+	$(BIN)/python -m pytest -q tests/screenshots.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

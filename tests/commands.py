@@ -34,6 +34,8 @@ def run(*arguments: str) -> Outcome:
         call_command(*arguments, stdout=out, stderr=err)
     except CommandError as error:
         return Outcome(error.returncode, out.getvalue(), f"{err.getvalue()}{type(error).__name__}: {error}\n")
+    except SystemExit as end:
+        return Outcome(int(end.code or 0), out.getvalue(), err.getvalue())
     return Outcome(0, out.getvalue(), err.getvalue())
 
 
