@@ -19,7 +19,8 @@ from kombu.exceptions import KombuError
 from pymongo.errors import OperationFailure, PyMongoError
 
 from fmv import backup, restore
-from fmv.doctor import PATIENCE, Check, Finding, OutOfReach, error, fine, reason, warning
+from fmv.doctor import PATIENCE, Check, Finding, OutOfReach, error, fine, warning
+from fmv.health import reason
 from fmv.mongodb.plan import planned_indexes
 from fmv.mongodb.server import server_now
 
@@ -199,7 +200,8 @@ def storage() -> Iterator[Finding]:
         return
     part = total["fsUsedSize"] / total["fsTotalSize"]
     kind = error if part >= DISK_ERROR else warning if part >= DISK_WARNING else fine
-    yield kind(f"MongoDB's disk is {part:.0%} full.", "" if kind is fine else "Make room: `python manage.py purge`.")
+    hint = "" if kind is fine else "Make room: `python manage.py purge_tasks`."
+    yield kind(f"MongoDB's disk is {part:.0%} full.", hint)
 
 
 def _size(name: str) -> tuple[int, int]:

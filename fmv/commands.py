@@ -123,13 +123,16 @@ def target(text: str) -> Path:
 def new_file(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Write a file beside its place, and put it there once it is whole and on the disk.
 
-    Raises CommandError when something stands in its place, unless `force`.
+    Raises CommandError when a file stands in its place, unless `force`, and when anything else does.
     """
+    if path.exists() and not path.is_file():  # of a device too: what is to be in its place would be a file
+        raise CommandError(f"{path} is no file; - is standard output.")
     if path.exists() and not force:
         raise CommandError(f"{path} exists already; --force replaces it.")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished = path.with_name(f".{path.name}.{uuid7().hex}")  # in containers many processes have the same number
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with os.fdopen(opened, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

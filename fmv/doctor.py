@@ -19,6 +19,8 @@ from django.utils.module_loading import import_string
 from kombu.exceptions import KombuError
 from pymongo.errors import PyMongoError
 
+from fmv.health import reason
+
 PATIENCE = 4.0  # seconds that each check has
 
 
@@ -130,9 +132,3 @@ def _beside(look: Callable[[], Iterable[Finding]], patience: float) -> "Future[l
 
     threading.Thread(target=run, daemon=True).start()
     return future
-
-
-def reason(trouble: BaseException) -> str:
-    """Return what went wrong on one line, without what PyMongo adds about its own settings."""
-    text = " ".join(str(trouble).split()).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
-    return text.partition(", full error:")[0][:300] or type(trouble).__name__

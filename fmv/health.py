@@ -78,7 +78,7 @@ class Watched:
             version = self._ask()
             text, state = f"{version}, answers in {1000 * (time.monotonic() - begun):.0f} ms", "ok"
         except (PyMongoError, DatabaseError, kombu.exceptions.KombuError, OSError) as error:
-            text, state = _reason(error), "error"
+            text, state = f"Does not answer: {reason(error)}", "error"
         before = self._health
         since = before.since if before.state == state else timezone.now()
         self._health = replace(before, state=state, text=text, since=since)
@@ -86,10 +86,10 @@ class Watched:
         self._answered.set()
 
 
-def _reason(error: BaseException) -> str:
-    """Say in a line why a server does not answer, without the driver's long tail."""
-    text = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0].partition("\n")[0]
-    return f"Does not answer: {text[:200] or type(error).__name__}"
+def reason(trouble: BaseException) -> str:
+    """Return what went wrong on one line, without what PyMongo adds about its own settings."""
+    text = " ".join(str(trouble).split()).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+    return text.partition(", full error:")[0][:300] or type(trouble).__name__
 
 
 def ask_mongodb() -> str:

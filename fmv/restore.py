@@ -138,7 +138,7 @@ def restore(backup: Backup, *, file: str, progress: Progress) -> int:
         mended = _load(backup, stage, progress)
     except BaseException:
         with suppress(PyMongoError):
-            clear()
+            _give_up()
         raise
     with _undisturbed():
         _set_mark({"switching": True})
@@ -175,15 +175,28 @@ def _load(backup: Backup, stage: dict[str, "Stage"], progress: Progress) -> int:
 
 def clear() -> None:
     """Drop what an interrupted restore has left beside FMV's collections."""
-    for name in database().list_collection_names(filter={"name": {"$regex": f"^{STAGE.replace('.', '[.]')}"}}):
-        database()[name].drop()
+    _drop_stage()
     database()[MARK].drop()
 
 
+def _drop_stage() -> None:
+    for name in database().list_collection_names(filter={"name": {"$regex": f"^{STAGE.replace('.', '[.]')}"}}):
+        database()[name].drop()
+
+
 def _begin(file: str) -> None:
-    clear()
-    mine = {"file": file, "host": socket.gethostname(), "pid": os.getpid(), "switching": False}
+    """Put up our mark. What an earlier restore has left half switched is so until one has come to its end."""
+    refuse_two_at_once()  # another may have begun while the file was checked and the question answered
+    switching = bool((found := mark()) and found.switching)
+    mine = {"file": file, "host": socket.gethostname(), "pid": os.getpid(), "switching": switching}
     _set_mark(mine | {"begun_at": server_now()}, upsert=True)
+    _drop_stage()
+
+
+def _give_up() -> None:
+    _drop_stage()
+    if (found := mark()) and not found.switching:
+        database()[MARK].drop()
 
 
 def _set_mark(values: dict[str, Any], *, upsert: bool = False) -> None:

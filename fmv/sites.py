@@ -16,7 +16,7 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, URLResolver, reverse
 from django.utils.module_loading import import_string
 
-from fmv import oidc_login
+from fmv import accounts, oidc_login
 
 
 class Entry(NamedTuple):
@@ -66,6 +66,13 @@ class FleetSite(AdminSite):
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         shown = {"organisation_url": oidc_login.sign_out_address(request)}  # while the session still tells
         return super().logout(request, shown | (extra_context or {}))
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        answer = super().password_change(request, extra_context)
+        if request.method == "POST" and answer.status_code == 302:
+            user: Any = request.user
+            accounts.password_changed(user, by=user.get_username())
+        return answer
 
     def navigation(self, request: HttpRequest) -> list[tuple[str, list[Link]]]:
         """Return the groups of entries that the user may see, none for who has not signed in."""

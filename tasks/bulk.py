@@ -31,6 +31,7 @@ STEP = 200  # tasks of one step
 PLAN = 8 * 1024 * 1024  # bytes of BSON that a plan may have; MongoDB takes 16 MiB a document
 CAP = 10_000  # tasks that an estimate counts
 BUDGET = 1.0  # seconds that the periodic job works on runs in one go; it comes every other second
+KNOWN = ("id", "request_id")  # of a run that is chosen to be worked on: plans are large
 TOLD = 20  # tasks on which it could not be done of which a run tells why
 
 #: what each act can be done to
@@ -139,8 +140,8 @@ def _when(moment: dt.datetime) -> str:
 def work_on_bulks(seconds: float = BUDGET) -> int:
     """Do steps of the runs there are, whichever, for about so many seconds; return how many."""
     steps, end = 0, time.monotonic() + seconds
-    while time.monotonic() < end and (bulks := list(Bulk.objects.with_work()[:STEP])):
-        step(random.choice(bulks))  # so that one whose steps fail keeps no other from its turn
+    while time.monotonic() < end and (bulks := list(Bulk.objects.with_work().values(*KNOWN)[:STEP])):
+        step(Bulk(**random.choice(bulks)))  # so that one whose steps fail keeps no other from its turn
         steps += 1
     return steps
 

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 FRESH = 2.0  # seconds for which what was found serves all who look
 DAY_FRESH = 15.0  # the same for the last day
 PATIENCE = 5.0  # seconds that MongoDB has for a panel
+STALE = 10.0  # seconds past its time for which what was found serves while somebody asks anew
 HALF_HOUR = dt.timedelta(minutes=30)
 BARS = 48
 FAILURES = 8  # that are listed
@@ -66,7 +67,7 @@ def counted(number: float, cap: float = float("inf")) -> str:
 def figures() -> dict[str, list[Figure]]:
     """Unfinished tasks as they are now, and those that finished within a day: eight round trips."""
     counts = stats.unfinished()
-    ended = stats.finished_since(server_now().replace(second=0, microsecond=0) - stats.DAY)
+    ended = stats.finished_within(stats.DAY)
     now = {status: sum(n for (of, _), n in counts.items() if of == status) for status in UNFINISHED}
     return {
         "now": [Figure(s, counted(n, stats.CAP), task_list(status=s)) for s, n in now.items()],
@@ -184,11 +185,18 @@ class Panel:
         self._until = 0.0
 
     def look(self) -> dict[str, Any]:
-        with self._lock:
-            if time.monotonic() >= self._until:
-                self._found = self._ask()
-                self._until = time.monotonic() + (FRESH if "error" in self._found else self._seconds)
-            return self._found
+        serves = bool(self._found) and time.monotonic() < self._until + STALE
+        if self._lock.acquire(blocking=not serves):  # a slow panel must not hold up all who look, and with them others
+            try:
+                self._renew()
+            finally:
+                self._lock.release()
+        return self._found
+
+    def _renew(self) -> None:
+        if time.monotonic() >= self._until:
+            self._found = self._ask()
+            self._until = time.monotonic() + (FRESH if "error" in self._found else self._seconds)
 
     def _ask(self) -> dict[str, Any]:
         try:
@@ -232,7 +240,10 @@ def index(request: HttpRequest) -> dict[str, Any]:
     """Return what the template admin/index.html shows."""
     if not may_see(request):
         return {"may_see": False}
-    parts = [(name, f"admin/dashboard/{name}.html", seconds) for name, (_, seconds) in PARTS.items()]
+    parts = [
+        (name, f"admin/dashboard/{name}.html", reverse(f"admin:dashboard_{name}"), seconds)
+        for name, (_, seconds) in PARTS.items()
+    ]
     return {"may_see": True, "parts": parts} | {name: look(name) for name in PANELS}
 
 

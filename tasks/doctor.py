@@ -17,8 +17,7 @@ from fmv.checkups import patient_broker
 from fmv.doctor import Check, Finding, error, fine, warning
 from fmv.mongodb.server import server_now
 from tasks import presence, stats
-from tasks.models import LogLine, Task
-from tasks.records import Bulk, Submission
+from tasks.models import Bulk, LogLine, Submission, Task
 
 QUEUES = ("work", "maintenance")
 BEAT_LATE = 30.0  # seconds since the last maintenance run
@@ -133,12 +132,13 @@ def submits() -> Iterator[Finding]:
     """Whether what was accepted together is in the queue, and bulk runs move."""
     limit = server_now() - LEFT_BEHIND
     hint = "The maintenance worker does that: see what `workers` and `beat` say."
-    left = Submission.objects.filter(stored=False, created_at__lt=limit)[:MOST].count()
-    halted = [bulk for bulk in Bulk.objects.with_work()[:MOST] if bulk.changed_at < limit]
+    left = Submission.objects.left_behind(limit)[:MOST].count()
+    halted = list(Bulk.objects.with_work().filter(changed_at__lt=limit).values_list("action", "id")[:MOST])
     if left:
         yield error(f"{left} accepted submits are not in the queue.", hint)
     if halted:
-        yield error(f"{len(halted)} bulk runs stand still: {', '.join(map(str, halted[:5]))}.", hint)
+        named = ", ".join(f"{action} {id}" for action, id in halted[:5])
+        yield error(f"{len(halted)} bulk runs stand still: {named}.", hint)
     if not left and not halted:
         yield fine("All that was accepted is in the queue, and no bulk run stands still.")
 
@@ -188,4 +188,4 @@ def retention() -> Iterator[Finding]:
     if days:
         yield fine(f"Finished tasks are kept for {days:g} days.")
     else:
-        yield fine("Finished tasks are kept for ever.", "FMV_RETENTION_DAYS, or `purge` by hand, makes room.")
+        yield fine("Finished tasks are kept for ever.", "FMV_RETENTION_DAYS, or `purge_tasks` by hand, makes room.")

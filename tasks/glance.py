@@ -98,7 +98,8 @@ def queue_lengths(names: Collection[str]) -> Counter[str]:
 
 def outcomes_of(names: Collection[str] | None = None) -> dict[str, Outcomes]:
     """Return the last outcomes of these robots, or of all that have any."""
-    return outcomes.merged(outcomes.stored(names), outcomes.between(_tallied(), robots=names))
+    tallied = _tallied()  # before what is kept is read, or what a tally adds in between would be in neither
+    return outcomes.merged(outcomes.stored(names), outcomes.between(tallied, robots=names))
 
 
 def _tallied() -> dt.datetime:
@@ -110,16 +111,11 @@ def in_state(robots: RobotQuerySet, state: str) -> RobotQuerySet:
     """Return those of the robots that are in one of STATES."""
     match state:
         case "busy":
-            return robots.filter(pk__in=_busy())
+            return robots.filter(pk__in=stats.busy_robots())
         case "idle":
-            return robots.in_service().exclude(pk__in=_busy())
+            return robots.in_service().exclude(pk__in=stats.busy_robots())
         case "out":
             return robots.out_of_service()
         case "failing":
             return robots.filter(pk__in=[name for name, ended in outcomes_of().items() if ended.failing])
     return robots
-
-
-def _busy() -> list[str]:
-    """Return the names of the robots that run a task: no more than there are processes to run them."""
-    return list(Task.objects.started().order_by().values_list("robot", flat=True).distinct())

@@ -1,24 +1,22 @@
 """The admin's pages about handlers: what can be run, with which parameters, and how it has gone of late."""
 
-import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
 
-from fmv.mongodb.server import server_now
 from robots.models import Robot
 from tasks import registry, stats
 from tasks.dashboard import task_list
 from tasks.models import Status, Task
 from tasks.run_form import UNSET, Property, properties
+from tasks.templatetags.fleet import robot_url
 
 SPANS = {"hour": ("Last hour", stats.HOUR), "day": ("Last 24 hours", stats.DAY), "week": ("Last 7 days", 7 * stats.DAY)}
 FAILURES = 8  # that are listed
@@ -73,11 +71,6 @@ def record(title: str, totals: stats.Totals, handler: str) -> Record:
     seconds = totals[Status.SUCCESS, handler, "seconds"]
     attempts = totals[Status.SUCCESS, handler, "attempts"] + totals[Status.FAILURE, handler, "attempts"]
     return Record(title, succeeded, failed, cancelled, seconds, int(attempts))
-
-
-def since(span: dt.timedelta) -> stats.Totals:
-    """Return the sums of that long until now: three round trips beside the clock's."""
-    return stats.finished_since(server_now().replace(second=0, microsecond=0) - span)
 
 
 # --- What it takes ---------------------------------------------------------------------------------------------------
@@ -143,7 +136,7 @@ def pages(site: Any) -> list[URLPattern]:
 def listed(request: HttpRequest) -> dict[str, Any]:
     """Return what the list of handlers shows."""
     _let_in(request)
-    totals = since(stats.DAY)
+    totals = stats.finished_within(stats.DAY)
     handlers = [(handler, record("", totals, handler.name)) for handler in registry.all_handlers()]
     return {"title": "Handlers", "handlers": handlers, "default": registry.DEFAULT}
 
@@ -159,7 +152,7 @@ def shown(request: HttpRequest, name: str) -> dict[str, Any]:
         "handler": handler,
         "schema": handler.schema,
         "parameters": rows(handler.schema),
-        "records": [record(title, since(span), name) for title, span in SPANS.values()],
+        "records": [record(title, stats.finished_within(span), name) for title, span in SPANS.values()],
         "failures": list(Task.objects.failed().filter(handler=name).values(*fields)[:FAILURES]),
         "all_url": task_list(handler=name),
         "failed_url": task_list(handler=name, show="failed"),
@@ -178,7 +171,7 @@ def _run_on(request: HttpRequest, name: str) -> HttpResponse | None:
         messages.error(request, f"There is no robot {robot[:64]!r}.")
         return HttpResponseRedirect(reverse("admin:handler", args=[_found(name).name]))
     query = urlencode({"handler": _found(name).name})
-    return HttpResponseRedirect(f"{reverse('admin:robots_robot_run', args=[quote(robot)])}?{query}")
+    return HttpResponseRedirect(f"{robot_url(robot, 'run')}?{query}")
 
 
 def _found(name: str) -> registry.Handler[Any]:

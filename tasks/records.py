@@ -33,6 +33,16 @@ class LogLine(models.Model):
         return time_of(self.id)
 
 
+class SubmissionQuerySet(QuerySet["Submission"]):
+    def left_behind(self, moment: dt.datetime) -> "SubmissionQuerySet":
+        """Those accepted before then that are not in the queue."""
+        return self.filter(stored=False, created_at__lt=moment)
+
+    def done_before(self, moment: dt.datetime) -> "SubmissionQuerySet":
+        """Those accepted before then that are."""
+        return self.filter(stored=True, created_at__lt=moment)
+
+
 class Submission(models.Model):
     """Tasks that were accepted together, or by a request that may come again (see tasks.submissions)."""
 
@@ -42,7 +52,10 @@ class Submission(models.Model):
     stored = models.BooleanField(default=False, help_text="All of them are in the queue.")
     created_at = models.DateTimeField()
 
+    objects: ClassVar[Any] = SubmissionQuerySet.as_manager()
+
     class Meta:
+        # left_behind, done_before
         indexes = [models.Index(fields=["stored", "created_at"], name="submission_left_behind")]
 
     def __str__(self) -> str:
@@ -60,7 +73,7 @@ class Tally(models.Model):
 
 
 class LastOutcomes(models.Model):
-    """A robot's last success and last failure that a tally covers; what ended since is looked up (see tasks.glance)."""
+    """A robot's last success and last failure that a tally covers; what ended since is looked up: tasks.outcomes."""
 
     robot = models.CharField(primary_key=True, db_column="_id", max_length=64)
     success = DocumentField(null=True, help_text="{at, id}: when, and which task.")

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
@@ -26,6 +26,7 @@ from tasks.run_form import RunForm, initial_of
 from tasks.serializers import SubmitSerializer
 from tasks.task_admin import task_url
 from tasks.task_filters import uuid_or_none
+from tasks.templatetags.fleet import robot_url
 
 PAGE = 50  # robots on a page of the list
 OFFERED = 500  # robots that a field offers to complete
@@ -84,7 +85,7 @@ class RobotAdmin(PagesAdmin):
         return self.fragment(request, "robots/robot/live.html", **robot_page.live(robot))
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        return HttpResponseRedirect(page_url(unquote(object_id)))
+        return HttpResponseRedirect(robot_url(unquote(object_id)))
 
     # --- For managers ------------------------------------------------------------------------------------------------
 
@@ -124,21 +125,21 @@ class RobotAdmin(PagesAdmin):
             return HttpResponseRedirect(request.get_full_path())
 
     def response_post_save_add(self, request: HttpRequest, obj: Robot) -> HttpResponseRedirect:
-        return HttpResponseRedirect(page_url(obj.name))
+        return HttpResponseRedirect(robot_url(obj.name))
 
     def response_post_save_change(self, request: HttpRequest, obj: Robot) -> HttpResponseRedirect:
-        return HttpResponseRedirect(page_url(obj.name))
+        return HttpResponseRedirect(robot_url(obj.name))
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         robot = _find(object_id)
         if robot and self.has_delete_permission(request) and _has_work(robot.name):
             messages.error(request, f"{robot.name} has unfinished tasks: cancel or move them, or let them end, first.")
-            return HttpResponseRedirect(page_url(robot.name))
+            return HttpResponseRedirect(robot_url(robot.name))
         try:
             return super().delete_view(request, object_id, extra_context)
         except FmvError as error:  # a task came at the last moment
             messages.error(request, str(error))
-            return HttpResponseRedirect(page_url(unquote(object_id)))
+            return HttpResponseRedirect(robot_url(unquote(object_id)))
 
     def delete_model(self, request: HttpRequest, obj: Robot) -> None:
         services.delete_robot(obj, by=username(request))
@@ -155,7 +156,7 @@ class RobotAdmin(PagesAdmin):
             handler = registry.get(request.GET.get("handler") or (like.handler if like else registry.DEFAULT))
         except UnknownHandler:
             messages.error(request, f"There is no handler {request.GET.get('handler', '')[:64]}.")
-            return HttpResponseRedirect(page_url(robot.name, "run"))
+            return HttpResponseRedirect(robot_url(robot.name, "run"))
         form = _run_form(request, robot, handler, like)
         if request.method == "POST" and form.is_valid() and (task := _submit(request, robot, form)):
             messages.success(request, f"Submitted. {_fate(task, robot)}")
@@ -188,7 +189,7 @@ class RobotAdmin(PagesAdmin):
             form.add_error("to" if queue == "move" else None, _sentences(error))
             return None
         messages.success(request, f"{name} is out of service.")
-        return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]) if run else page_url(name))
+        return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]) if run else robot_url(name))
 
     def in_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         self.check_may_operate(request)
@@ -199,7 +200,7 @@ class RobotAdmin(PagesAdmin):
             return self.to_list(request, f"There is no robot {name[:64]}.")
         services.put_in_service(name, by=username(request))
         messages.success(request, f"{name} is in service.")
-        return HttpResponseRedirect(page_url(name))
+        return HttpResponseRedirect(robot_url(name))
 
 
 class OutForm(forms.Form):
@@ -232,10 +233,6 @@ class OutForm(forms.Form):
 
 
 # --- What the pages show ---------------------------------------------------------------------------------------------
-
-
-def page_url(name: str, page: str = "change") -> str:
-    return reverse(f"admin:robots_robot_{page}", args=[quote(name)])
 
 
 def _find(object_id: str) -> Robot | None:

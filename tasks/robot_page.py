@@ -15,8 +15,8 @@ WIDTH, HEIGHT = 600, 96  # of the chart, in its own units
 LEAST = 3  # height of the shortest bar
 
 ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at")
-NEXT_FIELDS = ("id", "handler", "status", "priority", "run_at", "labels", "requested_by")
-LATEST_FIELDS = ("id", "handler", "status", "progress", "attempt", "started_at", "finished_at", "requested_by")
+NEXT_FIELDS = ("id", "handler", "priority", "requested_by")
+LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
 
 
 @dataclass(frozen=True)

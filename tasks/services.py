@@ -16,7 +16,7 @@ from tasks.doorbell import ring, ring_all
 from tasks.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
 from tasks.models import WAITING, Bulk, LogLine, Status, Task
 
-AT_ONCE = 1.0  # seconds that a request may take for a robot's queue; what is left is done in the background
+AT_ONCE = 1.0  # seconds that a request works on a bulk run; what is left is done in the background
 PURGE_STEP = 1000  # tasks deleted at a time
 
 

@@ -134,8 +134,12 @@ def _sums(finished_at: dict[str, Any], at_most: int, **key: Any) -> Iterator[dic
     return (row | row["_id"] for row in rows)
 
 
-def finished_since(since: dt.datetime) -> Totals:
-    """Return the sums over what has finished since then, a whole minute; of what no tally covers UNTALLIED at most."""
+def finished_within(span: dt.timedelta) -> Totals:
+    """Return the sums over what has finished in this time until now, from a whole minute on: four round trips.
+
+    Of what no tally covers UNTALLIED at most.
+    """
+    since = server_now().replace(second=0, microsecond=0) - span
     latest = latest_tally()
     recent = finished_between(max(since, latest.until) if latest else since, at_most=UNTALLIED)
     return totals_of(latest).plus(recent).minus(totals_of(latest_tally(since)))
@@ -232,12 +236,12 @@ def _first_in_service(queue: TaskQuerySet) -> Waiting | None:
 
 def robots() -> dict[str, int]:
     """Return how many robots are in service, out of it, and busy: running a task."""
-    return {"in_service": _count(enabled=True), "out_of_service": _count(enabled=False), "busy": len(_busy_robots())}
+    return {"in_service": _count(enabled=True), "out_of_service": _count(enabled=False), "busy": len(busy_robots())}
 
 
 def robots_by_state() -> dict[str, int]:
     """Return how many are busy, how many in service idle, and how many out of service, which may be busy still."""
-    busy = _busy_robots()
+    busy = busy_robots()
     idle = _count(enabled=True) - (_count(enabled=True, _id={"$in": [*busy]}) if busy else 0)
     return {"busy": len(busy), "idle": max(0, idle), "out": _count(enabled=False)}
 
@@ -247,7 +251,8 @@ def _count(**conditions: Any) -> int:
     return int(collection(Robot).count_documents(conditions))
 
 
-def _busy_robots() -> set[str]:
+def busy_robots() -> set[str]:
+    """Return the names of the robots that run a task: no more than there are processes to run them."""
     return set(Task.objects.started().order_by().values_list("robot", flat=True))
 
 

@@ -96,9 +96,9 @@ def ring_for(tasks: Sequence[Task]) -> None:
 def finish_submissions() -> int:
     """Put into the queue what requests that died had accepted, and return of how many; forget old submissions."""
     now = timezone.now()
-    left_behind = Submission.objects.filter(stored=False, created_at__lt=now - LEFT_BEHIND)[:STEP]
+    left_behind = Submission.objects.left_behind(now - LEFT_BEHIND)[:STEP]
     finished = [_enqueue(submission) for submission in left_behind]
-    Submission.objects.filter(stored=True, created_at__lt=now - KEEP).delete()
+    Submission.objects.done_before(now - KEEP).delete()
     return len(finished)
 
 

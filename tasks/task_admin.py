@@ -28,7 +28,6 @@ ROW = (
     "requested_by", "cancel_requested", "labels", "error__type", "error__message",
 )  # fmt: skip
 ACTIONS = {"cancel": "Cancel", "retry": "Retry"}
-AT_ONCE = 1.0  # seconds that a request works on a bulk run; what is left is done in the background
 
 
 @admin.register(Task)
@@ -106,7 +105,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
     def _begin(self, request: HttpRequest, action: str, conditions: dict[str, Any]) -> HttpResponse:
         again = action == "retry" and request.POST.get("again") == "yes"
         run = bulk.start(action, by=username(request), conditions=conditions, again=again)
-        bulk.run(run, AT_ONCE)
+        bulk.run(run, services.AT_ONCE)
         return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]))
 
     # --- A task ------------------------------------------------------------------------------------------------------

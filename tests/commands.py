@@ -2,11 +2,14 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.core.management import CommandError, call_command
@@ -71,11 +74,26 @@ class Process:
 
     def ended(self) -> Outcome:
         """Wait for its end."""
-        _, status, usage = os.wait4(self._process.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
+        memory = 0.0
+        while self._process.poll() is None:
+            memory = max(memory, peak_memory(self._process.pid))
+            time.sleep(0.02)
         self._out.seek(0)
         self._err.seek(0)
-        outcome = Outcome(self._process.returncode, self._out.read(), self._err.read(), usage.ru_maxrss / 1024)
+        outcome = Outcome(self._process.returncode, self._out.read(), self._err.read(), memory)
         for file in self._files:
             file.close()
         return outcome
+
+
+def peak_memory(pid: int) -> float:
+    """Return the most MB that the process has had so far, 0 once it is over.
+
+    Not what wait4() tells of it: that begins with the memory of the process that started it.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else 0

@@ -111,8 +111,15 @@ def lack(marker: str) -> str:
 
 def pytest_configure(config: pytest.Config) -> None:
     django.setup()  # pytest-django looked for settings before this file named them
+    from django.conf import settings
+
     from fmv.celery import app
 
+    settings.STORAGES["staticfiles"]["BACKEND"] = (
+        "django.contrib.staticfiles.storage.StaticFilesStorage"  # as collected
+    )
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background, and our processes inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     app.conf.broker_url = os.environ["FMV_BROKER_URL"]  # under pytest-xdist it read them before, with another's broker
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.addinivalue_line("markers", "node: runs node and npm")

@@ -240,6 +240,15 @@ def test_users_made_and_changed_in_the_admin_are_told(plain_static_files):
     ]
 
 
+def test_who_changes_the_own_password_is_told(plain_static_files):
+    client = Client()
+    client.force_login(make_user(Role.VIEWER, username="amy"))
+    form = {"old_password": PASSWORD, "new_password1": PASSWORD + "!", "new_password2": PASSWORD + "!"}
+    assert client.post("/admin/password_change/", form | {"old_password": "wrong"}).status_code == 200
+    assert client.post("/admin/password_change/", form).status_code == 302
+    assert entries("user", "amy") == [("user.password", "amy", "")]
+
+
 def test_the_first_superuser_is_told():
     call_command("ensure_admin", stdout=io.StringIO())
     assert entries("user", "admin") == [("user.create", "command", "role: none, superuser")]

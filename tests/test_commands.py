@@ -2,6 +2,7 @@
 
 import datetime as dt
 import io
+import os
 from argparse import ArgumentTypeError
 
 import pytest
@@ -124,6 +125,14 @@ def test_a_file_that_exists_is_replaced_by_force_only(tmp_path):
     with new_file(path, force=True) as file:
         file.write(b"new")
     assert path.read_text() == "new"
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path):
+    os.mkfifo(path := tmp_path / "pipe")  # as /dev/null would be, for root
+    with pytest.raises(CommandError, match="is no file"), new_file(path, force=True):
+        pass
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_that_was_not_finished_leaves_nothing(tmp_path):

@@ -409,6 +409,27 @@ def test_looking_again_costs_nothing():
     assert [command for command in commands.sent if not command.startswith("buildInfo")] == []
 
 
+def test_while_a_slow_panel_is_asked_others_see_what_was_found():
+    asked, answered = threading.Event(), threading.Event()
+    answers = iter(["first", "second"])
+
+    def find():
+        if asked.is_set():
+            answered.wait(10)
+        return next(answers)
+
+    panel = dashboard.Panel(find, seconds=0)
+    assert panel.look() == {"data": "first"}
+    asked.set()
+    thread = threading.Thread(target=panel.look)
+    thread.start()
+    wait_until(panel._lock.locked)
+    assert panel.look() == {"data": "first"}
+    answered.set()
+    thread.join(10)
+    assert panel._found == {"data": "second"}
+
+
 def test_many_who_look_at_once_ask_once():
     asked = []
 

@@ -98,14 +98,14 @@ def test_what_is_well_is_told_line_by_line(well):
     lines = text.splitlines()
     assert "ok       workers     work: 1 processes are alive, 0 of them run a task." in lines
     assert "ok       indexes     All" in text
-    assert re.fullmatch(r"0 errors, \d+ warnings?[.]", lines[-1])  # of a standalone server without HTTPS
+    assert re.fullmatch(r"0 errors, \d+ warnings?[.]", lines[-1]), text  # of a standalone server without HTTPS
     assert status == 1
 
 
 def test_json_is_a_list_of_findings(well):
     status, text = run("--json")
     found = json.loads(text)
-    assert status == 1
+    assert status == 1, text
     assert {tuple(finding) for finding in found} == {("check", "ok", "severity", "message", "hint")}
     assert [*dict.fromkeys(finding["check"] for finding in found)] == CHECKS
     assert {finding["severity"] for finding in found} == {"info", "warning"}
@@ -115,7 +115,7 @@ def test_json_is_a_list_of_findings(well):
 
 def test_quiet_tells_only_what_is_not_well(well):
     status, text = run("--quiet", "--json")
-    assert status == 1
+    assert status == 1, text
     assert {finding["severity"] for finding in json.loads(text)} == {"warning"}
 
 

@@ -164,7 +164,7 @@ def test_the_page_holds_parameters_schema_timeout_and_retries():
 
 def records() -> dict[str, handler_pages.Record]:
     return {
-        title: handler_pages.record(title, handler_pages.since(span), "wait")
+        title: handler_pages.record(title, stats.finished_within(span), "wait")
         for title, span in handler_pages.SPANS.values()
     }
 

@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from fmv.admin import badge
 from tasks.models import Task
 
 register = template.Library()
@@ -82,7 +83,7 @@ def weight(value: Any) -> str:
 @register.filter
 def status(value: str) -> str:
     """Show a task's status, or a bulk run's, as a badge."""
-    return format_html('<span class="fmv-badge status-{0}">{0}</span>', value)
+    return badge(value, f"status-{value}")
 
 
 @register.filter

@@ -78,5 +78,5 @@ missing."""
         finally:
             if deleted:
                 text = f"{deleted} tasks deleted.{into}"
-                audit.record("task.purge", by=BY, kind="bulk", key=request_id.current.get(), text=text)
+                audit.record("task.purge", by=BY, kind="tasks", key=request_id.current.get(), text=text)
         self.answer(f"{deleted:,} deleted.{into if deleted else ''}", deleted=deleted, archive=path and str(path))
