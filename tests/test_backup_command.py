@@ -516,8 +516,7 @@ def test_a_terminal_is_asked(file, monkeypatch):
 
 
 def test_a_dry_run_checks_all_and_writes_nothing(file):
-    assert "holds data" in refused("restore", "--dry-run", file)
-    summary = untouched(lambda: run("restore", "--dry-run", "--replace", file))
+    summary = untouched(lambda: run("restore", "--dry-run", file))
     assert (summary["dry_run"], summary["documents"]) == (True, sum(map(len, stored().values())))
     empty()
     untouched(lambda: run("restore", "--dry-run", file))

@@ -66,7 +66,8 @@ class Command(FmvCommand):
             restore.refuse_two_at_once()
             if left := restore.mark():
                 self.stderr.write(str(left), str)
-            self._may_replace(replace, yes or dry_run, found)
+            if not dry_run:
+                self._may_replace(replace, yes, found)
             mended = 0 if dry_run else self._load(found, file)
         self._tell(file, found, mended, dry_run)
 
@@ -96,6 +97,8 @@ class Command(FmvCommand):
             lines.append(
                 f"{mended} of them gave up a value that another one has: it changed hands while they were read."
             )
+        if dry_run and (occupied := restore.occupied()):
+            lines.append(f"That needs --replace: {name} holds data ({', '.join(occupied)}), which would be lost.")
         self.answer(
             "\n".join(lines),
             file=str(file),
