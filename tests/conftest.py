@@ -118,6 +118,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.STORAGES["staticfiles"]["BACKEND"] = (
         "django.contrib.staticfiles.storage.StaticFilesStorage"  # as collected
     )
+    settings.SILENCED_SYSTEM_CHECKS = [*settings.SILENCED_SYSTEM_CHECKS, "async.E001"]  # what tests/browser.py sets
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background, and our processes inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     app.conf.broker_url = os.environ["FMV_BROKER_URL"]  # under pytest-xdist it read them before, with another's broker

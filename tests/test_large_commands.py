@@ -89,7 +89,7 @@ def memory(uri: str, tasks: Any) -> float:
     return outcome.memory
 
 
-def test_all_tasks_are_listed_in_small_memory(uri, memory):
+def test_all_tasks_are_listed_in_small_memory_and_a_reader_may_leave(uri, memory):
     outcome = Process("list_tasks", "--json", uri=uri).ended()
     assert (outcome.status, outcome.err) == (0, "")
     ids = [json.loads(line)["task_id"] for line in outcome.out.splitlines()]
@@ -97,8 +97,6 @@ def test_all_tasks_are_listed_in_small_memory(uri, memory):
     assert ids == sorted(set(ids), reverse=True)
     assert outcome.memory < memory + MORE
 
-
-def test_a_reader_may_leave(uri, tasks):
     process = Process("list_tasks", uri=uri, stdout=subprocess.PIPE)
     assert process.first_line().startswith("ID ")
     process.leave()
