@@ -9,12 +9,6 @@ from tests.pages import ROBOTS, TASKS, USERS, admin, text
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """As in development: nobody has run collectstatic."""
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 def test_a_stranger_signs_in_first(client):
     for url in ("/admin/", ROBOTS, TASKS, USERS):
         answer = client.get(url)

@@ -34,11 +34,6 @@ def bells():
         yield taken
 
 
-@pytest.fixture
-def plain_static_files(settings):
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 def entries(kind, key):
     """What was done to it, oldest first: (action, by, text)."""
     return [(entry.action, entry.by, entry.text) for entry in reversed(audit.of(kind, key))]
@@ -214,7 +209,7 @@ def superuser():
     return client
 
 
-def test_users_made_and_changed_in_the_admin_are_told(plain_static_files):
+def test_users_made_and_changed_in_the_admin_are_told():
     client, users = superuser(), "/admin/fmv/user/"
     form = {"username": "fry", "usable_password": "true", "role": "operator"}
     assert client.post(users + "add/", form | {"password1": PASSWORD, "password2": PASSWORD}).status_code == 302
@@ -240,7 +235,7 @@ def test_users_made_and_changed_in_the_admin_are_told(plain_static_files):
     ]
 
 
-def test_who_changes_the_own_password_is_told(plain_static_files):
+def test_who_changes_the_own_password_is_told():
     client = Client()
     client.force_login(make_user(Role.VIEWER, username="amy"))
     form = {"old_password": PASSWORD, "new_password1": PASSWORD + "!", "new_password2": PASSWORD + "!"}

@@ -8,17 +8,13 @@ from django.test.utils import CaptureQueriesContext
 from fmv import audit, request_id
 from fmv.audit_admin import AuditEntryAdmin
 from fmv.models import AuditEntry, Role
-from tests.factories import make_user
+from tests.browser import SIZES, assert_fine
+from tests.factories import make_robot, make_user
 from tests.pipelines import pipeline
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LIST = "/admin/fmv/auditentry/"
-
-
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
 
 
 def staff(role=Role.VIEWER, **fields):
@@ -148,3 +144,14 @@ def test_each_question_is_a_range_of_an_index_in_its_order(query, match):
     assert stages[:-2] == ([{"$match": match}] if match else [])
     assert list(stages[-2]["$sort"].items()) == [("_id", -1)]
     assert stages[-1] == {"$limit": 50}
+
+
+@pytest.mark.browser
+def test_entries_about_robots_with_much_to_tell_are_accessible(site, visit):
+    make_robot(name="R2")
+    audit.record("robot.change", by="leela", kind="robot", key="R2", text="description: " + "long " * 60 + "x" * 120)
+    for size in SIZES:
+        page = visit("viewer", size=size)
+        for address in ("/admin/fmv/auditentry/", "/admin/robots/robot/R2/change/"):
+            page.goto(address)
+            assert_fine(page)

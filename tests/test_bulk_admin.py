@@ -26,11 +26,6 @@ def bells():
 
 
 @pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
-@pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
     monkeypatch.setattr(bulk, "STEP", 2)
 

@@ -23,11 +23,6 @@ LIST, PAGE = "/admin/handlers/", "/admin/handlers/wait/"
 MINUTE = dt.timedelta(minutes=1)
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 def visitor(role=Role.VIEWER) -> Client:
     client = Client()
     client.force_login(make_user(role, password=None))

@@ -29,12 +29,6 @@ pytestmark = pytest.mark.django_db
 BEGIN, CALLBACK = "/admin/oidc/login/", "/admin/oidc/callback/"
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """As in development: nobody has run collectstatic."""
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 @pytest.fixture
 def stopped_issuer(settings):
     """An issuer that FMV is set up for, and that nobody has started."""

@@ -21,12 +21,6 @@ ODD = ("$where", "a_5Fb", "100%", "Röbi 🤖", '<b>"&', "a?b#c", "Crow T. Robot
 NOON = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """As in development: nobody has run collectstatic."""
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 def running(robot, **fields):
     return make_task(robot=robot, status="STARTED", lane=f"{robot}/0", started_at=NOON, **fields)
 

@@ -10,12 +10,6 @@ from tests.pages import TASKS, admin, messages, robot_url, text
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """As in development: nobody has run collectstatic."""
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 def test_an_operator_runs_a_task_from_its_form():
     make_robot(name="Crow T. Robot")
     client, url = admin(Role.OPERATOR, username="leela"), robot_url("Crow T. Robot", "run")

@@ -14,12 +14,6 @@ from tests.api import Api
 from tests.factories import make_user
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """As in development: nobody has run collectstatic."""
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 def assert_safe(headers):
     assert {name: headers.get(name) for name in ALWAYS} == ALWAYS
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]

@@ -15,12 +15,6 @@ from tests.pages import TASKS, admin, messages, text
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """As in development: nobody has run collectstatic."""
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 def ago(**span):
     return timezone.now() - dt.timedelta(**span)
 

@@ -20,12 +20,6 @@ NASTY = '<script>alert("1")</script>'
 ACTIONS = ("cancel", "retry")
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """As in development: nobody has run collectstatic."""
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 def ago(**span):
     return timezone.now() - dt.timedelta(**span)
 

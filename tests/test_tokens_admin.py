@@ -33,12 +33,6 @@ def revoke(client, *tokens):
     return client.post(LIST, data, follow=True)
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings):
-    """Nobody has run collectstatic."""
-    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
-
-
 @pytest.fixture
 def viewer():
     return make_user("viewer", username="leela", password=None)
