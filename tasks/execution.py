@@ -40,6 +40,7 @@ from tasks.registry import Handler, PermanentError
 logger = logging.getLogger(__name__)
 
 INTERRUPT = signal.SIGUSR2
+TURN = 0.1  # seconds for which a process that has looked at a robot starts its tasks, before others have their turn
 MAX_RESULT = 1024 * 1024  # bytes of JSON
 MAX_LOG_LINES = 10_000  # an attempt
 REPORT_EVERY = 1.0  # seconds between writes of a handler's progress
@@ -66,7 +67,7 @@ def worker_name(pid: int) -> str:
 
 
 def run_next(robot_name: str, message_id: str) -> None:
-    """Run the robot's next queued task, if it has one and a free lane; then ring for the one after it.
+    """Run the robot's queued tasks, if it has any and a free lane, for TURN seconds; ring for those after that.
 
     `message_id`: of the Celery message that brought us here, by which a process that dies is told from others.
     """
@@ -74,17 +75,19 @@ def run_next(robot_name: str, message_id: str) -> None:
     if robot is None:
         Task.objects.of_robot(robot_name).abandon()
         return
-    before = time.monotonic()
-    task = claim(robot, message_id)
-    if task is None:
-        return
-    token = request_id.current.set(task.request_id)
-    try:
-        Attempt(task, robot, since=before).run()
-    finally:
-        request_id.current.reset(token)
-    if Task.objects.queued().of_robot(robot_name).exists():
-        ring(robot_name)
+    over = time.monotonic() + TURN
+    while True:
+        since = time.monotonic()
+        task = claim(robot, message_id)
+        if task is None:
+            return
+        attempt = Attempt(task, robot, since)
+        attempt.run()
+        if not Task.is_queued_for(robot_name):
+            return
+        if attempt.interrupted or time.monotonic() >= over:
+            ring(robot_name)
+            return
 
 
 def claim(robot: Robot, message_id: str) -> Task | None:
@@ -95,7 +98,7 @@ def claim(robot: Robot, message_id: str) -> Task | None:
     taken = Task.objects.lanes_taken(robot.name) if robot.lanes > 1 or robot.revision > 1 else set()
     for lane in free_lanes(robot.name, robot.lanes, taken):
         with contextlib.suppress(LaneTaken):
-            return Task.objects.claim_next(
+            return Task.claim_next(
                 robot.name,
                 lane=lane,
                 worker=worker_name(os.getpid()),
@@ -171,8 +174,19 @@ class Attempt:
 
     # The run.
 
+    @property
+    def interrupted(self) -> bool:
+        return self._reason is not None
+
     def run(self) -> None:
         """Call the handler under guard and write what came of it."""
+        token = request_id.current.set(self._task.request_id)
+        try:
+            self._run()
+        finally:
+            request_id.current.reset(token)
+
+    def _run(self) -> None:
         try:
             handler = registry.get(self._task.handler)
             self.params = handler.read_params(self._task.params)

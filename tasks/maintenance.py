@@ -66,16 +66,15 @@ def recover_from(worker: str, message_id: str) -> dict[str, int]:
 
 
 def _recover(task: Task, now: dt.datetime) -> Status | None:
-    still_lost = {"lease_expires_at__lt": now}
     lost = error_document("WorkerLost", f"The worker {task.worker} stopped renewing its lease")
     if task.cancel_requested:
-        return Status.REVOKED if task.stop("its worker was lost while it was being cancelled", **still_lost) else None
+        return Status.REVOKED if task.stop("its worker was lost while it was being cancelled", lost_at=now) else None
     if task.started_at and now >= task.started_at + dt.timedelta(seconds=task.timeout):
         late = error_document("TimedOut", f"Ran longer than {task.timeout:g} s and could not be interrupted")
-        return Status.FAILURE if task.fail(late, **still_lost) else None
+        return Status.FAILURE if task.fail(late, lost_at=now) else None
     if task.attempts_left:
-        return Status.RETRY if task.retry(lost, delay=0, **still_lost) else None
-    return Status.FAILURE if task.fail(lost, **still_lost) else None
+        return Status.RETRY if task.retry(lost, delay=0, lost_at=now) else None
+    return Status.FAILURE if task.fail(lost, lost_at=now) else None
 
 
 def expire() -> int:

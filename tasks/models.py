@@ -12,33 +12,35 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from django.db import models
-from django.db.models import F, Q
+from django.db import IntegrityError, models
+from django.db.models import Q
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
 from fmv.ids import id_at, time_of
-from fmv.mongodb.expressions import Later, Now
+from fmv.mongodb.expressions import NOW, Mql, later, literals
 from fmv.mongodb.fields import DocumentField
 from fmv.mongodb.indexes import PartIndex
 from fmv.mongodb.server import stored_now
+from fmv.mongodb.updates import Criteria, exists, update_first, update_one
 from tasks.processes import WorkerProcess
-from tasks.querysets import LaneTaken, TaskQuerySet, moved_to
+from tasks.querysets import TaskQuerySet, moved_to
 from tasks.records import Bulk, BulkStatus, LastOutcomes, LogLine, Submission, Tally
 from tasks.states import (
     DEFAULT_PRIORITY,
     EPOCH,
     FINISHED,
     MAX_PRIORITY,
+    TICK,
     UNFINISHED,
     WAITING,
     Status,
     encodable,
+    entering,
     error_document,
     first_line,
     lease_until,
     note_of,
-    tick,
 )
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "EPOCH",
     "FINISHED",
     "MAX_PRIORITY",
+    "NEXT_FIRST",
     "UNFINISHED",
     "WAITING",
     "Bulk",
@@ -66,6 +69,13 @@ __all__ = [
     "moved_to",
     "time_of",
 ]
+
+
+NEXT_FIRST = [("priority", -1), ("_id", 1)]  # the order in which a robot takes its tasks: priority, then age
+
+
+class LaneTaken(Exception):
+    """Another task of the robot holds the lane."""
 
 
 class HistoryField(DocumentField):
@@ -188,45 +198,77 @@ class Task(models.Model):
     def log_lines(self) -> models.QuerySet[LogLine]:
         return LogLine.objects.filter(task=self.pk)
 
-    # What its worker does. Each holds only while this attempt owns the task.
+    # What workers do. `claim_next` makes an attempt; the rest holds only while that attempt owns the task.
 
-    def _owned(self, **also: Any) -> TaskQuerySet:
-        return Task.objects.started().filter(pk=self.pk, attempt=self.attempt, **also)
+    @classmethod
+    def claim_next(
+        cls, robot: str, *, lane: str, worker: str, message_id: str, lease: float, grace: float
+    ) -> Task | None:
+        """Start the robot's next queued task on `lane` and return it as it now is; None when there is none.
 
-    def _leave_lane(self, owned: TaskQuerySet, status: Status, note: str, **values: Any) -> bool:
-        return bool(owned.move(status, note, lane=None, lease_expires_at=None, **values))
+        `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
+        task whose process is stuck ends then. Raises LaneTaken when another task holds the lane.
+        """
+        attempt = {"$add": ["$attempt", 1]}
+        taken = {"attempt": attempt, "started_at": NOW, "lease_expires_at": lease_until(NOW, lease, grace)}
+        owner = literals(lane=lane, worker=worker, message_id=message_id)
+        fresh = literals(cancel_requested=False, run_at=None, progress=None, message="")
+        stage = entering(Status.STARTED, f"by {worker}", attempt) | taken | owner | fresh
+        in_time = [{"expires_at": None}, {"expires_at": {"$gt": stored_now()}}, {"attempt": {"$gt": 0}}]
+        try:
+            return update_first(cls, cls.queue_of(robot) | {"$or": in_time}, NEXT_FIRST, stage)
+        except IntegrityError as error:
+            raise LaneTaken(lane) from error
+
+    @staticmethod
+    def queue_of(robot: str) -> Criteria:
+        """Return the criteria of what waits for a lane of this robot, by the index `task_next`."""
+        return {"status": Status.QUEUED.value, "robot": robot}
+
+    @classmethod
+    def is_queued_for(cls, robot: str) -> bool:
+        """Tell whether the robot has queued tasks."""
+        return exists(cls, cls.queue_of(robot))
+
+    def _owned(self, lost_at: dt.datetime | None = None, **also: Any) -> Criteria:
+        """Return the criteria of this attempt; `lost_at`: with a lease that has run out by then."""
+        lost = {} if lost_at is None else {"lease_expires_at": {"$lt": lost_at}}
+        return {"_id": self.pk.hex, "status": Status.STARTED.value, "attempt": self.attempt} | lost | also
+
+    def _leave_lane(self, owned: Criteria, status: Status, note: str, **computed: Mql) -> bool:
+        stage = entering(status, note) | literals(lane=None, lease_expires_at=None) | computed
+        return update_one(Task, owned, stage)
 
     def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
         """Keep the lease for `lease` seconds more, store what is reported anew; False when cancelled or lost."""
-        values = {"lease_expires_at": lease_until(F("started_at"), lease, grace), **report}
-        if report:
-            values["changed_at"] = tick()
-        return bool(self._owned().filter(cancel_requested=False).update(**values))
+        stage = {"lease_expires_at": lease_until("$started_at", lease, grace)} | literals(**report)
+        return update_one(Task, self._owned(cancel_requested=False), stage | ({"changed_at": TICK} if report else {}))
 
     def succeed(self, result: Any, message: str) -> bool:
-        values = {"result": result, "error": None, "progress": 100, "message": message, "finished_at": Now()}
-        return self._leave_lane(self._owned(), Status.SUCCESS, "", **values)
+        values = literals(result=result, error=None, progress=100.0, message=message)
+        return self._leave_lane(self._owned(), Status.SUCCESS, "", **values, finished_at=NOW)
 
-    def fail(self, error: dict[str, str], **also: Any) -> bool:
-        """End it for good. `also` narrows what it must still look like, as in `lease_expires_at__lt`."""
-        return self._leave_lane(self._owned(**also), Status.FAILURE, note_of(error), error=error, finished_at=Now())
+    def fail(self, error: dict[str, str], lost_at: dt.datetime | None = None) -> bool:
+        """End it for good; with `lost_at` only if its lease has run out by then."""
+        ended = literals(error=error) | {"finished_at": NOW}
+        return self._leave_lane(self._owned(lost_at), Status.FAILURE, note_of(error), **ended)
 
-    def retry(self, error: dict[str, str], *, delay: float, **also: Any) -> bool:
+    def retry(self, error: dict[str, str], *, delay: float, lost_at: dt.datetime | None = None) -> bool:
         """Let it wait `delay` seconds for its next attempt; False also when its cancel was asked for meanwhile."""
-        owned = self._owned(cancel_requested=False, **also)
-        return self._leave_lane(owned, Status.RETRY, note_of(error), error=error, run_at=Later(Now(), delay))
+        waits = literals(error=error) | {"run_at": later(NOW, delay)}
+        return self._leave_lane(self._owned(lost_at, cancel_requested=False), Status.RETRY, note_of(error), **waits)
 
     def hand_back(self, note: str) -> bool:
         """Let it run again at once, this attempt not counted; False also when its cancel was asked for meanwhile."""
-        owned = self._owned(cancel_requested=False)
-        return self._leave_lane(owned, Status.RETRY, note, uncounted=F("uncounted") + 1, run_at=Now())
+        waits = {"uncounted": {"$add": ["$uncounted", 1]}, "run_at": NOW}
+        return self._leave_lane(self._owned(cancel_requested=False), Status.RETRY, note, **waits)
 
-    def stop(self, note: str, **also: Any) -> bool:
+    def stop(self, note: str, lost_at: dt.datetime | None = None) -> bool:
         """End it as cancelled while it runs."""
-        return self._leave_lane(self._owned(**also), Status.REVOKED, note, finished_at=Now())
+        return self._leave_lane(self._owned(lost_at), Status.REVOKED, note, finished_at=NOW)
 
     def is_being_cancelled(self) -> bool:
-        return self._owned(cancel_requested=True).exists()
+        return exists(Task, self._owned(cancel_requested=True))
 
     # What everybody else does.
 

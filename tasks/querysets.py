@@ -8,12 +8,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError
-from django.db.models import F, Q, Value
-from django.db.models.functions import Concat
+from django.db.models import Q
 
 from fmv.ids import id_at
-from fmv.mongodb.expressions import Now
+from fmv.mongodb.expressions import NOW, Computed, Mql, Now, literal, literals
 from fmv.mongodb.queryset import QuerySet
 from fmv.mongodb.server import stored_now
 from tasks.states import (
@@ -24,7 +22,6 @@ from tasks.states import (
     Status,
     entering,
     error_document,
-    lease_until,
     note_of,
     staying,
 )
@@ -38,8 +35,8 @@ REPEATED = ("id", "robot", "handler", "params", "status", "priority", "labels", 
 STUCK_AFTER = dt.timedelta(minutes=1)  # what ought to happen within seconds has not
 
 
-class LaneTaken(Exception):
-    """Another task of the robot holds the lane."""
+#: what a task that ends before its (next) start is left with
+OVER: dict[str, Mql] = {"finished_at": NOW, "run_at": literal(None)}
 
 
 class TaskQuerySet(QuerySet["Task"]):
@@ -199,39 +196,14 @@ class TaskQuerySet(QuerySet["Task"]):
         """Return the lanes that the robot's started tasks hold."""
         return {lane for lane in self.started().of_robot(robot).order_by().values_list("lane", flat=True) if lane}
 
-    # Transitions.
+    # Transitions of many; of one, and the claim, see Task.
 
-    def move(self, status: Status, note: str, **values: Any) -> int:
+    def move(self, status: Status, note: str, **computed: Mql) -> int:
         """Take all these tasks to `status` and note it in their history; return how many there were."""
-        return self.update(**entering(status, note, values.pop("attempt", F("attempt"))), **values)
+        return self._set(entering(status, note) | computed)
 
-    def claim_next(
-        self, robot: str, *, lane: str, worker: str, message_id: str, lease: float, grace: float
-    ) -> Task | None:
-        """Start the robot's next queued task on `lane` and return it as it now is; None when there is none.
-
-        `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
-        task whose process is stuck ends then. Raises LaneTaken when another task holds the lane.
-        """
-        next_task = self.queued().of_robot(robot).next_first()
-        in_time = Q(expires_at=None) | Q(attempt__gt=0) | Q(expires_at__gt=Now())
-        attempt = F("attempt") + 1
-        try:
-            return next_task.filter(in_time).update_returning(
-                **entering(Status.STARTED, f"by {worker}", attempt),
-                attempt=attempt,
-                lane=lane,
-                worker=worker,
-                message_id=message_id,
-                started_at=Now(),
-                lease_expires_at=lease_until(Now(), lease, grace),
-                cancel_requested=False,
-                run_at=None,
-                progress=None,
-                message="",
-            )
-        except IntegrityError as error:
-            raise LaneTaken(lane) from error
+    def _set(self, stage: dict[str, Mql]) -> int:
+        return self.update(**{column: Computed(mql) for column, mql in stage.items()})
 
     def end_leases(self) -> int:
         return self.update(lease_expires_at=Now())
@@ -240,25 +212,26 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.due(now).move(Status.QUEUED, "due")
 
     def expire(self, now: dt.datetime) -> int:
-        return self.overdue(now).move(Status.REVOKED, "expired before it started", finished_at=Now(), run_at=None)
+        return self.overdue(now).move(Status.REVOKED, "expired before it started", **OVER)
 
     def abandon(self) -> int:
         """End what waits for a robot that is gone."""
         error = error_document("RobotGone", "The robot was deleted")
-        return self.waiting().move(Status.FAILURE, note_of(error), error=error, finished_at=Now(), run_at=None)
+        return self.waiting().move(Status.FAILURE, note_of(error), **OVER, error=literal(error))
 
     def revoke(self, note: str) -> int:
         """Cancel those that wait for their (next) start."""
-        return self.waiting().move(Status.REVOKED, note, finished_at=Now(), run_at=None, cancel_requested=True)
+        return self.waiting().move(Status.REVOKED, note, **OVER, cancel_requested=literal(True))
 
     def request_cancel(self, note: str) -> int:
         """Ask the workers of those that run to stop them, unless they have been asked before."""
-        return self.started().filter(cancel_requested=False).move(Status.STARTED, note, cancel_requested=True)
+        unasked = self.started().filter(cancel_requested=False)
+        return unasked.move(Status.STARTED, note, cancel_requested=literal(True))
 
     def reassign(self, robot: str, by: str) -> int:
         """Let another robot do those that wait."""
-        note = Concat(Value("moved from "), F("robot"), Value(moved_to(robot, by)))
-        return self.waiting().exclude(robot=robot).update(robot=robot, **staying(note))
+        note = {"$concat": ["moved from ", "$robot", literal(moved_to(robot, by))]}
+        return self.waiting().exclude(robot=robot)._set(staying(note) | literals(robot=robot))
 
 
 def moved_to(robot: str, by: str) -> str:

@@ -7,15 +7,16 @@ import uuid
 from typing import Any
 
 from django.db import models
-from django.db.models import F
-from django.db.models.functions import Greatest, Least
 
 from fmv.ids import time_of
-from fmv.mongodb.expressions import Appended, Later, Now
+from fmv.mongodb.expressions import NOW, Mql, appended, later, literal
 
 EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
 DEFAULT_PRIORITY = 4
 MAX_PRIORITY = 9
+
+#: Now, but later than the task's last change: so `changed_at` tells any two states of a task apart.
+TICK: Mql = {"$max": [NOW, later("$changed_at", 0.001)]}
 
 
 class Status(models.TextChoices):
@@ -55,26 +56,21 @@ def note_of(error: dict[str, str]) -> str:
     return f"{error['type']}: {error['message']}"[:500]
 
 
-def entering(status: Status, note: str, attempt: Any) -> dict[str, Any]:
-    """The values that every entry into `status` writes: the status, and its line of history."""
-    line = Appended("history", at=tick(), status=status.value, attempt=attempt, note=note)
-    return {"status": status, "history": line, "changed_at": tick()}
+def entering(status: Status, note: str, attempt: Mql = "$attempt") -> dict[str, Mql]:
+    """Return what every entry into `status` sets: the status, and its line of history."""
+    line = appended("history", at=TICK, status=status.value, attempt=attempt, note=literal(note))
+    return {"status": status.value, "history": line, "changed_at": TICK}
 
 
-def staying(note: Any) -> dict[str, Any]:
-    """The values of a change that leaves the status as it is: a line of history."""
-    line = Appended("history", at=tick(), status=F("status"), attempt=F("attempt"), note=note)
-    return {"history": line, "changed_at": tick()}
+def staying(note: Mql) -> dict[str, Mql]:
+    """Return what a change sets that leaves the status as it is: a line of history."""
+    line = appended("history", at=TICK, status="$status", attempt="$attempt", note=note)
+    return {"history": line, "changed_at": TICK}
 
 
-def tick() -> Greatest:
-    """Now, but later than the task's last change: so `changed_at` tells any two states of a task apart."""
-    return Greatest(Now(), Later(F("changed_at"), 0.001))
-
-
-def lease_until(started_at: Any, lease: float, grace: float) -> Least:
+def lease_until(started_at: Mql, lease: float, grace: float) -> Mql:
     """When a lease taken or renewed now ends: `lease` seconds on, but at most `grace` seconds after the timeout."""
-    return Least(Later(Now(), lease), Later(started_at, F("timeout") + grace))
+    return {"$min": [later(NOW, lease), later(started_at, {"$add": ["$timeout", grace]})]}
 
 
 def first_line(id: uuid.UUID, status: Status, by: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def changes(task: Task, act: Callable[[], object]) -> dict[str, Any]:
 
 
 def claim(robot: str, *, lane: int = 0, worker: str = "host/1", message_id: str = "message") -> Task | None:
-    return Task.objects.claim_next(
+    return Task.claim_next(
         robot, lane=f"{robot}/{lane}", worker=worker, message_id=message_id, lease=LEASE, grace=LEASE_GRACE
     )
 
@@ -145,10 +145,12 @@ class Commands(CommandListener):
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.bodies: list[Any] = []
 
     def started(self, event: CommandStartedEvent) -> None:
         if event.command_name not in ("hello", "endSessions", "killCursors"):
             self.sent.append(f"{event.command_name} {event.command[event.command_name]}")
+            self.bodies.append(event.command)
 
     def succeeded(self, event: object) -> None:
         pass

@@ -10,9 +10,10 @@ from uuid_utils.compat import uuid7
 
 from fmv.models import User
 from robots.models import Robot
-from tasks.models import LogLine, Status, Task, id_at
+from tasks.models import NEXT_FIRST, LogLine, Status, Task, id_at
 from tests.factories import make_task
 from tests.pipelines import pipeline, stages
+from tests.probes import claim, listening
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,9 +94,15 @@ def test_a_label_is_found_by_its_index():
     assert "labels" in str(match)
 
 
-def test_the_claim_is_ordered_by_the_columns_of_its_index():
-    sort = pipeline(Task.objects.queued().of_robot("Bender").next_first())[1]["$sort"]
-    assert list(sort.items()) == [("priority", -1), (Task._meta.pk.column, 1)]
+def test_the_claim_asks_as_the_queryset_of_the_same_question():
+    match, sort = pipeline(Task.objects.queued().of_robot("Bender").next_first())[:2]
+    assert match == {"$match": Task.queue_of("Bender")}
+    assert list(sort["$sort"].items()) == NEXT_FIRST
+    with listening() as commands:
+        assert claim("Bender") is None
+    (command,) = commands.bodies
+    assert command["query"].items() >= Task.queue_of("Bender").items()
+    assert list(command["sort"].items()) == NEXT_FIRST
 
 
 def test_one_row_by_key_is_a_match():

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from robots.models import Robot
-from tasks import maintenance, services
+from tasks import execution, maintenance, services
 from tasks.execution import claim, run_next
 from tasks.models import MAX_PRIORITY, Status, Task
 from tests.factories import make_robot, make_task
@@ -164,21 +164,35 @@ def test_an_expired_scheduled_task_never_starts():
     assert statuses(task)[-2:] == ["QUEUED", "REVOKED"]
 
 
-def test_the_end_of_a_task_rings_for_the_next(bells):
+def test_a_process_runs_what_is_queued_while_its_turn_lasts(bells, monkeypatch):
+    monkeypatch.setattr(execution, "TURN", 60.0)
     robot = make_robot()
-    for _ in range(2):
-        make_task(robot=robot, handler="noop", params={})
+    for handler in ("noop", "fails", "noop"):
+        make_task(robot=robot, handler=handler, params={})
     run_next(robot.name, "message")
-    assert bells() == [("tasks.run_next", robot.name, 4)]
-    run_next(robot.name, "message")
+    assert sorted(Task.objects.values_list("status", flat=True)) == ["FAILURE", "SUCCESS", "SUCCESS"]
+    assert set(Task.objects.values_list("message_id", flat=True)) == {"message"}
     assert bells() == []
 
 
-def test_a_failed_task_rings_for_the_next_too(bells):
+@pytest.mark.parametrize("handler", ["noop", "fails"])
+def test_when_its_turn_is_over_it_rings_for_the_next(bells, monkeypatch, handler):
+    monkeypatch.setattr(execution, "TURN", 0.0)
     robot = make_robot()
-    make_task(robot=robot, handler="fails", params={})
+    make_task(robot=robot, handler=handler, params={})
     make_task(robot=robot)
     run_next(robot.name, "message")
+    assert Task.objects.queued().count() == 1
+    assert bells() == [("tasks.run_next", robot.name, 4)]
+
+
+def test_an_interrupted_process_leaves_the_rest_to_others(bells, monkeypatch):
+    monkeypatch.setattr(execution, "TURN", 60.0)
+    robot = make_robot()
+    make_task(robot=robot, handler="wait", params={"seconds": 30}, timeout=0.2, max_attempts=1)
+    make_task(robot=robot)
+    run_next(robot.name, "message")
+    assert Task.objects.queued().count() == 1
     assert bells() == [("tasks.run_next", robot.name, 4)]
 
 

@@ -22,7 +22,7 @@ LOOK = ["find robots_robot"]  # in service? how many lanes?
 LANES = ["aggregate tasks_task"]  # which are taken?
 CLAIM = ["findAndModify tasks_task"]
 END = ["update tasks_task"]
-MORE = ["aggregate tasks_task"]  # has the robot more to do?
+MORE = ["find tasks_task"]  # has the robot more to do?
 
 
 def test_a_task_costs_five_round_trips():

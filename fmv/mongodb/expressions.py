@@ -1,52 +1,53 @@
-"""Expressions for `update()` that the stock backend has no word for."""
+"""What updates let MongoDB compute, in MongoDB's own words; and how Django's `update()` and `filter()` say it."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import DateTimeField, F, Value, functions
-from django.db.models.expressions import Expression, Func
+from django.db.models import functions
+from django.db.models.expressions import Expression
 
 from fmv.mongodb.fields import DocumentField
 
+#: An aggregation expression: https://www.mongodb.com/docs/manual/reference/operator/aggregation/
+Mql = Any
+
+#: The server's clock. By way of milliseconds, because SecantusDB compares a bare `$$NOW` with no stored date.
+NOW: Mql = {"$toDate": {"$toLong": "$$NOW"}}
+
+
+def literal(value: Any) -> Mql:
+    """Return a value that MongoDB takes as it is, whatever `$` it holds."""
+    return {"$literal": value}
+
+
+def literals(**values: Any) -> dict[str, Mql]:
+    """Return columns that are set to these values as they are."""
+    return {column: literal(value) for column, value in values.items()}
+
+
+def later(moment: Mql, seconds: Mql) -> Mql:
+    """Return the moment so many seconds after another, null without one: `later(NOW, 30)`."""
+    milliseconds = round(seconds * 1000) if isinstance(seconds, int | float) else {"$multiply": [seconds, 1000]}
+    return {"$toDate": {"$add": [{"$toLong": moment}, {"$toLong": milliseconds}]}}
+
+
+def appended(column: str, **entry: Mql) -> Mql:
+    """Return an array column with one document more."""
+    return {"$concatArrays": [f"${column}", [entry]]}
+
+
+class Computed(Expression):
+    """One of the above for `update()`: `update(attempt=Computed({"$add": ["$attempt", 1]}))`."""
+
+    def __init__(self, mql: Mql) -> None:
+        super().__init__(output_field=DocumentField())
+        self.mql = mql
+
+    def as_mql_expr(self, compiler: Any, connection: Any) -> Mql:
+        return self.mql
+
 
 class Now(functions.Now):
-    """The server's clock. By way of milliseconds, because SecantusDB compares a bare `$$NOW` with no stored date."""
+    """NOW in a queryset."""
 
-    def as_mql_expr(self, compiler: Any, connection: Any) -> dict[str, Any]:
-        return {"$toDate": {"$toLong": "$$NOW"}}
-
-
-class Later(Func):
-    """A moment `seconds` after another: `Later(Now(), 30)`, `Later(F("started_at"), F("timeout"))`."""
-
-    output_field = DateTimeField()
-
-    def __init__(self, moment: Any, seconds: Any) -> None:
-        super().__init__(moment, seconds if hasattr(seconds, "resolve_expression") else Value(float(seconds)))
-
-    def as_mql_expr(self, compiler: Any, connection: Any) -> dict[str, Any]:
-        moment, seconds = (part.as_mql(compiler, connection, as_expr=True) for part in self.get_source_expressions())
-        milliseconds = {"$toLong": {"$multiply": [seconds, 1000]}}
-        return {"$toDate": {"$add": [{"$toLong": moment}, milliseconds]}}
-
-
-class Appended(Expression):
-    """An array column with one document more: `update(history=Appended("history", at=Now(), note="due"))`."""
-
-    def __init__(self, column: str, **entry: Any) -> None:
-        super().__init__(output_field=DocumentField())
-        self.keys = tuple(entry)
-        self.parts: list[Any] = [
-            F(column),
-            *(v if hasattr(v, "resolve_expression") else Value(v) for v in entry.values()),
-        ]
-
-    def get_source_expressions(self) -> list[Any]:
-        return self.parts
-
-    def set_source_expressions(self, exprs: Sequence[Any]) -> None:
-        self.parts = list(exprs)
-
-    def as_mql_expr(self, compiler: Any, connection: Any) -> dict[str, Any]:
-        array, *values = (part.as_mql(compiler, connection, as_expr=True) for part in self.parts)
-        return {"$concatArrays": [array, [dict(zip(self.keys, values, strict=True))]]}
+    def as_mql_expr(self, compiler: Any, connection: Any) -> Mql:
+        return NOW

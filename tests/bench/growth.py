@@ -242,7 +242,7 @@ def claim(rounds: int, filled: Filled) -> float:
     seconds = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        task = Task.objects.claim_next(BUSY, lane=f"{BUSY}/0", worker="bench", message_id="", lease=30, grace=6)
+        task = Task.claim_next(BUSY, lane=f"{BUSY}/0", worker="bench", message_id="", lease=30, grace=6)
         seconds.append(time.perf_counter() - begin)
         back = {"status": "QUEUED", "lane": None, "attempt": 0, "lease_expires_at": None}
         collection(Task).update_one({"_id": task.pk.hex}, {"$set": back})

@@ -1,0 +1,42 @@
+"""Conditional updates of one document, said in MongoDB's own words.
+
+For what happens to each task several times: Django's compiler takes five times as long as PyMongo over the same.
+`criteria` are a query document, `stage` holds the columns that are set (see fmv.mongodb.expressions). All raise
+DatabaseError, and IntegrityError when a unique index refuses.
+"""
+
+from typing import Any, TypeVar
+
+from django.db import models
+from django_mongodb_backend.query import wrap_database_errors
+from pymongo import ReturnDocument
+
+from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import object_of
+from fmv.mongodb.expressions import Mql
+
+M = TypeVar("M", bound=models.Model)
+Criteria = dict[str, Any]
+Stage = dict[str, Mql]
+
+
+@wrap_database_errors
+def update_one(model: type[models.Model], criteria: Criteria, stage: Stage) -> bool:
+    """Update a document that meets the criteria; False when there is none."""
+    return bool(collection(model).update_one(criteria, [{"$set": stage}]).matched_count)
+
+
+@wrap_database_errors
+def update_first(model: type[M], criteria: Criteria, order: list[tuple[str, int]], stage: Stage) -> M | None:
+    """Update the first document that meets the criteria and return it as it now is; None when there is none.
+
+    One atomic step: https://www.mongodb.com/docs/manual/reference/command/findAndModify/
+    """
+    after = ReturnDocument.AFTER
+    document = collection(model).find_one_and_update(criteria, [{"$set": stage}], sort=order, return_document=after)
+    return object_of(model, document) if document else None
+
+
+@wrap_database_errors
+def exists(model: type[models.Model], criteria: Criteria) -> bool:
+    return collection(model).find_one(criteria, {"_id": 1}) is not None
