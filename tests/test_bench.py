@@ -1,5 +1,6 @@
 """The bench itself: its figures, its report, its floor, and what it refuses."""
 
+import datetime as dt
 import io
 import json
 import os
@@ -12,10 +13,12 @@ import pytest
 from django.test import override_settings
 
 from fmv import stack
+from tasks.execution import run_next
 from tests.api import Api
-from tests.bench import floor, report, stage
+from tests.bench import floor, report, stage, tasks
 from tests.bench.figures import FULL, QUICK, figure, in_turn, reaches
 from tests.bench.requests import prepare, routes
+from tests.factories import make_robot
 from tests.probes import Commands, bell_box, listening
 
 # --- Figures and report ----------------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ def floor_commands(monkeypatch):
 
     commands = Commands()
     floor.database.cache_clear()
-    client = floor.MongoClient(os.environ["MONGODB_URI"], event_listeners=[commands])
+    client = floor.MongoClient(os.environ["MONGODB_URI"], event_listeners=[commands], **floor.OPTIONS)
     monkeypatch.setattr(floor, "database", lambda: client[connection.settings_dict["NAME"]])
     monkeypatch.setattr(floor, "publish", lambda robot: None)
     yield commands
@@ -134,3 +137,31 @@ def test_the_floor_makes_the_same_calls_of_mongodb_and_answers_as_much(floor_com
         for name in {"robots", "tasks"} & ours.keys():
             assert len(ours[name]) == len(theirs[name]), route.name
         assert 0.7 < len(orjson.dumps(theirs)) / len(answer.content) < 1.5, route.name
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_floor_worker_sends_the_same_commands_for_a_task(floor_commands, monkeypatch, tmp_path):
+    monkeypatch.setenv("FMV_BROKER_URL", "memory://localhost")
+    from tests.bench import floor_worker
+
+    monkeypatch.setattr(floor_worker, "ROBOTS", "robots_robot")
+    monkeypatch.setattr(floor_worker, "TASKS", "tasks_task")
+    monkeypatch.setattr(floor_worker, "database", floor.database)
+    robot = make_robot()
+    with bell_box(), listening() as commands:
+        tasks.by_fmv(tmp_path / "marks", robot.name)
+        commands.bodies.clear()
+        run_next(robot.name, "message")
+    floor.database().tasks_task.insert_one(floor.queued(robot.name, "tick"))
+    floor_commands.bodies.clear()
+    floor_worker.run(robot.name, "message", lambda: None)
+    assert alike(floor_commands.bodies) == alike(commands.bodies)
+
+
+def alike(value):
+    """The same without what differs from task to task and from client to client."""
+    if isinstance(value, dict):
+        return {key: alike(part) for key, part in value.items() if key not in ("lsid", "$db", "_id", "ordered")}
+    if isinstance(value, list):
+        return [alike(part) for part in value]
+    return "a moment" if isinstance(value, dt.datetime) else value

@@ -27,8 +27,11 @@ ROBOT = (
 LATEST = [{"$sort": {"_id": -1}}, {"$limit": 101}]
 
 
-#: the time limits that FMV has too: with one, each read of a socket is two system calls
-OPTIONS = {"serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000, "socketTimeoutMS": 60000}
+#: as FMV has them: writes wait for the journal; with a time limit each read of a socket is two system calls
+OPTIONS = {
+    "w": "majority", "journal": True,
+    "serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000, "socketTimeoutMS": 60000,
+}  # fmt: skip
 
 
 @cache
@@ -86,25 +89,25 @@ def create_robot(_: str, body: Any) -> Any:
     return robot_of(robot, ())
 
 
+def queued(robot: str, handler: str) -> dict[str, Any]:
+    """Return a new task, as FMV stores it."""
+    now = dt.datetime.now(dt.UTC)
+    nothing = (
+        "progress", "result", "error", "run_at", "expires_at", "started_at", "finished_at", "retry_of", "lane",
+        "lease_expires_at",
+    )  # fmt: skip
+    return dict.fromkeys(nothing) | {
+        "_id": uuid7().hex, "robot": robot, "handler": handler, "params": {}, "status": "QUEUED", "priority": 4,
+        "labels": [], "message": "", "attempt": 0, "uncounted": 0, "max_attempts": 3, "timeout": 9.0, "worker": "",
+        "message_id": "", "requested_by": "anonymous", "request_id": "-", "cancel_requested": False,
+        "history": [{"at": now, "status": "QUEUED", "attempt": 0, "note": "by anonymous"}],
+        "stored_at": now, "changed_at": now,
+    }  # fmt: skip
+
+
 def run(name: str, body: Any) -> Any:
     robot = database().robots_robot.find_one({"_id": name})
-    now = dt.datetime.now(dt.UTC)
-    line = {"at": now, "status": "QUEUED", "attempt": 0, "note": "by anonymous"}
-    task = dict.fromkeys(
-        ("progress", "result", "error", "run_at", "expires_at", "started_at", "finished_at", "retry_of")
-    )
-    task |= {"_id": uuid7().hex, "robot": robot["_id"], "handler": body["handler"], "params": {}, "status": "QUEUED"}
-    task |= {
-        "priority": 4,
-        "labels": [],
-        "message": "",
-        "attempt": 0,
-        "uncounted": 0,
-        "max_attempts": 3,
-        "timeout": 9.0,
-    }
-    task |= {"worker": "", "message_id": "", "requested_by": "anonymous", "request_id": "-", "cancel_requested": False}
-    task |= {"lane": None, "lease_expires_at": None, "history": [line], "stored_at": now, "changed_at": now}
+    task = queued(robot["_id"], body["handler"])
     database().tasks_task.insert_one(task)
     publish(name)
     return task_of(task)

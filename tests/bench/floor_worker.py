@@ -1,10 +1,12 @@
 """What FMV's tasks are measured against: Celery alone, and Celery with the MongoDB commands that a task needs."""
 
+import datetime as dt
 import os
+import socket
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
-from pymongo import DESCENDING
 from pymongo.collection import Collection
 
 from tests.bench.floor import database
@@ -33,17 +35,52 @@ def noop(file: str) -> None:
     mark(file, "start")
 
 
+NOW = {"$toDate": {"$toLong": "$$NOW"}}
+TICK = {"$max": [NOW, {"$toDate": {"$add": [{"$toLong": "$changed_at"}, {"$toLong": 1}]}}]}
+PROCESS = f"{socket.gethostname()}/{os.getpid()}"
+
+
+def after(moment: Any, milliseconds: Any) -> dict[str, Any]:
+    return {"$toDate": {"$add": [{"$toLong": moment}, {"$toLong": milliseconds}]}}
+
+
+def line(status: str, attempt: Any, note: str) -> dict[str, Any]:
+    entry = {"at": TICK, "status": status, "attempt": attempt, "note": {"$literal": note}}
+    return {"status": status, "history": {"$concatArrays": ["$history", [entry]]}, "changed_at": TICK}
+
+
+def literals(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: {"$literal": value} for name, value in values.items()}
+
+
+ATTEMPT = {"$add": ["$attempt", 1]}
+LONGEST = after(NOW, {"$multiply": [{"$add": ["$timeout", 6.0]}, 1000]})
+CLAIM = line("STARTED", ATTEMPT, f"by {PROCESS}") | {
+    "attempt": ATTEMPT,
+    "started_at": NOW,
+    "lease_expires_at": {"$min": [after(NOW, 30000), LONGEST]},
+}
+FRESH = {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
+LEFT = {"lane": None, "lease_expires_at": None, "result": None, "error": None, "progress": 100.0, "message": ""}
+END = line("SUCCESS", "$attempt", "") | literals(LEFT) | {"finished_at": NOW}
+
+
 @app.task(name="bare.floor")
 def floor(file: str, robot: str) -> None:
     """What a task costs at the least: find the robot, claim, finish, ask for the next."""
+    run(robot, floor.request.id, lambda: mark(file, "start"))
+
+
+def run(robot: str, message: str, work: Callable[[], None]) -> None:
+    """Send the commands that FMV sends for a no-op task of a robot that has one lane and no more tasks."""
     database()[ROBOTS].find_one({"_id": robot})
+    queue, now = {"status": "QUEUED", "robot": robot}, dt.datetime.now(dt.UTC)
+    in_time = [{"expires_at": None}, {"expires_at": {"$gt": now}}, {"attempt": {"$gt": 0}}]
+    owner = literals({"lane": f"{robot}/0", "worker": PROCESS, "message_id": message} | FRESH)
     task = tasks().find_one_and_update(
-        {"status": "QUEUED", "robot": robot},
-        {"$set": {"status": "STARTED", "lane": f"{robot}/0"}},
-        sort=[("priority", DESCENDING), ("_id", 1)],
+        queue | {"$or": in_time}, [{"$set": CLAIM | owner}], sort=[("priority", -1), ("_id", 1)], return_document=True
     )
-    mark(file, "start")
     if task:
-        done = {"$set": {"status": "SUCCESS", "lane": None}}
-        tasks().update_one({"_id": task["_id"], "status": "STARTED"}, done)
-        tasks().find_one({"status": "QUEUED", "robot": robot}, {"_id": 1})
+        work()
+        tasks().update_one({"_id": task["_id"], "status": "STARTED", "attempt": task["attempt"]}, [{"$set": END}])
+        tasks().find_one(queue, {"_id": 1})

@@ -38,12 +38,14 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
 
 
 def prepare() -> None:
+    from fmv.mongodb.plan import planned_indexes
     from robots.models import Robot
+    from tasks.models import Task
     from tests.bench import floor_worker
 
     Robot.objects.bulk_create(Robot(name=name, location="Lab", description="For the bench") for name in ROBOTS)
     floor_worker.database()[floor_worker.ROBOTS].insert_many({"_id": name} for name in ROBOTS)
-    floor_worker.tasks().create_index([("status", 1), ("robot", 1), ("priority", -1), ("_id", 1)])
+    floor_worker.database().command("createIndexes", floor_worker.TASKS, indexes=planned_indexes(Task))
 
 
 def start_workers(stage: Stage) -> None:
@@ -73,12 +75,10 @@ def by_celery(marks: Path, robot: str) -> None:
 
 
 def by_floor(marks: Path, robot: str) -> None:
-    from uuid_utils.compat import uuid7
-
-    from tests.bench import floor_worker
+    from tests.bench import floor, floor_worker
 
     floor_worker.database()[floor_worker.ROBOTS].find_one({"_id": robot})
-    floor_worker.tasks().insert_one({"_id": str(uuid7()), "robot": robot, "status": "QUEUED", "priority": 4})
+    floor_worker.tasks().insert_one(floor.queued(robot, "tick"))
     floor_worker.floor.delay(str(marks), robot)
 
 
