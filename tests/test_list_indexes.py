@@ -7,6 +7,7 @@ order. The engines that the tests have do not all tell, so the indexes are held 
 import datetime as dt
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from fmv.mongodb.plan import planned_indexes
 from robots.models import Robot
@@ -20,6 +21,7 @@ from tests.pipelines import pipeline
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+ID = uuid7()
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 TASK_FILTERS = {
     "robot": "Bender",
@@ -86,6 +88,39 @@ def test_so_do_a_profile_s_tasks_and_a_log():
 def test_this_test_sees_what_no_index_answers():
     assert not is_answered_by_an_index(Task.objects.filter(worker="host/1").newest_first()[:101])
     assert not is_answered_by_an_index(Task.objects.of_robot("Bender").order_by("message")[:101])
+
+
+#: each index of tasks -> what it is there for. One that nothing needs slows every write.
+USES = {
+    "task_next": lambda: Task.objects.queued().of_robot("Bender").next_first()[:1],
+    "task_of_robot": lambda: Task.objects.of_robot("Bender").newest_first()[:50],
+    "task_ended": lambda: Task.objects.of_robot("Bender").ended()[:60],
+    "task_by_status": lambda: Task.objects.narrowed(status=["QUEUED"]).newest_first()[:101],
+    "task_by_handler": lambda: Task.objects.narrowed(handler="primes").newest_first()[:101],
+    "task_by_requester": lambda: Task.objects.narrowed(requested_by="fry").newest_first()[:101],
+    "task_by_label": lambda: Task.objects.narrowed(label="night").newest_first()[:101],
+    "task_due": lambda: Task.objects.due(NOW).order_by("run_at")[:500],
+    "task_overdue": lambda: Task.objects.overdue(NOW).order_by("expires_at")[:500],
+    "task_finished": lambda: Task.objects.finished_before(NOW).order_by("finished_at")[:500],
+    "task_by_error": lambda: Task.objects.narrowed(error="OSError").newest_first()[:101],
+    "task_again": lambda: Task.objects.filter(retry_of=ID).order_by("retry_of")[:20],
+    "task_lost": lambda: Task.objects.lost(NOW).order_by("lease_expires_at")[:500],
+    "task_failed": lambda: Task.objects.failed()[:20],
+    "task_failed_of": lambda: Task.objects.failed().filter(handler="primes")[:20],
+    "task_changed": lambda: Task.objects.changed_since(NOW).order_by("changed_at")[:500],
+    "": lambda: Task.objects.filter(lane="Bender/0").order_by("lane")[:1],  # no two tasks hold one lane
+}
+
+
+def test_each_index_of_tasks_is_there_for_a_query():
+    named = {index["name"] if index["name"] in USES else "": list(index["key"]) for index in planned_indexes(Task)}
+    assert named.keys() == USES.keys()
+    assert len(named) == len(planned_indexes(Task))
+    for name, columns in named.items():
+        match, order = [next(iter(stage.values())) for stage in pipeline(USES[name]())[:2]]
+        asked = equal_columns(match) | {column for column, wanted in match.items() if isinstance(wanted, dict)}
+        assert columns[0] in asked | set(order), name
+        assert set(order) <= set(columns), name
 
 
 def test_no_index_is_the_beginning_of_another():

@@ -23,6 +23,7 @@ from tests.chaos_world import RABBITMQ, World, descendants
 CONNECTIONS = 16
 FLOOR = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.gunicorn", "tests.bench.floor:application")
 SERVERS = {"rabbitmq", "epmd"}
+BARE = ("bare", "bare-prefork", "bare-threads", "bare-solo")  # queues of bare Celery's workers
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
@@ -86,9 +87,11 @@ class Stage(World):
             self.stop(name)
         self.drop_databases()
         with kombu.Connection(self.broker_url) as broker:
-            for queue in ("work", "maintenance", "bare"):
+            for queue in ("work", "maintenance"):
                 with suppress(*broker.channel_errors):  # there is none
                     broker.channel().queue_purge(queue)
+            for queue in BARE:
+                broker.channel().queue_delete(queue)
         self._run("migrate", sys.executable, str(stack.ROOT / "manage.py"), "migrate", "--verbosity", "0")
 
     def close(self) -> None:

@@ -1,0 +1,51 @@
+"""The worker's pool: what the same no-op tasks cost on others of Celery's, the candidates that lost.
+
+They run the floor's task, for FMV itself needs what only prefork has: a process of its own for each task, whose main
+thread a signal can interrupt and which can be killed without its neighbours.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from tests.bench.figures import Figure, Size, figure, in_turn
+from tests.bench.stage import Stage
+from tests.bench.tasks import by_floor, prepare, throughput
+from tests.chaos_world import children
+
+TASKS_AT_ONCE = 2
+OURS = "prefork"
+LOST = {"threads": "threads in one process", "solo": "processes of one task each, without a parent"}
+
+
+def measure(stage: Stage, size: Size) -> list[Figure]:
+    prepare()
+    for pool in (OURS, *LOST):
+        start(stage, pool)
+    marks = stage.directory / "marks"
+
+    def timed(pool: str) -> float:
+        return throughput(marks, size.tasks, partial(submit, pool))
+
+    return [
+        figure(
+            f"{about}: tasks/s ÷ {OURS}",
+            stage.engine,
+            "",
+            in_turn(size.pairs, partial(timed, pool), partial(timed, OURS), pool),
+        )
+        for pool, about in LOST.items()
+    ]
+
+
+def submit(pool: str, marks: Path, robot: str) -> None:
+    by_floor(marks, robot, queue=f"bare-{pool}")
+
+
+def start(stage: Stage, pool: str) -> None:
+    bare = [sys.executable, "-m", "celery", "--quiet", "-A", "tests.bench.floor_worker", "worker", "-P", pool]
+    for number in range(TASKS_AT_ONCE if pool == "solo" else 1):
+        name = f"bare-{pool}-{number}"
+        stage.spawn(name, *bare, "-Q", f"bare-{pool}", "-n", f"{name}@%h", "-c", str(TASKS_AT_ONCE))
+        if pool == OURS:
+            stage.wait_until(lambda name=name: children(stage.up[name].pid), name)  # type: ignore[misc]
