@@ -83,30 +83,32 @@ def run_next(robot_name: str, message_id: str) -> None:
             return
         attempt = Attempt(task, robot, since)
         attempt.run()
-        if not Task.is_queued_for(robot_name):
-            return
         if attempt.interrupted or time.monotonic() >= over:
-            ring(robot_name)
-            return
+            break
+    if Task.is_queued_for(robot_name):
+        ring(robot_name)
 
 
 def claim(robot: Robot, message_id: str) -> Task | None:
     """Start the robot's next queued task and return it; None without a task or a free lane, or out of service."""
     if not robot.enabled:
         return None
+    with contextlib.suppress(LaneTaken):
+        while task := Task.next_of(robot.name):
+            if _start(task, robot, message_id):
+                return task
+    return None
+
+
+def _start(task: Task, robot: Robot, message_id: str) -> bool:
+    """Start the task on a free lane; False when another process was faster. Raises LaneTaken when there is none."""
     # A robot with one lane may have had more, but not one that was never changed: it is spared the question.
     taken = Task.objects.lanes_taken(robot.name) if robot.lanes > 1 or robot.revision > 1 else set()
+    about = {"worker": worker_name(os.getpid()), "message_id": message_id}
     for lane in free_lanes(robot.name, robot.lanes, taken):
         with contextlib.suppress(LaneTaken):
-            return Task.claim_next(
-                robot.name,
-                lane=lane,
-                worker=worker_name(os.getpid()),
-                message_id=message_id,
-                lease=settings.FMV_LEASE_SECONDS,
-                grace=LEASE_GRACE,
-            )
-    return None
+            return task.start(lane=lane, **about, lease=settings.FMV_LEASE_SECONDS, grace=LEASE_GRACE)
+    raise LaneTaken
 
 
 def free_lanes(robot: str, lanes: int, taken: set[str]) -> list[str]:

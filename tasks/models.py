@@ -22,9 +22,9 @@ from fmv.mongodb.expressions import NOW, Mql, later, literals
 from fmv.mongodb.fields import DocumentField
 from fmv.mongodb.indexes import PartIndex
 from fmv.mongodb.server import stored_now
-from fmv.mongodb.updates import Criteria, exists, update_first, update_one
+from fmv.mongodb.updates import Criteria, exists, find_first, update_one
 from tasks.processes import WorkerProcess
-from tasks.querysets import TaskQuerySet, moved_to
+from tasks.querysets import EXPIRED, OVER, TaskQuerySet, moved_to
 from tasks.records import Bulk, BulkStatus, LastOutcomes, LogLine, Submission, Tally
 from tasks.states import (
     DEFAULT_PRIORITY,
@@ -198,27 +198,7 @@ class Task(models.Model):
     def log_lines(self) -> models.QuerySet[LogLine]:
         return LogLine.objects.filter(task=self.pk)
 
-    # What workers do. `claim_next` makes an attempt; the rest holds only while that attempt owns the task.
-
-    @classmethod
-    def claim_next(
-        cls, robot: str, *, lane: str, worker: str, message_id: str, lease: float, grace: float
-    ) -> Task | None:
-        """Start the robot's next queued task on `lane` and return it as it now is; None when there is none.
-
-        `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
-        task whose process is stuck ends then. Raises LaneTaken when another task holds the lane.
-        """
-        attempt = {"$add": ["$attempt", 1]}
-        taken = {"attempt": attempt, "started_at": NOW, "lease_expires_at": lease_until(NOW, lease, grace)}
-        owner = literals(lane=lane, worker=worker, message_id=message_id)
-        fresh = literals(cancel_requested=False, run_at=None, progress=None, message="")
-        stage = entering(Status.STARTED, f"by {worker}", attempt) | taken | owner | fresh
-        in_time = [{"expires_at": None}, {"expires_at": {"$gt": stored_now()}}, {"attempt": {"$gt": 0}}]
-        try:
-            return update_first(cls, cls.queue_of(robot) | {"$or": in_time}, NEXT_FIRST, stage)
-        except IntegrityError as error:
-            raise LaneTaken(lane) from error
+    # What workers do. `start` makes an attempt; what follows holds only while that attempt owns the task.
 
     @staticmethod
     def queue_of(robot: str) -> Criteria:
@@ -229,6 +209,36 @@ class Task(models.Model):
     def is_queued_for(cls, robot: str) -> bool:
         """Tell whether the robot has queued tasks."""
         return exists(cls, cls.queue_of(robot))
+
+    @classmethod
+    def next_of(cls, robot: str) -> Task | None:
+        """Return the robot's next queued task; None when there is none. One that is too late is revoked on the way."""
+        while task := find_first(cls, cls.queue_of(robot), NEXT_FIRST):
+            if task.attempt or not task.expires_at or task.expires_at > stored_now():
+                return task
+            task._leave_queue(Status.REVOKED, EXPIRED, **OVER)
+        return None
+
+    def start(self, *, lane: str, worker: str, message_id: str, lease: float, grace: float) -> bool:
+        """Begin the next attempt; False when the task is no longer as it was found.
+
+        `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
+        task whose process is stuck ends then. Raises LaneTaken when another task holds the lane.
+        """
+        values = {"lane": lane, "worker": worker, "message_id": message_id, "attempt": self.attempt + 1}
+        values |= {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
+        times = {"started_at": NOW, "lease_expires_at": lease_until(NOW, lease, grace)}
+        try:
+            started = self._leave_queue(Status.STARTED, f"by {worker}", **literals(**values), **times)
+        except IntegrityError as error:
+            raise LaneTaken(lane) from error
+        if started:
+            vars(self).update(values, status=Status.STARTED)
+        return started
+
+    def _leave_queue(self, status: Status, note: str, **computed: Mql) -> bool:
+        found = self.queue_of(self.robot) | {"_id": self.pk.hex, "attempt": self.attempt}
+        return update_one(Task, found, entering(status, note, computed.get("attempt", "$attempt")) | computed)
 
     def _owned(self, lost_at: dt.datetime | None = None, **also: Any) -> Criteria:
         """Return the criteria of this attempt; `lost_at`: with a lease that has run out by then."""

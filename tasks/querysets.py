@@ -36,6 +36,7 @@ STUCK_AFTER = dt.timedelta(minutes=1)  # what ought to happen within seconds has
 
 
 #: what a task that ends before its (next) start is left with
+EXPIRED = "expired before it started"
 OVER: dict[str, Mql] = {"finished_at": NOW, "run_at": literal(None)}
 
 
@@ -212,7 +213,7 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.due(now).move(Status.QUEUED, "due")
 
     def expire(self, now: dt.datetime) -> int:
-        return self.overdue(now).move(Status.REVOKED, "expired before it started", **OVER)
+        return self.overdue(now).move(Status.REVOKED, EXPIRED, **OVER)
 
     def abandon(self) -> int:
         """End what waits for a robot that is gone."""

@@ -9,7 +9,9 @@ from tasks import execution, maintenance, services
 from tasks.execution import claim, run_next
 from tasks.models import MAX_PRIORITY, Status, Task
 from tests.factories import make_robot, make_task
-from tests.probes import FUTURE, PAST, bell_box, make_task_in, statuses
+from tests.probes import FUTURE, PAST, bell_box, fields_of, make_task_in, statuses
+
+OWNER = {"worker": "host/1", "message_id": "message", "lease": 30, "grace": 6}
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -150,8 +152,8 @@ def test_expired_tasks_never_start():
     expired = make_task(robot=robot, expires_at=PAST, priority=9)
     alive = make_task(robot=robot, expires_at=FUTURE)
     assert [task.pk for task in drain(robot)] == [alive.pk]
-    assert maintenance.expire() == 1
     assert statuses(expired) == ["REVOKED"]
+    assert maintenance.expire() == 0
     assert drain(robot) == []
 
 
@@ -160,7 +162,6 @@ def test_an_expired_scheduled_task_never_starts():
     task = make_task_in(Status.SCHEDULED, robot=robot.name, run_at=PAST, expires_at=PAST)
     assert maintenance.promote_due() == 1
     assert claim(robot, "message") is None
-    assert maintenance.expire() == 1
     assert statuses(task)[-2:] == ["QUEUED", "REVOKED"]
 
 
@@ -209,3 +210,15 @@ def test_a_doorbell_while_every_lane_is_taken_does_nothing(bells):
     run_next(robot.name, "message")
     assert bells() == []
     assert Task.objects.queued().count() == 1
+
+
+def test_a_task_that_was_moved_or_taken_meanwhile_is_left_alone():
+    robot, other = make_robot(), make_robot()
+    moved, taken = make_task(robot=robot), make_task(robot=robot)
+    found = [Task.objects.get(pk=task.pk) for task in (moved, taken)]
+    assert moved.reassign(other.name, "amy")
+    assert taken.start(lane="elsewhere/0", **OWNER)
+    before = [fields_of(task) for task in found]
+    assert [task.start(lane=f"{robot.name}/0", **OWNER) for task in found] == [False, False]
+    assert [task.status for task in found] == [Status.QUEUED, Status.QUEUED]
+    assert [fields_of(task) for task in found] == before

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks import services
+from tasks import execution, services
 from tasks.execution import run_next
 from tasks.models import Status, Task
 from tests.factories import make_robot, make_task
@@ -20,36 +20,48 @@ def bells():
 SUBMIT = ["insert tasks_task"]
 LOOK = ["find robots_robot"]  # in service? how many lanes?
 LANES = ["aggregate tasks_task"]  # which are taken?
-CLAIM = ["findAndModify tasks_task"]
+NEXT = ["find tasks_task"]  # what is it to do next?
+START = ["update tasks_task"]
 END = ["update tasks_task"]
-MORE = ["find tasks_task"]  # has the robot more to do?
 
 
-def test_a_task_costs_five_round_trips():
+def test_a_task_costs_six_round_trips():
     robot = make_robot()
     with listening() as commands:
         task = services.submit(robot, by="test", handler="noop")
         run_next(robot.name, "message")
-    assert commands.sent == SUBMIT + LOOK + CLAIM + END + MORE, "\n".join(commands.sent)
+    assert commands.sent == SUBMIT + LOOK + NEXT + START + END + NEXT, "\n".join(commands.sent)
     assert Task.objects.get(pk=task.pk).status == Status.SUCCESS
 
 
-def test_it_costs_six_when_the_robot_has_or_may_have_had_more_lanes():
+def test_it_costs_seven_when_the_robot_has_or_may_have_had_more_lanes():
     for robot in (make_robot(lanes=2), services.change_robot(make_robot().name, by="test", location="Elsewhere")):
         with listening() as commands:
             services.submit(robot, by="test", handler="noop")
             run_next(robot.name, "message")
-        assert commands.sent == SUBMIT + LOOK + LANES + CLAIM + END + MORE, "\n".join(commands.sent)
+        assert commands.sent == SUBMIT + LOOK + NEXT + LANES + START + END + NEXT, "\n".join(commands.sent)
 
 
-def test_a_doorbell_in_vain_costs_two():
-    robot, busy = make_robot(), make_robot()
-    assert claim(make_task(robot=busy).robot)
-    make_task(robot=busy)
-    for name in (robot.name, busy.name):
-        with listening() as commands:
-            run_next(name, "message")
-        assert commands.sent == LOOK + CLAIM, "\n".join(commands.sent)
+def test_a_robot_s_queue_costs_three_a_task(monkeypatch):
+    monkeypatch.setattr(execution, "TURN", 60.0)
+    robot = make_robot()
+    for _ in range(3):
+        make_task(robot=robot, handler="noop", params={})
+    with listening() as commands:
+        run_next(robot.name, "message")
+    assert commands.sent == LOOK + 3 * (NEXT + START + END) + NEXT, "\n".join(commands.sent)
+
+
+@pytest.mark.parametrize(("queued", "cost"), [(0, LOOK + NEXT), (1, LOOK + NEXT + START)])
+def test_a_doorbell_in_vain_costs_two_or_three(queued, cost):
+    robot = make_robot()
+    make_task(robot=robot)
+    assert claim(robot.name)
+    for _ in range(queued):
+        make_task(robot=robot)
+    with listening() as commands:
+        run_next(robot.name, "message")
+    assert commands.sent == cost, "\n".join(commands.sent)
 
 
 def test_progress_is_written_at_most_once_a_second():
@@ -57,4 +69,4 @@ def test_progress_is_written_at_most_once_a_second():
     services.submit(robot, by="test", handler="wait", params={"seconds": 0.5, "steps": 100})
     with listening() as commands:
         run_next(robot.name, "message")
-    assert commands.sent == LOOK + CLAIM + END + MORE, "\n".join(commands.sent)
+    assert commands.sent == LOOK + NEXT + START + END + NEXT, "\n".join(commands.sent)

@@ -99,16 +99,16 @@ class Life(RuleBasedStateMachine):
     def claim(self) -> None:
         task = execution.claim(self.robot, "message")
         free = len(self.in_status(Status.STARTED)) < self.robot.lanes and self.robot.enabled
-        ready = [
-            (-model.priority, pk)
-            for pk, model in self.models.items()
-            if model.status == Status.QUEUED and (model.attempt or not model.expired)
-        ]
-        if not (free and ready):
+        queued = sorted(self.in_status(Status.QUEUED), key=lambda pk: (-self.models[pk].priority, pk))
+        late = [self.models[pk].expired and not self.models[pk].attempt for pk in queued]
+        if self.robot.enabled:  # those that are too late are revoked on the way to the next
+            for pk in queued[: (*late, False).index(False)]:
+                self.models[pk].enter(Status.REVOKED)
+        if not (free and False in late):
             assert task is None
             return
         assert task is not None
-        assert task.pk == min(ready)[1]
+        assert task.pk == queued[late.index(False)]
         model = self.model(task)
         model.attempt += 1
         model.cancelling = model.lost = False

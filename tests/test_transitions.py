@@ -10,7 +10,7 @@ from fmv.mongodb.server import server_now
 from tasks.execution import LEASE_GRACE
 from tasks.models import FINISHED, WAITING, LaneTaken, Status, Task, error_document, id_at, time_of
 from tests.factories import make_task
-from tests.probes import FUTURE, LEASE, PAST, changes, claim, fields_of, listening, make_task_in, started
+from tests.probes import FUTURE, LEASE, PAST, changes, claim, fields_of, line, listening, make_task_in, started
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -42,7 +42,7 @@ OF_A_TASK: dict[str, tuple[Callable[[Task], Any], tuple[Status, ...], Status, se
     "abandon": (lambda task: Task.objects.abandon(), WAITING, Status.FAILURE, {
         "status", "history", "finished_at", "error"
     }),
-    "claim_next": (lambda task: claim(task.robot), (Status.QUEUED,), Status.STARTED, {
+    "start": (lambda task: claim(task.robot), (Status.QUEUED,), Status.STARTED, {
         "status", "history", "attempt", "lane", "worker", "message_id", "started_at", "lease_expires_at"
     }),
 }  # fmt: skip
@@ -79,7 +79,7 @@ def test_it_is_one_write_of_one_document(name):
     task = make_task_in(sources[0])
     with listening() as commands:
         assert act(task)
-    assert commands.sent == ["findAndModify tasks_task" if name == "claim_next" else "update tasks_task"]
+    assert commands.sent == [*(["find tasks_task"] if name == "start" else []), "update tasks_task"]
 
 
 @pytest.mark.parametrize("name", ["succeed", "fail", "stop", "retry", "hand_back"])
@@ -182,7 +182,8 @@ def test_a_claim_starts_the_next_attempt():
 
 def test_a_lease_ends_soon_after_the_timeout():
     task = started(timeout=2.0)
-    assert task.lease_expires_at - task.started_at == dt.timedelta(seconds=2 + LEASE_GRACE)
+    stored = fields_of(task)
+    assert stored["lease_expires_at"] - stored["started_at"] == dt.timedelta(seconds=2 + LEASE_GRACE)
     assert task.renew(**RENEWAL)
     stored = fields_of(task)
     assert stored["lease_expires_at"] - stored["started_at"] == dt.timedelta(seconds=2 + LEASE_GRACE)
@@ -273,9 +274,11 @@ def test_what_has_started_before_does_not_expire():
     assert claim(task.robot)
 
 
-def test_an_expired_task_is_not_claimed_even_before_it_is_revoked():
+def test_an_expired_task_is_not_started_but_revoked():
     task = make_task_in(Status.QUEUED, expires_at=PAST)
-    assert changes(task, lambda: claim(task.robot)) == {}
+    changed = changes(task, lambda: claim(task.robot))
+    assert changed.keys() == {"status", "history", "finished_at", "changed_at"}
+    assert changed["history"][-1] | {"at": None} == line("REVOKED", 0, "expired before it started") | {"at": None}
     make_task(robot=task.robot, expires_at=FUTURE)
     assert claim(task.robot)
 

@@ -1,4 +1,4 @@
-"""Conditional updates of one document, said in MongoDB's own words.
+"""One document found, and updated on conditions, in MongoDB's own words.
 
 For what happens to each task several times: Django's compiler takes five times as long as PyMongo over the same.
 `criteria` are a query document, `stage` holds the columns that are set (see fmv.mongodb.expressions). All raise
@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from django.db import models
 from django_mongodb_backend.query import wrap_database_errors
-from pymongo import ReturnDocument
 
 from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import object_of
@@ -27,13 +26,9 @@ def update_one(model: type[models.Model], criteria: Criteria, stage: Stage) -> b
 
 
 @wrap_database_errors
-def update_first(model: type[M], criteria: Criteria, order: list[tuple[str, int]], stage: Stage) -> M | None:
-    """Update the first document that meets the criteria and return it as it now is; None when there is none.
-
-    One atomic step: https://www.mongodb.com/docs/manual/reference/command/findAndModify/
-    """
-    after = ReturnDocument.AFTER
-    document = collection(model).find_one_and_update(criteria, [{"$set": stage}], sort=order, return_document=after)
+def find_first(model: type[M], criteria: Criteria, order: list[tuple[str, int]]) -> M | None:
+    """Return the first document that meets the criteria; None when there is none."""
+    document = collection(model).find_one(criteria, sort=order)
     return object_of(model, document) if document else None
 
 

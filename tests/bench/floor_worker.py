@@ -1,6 +1,5 @@
 """What FMV's tasks are measured against: Celery alone, and Celery with the MongoDB commands that a task needs."""
 
-import datetime as dt
 import os
 import socket
 from collections.abc import Callable
@@ -53,10 +52,8 @@ def literals(values: dict[str, Any]) -> dict[str, Any]:
     return {name: {"$literal": value} for name, value in values.items()}
 
 
-ATTEMPT = {"$add": ["$attempt", 1]}
 LONGEST = after(NOW, {"$multiply": [{"$add": ["$timeout", 6.0]}, 1000]})
-CLAIM = line("STARTED", ATTEMPT, f"by {PROCESS}") | {
-    "attempt": ATTEMPT,
+START = line("STARTED", {"$literal": 1}, f"by {PROCESS}") | {
     "started_at": NOW,
     "lease_expires_at": {"$min": [after(NOW, 30000), LONGEST]},
 }
@@ -74,13 +71,14 @@ def floor(file: str, robot: str) -> None:
 def run(robot: str, message: str, work: Callable[[], None]) -> None:
     """Send the commands that FMV sends for a no-op task of a robot that has one lane and no more tasks."""
     database()[ROBOTS].find_one({"_id": robot})
-    queue, now = {"status": "QUEUED", "robot": robot}, dt.datetime.now(dt.UTC)
-    in_time = [{"expires_at": None}, {"expires_at": {"$gt": now}}, {"attempt": {"$gt": 0}}]
-    owner = literals({"lane": f"{robot}/0", "worker": PROCESS, "message_id": message} | FRESH)
-    task = tasks().find_one_and_update(
-        queue | {"$or": in_time}, [{"$set": CLAIM | owner}], sort=[("priority", -1), ("_id", 1)], return_document=True
-    )
-    if task:
+    if task := next_of(robot):
+        found = {"status": "QUEUED", "robot": robot, "_id": task["_id"], "attempt": task["attempt"]}
+        owner = {"lane": f"{robot}/0", "worker": PROCESS, "message_id": message, "attempt": task["attempt"] + 1}
+        tasks().update_one(found, [{"$set": START | literals(owner | FRESH)}])
         work()
-        tasks().update_one({"_id": task["_id"], "status": "STARTED", "attempt": task["attempt"]}, [{"$set": END}])
-        tasks().find_one(queue, {"_id": 1})
+        tasks().update_one({"_id": task["_id"], "status": "STARTED", "attempt": task["attempt"] + 1}, [{"$set": END}])
+        next_of(robot)
+
+
+def next_of(robot: str) -> Any:
+    return tasks().find_one({"status": "QUEUED", "robot": robot}, sort=[("priority", -1), ("_id", 1)])

@@ -22,6 +22,7 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 DAYS = 20.0  # over which the tasks were made, evenly
 BUSY, OTHERS, WAITING = "Busy", 1_000, 100  # of the others, so many have a queued task
 STEP = 5_000  # documents inserted in one go
+PATIENCE = 2.0  # seconds that one measurement may take, for engines that do not use indexes
 GOAL = "≤ 1.3"
 
 #: pages and lists: what they are called -> path
@@ -206,24 +207,33 @@ def calls(clients: Clients, size: Size) -> dict[str, Callable[[Filled], float]]:
     middle = (dt.datetime.now(dt.UTC) - dt.timedelta(days=DAYS / 2)).isoformat(timespec="milliseconds")[:23] + "Z"
     paths = {name: f"/api/v1{path.format(middle=middle)}" for name, path in API.items()} | ADMIN
     timed: dict[str, Callable[[Filled], float]] = {
-        name: partial(median_of, size.rounds, lambda filled, path=path: clients.get(filled, path))
+        name: partial(median_of, size.rounds, seconds_of(lambda filled, path=path: clients.get(filled, path)))
         for name, path in paths.items()
     }
-    timed["run"] = partial(median_of, size.rounds, clients.run)
-    timed["claim"] = partial(claim, size.rounds)
-    timed |= {f"sweep: {name}": partial(median_of, size.rounds, step) for name, step in sweeps().items()}
+    timed["run"] = partial(median_of, size.rounds, seconds_of(clients.run))
+    timed["claim"] = partial(median_of, size.rounds, claim)
+    timed |= {f"sweep: {name}": partial(median_of, size.rounds, seconds_of(step)) for name, step in sweeps().items()}
     timed["purge of 1 %, a task"] = Purge().timed
     return timed
 
 
-def median_of(rounds: int, act: Callable[[Filled], object], filled: Filled) -> float:
+def median_of(rounds: int, act: Callable[[Filled], float], filled: Filled) -> float:
+    """Return the median of what so many rounds give, or of as many as go into PATIENCE, but three."""
     use(filled)
-    seconds = []
-    for _ in range(rounds):
+    seconds: list[float] = []
+    over = time.perf_counter() + PATIENCE
+    while len(seconds) < 3 or (len(seconds) < rounds and time.perf_counter() < over):
+        seconds.append(act(filled))
+    return statistics.median(seconds)
+
+
+def seconds_of(act: Callable[[Filled], object]) -> Callable[[Filled], float]:
+    def timed(filled: Filled) -> float:
         begin = time.perf_counter()
         act(filled)
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+        return time.perf_counter() - begin
+
+    return timed
 
 
 def sweeps() -> dict[str, Callable[[Filled], object]]:
@@ -233,20 +243,18 @@ def sweeps() -> dict[str, Callable[[Filled], object]]:
     return {step.__name__: lambda _, step=step: step() for step in (*steps, stats.queue_age)}  # type: ignore[misc]
 
 
-def claim(rounds: int, filled: Filled) -> float:
-    """Claim the busy robot's next task; put it back each time."""
+def claim(filled: Filled) -> float:
+    """Claim the busy robot's next task and put it back; return the seconds of the claim alone."""
     from fmv.mongodb.counting import collection
     from tasks.models import Task
 
-    use(filled)
-    seconds = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        task = Task.claim_next(BUSY, lane=f"{BUSY}/0", worker="bench", message_id="", lease=30, grace=6)
-        seconds.append(time.perf_counter() - begin)
-        back = {"status": "QUEUED", "lane": None, "attempt": 0, "lease_expires_at": None}
-        collection(Task).update_one({"_id": task.pk.hex}, {"$set": back})
-    return statistics.median(seconds)
+    begin = time.perf_counter()
+    task = Task.next_of(BUSY)
+    task.start(lane=f"{BUSY}/0", worker="bench", message_id="", lease=30, grace=6)
+    seconds = time.perf_counter() - begin
+    back = {"status": "QUEUED", "lane": None, "attempt": 0, "lease_expires_at": None}
+    collection(Task).update_one({"_id": task.pk.hex}, {"$set": back})
+    return seconds
 
 
 class Purge:
