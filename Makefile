@@ -5,7 +5,8 @@
 # make lint     style, types, security, migrations, production settings, the OpenAPI document
 # make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
 # make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
-# make bench    what FMV costs, as ratios to the same work without it; QUICK=1 PARTS=requests,tasks,memory,listeners,growth
+# make bench    what FMV costs, as ratios to the same work without it; QUICK=1 PARTS=requests,tasks,…
+# make simulate  the fleet on paper, at 10, 1,000 and 100,000 robots: waits, loads, repairs; SEED=1 ARGS="--help"
 # make screenshots  the README's pictures, anew
 # make format   let ruff tidy up
 # make clean    remove what these have built; the data under var/ stays
@@ -16,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run manage test lint fuzz chaos bench screenshots format clean
+.PHONY: run manage test lint fuzz chaos bench simulate screenshots format clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.stack run
@@ -54,6 +55,9 @@ chaos: .venv/installed
 
 bench: .venv/installed
 	@exec $(BIN)/python -m tests.bench
+
+simulate: .venv/installed
+	@exec $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 screenshots: .venv/installed
 	$(BIN)/python -m pytest -q tests/screenshots.py

@@ -123,7 +123,7 @@ class Task(models.Model):
     request_id = models.CharField(max_length=128, default="-")
     retry_of = models.UUIDField(null=True, help_text="The finished task that this one repeats.")
     cancel_requested = models.BooleanField(default=False)
-    lane = models.CharField(max_length=70, null=True, unique=True, help_text="robot/number, held while STARTED.")
+    lane = models.CharField(max_length=70, null=True, help_text="robot/number, held while STARTED.")
     lease_expires_at = models.DateTimeField(null=True, help_text="Unless renewed before, the task is lost then.")
     history = HistoryField(default=list)
     stored_at = models.DateTimeField(default=stored_now, editable=False, help_text="By MongoDB's clock, as the next.")
@@ -133,6 +133,8 @@ class Task(models.Model):
 
     class Meta:
         ordering = ("-id",)
+        # A lane holds one task. With the robot in front, so that a collection sharded by robot may have it too.
+        constraints = [models.UniqueConstraint(fields=["robot", "lane"], name="task_lane")]
         indexes = [
             # claim_next; a robot's started and unfinished tasks; robots_waiting
             models.Index(fields=["status", "robot", "-priority", "id"], name="task_next"),
@@ -243,7 +245,8 @@ class Task(models.Model):
     def _owned(self, lost_at: dt.datetime | None = None, **also: Any) -> Criteria:
         """Return the criteria of this attempt; `lost_at`: with a lease that has run out by then."""
         lost = {} if lost_at is None else {"lease_expires_at": {"$lt": lost_at}}
-        return {"_id": self.pk.hex, "status": Status.STARTED.value, "attempt": self.attempt} | lost | also
+        own = {"_id": self.pk.hex, "robot": self.robot, "status": Status.STARTED.value, "attempt": self.attempt}
+        return own | lost | also
 
     def _leave_lane(self, owned: Criteria, status: Status, note: str, **computed: Mql) -> bool:
         stage = entering(status, note) | literals(lane=None, lease_expires_at=None) | computed

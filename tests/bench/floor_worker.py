@@ -76,7 +76,8 @@ def run(robot: str, message: str, work: Callable[[], None]) -> None:
         owner = {"lane": f"{robot}/0", "worker": PROCESS, "message_id": message, "attempt": task["attempt"] + 1}
         tasks().update_one(found, [{"$set": START | literals(owner | FRESH)}])
         work()
-        tasks().update_one({"_id": task["_id"], "status": "STARTED", "attempt": task["attempt"] + 1}, [{"$set": END}])
+        owned = found | {"status": "STARTED", "attempt": task["attempt"] + 1}
+        tasks().update_one(owned, [{"$set": END}])
         next_of(robot)
 
 

@@ -1,0 +1,255 @@
+"""Beat and the maintenance worker in simulated time: what each periodic job asks, reads, writes and rings for.
+
+A job is a generator: it yields while it waits for MongoDB or the broker, and tells `Work` what it does. Beside each
+stands the function it is modelled on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import simpy
+from django.conf import settings
+
+from tasks import maintenance, stats
+from tasks.services import PURGE_STEP
+from tests.simulation.model import Fleet, Robot, Steps
+
+MINUTE = stats.MINUTE.total_seconds()
+#: what `django-celery-results` asks to store that a job has run
+RESULT = ("aggregate django_celery_results_taskresult", "insert django_celery_results_taskresult")
+
+
+@dataclass
+class Pass:
+    """One run of a job."""
+
+    seconds: float = 0.0
+    document_seconds: float = 0.0  # of these, what its documents take
+    commands: int = 0
+    read: int = 0  # documents, or entries of an index
+    written: int = 0
+    messages: int = 0
+
+
+class Work:
+    """What a job does, as it does it."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet, self.costs, self.done = fleet, fleet.costs, Pass()
+
+    def read(self, command: str, documents: int = 0) -> simpy.Event:
+        return self._wait(command, self.costs.read, read=documents)
+
+    def write(self, command: str, documents: int = 0) -> simpy.Event:
+        return self._wait(command, self.costs.write, written=documents)
+
+    def change(self, command: str, documents: int) -> simpy.Event:
+        """Find documents and change or delete them, in one command."""
+        return self._wait(command, self.costs.write, read=documents, written=documents)
+
+    def ring(self, robot: Robot) -> simpy.Event:
+        self.done.messages += 1
+        self.done.seconds += self.costs.message
+        self.fleet.ring(robot, may_be_lost=False)
+        return self.fleet.env.timeout(self.costs.message)
+
+    def _wait(self, command: str, seconds: float, read: int = 0, written: int = 0) -> simpy.Event:
+        self.fleet.commands[f"maintenance: {command}"] += 1
+        self.done.commands += 1
+        self.done.read += read
+        self.done.written += written
+        documents = read * self.costs.read_document + written * self.costs.write_document
+        self.done.document_seconds += documents
+        self.done.seconds += seconds + documents
+        return self.fleet.env.timeout(seconds + documents)
+
+
+# --- The jobs --------------------------------------------------------------------------------------------------------
+
+
+def promote_due(work: Work) -> Steps:
+    """`tasks.maintenance.promote_due`. Of tasks for later there are none, so only what was lost comes here."""
+    yield work.read("hello")
+    yield work.read("aggregate tasks_task")
+
+
+def recover_lost(work: Work) -> Steps:
+    """`tasks.maintenance.recover_lost`, which ends with `promote_due`."""
+    fleet = work.fleet
+    yield work.read("hello")
+    lost = [pair for pair in fleet.orphans if pair[0] < fleet.env.now][: maintenance.STEP]
+    yield work.read("aggregate tasks_task", len(lost))
+    for orphan in lost:
+        fleet.orphans.remove(orphan)
+        yield work.change("update tasks_task", 1)
+        fleet.leave_lane(orphan[1].robot)
+        yield work.write("findAndModify fmv_counter")
+        yield work.ring(orphan[1].robot)
+    if lost:
+        yield from promote(work, [task for _, task in lost])
+
+
+def promote(work: Work, tasks: list) -> Steps:
+    yield work.read("hello")
+    yield work.read("aggregate tasks_task", len(tasks))
+    yield work.change("update tasks_task", len(tasks))
+    for task in tasks:
+        task.queued_at = work.fleet.env.now
+        work.fleet.queue(task, first=True)
+        yield work.ring(task.robot)
+    yield work.read("hello")
+    yield work.read("aggregate tasks_task")
+
+
+def ring_waiting(work: Work) -> Steps:
+    """`tasks.maintenance.ring_waiting`."""
+    fleet = work.fleet
+    yield work.read("aggregate tasks_task", fleet.queued.value)  # entries of the index task_next
+    waiting = list(fleet.waiting)
+    chosen = fleet.chance.sample(waiting, min(maintenance.RING_STEP, len(waiting)))
+    if not chosen:
+        return
+    yield work.read("aggregate tasks_task", sum(robot.running for robot in chosen))
+    yield work.read("aggregate robots_robot", len(chosen))
+    bells = []
+    for robot in chosen:
+        free = fleet.plan.lanes - robot.running
+        if free > 1:
+            yield work.read("aggregate tasks_task", min(free, len(robot.queue)))
+        bells += [robot] * min(free, len(robot.queue))
+    for robot in bells:
+        yield work.ring(robot)
+
+
+def expire(work: Work) -> Steps:
+    """`tasks.maintenance.expire`."""
+    yield work.read("hello")
+    yield work.write("update tasks_task")
+
+
+def work_on_bulks(work: Work) -> Steps:
+    """`tasks.bulk.work_on_bulks`, while there is no bulk run."""
+    yield work.read("aggregate tasks_bulk")
+
+
+def finish_submissions(work: Work) -> Steps:
+    """`tasks.submissions.finish_submissions`, while no request died."""
+    yield work.read("aggregate tasks_submission")
+    yield work.write("delete tasks_submission")
+
+
+def count_finished(work: Work) -> Steps:
+    """`tasks.stats.count_finished`: once a minute it adds up the minute before, and who ended how.
+
+    Until that is stored, another process that looks does the same.
+    """
+    fleet = work.fleet
+    yield work.read("hello")
+    yield work.read("aggregate tasks_tally")
+    yield work.read("aggregate tasks_task", 1)
+    before, settled = fleet.tallied, fleet.env.now - stats.SETTLED.total_seconds()
+    if settled >= before + MINUTE and fleet.ended:
+        ended = Counter(fleet.ended)
+        yield work.read("aggregate tasks_task", ended.total())  # the sums
+        yield work.read("aggregate tasks_task", ended.total())  # the last outcome of each robot
+        yield work.write("update tasks_lastoutcomes", len(ended))
+        yield work.write("insert tasks_tally", 1)
+        if fleet.tallied == before:
+            fleet.tallied, fleet.ended = settled // MINUTE * MINUTE, fleet.ended - ended
+        yield work.read("aggregate tasks_tally")
+        yield work.read("aggregate tasks_task", 1)
+    yield work.read("aggregate tasks_tally")
+
+
+def purge(work: Work) -> Steps:
+    """`tasks.jobs.purge`, of a fleet that has worked for longer than it keeps tasks: what ends, goes."""
+    yield work.read("aggregate fmv_auditentry")
+    yield work.change("delete tasks_bulk", 0)
+    yield work.read("hello")
+    left = round(work.fleet.plan.rate * settings.CELERY_BEAT_SCHEDULE["purge"]["schedule"])
+    while True:
+        step = min(PURGE_STEP, left)
+        yield work.read("aggregate tasks_task", step)
+        if not step:
+            return
+        yield work.change("delete tasks_logline", 0)
+        yield work.change("delete tasks_task", step)
+        left -= step
+
+
+def forget_runs(work: Work) -> Steps:
+    """`tasks.maintenance.forget_runs`: as many results as jobs have run since it came last."""
+    beat = settings.CELERY_BEAT_SCHEDULE
+    runs = sum(beat["forget_runs"]["schedule"] / job["schedule"] for job in beat.values())
+    yield work.change("delete django_celery_results_taskresult", round(runs))
+    yield work.change("delete django_celery_results_groupresult", 0)
+    yield work.read("hello")
+    yield work.change("delete tasks_workerprocess", 0)
+    yield work.change("delete fmv_throttlewindow", 0)
+
+
+JOBS: dict[str, Callable[[Work], Steps]] = {
+    job.__name__: job
+    for job in (
+        promote_due, recover_lost, work_on_bulks, ring_waiting, expire, finish_submissions, count_finished, purge,
+        forget_runs,
+    )
+}  # fmt: skip
+
+
+# --- Who does them ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Maintenance:
+    """Beat, the queue `maintenance`, and its worker's processes."""
+
+    fleet: Fleet
+    passes: dict[str, list[Pass]] = field(default_factory=lambda: defaultdict(list))
+    skipped: int = 0  # messages that had expired when their turn came
+
+    def __post_init__(self) -> None:
+        self._queue = simpy.Store(self.fleet.env)
+        for name, job in settings.CELERY_BEAT_SCHEDULE.items():
+            self.fleet.env.process(self._beat(name, job["schedule"], job["options"]["expires"]))
+        for _ in range(self.fleet.plan.maintenance):
+            self.fleet.env.process(self._process())
+
+    def _beat(self, name: str, period: float, expires: float) -> Steps:
+        while True:
+            yield self.fleet.env.timeout(period)
+            self.fleet.messages += 1
+            self._queue.put((name, self.fleet.env.now + expires))
+
+    def _process(self) -> Steps:
+        while True:
+            name, expires = yield self._queue.get()
+            if self.fleet.env.now > expires:
+                self.skipped += 1
+            else:
+                yield from self.run(name)
+
+    def run(self, name: str) -> Steps:
+        work = Work(self.fleet)
+        yield self.fleet.env.timeout(self.fleet.costs.message)
+        yield from whole(name, work)
+        self.passes[name].append(work.done)
+
+    def passes_of(self, name: str) -> list[Pass]:
+        """Return the job's passes; of one that comes more seldom than the span is long, what one would be."""
+        if name not in self.passes:
+            work = Work(self.fleet)
+            for _ in whole(name, work):
+                pass
+            self.passes[name].append(work.done)
+        return self.passes[name]
+
+
+def whole(name: str, work: Work) -> Steps:
+    """The job, and Celery's note that it has run."""
+    yield from JOBS[name](work)
+    yield work.read(RESULT[0])
+    yield work.write(RESULT[1])
