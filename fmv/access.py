@@ -57,6 +57,8 @@ def bearer_token(request: Request) -> str | None:
 
     Raises AuthenticationFailed for one that holds no token: who tries to sign in does not go on as somebody else.
     """
+    if "HTTP_AUTHORIZATION" not in request._request.META:
+        return None
     scheme, _, token = get_authorization_header(request).strip().partition(b" ")
     if scheme.lower() != b"bearer":
         return None
@@ -90,7 +92,10 @@ class OidcBearer(Bearer):
 
 
 class Session(SessionAuthentication):
-    """The session cookie from the admin's or the API's sign-in, with CSRF protection of whatever changes something."""
+    """The session cookie from the admin's or the API's sign-in, with CSRF protection of whatever changes something.
+
+    Where `fmv.middleware.Sessions` has passed by a request without a cookie, there is none.
+    """
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
@@ -143,7 +148,7 @@ def is_foreign(request: Request) -> bool:
 
     Browsers send some such requests without asking first; a server on loopback with FMV_ANONYMOUS would obey them.
     """
-    origin = request.headers.get("Origin")
+    origin = request._request.META.get("HTTP_ORIGIN")
     if origin is None or request.method in SAFE_METHODS or origin == f"{request.scheme}://{request.get_host()}":
         return False
     try:
@@ -154,12 +159,15 @@ def is_foreign(request: Request) -> bool:
 
 def required_role(view: Any, method: str) -> Role | None:
     """Return the least role for what the view is asked, None when it offers no such thing."""
-    roles: dict[str, Role] = {"options": Role.VIEWER} | view.roles
+    roles: dict[str, Role] = view.roles
     if hasattr(view, "action_map"):
-        roles = roles | {"metadata": Role.VIEWER}  # how DRF calls OPTIONS
-        return roles[view.action] if view.action else None
-    handler = "get" if method == "HEAD" else method.lower()
-    return roles[handler] if hasattr(view, handler) else None
+        asked = view.action
+    else:
+        handler = "get" if method == "HEAD" else method.lower()
+        asked = handler if hasattr(view, handler) else None
+    if asked in ("options", "metadata"):  # as DRF calls OPTIONS of a view and of a viewset
+        return Role.VIEWER
+    return roles[asked] if asked else None
 
 
 def is_still_let_in(view: Any, request: HttpRequest) -> bool:
@@ -177,7 +185,9 @@ def is_still_let_in(view: Any, request: HttpRequest) -> bool:
 
 
 def _forget_caller(request: HttpRequest) -> None:
-    """Let the session and its user be read anew, where they are asked for."""
+    """Let the session, if there is one, and its user be read anew, where they are asked for."""
+    if not hasattr(request, "session"):
+        return
     request.session = type(request.session)(request.session.session_key)
     caller: Any = SimpleLazyObject(lambda: get_user(request))
     request.user = caller

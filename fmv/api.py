@@ -18,7 +18,6 @@ from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from fmv.errors import FmvError, InvalidInput, Problem
 from fmv.mongodb.server import is_unreachable
@@ -75,6 +74,18 @@ class AlwaysJSON(DefaultContentNegotiation):
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         return renderers[0], renderers[0].media_type
+
+
+def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return the data as JSON, as every answer is: there is nothing to negotiate, or to render later."""
+    return HttpResponse(orjson.dumps(data), status=status, headers=headers, content_type="application/json")
+
+
+def nothing() -> HttpResponse:
+    """Return an answer without a body."""
+    response = HttpResponse(status=204)
+    del response["Content-Type"]
+    return response
 
 
 # --- Errors ----------------------------------------------------------------------------------------------------------
@@ -140,8 +151,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
 
 def error_response(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """Return an error in the shape that v1 clients parse; middleware and unknown paths answer so too."""
-    body = orjson.dumps({"detail": detail})
-    return HttpResponse(body, status=status, content_type="application/json", headers=headers)
+    return answer({"detail": detail}, status, headers)
 
 
 # --- Fields and input ------------------------------------------------------------------------------------------------
@@ -183,7 +193,7 @@ RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ]([0-9]{2}:){2}[0-9]{2}(\.[0-9
 
 def moment(value: dt.datetime | None) -> str | None:
     """Return a time of UTC, whether it says so or not, as the API writes it."""
-    return None if value is None else value.isoformat(timespec="milliseconds")[:23] + "Z"
+    return None if value is None else value.isoformat("T", "milliseconds")[:23] + "Z"
 
 
 class Moment(serializers.DateTimeField):
@@ -227,9 +237,18 @@ def read_body(serializer_class: type[serializers.Serializer], data: Any, **kwarg
     return values
 
 
+@cache
+def _unasked(serializer_class: type[serializers.Serializer]) -> dict[str, Any]:
+    values: dict[str, Any] = _reader(serializer_class).run_validation({})
+    return values
+
+
 def read_query(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
     """Return the query parameters as the serializer reads them; raises InvalidInput that names each wrong one."""
-    serializer, params = _reader(serializer_class), request.query_params
+    params = request.query_params
+    if not params:
+        return dict(_unasked(serializer_class))
+    serializer = _reader(serializer_class)
     fields: dict[str, serializers.Field] = dict(serializer.fields)
     many = {name for name, field in fields.items() if isinstance(field, serializers.ListField)}
     # A plain dict: DRF takes a QueryDict for an HTML form, in which a missing boolean means False.
@@ -292,8 +311,8 @@ class Pages(CursorPagination):
     def _get_position_from_instance(self, instance: Any, ordering: Any) -> str:
         return str(instance["_id"])
 
-    def get_paginated_response(self, data: Any) -> Response:
-        return Response({self.key: data, "next": self.get_next_link(), "previous": self.get_previous_link()})
+    def get_paginated_response(self, data: Any) -> HttpResponse:  # type: ignore[override]
+        return answer({self.key: data, "next": self.get_next_link(), "previous": self.get_previous_link()})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         link = {"type": ["string", "null"], "format": "uri", "example": None}
@@ -304,7 +323,9 @@ class Pages(CursorPagination):
         }
 
 
-def page(pages: Pages, queryset: Any, render: Callable[[dict[str, Any]], dict[str, Any]], request: Request) -> Response:
+def page(
+    pages: Pages, queryset: Any, render: Callable[[dict[str, Any]], dict[str, Any]], request: Request
+) -> HttpResponse:
     """Answer with one page of the queryset's documents, each as `render` makes it."""
     rows: Any = pages.paginate_queryset(queryset.documents(), request)
     return pages.get_paginated_response([render(row) for row in rows])

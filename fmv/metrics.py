@@ -7,6 +7,7 @@ tells the same, and no worker needs a port.
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
@@ -38,9 +39,14 @@ seconds = Histogram(
 
 def count_request(method: str, route: str, status: int, duration: float) -> None:
     """Count one request; `duration` in seconds. Whatever callers make up must not make new series."""
-    method = method if method in METHODS else "OTHER"
-    requests.labels(method, route, str(status)).inc()
-    seconds.labels(method, route).observe(duration)
+    count, time = _series(method if method in METHODS else "OTHER", route, status)
+    count.inc()
+    time.observe(duration)
+
+
+@lru_cache(maxsize=1024)  # each look for them takes a lock and builds a key
+def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return requests.labels(method, route, str(status)), seconds.labels(method, route)
 
 
 class Fleet(Collector):

@@ -3,16 +3,21 @@
 import hmac
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from queue import SimpleQueue
 from typing import Any
 
+from corsheaders.middleware import CorsMiddleware
 from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.signals import request_finished
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.functional import LazyObject, empty
 
 from fmv import headers, metrics, probes, request_id
@@ -21,7 +26,7 @@ from fmv.api import error_response
 
 access = logging.getLogger("fmv.access")
 
-PROBES = {"/livez", "/readyz", "/metrics"}
+PROBES = {"/livez": probes.livez, "/readyz": probes.readyz, "/metrics": probes.metrics}
 LENGTH = re.compile("[0-9]{1,15}")
 WITH_BODY = {"POST", "PUT", "PATCH"}
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -34,7 +39,7 @@ class RequestID:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        id = request_id.from_client(request.headers.get("X-Request-ID"))
+        id = request_id.from_client(request.META.get("HTTP_X_REQUEST_ID"))
         request_id.current.set(id)
         response = self.get_response(request)
         response["X-Request-ID"] = id
@@ -59,7 +64,8 @@ class Watch:
         duration = time.perf_counter() - begun
         method, route, status = request.method or "-", route_of(request), response.status_code
         metrics.count_request(method, route, status, duration)
-        if not access.isEnabledFor(level := logging.DEBUG if route in PROBES and status < 400 else logging.INFO):
+        often = route in PROBES or "X-Live" in response  # a page that keeps itself fresh
+        if not access.isEnabledFor(level := logging.DEBUG if often and status < 400 else logging.INFO):
             return response
         particulars = {
             "method": method,
@@ -122,10 +128,10 @@ class Probes:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        probe = {"/livez": probes.livez, "/readyz": probes.readyz}.get(request.path_info)
-        if request.path_info == "/metrics" and _has_metrics_token(request):
-            probe = probes.metrics
-        return probe(request) if probe else self.get_response(request)
+        probe = PROBES.get(request.path_info)
+        if probe is None or (probe is probes.metrics and not _has_metrics_token(request)):
+            return self.get_response(request)
+        return probe(request)
 
 
 def _has_metrics_token(request: HttpRequest) -> bool:
@@ -142,11 +148,16 @@ class InTurn:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
-        self._turns = threading.Semaphore(settings.FMV_WEB_THREADS)
+        self._turns: SimpleQueue[None] = SimpleQueue()  # a Semaphore is written in Python, and slow when it is wanted
+        for _ in range(settings.FMV_WEB_THREADS):
+            self._turns.put(None)
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        with self._turns:
+        self._turns.get()
+        try:
             return self.get_response(request)
+        finally:
+            self._turns.put(None)
 
 
 class Body:
@@ -160,7 +171,7 @@ class Body:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         length = request.META.get("CONTENT_LENGTH") or "0"
-        if "Transfer-Encoding" in request.headers:
+        if "HTTP_TRANSFER_ENCODING" in request.META:
             return error_response(411, "A body needs a Content-Length.")
         most = settings.FMV_BODY_LIMITS.get(request.path_info.rstrip("/"), settings.FMV_BODY_LIMIT)
         if not LENGTH.fullmatch(length) or int(length) > most:
@@ -170,3 +181,47 @@ class Body:
         except UnreadablePostError:
             return error_response(408, "The body did not arrive.")
         return self.get_response(request)
+
+
+class Cors(CorsMiddleware):
+    """Spares a request without an `Origin` the look at what such a page may do: it is no page's."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        request.is_plain = is_plain(request)  # type: ignore[attr-defined]
+        if "HTTP_ORIGIN" in request.META or not request.is_plain:  # type: ignore[attr-defined]
+            return super().__call__(request)
+        response: Any = self.get_response(request)
+        response["Vary"] = "Cookie, origin"  # with either the answer could be another
+        return response
+
+
+def is_plain(request: HttpRequest) -> bool:
+    """Tell whether a program calls the API, without a cookie and not to get one: there is no session, and no page."""
+    path = request.path_info
+    return path.startswith("/api/") and not request.META.get("HTTP_COOKIE") and not path.startswith("/api/v1/auth/")
+
+
+class NotPlain:
+    """Mixed into middleware that plain requests have no use for."""
+
+    get_response: Any
+
+    def __call__(self, request: HttpRequest) -> Any:
+        is_plain: bool = request.is_plain  # type: ignore[attr-defined]  # as Cors has found
+        return self.get_response(request) if is_plain else super().__call__(request)  # type: ignore[misc]
+
+
+class Sessions(NotPlain, SessionMiddleware):
+    pass
+
+
+class Csrf(NotPlain, CsrfViewMiddleware):
+    """What a session changes by the API is checked by `fmv.access.Session`, as REST framework has it."""
+
+
+class Users(NotPlain, AuthenticationMiddleware):
+    pass
+
+
+class Messages(NotPlain, MessageMiddleware):
+    pass

@@ -38,18 +38,21 @@ MIDDLEWARE = [
     "fmv.middleware.Watch",
     "fmv.middleware.SecurityHeaders",
     "fmv.middleware.Probes",
-    "corsheaders.middleware.CorsMiddleware",
+    "fmv.middleware.Cors",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "fmv.middleware.Body",
     "fmv.middleware.InTurn",  # after what waits for the client
     "fmv.throttle.Refusals",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "fmv.middleware.Sessions",
     "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "fmv.middleware.Csrf",
+    "fmv.middleware.Users",
+    "fmv.middleware.Messages",
+]
+SILENCED_SYSTEM_CHECKS = [
+    "security.W002",  # SecurityHeaders says X-Frame-Options
+    "security.W003",  # Csrf is CsrfViewMiddleware
 ]
 
 ROOT_URLCONF = "fmv.urls"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from rest_framework.exceptions import Throttled
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
@@ -84,9 +85,17 @@ class Refusals:
             return None
         window = Window.now(address(request), "refused", settings.FMV_THROTTLE_WRITE)
         if window.total() >= window.limit:
-            return error_response(*describe(Throttled(window.wait())))
+            return _page(window.wait()) if _is_login(request) else error_response(*describe(Throttled(window.wait())))
         request.refusals = window  # type: ignore[attr-defined]
         return None
+
+
+def _page(seconds: int) -> HttpResponse:
+    """Answer a browser; without its request, as what the page would find out of that costs queries."""
+    text = f"Too many sign-ins from your address were refused. Try again in {seconds:,} seconds."
+    answer = render(None, "admin/message.html", {"title": "Too many attempts", "text": text}, status=429)
+    answer["Retry-After"] = str(seconds)
+    return answer
 
 
 def _asks_who_calls(request: HttpRequest, view: Any) -> bool:

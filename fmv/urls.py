@@ -13,12 +13,12 @@ v1: list[URLPattern | URLResolver] = [
     *both("auth/logout", views.LogoutView.as_view(), "logout"),
     *both("openapi.json", views.DocumentView.as_view(), "openapi"),
     *both("docs", views.DocsView.as_view(url_name="openapi"), "docs"),
-    path("", include("tasks.urls")),
 ]
 
 urlpatterns = [
-    path("", RedirectView.as_view(url="/admin/")),
+    path("api/v1/", include("tasks.urls")),  # first, as inside of it, what is asked for most: the search is a walk
     path("api/v1/", include(v1)),
+    path("", RedirectView.as_view(url="/admin/")),
     path("favicon.ico", views.favicon),
     path("metrics", views.MetricsView.as_view(), name="metrics"),
     path("admin/", admin.site.urls),

@@ -14,17 +14,16 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSpli
 from rest_framework import serializers
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from fmv import probes
 from fmv.access import OidcBearer
-from fmv.api import Renderer, describe, error_response
+from fmv.api import Renderer, answer, describe, error_response
 from fmv.models import Role
+from fmv.rest import View
 from fmv.schema import error
 
 
-class OpenView(APIView):
+class OpenView(View):
     """A route that asks nobody who they are."""
 
     authentication_classes = []
@@ -48,12 +47,12 @@ class HealthView(FreeView):
         responses=HealthSerializer,
         examples=[OpenApiExample("answering", {"health": "OK"})],
     )
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponse:
         """The process answers; nothing else is checked."""
-        return Response({"health": "OK"})
+        return answer({"health": "OK"})
 
 
-class MetricsView(APIView):
+class MetricsView(View):
     """What Prometheus reads, for callers who may read the rest too."""
 
     roles: ClassVar[dict[str, Role]] = {"get": Role.VIEWER}
@@ -95,7 +94,7 @@ class LoginView(OpenView):
         request=None,
         responses={200: UserSerializer, 401: error(401), 503: error(503)},
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponse:
         """Open a session for the owner of an organisation's token; its cookie comes with the answer.
 
         What the session changes afterwards needs the header `X-CSRFToken` with the value of the cookie `csrftoken`.
@@ -104,7 +103,7 @@ class LoginView(OpenView):
             raise NotAuthenticated
         request.session.flush()  # or else the same user would go on under the old key
         login(request._request, request.user)
-        return Response(UserSerializer(request.user).data)
+        return answer(UserSerializer(request.user).data)
 
 
 class LogoutView(OpenView):
@@ -116,10 +115,10 @@ class LogoutView(OpenView):
         responses={200: OpenApiResponse(dict, description="The session is gone, if there was one"), 503: error(503)},
         examples=[OpenApiExample("signed out", {}, response_only=True, status_codes=["200"])],
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponse:
         """End the session that the cookie names; the cookie is deleted."""
         logout(request)
-        return Response({})
+        return answer({})
 
 
 class DocumentView(SpectacularJSONAPIView):

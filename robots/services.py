@@ -12,7 +12,7 @@ from pymongo import UpdateOne
 from fmv import audit
 from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.counting import collection
-from fmv.mongodb.documents import insert, stored_form
+from fmv.mongodb.documents import Document, find_document, insert, stored_form
 from robots.errors import Changed, NameTaken, NotPossible, UnknownRobot
 from robots.models import Robot, RobotQuerySet
 
@@ -26,6 +26,14 @@ def get(name: str) -> Robot:
     if robot is None:
         raise UnknownRobot
     return robot
+
+
+def document(name: str) -> Document:
+    """Return the robot as MongoDB has it. Raises UnknownRobot."""
+    found = find_document(Robot, name)
+    if found is None:
+        raise UnknownRobot
+    return found
 
 
 def create(*, by: str, **values: Any) -> Robot:

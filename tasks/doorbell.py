@@ -9,7 +9,7 @@ from kombu.exceptions import KombuError
 from pymongo.errors import PyMongoError
 
 from fmv import counters
-from fmv.celery import app
+from fmv.messages import send
 from tasks.models import DEFAULT_PRIORITY
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def ring_for_bulks() -> bool:
 
 def _send(name: str, *arguments: str, **options: Any) -> bool:
     try:
-        app.send_task(name, arguments, ignore_result=True, confirm_timeout=CONFIRM_TIMEOUT, **options)
+        send(name, arguments, confirm_timeout=CONFIRM_TIMEOUT, **options)
     except (AMQPError, KombuError, OSError, PyMongoError) as error:
         logger.warning("The broker did not take %s%r: %s", name, arguments, error)
         counters.count("doorbells_not_taken")

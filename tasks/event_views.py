@@ -10,12 +10,12 @@ from django.http import HttpResponse, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
-from rest_framework.viewsets import ViewSet
 
 from fmv.access import is_still_let_in
 from fmv.api import read_query
 from fmv.errors import InvalidInput, Problem
 from fmv.models import Role
+from fmv.rest import ViewSet
 from fmv.schema import Error
 from fmv.streams import MEDIA_TYPE, EventStream, TooManyStreams
 from tasks import services

@@ -11,7 +11,6 @@ from fmv.api import moment
 from fmv.ids import dashed, time_of
 from fmv.mongodb.documents import columns_of
 from robots import rendering
-from robots.models import Robot
 from tasks.models import Task
 
 Document = Mapping[str, Any]
@@ -57,9 +56,9 @@ def render_new(task: Task) -> dict[str, Any]:
     return render_object(task) | {"status": "CREATED"}
 
 
-def render_profile(robot: Robot, tasks: Iterable[Document] = ()) -> dict[str, Any]:
+def render_profile(robot: Document, tasks: Iterable[Document] = ()) -> dict[str, Any]:
     """Return what RobotProfileSerializer would of a robot with these latest tasks."""
-    return rendering.profile(columns_of(robot), [render(task) for task in tasks])
+    return rendering.profile(robot, [render(task) for task in tasks])
 
 
 def render_line(line: Document) -> dict[str, Any]:

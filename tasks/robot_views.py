@@ -1,19 +1,20 @@
 """The API's routes about robots; they are here and not in `robots` because a profile shows tasks."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
+from django.http import HttpResponse
 from django.utils.http import parse_etags
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 import robots.services
-from fmv.api import Pages, page, read_body, read_query
+from fmv.api import Pages, answer, nothing, page, read_body, read_query
 from fmv.errors import InvalidInput, Problem
 from fmv.models import Role
+from fmv.mongodb.documents import columns_of
+from fmv.rest import ViewSet
 from fmv.schema import error, input_error
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot
@@ -61,7 +62,7 @@ class RobotPages(Pages):
 
 def idempotency_key(request: Request) -> str | None:
     """Return the request's `Idempotency-Key`, None without one. Raises InvalidInput for one that is no such key."""
-    key = request.headers.get("Idempotency-Key")
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is not None and not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
         raise InvalidInput([Problem(("header", "Idempotency-Key"), "Input should be 1-255 printable ASCII characters")])
     return key
@@ -86,11 +87,11 @@ def only_if_new(request: Request) -> bool:
     return "If-None-Match" in request.headers
 
 
-def profile(robot: Robot, *, is_new: bool = False) -> Response:
-    """Answer with the robot and its latest tasks; a new one is spared the look for them."""
-    latest = [] if is_new else Task.objects.of_robot(robot.name).newest_first().documents()[:LATEST]
-    answer = render_profile(robot, latest)
-    return Response(answer, status=201 if is_new else 200, headers={"ETag": f'"{robot.revision}"'})
+def profile(robot: Mapping[str, Any], *, is_new: bool = False) -> HttpResponse:
+    """Answer with the robot, of its columns, and its latest tasks; a new one is spared the look for them."""
+    latest = [] if is_new else Task.objects.of_robot(robot["_id"]).newest_first().documents()[:LATEST]
+    status, etag = 201 if is_new else 200, f'"{robot["revision"]}"'
+    return answer(render_profile(robot, latest), status, {"ETag": etag})
 
 
 class RobotViewSet(ViewSet):
@@ -111,7 +112,7 @@ class RobotViewSet(ViewSet):
         parameters=[RobotFilterSerializer],
         responses=RobotSummarySerializer(many=True),
     )
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request) -> HttpResponse:
         """Robots by name, at most 1,000 a page."""
         found = Robot.objects.narrowed(**read_query(RobotFilterSerializer, request))
         return page(RobotPages(), found, summary, request)
@@ -127,17 +128,17 @@ class RobotViewSet(ViewSet):
             409: input_error("The name is taken"),
         },
     )
-    def create(self, request: Request) -> Response:
+    def create(self, request: Request) -> HttpResponse:
         """Register a robot."""
         robot = robots.services.create(**read_body(RobotInputSerializer, request.data), by=caller(request))
-        return profile(robot, is_new=True)
+        return profile(columns_of(robot), is_new=True)
 
     @extend_schema(
         operation_id="find_robot__name__get", tags=["robots"], parameters=[NAME, ETAG], responses=RobotProfileSerializer
     )
-    def retrieve(self, request: Request, name: str) -> Response:
+    def retrieve(self, request: Request, name: str) -> HttpResponse:
         """A robot with its latest 50 tasks, newest first."""
-        return profile(robots.services.get(name))
+        return profile(robots.services.document(name))
 
     @extend_schema(
         operation_id="replace_robot__name__put",
@@ -146,11 +147,11 @@ class RobotViewSet(ViewSet):
         request=RobotReplacementSerializer,
         responses={200: RobotProfileSerializer, 201: RobotProfileSerializer, 400: error(400), 412: error(412)},
     )
-    def update(self, request: Request, name: str) -> Response:
+    def update(self, request: Request, name: str) -> HttpResponse:
         """Make the robot exactly this, whether it exists or not."""
         values = read_body(RobotReplacementSerializer, request.data, context={"name": name})
         robot, created = _replace(request, **values | {"name": name, "by": caller(request)})
-        return profile(robot, is_new=created)
+        return profile(columns_of(robot), is_new=created)
 
     @extend_schema(
         operation_id="change_robot__name__patch",
@@ -159,14 +160,14 @@ class RobotViewSet(ViewSet):
         request=RobotReplacementSerializer(partial=True),
         responses={200: RobotProfileSerializer, 400: error(400), 412: error(412)},
     )
-    def partial_update(self, request: Request, name: str) -> Response:
+    def partial_update(self, request: Request, name: str) -> HttpResponse:
         """Change the fields that are given; operators may take a robot out of service and back, managers change all."""
         values = read_body(RobotReplacementSerializer, request.data, context={"name": name}, partial=True)
         user: Any = request.user
         if values.keys() - {"name", "enabled"} and not user.effective_role.includes(Role.MANAGER):
             self.permission_denied(request, "An operator may change `enabled` only")
         values |= {"name": name, "by": caller(request), "revisions": revisions(request)}
-        return profile(services.change_robot(**values))
+        return profile(columns_of(services.change_robot(**values)))
 
     @extend_schema(
         operation_id="delete_robot__name__delete",
@@ -178,10 +179,10 @@ class RobotViewSet(ViewSet):
             412: error(412),
         },
     )
-    def destroy(self, request: Request, name: str) -> Response:
+    def destroy(self, request: Request, name: str) -> HttpResponse:
         """Delete a robot and its finished tasks; refused while it has unfinished ones."""
         services.delete_robot(robots.services.get(name), by=caller(request), revisions=revisions(request))
-        return Response(status=204)
+        return nothing()
 
     @extend_schema(
         operation_id="run_robot__name__run_post",
@@ -190,7 +191,7 @@ class RobotViewSet(ViewSet):
         request=SubmitSerializer,
         responses={200: NewTaskSerializer, 409: error(409)},
     )
-    def run(self, request: Request, name: str) -> Response:
+    def run(self, request: Request, name: str) -> HttpResponse:
         """Submit a task for the robot; without a body `primes` of a random count."""
         key, by = idempotency_key(request), caller(request)
         if key is None:
@@ -198,7 +199,7 @@ class RobotViewSet(ViewSet):
             task = services.submit(robot, by=by, **read_body(SubmitSerializer, request.data))
         else:
             task = _run_once(key, name, request.data, by)
-        return Response(render_new(task))
+        return answer(render_new(task))
 
 
 def _run_once(key: str, name: str, data: Any, by: str) -> Task:

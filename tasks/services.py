@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 from typing import Any, Literal
+from uuid import UUID
 
 from django.db.models import QuerySet
 
 import robots.services
 from fmv import audit
 from fmv.errors import InvalidInput, Problem
-from fmv.mongodb.documents import insert
+from fmv.mongodb.documents import Document, find_document, insert
 from robots.models import Robot
 from tasks import bulk, outcomes
 from tasks.building import again, build, in_service
@@ -26,6 +27,14 @@ def get(id: Any) -> Task:
     if task is None:
         raise UnknownTask
     return task
+
+
+def document(id: UUID) -> Document:
+    """Return the task as MongoDB has it. Raises UnknownTask."""
+    found = find_document(Task, id)
+    if found is None:
+        raise UnknownTask
+    return found
 
 
 def submit(robot: Robot, *, by: str, **options: Any) -> Task:
@@ -155,17 +164,18 @@ def delete_robot(robot: Robot, *, by: str, revisions: Collection[int] | None = N
         raise RobotHasWork
     if revisions is not None:  # nobody changes it any more, not unnoticed
         robots.services.change(robot.name, by=by, revisions=revisions, enabled=False)
-    while delete_some(Task.objects.finished().of_robot(robot.name)):
-        pass
+    delete_every(Task.objects.finished().of_robot(robot.name))
     outcomes.forget(robot.name)
     robots.services.delete(robot.name, by=by)
 
 
-def delete_some(tasks: QuerySet[Task]) -> int:
-    """Delete up to PURGE_STEP of these tasks with their logs; return how many."""
-    ids = list(tasks.order_by().values_list("pk", flat=True)[:PURGE_STEP])
-    delete_all(ids)
-    return len(ids)
+def delete_every(tasks: QuerySet[Task]) -> int:
+    """Delete these tasks, which an index finds, with their logs; return how many. See tasks.archive for any others."""
+    deleted, found = 0, tasks.order_by().values_list("pk", flat=True)
+    while ids := list(found[:PURGE_STEP]):
+        delete_all(ids)
+        deleted += len(ids)
+    return deleted
 
 
 def delete_all(ids: Collection[Any]) -> None:

@@ -9,12 +9,12 @@ robots: dict[str, Any] = {"get": "list", "post": "create"}
 robot: dict[str, Any] = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
 
 urlpatterns = [
-    *both("robot/", robot_views.RobotViewSet.as_view(robots), "robots"),
-    *both("robot/<str:name>", robot_views.RobotViewSet.as_view(robot), "robot"),
-    *both("robot/<str:name>/run", robot_views.RobotViewSet.as_view({"post": "run"}), "run"),
-    *both("task/batch", views.TaskViewSet.as_view({"post": "batch"}), "batch"),
-    *both("task/", views.TaskViewSet.as_view({"get": "list"}), "tasks"),
     *both("task/<uuid:task_id>", views.TaskViewSet.as_view({"get": "retrieve"}), "task"),
+    *both("robot/<str:name>/run", robot_views.RobotViewSet.as_view({"post": "run"}), "run"),
+    *both("robot/<str:name>", robot_views.RobotViewSet.as_view(robot), "robot"),
+    *both("robot/", robot_views.RobotViewSet.as_view(robots), "robots"),
+    *both("task/", views.TaskViewSet.as_view({"get": "list"}), "tasks"),
+    *both("task/batch", views.TaskViewSet.as_view({"post": "batch"}), "batch"),
     *both("task/<uuid:task_id>/cancel", views.TaskViewSet.as_view({"post": "cancel"}), "cancel"),
     *both("task/<uuid:task_id>/retry", views.TaskViewSet.as_view({"post": "retry"}), "retry"),
     *both("task/<uuid:task_id>/log", views.TaskLogViewSet.as_view({"get": "list"}), "log"),

@@ -4,13 +4,13 @@ import builtins
 from typing import ClassVar
 from uuid import UUID
 
+from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
-from fmv.api import Pages, page, read_body, read_query
+from fmv.api import Pages, answer, page, read_body, read_query
 from fmv.models import Role
+from fmv.rest import ViewSet
 from fmv.schema import error
 from tasks import registry, services, submissions
 from tasks.models import Task
@@ -68,7 +68,7 @@ class TaskViewSet(ViewSet):
         parameters=[TaskFilterSerializer],
         responses=TaskSerializer(many=True),
     )
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request) -> HttpResponse:
         """Tasks, newest first."""
         found = Task.objects.narrowed(**read_query(TaskFilterSerializer, request))
         return page(TaskPages(), found, render, request)
@@ -76,9 +76,9 @@ class TaskViewSet(ViewSet):
     @extend_schema(
         operation_id="find_task__task_id__get", tags=["tasks"], parameters=[TASK_ID], responses=TaskSerializer
     )
-    def retrieve(self, request: Request, task_id: UUID) -> Response:
+    def retrieve(self, request: Request, task_id: UUID) -> HttpResponse:
         """A task as it is now."""
-        return Response(render_object(services.get(task_id)))
+        return answer(render(services.document(task_id)))
 
     @extend_schema(
         operation_id="batch_task_batch_post",
@@ -87,7 +87,7 @@ class TaskViewSet(ViewSet):
         request=BatchSerializer,
         responses={200: TasksSerializer, 409: error(409)},
     )
-    def batch(self, request: Request) -> Response:
+    def batch(self, request: Request) -> HttpResponse:
         """Submit up to 1,000 tasks, all or none; the answer has one for each run, in order."""
         by, runs = request.user.get_username(), read_body(BatchSerializer, request.data)["runs"]
 
@@ -97,7 +97,7 @@ class TaskViewSet(ViewSet):
         key = idempotency_key(request)
         body = {"route": "batch", "body": request.data}
         tasks = submissions.once(key, body, by=by, build=build) if key else submissions.together(build())
-        return Response({"tasks": [render_new(task) for task in tasks]})
+        return answer({"tasks": [render_new(task) for task in tasks]})
 
     @extend_schema(
         operation_id="cancel_task__task_id__cancel_post",
@@ -114,10 +114,10 @@ class TaskViewSet(ViewSet):
             409: error(409),
         },
     )
-    def cancel(self, request: Request, task_id: UUID) -> Response:
+    def cancel(self, request: Request, task_id: UUID) -> HttpResponse:
         """Revoke a task that waits, or have a running one stopped."""
         task = services.cancel(services.get(task_id), by=request.user.get_username())
-        return Response(render_object(task), status=200 if task.is_finished else 202)
+        return answer(render_object(task), 200 if task.is_finished else 202)
 
     @extend_schema(
         operation_id="retry_task__task_id__retry_post",
@@ -126,10 +126,10 @@ class TaskViewSet(ViewSet):
         request=None,
         responses={200: NewTaskSerializer, 409: error(409)},
     )
-    def retry(self, request: Request, task_id: UUID) -> Response:
+    def retry(self, request: Request, task_id: UUID) -> HttpResponse:
         """Submit a finished task again, as a new one that names it in `retry_of`."""
         task = services.retry(services.get(task_id), by=request.user.get_username())
-        return Response(render_new(task))
+        return answer(render_new(task))
 
 
 class TaskLogViewSet(ViewSet):
@@ -142,7 +142,7 @@ class TaskLogViewSet(ViewSet):
         parameters=[TASK_ID],
         responses=LogLineSerializer(many=True),
     )
-    def list(self, request: Request, task_id: UUID) -> Response:
+    def list(self, request: Request, task_id: UUID) -> HttpResponse:
         """What the task's handler logged, oldest first."""
         return page(LogPages(), services.get(task_id).log_lines(), render_line, request)
 
@@ -151,9 +151,9 @@ class HandlerViewSet(ViewSet):
     roles: ClassVar[dict[str, Role]] = {"list": Role.VIEWER, "retrieve": Role.VIEWER}
 
     @extend_schema(operation_id="list_handler__get", tags=["handlers"], responses=HandlersSerializer)
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request) -> HttpResponse:
         """What can be run, by name."""
-        return Response(HandlersSerializer({"handlers": registry.all_handlers()}).data)
+        return answer(HandlersSerializer({"handlers": registry.all_handlers()}).data)
 
     @extend_schema(
         operation_id="find_handler__name__get",
@@ -161,6 +161,6 @@ class HandlerViewSet(ViewSet):
         parameters=[NAME],
         responses=HandlerSerializer,
     )
-    def retrieve(self, request: Request, name: str) -> Response:
+    def retrieve(self, request: Request, name: str) -> HttpResponse:
         """A handler, with the JSON Schema of its parameters."""
-        return Response(HandlerSerializer(registry.get(name)).data)
+        return answer(HandlerSerializer(registry.get(name)).data)

@@ -9,13 +9,14 @@ import sys
 from xml.etree import ElementTree
 
 import orjson
+import pymongo
 import pytest
 from django.test import override_settings
 
 from fmv import stack
 from tasks.execution import run_next
 from tests.api import Api
-from tests.bench import floor, report, stage, tasks
+from tests.bench import floor, profile, report, stage, tasks
 from tests.bench.__main__ import PARTS
 from tests.bench.figures import FULL, QUICK, figure, in_turn, reaches
 from tests.bench.requests import prepare, routes
@@ -164,3 +165,24 @@ def alike(value):
     if isinstance(value, list):
         return [alike(part) for part in value]
     return "a moment" if isinstance(value, dt.datetime) else value
+
+
+# --- The profile -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_counts_for_the_package_of_its_innermost_frame_outside_of_python_itself():
+    assert profile.package_of(pymongo.__file__) == "pymongo"
+    assert profile.package_of(stack.__file__) == "fmv"
+    assert profile.package_of(json.__file__) is None
+    assert profile.package_of("<string>") == profile.REST
+    frames = []
+    json.loads("1", parse_int=lambda _: frames.append(sys._getframe(1)))  # a frame of json, called from here
+    assert profile.part_of(frames[0]) == profile.REST  # which is what tests are
+    assert profile.part_of(None) == profile.REST
+
+
+def test_only_the_work_is_sampled_and_not_what_it_needs_first():
+    order = []
+    seen = profile.sample(lambda: order.append("work"), 0.01, lambda: order.append("first"))
+    assert order[:4] == ["first", "work", "first", "work"]
+    assert set(seen) <= {*profile.PARTS.values(), profile.REST}

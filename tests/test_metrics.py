@@ -253,7 +253,7 @@ def test_lost_workers_are_counted(scrape):
 
 
 def test_doorbells_that_nobody_took_are_counted(scrape):
-    with patch.object(doorbell.app, "send_task", side_effect=OSError):
+    with patch.object(doorbell, "send", side_effect=OSError):
         assert not doorbell.ring("R2")
         assert not doorbell.ring("R2")
     assert scrape()["fmv_doorbells_not_taken_total",] == 2
@@ -298,6 +298,6 @@ def test_while_mongodb_is_down_requests_are_still_told(web):
     url = web("amqp://127.0.0.1:1//", MONGODB_URI="mongodb://127.0.0.1:1/fmv", FMV_METRICS_TOKEN=TOKEN)
     begun = time.monotonic()
     metrics = read(url)
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 15  # half the time that MongoDB's driver waits by default
     assert metrics["fmv_mongodb_up",] == 0
     assert count_of(metrics, "GET", "/api/v1/health", "200") >= 1

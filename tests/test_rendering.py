@@ -73,8 +73,8 @@ def test_a_robot_in_a_list_and_by_itself_is_what_its_serializers_say():
     stored = Robot.objects.get(pk=robot.pk)
     assert as_json(robots.summary(document_of(robot))) == by_serializer(RobotSummarySerializer, stored)
     latest = Task.objects.of_robot(robot.name).newest_first().documents()
-    assert as_json(render_profile(stored, latest)) == by_serializer(RobotProfileSerializer, stored)
-    assert len(tasks) == len(render_profile(stored, latest)["tasks"])
+    assert as_json(render_profile(document_of(robot), latest)) == by_serializer(RobotProfileSerializer, stored)
+    assert len(tasks) == len(render_profile(document_of(robot), latest)["tasks"])
 
 
 def test_a_log_line_is_what_its_serializer_says():

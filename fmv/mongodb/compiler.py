@@ -155,6 +155,10 @@ def _is_identity(path: str, value: Any) -> bool:
 
 class SQLCompiler(stock.SQLCompiler):
     query_class = MongoQuery
+    _whole = False  # documents as they are: nobody asks for columns by name
+
+    def get_default_columns(self, *args: Any, **kwargs: Any) -> Any:
+        return [] if self._whole else super().get_default_columns(*args, **kwargs)
 
     def cursor_iter(self, cursor: Any, chunk_size: int, columns: Any) -> Any:
         cursor.batch_size(BATCH)
@@ -164,9 +168,10 @@ class SQLCompiler(stock.SQLCompiler):
         """Return the rows as MongoDB has them. Raises NotSupportedError where they would not be whole documents."""
         if self.query.annotations or not self.query.default_cols or self.query.distinct or self.query.combinator:
             raise NotSupportedError("documents() is for whole rows of one collection.")
+        self._whole = True
         self.pre_sql_setup()
         try:
-            return list(self.build_query(None).get_cursor())
+            return self.build_query(None).get_cursor().to_list()
         except EmptyResultSet:
             return []
 

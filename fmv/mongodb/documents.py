@@ -51,10 +51,12 @@ def find_document(model: type[models.Model], key: Any) -> Document | None:
 
 def stored_form(instance: models.Model) -> Document:
     """Return what an insert of this object stores."""
-    return {
-        str(field.column): field.get_db_prep_save(field.pre_save(instance, add=True), connection)
-        for field in instance._meta.concrete_fields
-    }
+    stored: Document = {}
+    for field in instance._meta.concrete_fields:
+        value = field.pre_save(instance, add=True)
+        # None is None to all of them, and a third of a new task
+        stored[str(field.column)] = None if value is None else field.get_db_prep_save(value, connection)
+    return stored
 
 
 @wrap_database_errors

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from fmv import stack
 from fmv.embedded import StackError
-from tests.bench import figures, growth, listeners, memory, pools, report, requests, tasks
+from tests.bench import figures, growth, listeners, memory, pools, profile, report, requests, servers, tasks
 from tests.bench.stage import Stage, what_is_missing
 
 DIRECTORY = stack.ROOT / "var" / "bench"
 PARTS = {
     "requests": requests.measure,
+    "servers": servers.measure,
     "tasks": tasks.measure,
     "pools": pools.measure,
+    "profile": profile.measure,
     "memory": memory.measure,
     "listeners": listeners.measure,
     "growth": growth.measure,  # last: it lets Django ask other databases

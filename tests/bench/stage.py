@@ -118,9 +118,9 @@ class Stage(World):
     # Processes.
 
     def serve(self, name: str, *command: str, **environment: str) -> str:
-        """Start a web server and return its address once it answers."""
+        """Start a web server and return its address once it answers. `{port}` in the command is the port it gets."""
         port = str(embedded.free_port(None))
-        self.spawn(name, *command, FMV_PORT=port, **environment)
+        self.spawn(name, *(part.replace("{port}", port) for part in command), FMV_PORT=port, **environment)
         url = f"http://127.0.0.1:{port}"
         self.wait_until(lambda: self._has_ended(name) or stack.answers(f"{url}/api/v1/health", "127.0.0.1"), name)
         return url
@@ -172,9 +172,9 @@ def what_is_missing(parts: Sequence[str]) -> str:
     """Return a sentence about what these parts need and this machine lacks, "" when it lacks nothing."""
     if sys.platform != "linux":
         return "it watches processes through /proc and pidfds, which only Linux has."
-    if shutil.which("wrk") is None and {"requests", "memory", "listeners"} & set(parts):
+    if shutil.which("wrk") is None and {"requests", "servers", "memory", "listeners"} & set(parts):
         return (
-            "the parts requests, memory and listeners call the web server with wrk, which is not installed "
-            "(apt-get install wrk). PARTS=tasks,growth go without."
+            "the parts requests, servers, memory and listeners call the web server with wrk, which is not installed "
+            "(apt-get install wrk). PARTS=tasks,pools,profile,growth go without."
         )
     return ""
