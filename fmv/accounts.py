@@ -9,6 +9,12 @@ ISSUER = "issuer"  # in whose name a sign-in changes what the organisation's cla
 TOLD = ("username", "name", "email", "role", "is_active", "is_superuser")
 
 
+def is_last_superuser(user: User) -> bool:
+    """Tell whether without this user nobody could look after users any more."""
+    others = User.objects.filter(is_superuser=True, is_active=True).exclude(pk=user.pk)
+    return user.is_superuser and user.is_active and not others.exists()
+
+
 def created(user: User, *, by: str) -> None:
     _record("create", user, by, f"role: {user.role or 'none'}" + (", superuser" if user.is_superuser else ""))
 

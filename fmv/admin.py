@@ -8,7 +8,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import UserCreationForm
+from django.contrib.auth.forms import UserChangeForm, UserCreationForm
 from django.contrib.auth.models import Group
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
@@ -100,10 +100,19 @@ class NewUserForm(UserCreationForm):
         fields = ("username", "role")
 
 
+class UserForm(UserChangeForm):
+    def clean(self) -> None:
+        super().clean()
+        stays = self.cleaned_data.get("is_superuser") and self.cleaned_data.get("is_active")
+        if not stays and accounts.is_last_superuser(self.instance):  # which is still as it was
+            raise forms.ValidationError("Nobody else could look after users. Make another user a superuser first.")
+
+
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):
     """Superusers only: roles are theirs to give."""
 
+    form = UserForm
     add_form = NewUserForm
     list_display = ("username", "name", "email", "rights", "state", "signs_in_by", "last_login")
     list_filter = ("role", "is_active", "is_superuser")

@@ -2,12 +2,11 @@
 
 import datetime as dt
 import json
+import re
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import bson
-import kombu
-import pymongo
 from bson import json_util
 from django.apps import apps
 from django.conf import settings
@@ -19,13 +18,13 @@ from kombu.exceptions import KombuError
 from pymongo.errors import OperationFailure, PyMongoError
 
 from fmv import backup, restore
-from fmv.doctor import PATIENCE, Check, Finding, OutOfReach, error, fine, warning
-from fmv.health import reason
+from fmv.doctor import Check, Finding, OutOfReach, error, fine, warning
+from fmv.health import ask_broker, reason
 from fmv.mongodb.plan import planned_indexes
 from fmv.mongodb.server import server_now
 
 OLDEST_MONGODB = (6, 0)
-OLDEST_RABBITMQ = (3, 10)
+OLDEST_RABBITMQ = [3, 10]
 MEMBERS = 3  # of a replica set, so that two still have the majority when one is gone
 SKEW_WARNING = 1.0  # seconds
 SKEW_ERROR = 5.0
@@ -235,43 +234,18 @@ def interrupted_restore() -> Iterator[Finding]:
 
 def broker() -> Iterator[Finding]:
     try:
-        if settings.CELERY_BROKER_URL.startswith("mongodb"):
-            yield _mongodb_as_broker()
-        else:
-            yield _rabbitmq()
+        version = ask_broker()
     except (KombuError, PyMongoError, OSError) as trouble:
         hint = "Tasks are accepted and wait. See whether it runs, and whether FMV_BROKER_URL names it and its user."
         raise OutOfReach(f"It cannot be reached: {reason(trouble)}", hint) from trouble
-
-
-def _mongodb_as_broker() -> Finding:
-    milliseconds = int(1000 * PATIENCE)
-    with pymongo.MongoClient[dict[str, Any]](
-        settings.CELERY_BROKER_URL, serverSelectionTimeoutMS=milliseconds, socketTimeoutMS=milliseconds
-    ) as client:
-        client.admin.command("ping")
-    return _in_production("MongoDB carries the messages, which is for development.", "Set FMV_BROKER_URL to RabbitMQ.")
-
-
-def _rabbitmq() -> Finding:
-    with patient_broker() as connected:
-        said = cast(Any, connected.connection).server_properties
-    version = f"{said.get('product', 'A broker')} {said.get('version', 'of an unknown version')}"
-    numbers = tuple(int(part) for part in str(said.get("version", "0")).split(".")[:2] if part.isdigit())
-    if numbers < OLDEST_RABBITMQ:
-        return warning(f"{version} is older than what FMV was tested with.", "Upgrade to RabbitMQ 3.10 or later.")
-    return fine(f"{version}.")
-
-
-def patient_broker() -> Any:
-    """Return a connection to RabbitMQ, which is open inside `with`. Raises KombuError or OSError."""
-    patience = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
-    connected = kombu.Connection(settings.CELERY_BROKER_URL, connect_timeout=PATIENCE, transport_options=patience)
-    try:
-        connected.ensure_connection(max_retries=1, timeout=int(PATIENCE))
-    except connected.connection_errors as trouble:
-        raise kombu.exceptions.OperationalError(str(trouble)) from trouble
-    return connected
+    if settings.CELERY_BROKER_URL.startswith("mongodb"):
+        yield _in_production(
+            "MongoDB carries the messages, which is for development.", "Set FMV_BROKER_URL to RabbitMQ."
+        )
+    elif [int(part) for part in re.findall("[0-9]+", version)[:2]] < OLDEST_RABBITMQ:
+        yield warning(f"{version} is older than what FMV was tested with.", "Upgrade to RabbitMQ 3.10 or later.")
+    else:
+        yield fine(f"{version}.")
 
 
 # --- Settings --------------------------------------------------------------------------------------------------------

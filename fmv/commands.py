@@ -26,6 +26,7 @@ from uuid_utils.compat import uuid7
 from fmv import request_id
 from fmv.api import RFC_3339
 from fmv.errors import FmvError, InvalidInput
+from fmv.health import reason
 from fmv.mongodb.server import is_unreachable
 
 BY = "command"  # in whose name commands act
@@ -123,7 +124,8 @@ def target(text: str) -> Path:
 def new_file(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Write a file beside its place, and put it there once it is whole and on the disk.
 
-    Raises CommandError when a file stands in its place, unless `force`, and when anything else does.
+    Raises CommandError when a file stands in its place, unless `force`, and when anything else does; OSError, and then
+    leaves no file, when the disk is full.
     """
     if path.exists() and not path.is_file():  # of a device too: what is to be in its place would be a file
         raise CommandError(f"{path} is no file; - is standard output.")
@@ -139,6 +141,9 @@ def new_file(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[BinaryIO
         if not force and path.exists():
             raise CommandError(f"{path} has appeared meanwhile; --force replaces it.")
         unfinished.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write does not say where to
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -229,10 +234,10 @@ class FmvCommand(BaseCommand):
         except FmvError as error:
             raise CommandError(in_words(error)) from error
         except OSError as error:
-            raise CommandError(f"{error.filename or 'A file'}: {error.strerror}") from error
+            raise CommandError(f"{error.filename or 'A file'}: {error.strerror}. {self.so_far}") from error
         except (DatabaseError, PyMongoError) as error:
             if is_unreachable(error):
-                raise CommandError(f"MongoDB cannot be reached: {error} {self.so_far}") from error
+                raise CommandError(f"MongoDB cannot be reached: {reason(error)}. {self.so_far}") from error
             raise
         finally:
             request_id.current.reset(run)

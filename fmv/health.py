@@ -108,15 +108,16 @@ def ask_broker() -> str:
     if url.startswith("mongodb"):  # Kombu's transport for it knows no timeouts
         with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(PATIENCE * 1000)) as client:
             return _mongodb_version(client)
-    with _broker(url) as broker:
+    with rabbitmq() as broker:
         about = getattr(broker, "server_properties", {})
         return f"{about.get('product', 'Broker')} {about.get('version', '')}".strip()
 
 
 @contextlib.contextmanager
-def _broker(url: str) -> Iterator[Any]:
+def rabbitmq() -> Iterator[Any]:
+    """Yields a connection of py-amqp to the broker, which waits PATIENCE seconds for an answer. Raises KombuError."""
     patience = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
-    broker = kombu.Connection(url, connect_timeout=PATIENCE, transport_options=patience)
+    broker = kombu.Connection(settings.CELERY_BROKER_URL, connect_timeout=PATIENCE, transport_options=patience)
     try:
         established = broker.transport.establish_connection()
         yield established

@@ -2,24 +2,29 @@
 
 They are loaded into collections of their own beside FMV's, with the indexes that FMV's have. Only when all are there,
 and as many as the backup says, each takes its place by a rename, which is one step of the server's. Whatever happens
-before leaves FMV's data as they were; a mark tells of a restore that is under way or was interrupted.
+before leaves FMV's data as they were; a mark tells of a restore that is under way or was interrupted, and lets only one
+of two begin.
 """
 
 import datetime as dt
 import os
+import re
 import signal
 import socket
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
+import pymongo
 from bson.codec_options import CodecOptions
 from django.conf import settings
 from django.db import models
 from django.utils.module_loading import import_string
 from pymongo import IndexModel
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from uuid_utils.compat import uuid7
 
 from fmv.backup import (
     CODEC,
@@ -34,11 +39,13 @@ from fmv.backup import (
 from fmv.mongodb.plan import planned_indexes
 from fmv.mongodb.server import server_now
 
-STAGE = "fmv_restoring."  # what the collections are called that are being loaded
+STAGE = "fmv_restoring."  # how the names of the collections begin that are being loaded
 MARK = "fmv_restore"  # the collection that holds the mark
 BATCH = 1000  # documents in one insert, and
 BATCH_BYTES = 4 * 1024 * 1024  # bytes of their text
-SILENCE = 60.0  # seconds without a sign of life, after which another machine's restore counts as interrupted
+SIGN = 10.0  # seconds between two signs of life
+SILENCE = 60.0  # seconds without one, after which a restore counts as interrupted
+PATIENCE = 24 * 3600.0  # seconds that the server may take for the indexes of a collection
 DUPLICATE_KEY = 11000
 
 #: filled by `migrate` itself, so an empty database has them too
@@ -49,10 +56,14 @@ class RestoreRefused(BackupRefused):
     """This backup cannot be restored into this database."""
 
 
+# --- Whose turn it is ------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Mark:
     """What a restore that has not ended has left."""
 
+    owner: str
     file: str
     host: str
     pid: int
@@ -63,8 +74,8 @@ class Mark:
     @property
     def is_alive(self) -> bool:
         """Whether it may still be at work."""
-        if self.host == socket.gethostname():
-            return self.pid != os.getpid() and _runs(self.pid)
+        if self.host == socket.gethostname() and (self.pid == os.getpid() or not _runs(self.pid)):
+            return False
         return (server_now() - self.seen_at).total_seconds() < SILENCE
 
     def __str__(self) -> str:
@@ -93,6 +104,91 @@ def mark() -> Mark | None:
     return Mark(**found) if found else None
 
 
+def refuse_two_at_once() -> None:
+    if (found := mark()) and found.is_alive:
+        raise RestoreRefused(f"{found} Wait for it to end, or stop it and try again in a minute.")
+
+
+class Turn:
+    """Our turn to restore: a mark that is ours, by which a thread shows that we live, whatever takes long.
+
+    Who was silent for SILENCE all the same, as a machine that slept, may have lost it to another. It finds out before
+    it puts anything in place, and as each loads collections of its own, nothing is mixed.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.owner = uuid7().hex
+        self.stage = f"{STAGE}{self.owner}."
+        self._file = file
+        self._marks = database()[MARK]  # asked for here: Django has no connection that threads share
+        self._switching = False
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.take()
+        threading.Thread(target=self._show_life, name="restore", daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        if not self._switching:
+            with suppress(PyMongoError):  # then the mark tells of it
+                self.give_up()
+
+    def take(self) -> None:
+        """Put up our mark, and drop what an interrupted restore has loaded. Raises RestoreRefused while one goes on.
+
+        What an earlier one has left half switched is so until one has come to its end.
+        """
+        refuse_two_at_once()
+        found = mark()
+        mine = {"file": self._file, "host": socket.gethostname(), "pid": os.getpid(), "begun_at": server_now()}
+        mine |= {"owner": self.owner, "switching": bool(found and found.switching)}
+        unchanged = {"owner": found.owner, "seen_at": found.seen_at} if found else {"owner": self.owner}
+        if not self._write(mine, unchanged, upsert=found is None):
+            raise RestoreRefused("Another restore has begun or ended meanwhile. Look what it did, and try again.")
+        _drop(STAGE)
+
+    def begin_switching(self) -> None:
+        """Tell that from now on some collections are the backup's. Raises RestoreRefused when we have lost our turn."""
+        if not self._write({"switching": True}, {"owner": self.owner}):
+            raise RestoreRefused("Another restore has taken over, as this one was silent for too long.")
+        self._switching = True
+
+    def end(self) -> None:
+        self._marks.delete_one({"_id": "restore", "owner": self.owner})
+
+    def give_up(self) -> None:
+        _drop(self.stage)
+        self._marks.delete_one({"_id": "restore", "owner": self.owner, "switching": False})
+
+    def _show_life(self) -> None:
+        while not self._over.wait(SIGN):
+            with suppress(PyMongoError):  # who restores meets it too
+                self._write({}, {"owner": self.owner})
+
+    def _write(self, values: dict[str, Any], unchanged: dict[str, Any], *, upsert: bool = False) -> bool:
+        """Change the mark if it still is this one; tell whether it was."""
+        change: dict[str, Any] = {"$currentDate": {"seen_at": True}} | ({"$set": values} if values else {})
+        try:
+            written = self._marks.update_one({"_id": "restore"} | unchanged, change, upsert=upsert)
+        except DuplicateKeyError:  # there is one, of somebody else
+            return False
+        return bool(written.matched_count or written.upserted_id)
+
+
+def clear() -> None:
+    """Drop what an interrupted restore has left beside FMV's collections. Raises RestoreRefused while one goes on."""
+    turn = Turn("nothing")
+    turn.take()
+    turn.end()
+
+
+def _drop(prefix: str) -> None:
+    for name in database().list_collection_names(filter={"name": {"$regex": f"^{re.escape(prefix)}"}}):
+        database()[name].drop()
+
+
 # --- Whether it may begin --------------------------------------------------------------------------------------------
 
 
@@ -119,11 +215,6 @@ def occupied() -> list[str]:
     return [name for model in own if database()[name := model._meta.db_table].find_one({}, {"_id": 1})]
 
 
-def refuse_two_at_once() -> None:
-    if (found := mark()) and found.is_alive:
-        raise RestoreRefused(f"{found} Wait for it to end, or stop it and try again in a minute.")
-
-
 # --- Doing it --------------------------------------------------------------------------------------------------------
 
 
@@ -132,19 +223,14 @@ def restore(backup: Backup, *, file: str, progress: Progress) -> int:
 
     That happens only to a backup made without a snapshot: something changed hands while it was read.
     """
-    _begin(file)
-    try:
-        stage = {model._meta.db_table: Stage(model) for model in kept_models()}
+    with Turn(file) as turn:
+        stage = {model._meta.db_table: Stage(model, turn.stage) for model in kept_models()}
         mended = _load(backup, stage, progress)
-    except BaseException:
-        with suppress(PyMongoError):
-            _give_up()
-        raise
-    with _undisturbed():
-        _set_mark({"switching": True})
-        for each in reversed(stage.values()):  # what others refer to comes first
-            each.take_place()
-        database()[MARK].drop()
+        with _undisturbed():
+            turn.begin_switching()
+            for each in reversed(stage.values()):  # what others refer to comes first
+                each.take_place()
+            turn.end()
     for path in settings.FMV_AFTER_RESTORE:
         import_string(path)()
     return mended
@@ -164,44 +250,12 @@ def _load(backup: Backup, stage: dict[str, "Stage"], progress: Progress) -> int:
     sha256, mended = backup.totals.sha256, 0
     for name, batch in _batches(backup.documents()):
         mended += stage[name].insert(batch)
-        _set_mark({})
         progress(len(batch))
     if backup.totals.sha256 != sha256:
         raise RestoreRefused("The backup's file has changed meanwhile. Nothing is restored.")
     for name, count in backup.totals.counts.items():
         stage[name].finish(count)
     return mended
-
-
-def clear() -> None:
-    """Drop what an interrupted restore has left beside FMV's collections."""
-    _drop_stage()
-    database()[MARK].drop()
-
-
-def _drop_stage() -> None:
-    for name in database().list_collection_names(filter={"name": {"$regex": f"^{STAGE.replace('.', '[.]')}"}}):
-        database()[name].drop()
-
-
-def _begin(file: str) -> None:
-    """Put up our mark. What an earlier restore has left half switched is so until one has come to its end."""
-    refuse_two_at_once()  # another may have begun while the file was checked and the question answered
-    switching = bool((found := mark()) and found.switching)
-    mine = {"file": file, "host": socket.gethostname(), "pid": os.getpid(), "switching": switching}
-    _set_mark(mine | {"begun_at": server_now()}, upsert=True)
-    _drop_stage()
-
-
-def _give_up() -> None:
-    _drop_stage()
-    if (found := mark()) and not found.switching:
-        database()[MARK].drop()
-
-
-def _set_mark(values: dict[str, Any], *, upsert: bool = False) -> None:
-    change: dict[str, Any] = {"$currentDate": {"seen_at": True}} | ({"$set": values} if values else {})
-    database()[MARK].update_one({"_id": "restore"}, change, upsert=upsert)
 
 
 def _batches(documents: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -221,10 +275,10 @@ def _batches(documents: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, list
 class Stage:
     """A collection that is being loaded, to take the place of a model's."""
 
-    def __init__(self, model: type[models.Model]) -> None:
+    def __init__(self, model: type[models.Model], prefix: str) -> None:
         self._name = model._meta.db_table
-        self._collection = database().create_collection(f"{STAGE}{self._name}", codec_options=CODEC)
-        self._nullable = {field.column for field in model._meta.local_fields if field.unique and field.null}
+        self._collection = database().create_collection(f"{prefix}{self._name}", codec_options=CODEC)
+        self._nullable = {field.column for field in model._meta.local_fields if field.null}
         planned = planned_indexes(model)
         self._unique = [index for index in planned if index.get("unique")]
         self._others = [index for index in planned if not index.get("unique")]
@@ -245,15 +299,18 @@ class Stage:
         return 0
 
     def _without_taken_value(self, error: dict[str, Any]) -> dict[str, Any]:
-        columns = set(error.get("keyPattern", ())) if error["code"] == DUPLICATE_KEY else set()
-        if not columns or not columns <= self._nullable:
+        taken = set(error.get("keyPattern", ())) if error["code"] == DUPLICATE_KEY else set()
+        columns = taken & self._nullable  # a unique index leaves out who has none
+        if not columns:
             raise RestoreRefused(f"MongoDB does not take a document of {self._name}: {error['errmsg']}")
         return cast(dict[str, Any], error["op"]) | dict.fromkeys(columns)
 
     def finish(self, expected: int) -> None:
         """Build the other indexes; raise RestoreRefused unless all documents are there."""
-        self._create(self._others)
-        if (found := self._collection.count_documents({})) != expected:
+        with pymongo.timeout(PATIENCE):
+            self._create(self._others)
+            found = self._collection.count_documents({})
+        if found != expected:
             raise RestoreRefused(f"MongoDB holds {found} of the {expected} documents of {self._name}.")
 
     def take_place(self) -> None:

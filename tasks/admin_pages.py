@@ -34,7 +34,7 @@ class PagesAdmin(FleetAdmin):
 
     def fragment(self, request: HttpRequest, template: str, *, done: bool = False, **context: Any) -> TemplateResponse:
         """Answer with the new content of a live part of a page; `done` when it will change no more."""
-        headers = {"X-Live": "done"} if done else None
+        headers = {"X-Live": "done" if done else "goes on"}
         return TemplateResponse(request, f"admin/{template}", self.rights(request) | context, headers=headers)
 
     def rights(self, request: HttpRequest) -> dict[str, bool]:

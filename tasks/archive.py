@@ -61,7 +61,7 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        self._zipped = path.suffix == ".gz"
+        self._path, self._zipped = path, path.suffix == ".gz"
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o640), "r+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,9 +89,11 @@ class Archive:
                         out.write(piece)
             self._file.flush()
             os.fsync(self._file.fileno())
-        except BaseException:  # Ctrl-C too: whoever reads it finds whole lines
+        except BaseException as error:  # Ctrl-C too: whoever reads it finds whole lines
             self._file.seek(start)
             self._file.truncate()
+            if isinstance(error, OSError):
+                error.filename = error.filename or str(self._path)  # a write does not say where to
             raise
         return ids
 

@@ -88,6 +88,11 @@ def stop(bulk: Bulk, *, by: str) -> bool:
     return stopped
 
 
+def how_many(count: int, more: bool = False) -> str:
+    """Put an estimate in words: "1 task", "1,234 tasks", "more than 10,000 tasks"."""
+    return f"{'more than ' if more else ''}{count:,} task{'' if count == 1 and not more else 's'}"
+
+
 def estimate(conditions: Mapping[str, Any], action: str | None = None) -> tuple[int, bool]:
     """Return how many tasks match now, to which `action` can be done, counted to CAP; and whether there are more."""
     count = int(_matching(action, storable(conditions)).up_to(CAP + 1))

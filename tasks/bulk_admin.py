@@ -86,7 +86,7 @@ def run_url(id: UUID) -> str:
 
 def _state(run: Bulk) -> dict[str, Any]:
     """What of a run's page changes while it is under way."""
-    expected = f"more than {bulk.CAP:,}" if run.expected is None else f"{run.expected:,}"
+    expected = bulk.how_many(bulk.CAP, more=True) if run.expected is None else bulk.how_many(run.expected)
     return {
         "run": run,
         "running": run.status == BulkStatus.RUNNING,

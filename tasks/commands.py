@@ -111,7 +111,7 @@ class BulkCommand(FmvCommand):
             raise CommandError("This would be all tasks. Give a filter, or say --all.", returncode=2)
         more = self.more(options)
         count, capped = bulk.estimate(wanted, self.action)
-        estimate = f"{'more than ' if capped else ''}{count:,} task{'' if count == 1 else 's'}"
+        estimate = bulk.how_many(count, capped)
         if options["dry_run"]:
             self._show(wanted, estimate, count, capped)
         elif not count:

@@ -25,7 +25,9 @@ from pymongo.errors import PyMongoError
 from fmv import health
 from fmv.mongodb.server import server_now
 from tasks import charts, presence, stats
+from tasks.glance import STATES
 from tasks.models import FINISHED, UNFINISHED, Status, Task
+from tasks.templatetags.fleet import counted
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +56,6 @@ class Figure:
 def task_list(**conditions: str) -> str:
     """Return the address of the admin's list of tasks, narrowed."""
     return f"{reverse('admin:tasks_task_changelist')}?{urlencode(conditions)}"
-
-
-def counted(number: float, cap: float = float("inf")) -> str:
-    """Put a number as people read it, "1,234"; "100,000+" where nobody counted further."""
-    return f"{int(min(number, cap)):,}{'+' if number >= cap else ''}"
 
 
 # --- What each panel finds -------------------------------------------------------------------------------------------
@@ -128,11 +125,11 @@ def oldest() -> dict[str, Any] | None:
 def robots() -> dict[str, Any]:
     """Robots by state: four round trips."""
     listed, counts = reverse("admin:robots_robot_changelist"), stats.robots_by_state()
-    states = [(state, title, counted(counts[state]), f"{listed}?state={state}") for state, title in ROBOTS]
+    states = [
+        (state, STATES[state].title.capitalize(), counted(count), f"{listed}?state={state}")
+        for state, count in counts.items()
+    ]
     return {"states": states, "any": any(counts.values())}
-
-
-ROBOTS = (("busy", "Busy"), ("idle", "Idle"), ("out", "Out of service"))
 
 
 def fleet() -> dict[str, Any]:
@@ -252,7 +249,9 @@ def part(request: HttpRequest, name: str) -> HttpResponse:
     if not may_see(request):
         raise PermissionDenied
     panels, _ = PARTS[name]
-    return render(request, f"admin/dashboard/{name}.html", {panel: look(panel) for panel in panels})
+    answer = render(request, f"admin/dashboard/{name}.html", {panel: look(panel) for panel in panels})
+    answer["X-Live"] = "goes on"
+    return answer
 
 
 def pages(site: Any) -> list[URLPattern]:

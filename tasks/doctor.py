@@ -13,8 +13,8 @@ from kombu import Queue
 from uuid_utils.compat import uuid7
 
 from fmv.backup import database
-from fmv.checkups import patient_broker
 from fmv.doctor import Check, Finding, error, fine, warning
+from fmv.health import rabbitmq
 from fmv.mongodb.server import server_now
 from tasks import presence, stats
 from tasks.models import Bulk, LogLine, Submission, Task
@@ -48,7 +48,7 @@ def queues() -> Iterator[Finding]:
     if settings.CELERY_BROKER_URL.startswith("mongodb"):
         yield fine("MongoDB carries the messages: it has no queues to look at.")
         return
-    with patient_broker() as connection:
+    with rabbitmq() as connection:
         for queue in settings.CELERY_TASK_QUEUES:
             yield from _look_at(queue, connection)
 

@@ -4,24 +4,31 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fmv.mongodb.counting import collection
 from robots.models import Robot, RobotQuerySet
 from tasks import outcomes, stats
 from tasks.models import EPOCH, Status, Task, TaskQuerySet
 from tasks.outcomes import Outcomes
+from tasks.templatetags.fleet import counted
 
 QUEUE_CAP = 100  # queued tasks of a robot that are counted
 PAGE_CAP = 50_000  # the same for a page of robots, before each is counted by itself
 RUNNING = ("id", "robot", "handler", "status", "progress", "message", "started_at", "attempt", "cancel_requested")
 
-#: what operators ask for: state -> what it says
+
+class State(NamedTuple):
+    title: str
+    says: str
+
+
+#: what operators ask for
 STATES = {
-    "busy": "Runs a task now",
-    "idle": "In service, runs nothing",
-    "out": "Out of service",
-    "failing": "Of its tasks that succeeded or failed, the last one failed",
+    "busy": State("busy", "Runs a task now"),
+    "idle": State("idle", "In service, runs nothing"),
+    "out": State("out of service", "Keeps its queue, and may be running what it had begun"),
+    "failing": State("failing", "Of its tasks that succeeded or failed, the last one failed"),
 }
 
 
@@ -42,13 +49,18 @@ class Glance:
         return "busy" if self.running else "idle"
 
     @property
+    def states(self) -> list[tuple[str, State]]:
+        """Its state, and whether it fails, as badges tell them."""
+        return [(state, STATES[state]) for state in (self.state, *(["failing"] if self.failing else []))]
+
+    @property
     def failing(self) -> bool:
         return self.outcomes.failing
 
     @property
     def queue(self) -> str:
         """How many tasks wait for it: "0", "17", "100+"."""
-        return f"{QUEUE_CAP}+" if self.queued > QUEUE_CAP else str(self.queued)
+        return counted(self.queued, QUEUE_CAP)
 
 
 def glances(robots: Sequence[Robot]) -> list[Glance]:
@@ -82,7 +94,7 @@ def _task(values: dict[str, Any]) -> Task:
 def queue_lengths(names: Collection[str]) -> Counter[str]:
     """Return how many queued tasks each robot has, read from the index `task_next` alone.
 
-    Beyond QUEUE_CAP a number says no more than that.
+    From QUEUE_CAP on a number says no more than that.
     """
     waiting = {"status": Status.QUEUED.value, "robot": {"$in": list(names)}}
     count = {"$group": {"_id": "$robot", "count": {"$sum": 1}}}
@@ -90,7 +102,7 @@ def queue_lengths(names: Collection[str]) -> Counter[str]:
     rows = list(tasks.aggregate([{"$match": waiting}, {"$limit": PAGE_CAP}, count]))
     if sum(row["count"] for row in rows) >= PAGE_CAP:  # some may be missing: each up to a bound of its own
         first, *others = (
-            [{"$match": waiting | {"robot": name}}, {"$limit": QUEUE_CAP + 1}, count] for name in sorted(names)
+            [{"$match": waiting | {"robot": name}}, {"$limit": QUEUE_CAP}, count] for name in sorted(names)
         )
         rows = list(tasks.aggregate([*first, *({"$unionWith": {"coll": tasks.name, "pipeline": o}} for o in others)]))
     return Counter({row["_id"]: row["count"] for row in rows})

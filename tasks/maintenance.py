@@ -14,7 +14,7 @@ from fmv.mongodb.server import server_now
 from robots.models import MAX_LANES, Robot
 from tasks.doorbell import ring, ring_all
 from tasks.models import Bulk, Status, Task, WorkerProcess, error_document, id_at
-from tasks.services import delete_some
+from tasks.services import delete_every
 
 logger = logging.getLogger(__name__)
 
@@ -108,11 +108,7 @@ def purge(days: float) -> int:
     """Delete the tasks that finished more than `days` ago (0: none), with their logs; return how many."""
     if not days:
         return 0
-    limit = server_now() - dt.timedelta(days=days)
-    purged = 0
-    while count := delete_some(Task.objects.finished_before(limit)):
-        purged += count
-    return purged
+    return delete_every(Task.objects.finished_before(server_now() - dt.timedelta(days=days)))
 
 
 def forget_acts(days: float) -> int:

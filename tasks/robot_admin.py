@@ -258,7 +258,7 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
         "query": urlencode(words),
         "first": urlencode(words | {"after": ""}),
         "next": urlencode(words | {"after": shown[-1].name}) if len(robots) > PAGE else "",
-        "states": [(state, says, state == words["state"], _toggle(words, state)) for state, says in STATES.items()],
+        "states": [(name, state, name == words["state"], _toggle(words, name)) for name, state in STATES.items()],
     }
 
 

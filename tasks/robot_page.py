@@ -7,6 +7,7 @@ from typing import Any
 from robots.models import Robot
 from tasks.glance import QUEUE_CAP, glances, slim
 from tasks.models import Status, Task
+from tasks.templatetags.fleet import counted
 
 NEXT = 20  # tasks of its queue
 LATEST = 20  # tasks, whatever their status
@@ -40,12 +41,11 @@ def live(robot: Robot) -> dict[str, Any]:
     [glance] = glances([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[:ENDED], ENDED_FIELDS)
-    later = of_robot.waiting_for_time().up_to(QUEUE_CAP + 1)
     return {
         "robot": robot,
         "glance": glance,
         "next": slim(of_robot.queued().next_first()[:NEXT], NEXT_FIELDS),
-        "later": f"{QUEUE_CAP}+" if later > QUEUE_CAP else str(later),
+        "later": counted(of_robot.waiting_for_time().up_to(QUEUE_CAP), QUEUE_CAP),
         "bars": bars(ended),
         "longest": max((_seconds(task) for task in ended), default=0.0),
         "failed": sum(task.status == Status.FAILURE for task in ended),

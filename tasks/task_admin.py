@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, QueryDict
 from django.urls import reverse
 from django.utils import timezone
 
@@ -18,7 +18,7 @@ from tasks.admin_pages import PagesAdmin, username
 from tasks.errors import UnknownTask
 from tasks.glance import slim
 from tasks.models import LogLine, Status, Task, TaskQuerySet
-from tasks.task_filters import AGES, QUESTIONS, TaskFilter, asked_for, read, uuid_or_none
+from tasks.task_filters import AGES, QUESTIONS, TaskFilter, read, uuid_or_none
 
 PAGE = 50  # tasks on a page of the list
 LOG = 200  # lines of a task's log on its page
@@ -74,32 +74,38 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         return self.fragment(request, "tasks/task/rows.html", done=over, **context)
 
     def act_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask whether to do it to so many tasks; when that is confirmed, begin."""
+        """Ask whether to do it to so many tasks; when that is confirmed, begin.
+
+        The question has an address of its own, which holds all that it asks, so that one may go back to it.
+        """
         self.check_may_operate(request)
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
-        action, back = request.POST.get("action", ""), f"{list_url()}?{request.GET.urlencode()}"
+        said = request.POST if request.method == "POST" else request.GET
         try:
-            conditions = _chosen(request)
+            asked = read(request.GET)
+            conditions = _chosen(said, asked)
         except InvalidInput as error:
             return self.to_list(request, str(error))
+        action, confirmed = said.get("action", ""), request.POST.get("confirmed") == "yes"
+        if request.method == "POST" and not confirmed:
+            choice = asked.query(action=action, scope=said.get("scope"), id=said.getlist("id")[:PAGE])
+            return HttpResponseRedirect(f"{request.path}?{choice}")
+        back = f"{list_url()}?{asked.query()}"
         count, more = bulk.estimate(conditions, action) if action in ACTIONS and conditions is not None else (0, False)
         if conditions is None or not count:
             messages.warning(request, "There is nothing to do: no task was chosen to which that can be done.")
             return HttpResponseRedirect(back)
-        if request.POST.get("confirmed") == "yes":
+        if confirmed:
             return self._begin(request, action, conditions)
         context: dict[str, Any] = {
             "action": action,
             "conditions": bulk.filter_in_words(bulk.storable(conditions)),
             "statuses": [one for one in bulk.APPLIES[action] if one in conditions.get("status", tuple(Status))],
-            "count": f"more than {count:,}" if more else f"{count:,}",
-            "one": count == 1,
+            "count": bulk.how_many(count, more),
             "back": back,
-            "post": request.POST,
-            "ids": request.POST.getlist("id"),
+            "scope": said.get("scope"),
+            "ids": said.getlist("id"),
         }
-        title = f"{ACTIONS[action]} {context['count']} {'task' if count == 1 else 'tasks'}?"
+        title = f"{ACTIONS[action]} {context['count']}?"
         return self.page(request, "tasks/task/confirm.html", title, **context)
 
     def _begin(self, request: HttpRequest, action: str, conditions: dict[str, Any]) -> HttpResponse:
@@ -148,6 +154,9 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
 
     def retry_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         def retry(task: Task) -> Task:
+            if len(_repetitions(task)) > _number(request.POST.get("repetitions", "")):
+                messages.warning(request, "It has been retried meanwhile. If you mean it to run once more: Retry.")
+                return task
             new = services.retry(task, by=username(request))
             messages.success(request, f"Submitted again: this is the new task, a repetition of {task.pk}.")
             return new
@@ -213,7 +222,7 @@ def _count(conditions: dict[str, Any]) -> str:
     """Say how many there are: of all by the collection's own number, of those that match by counting to a bound."""
     total = collection(Task).estimated_document_count() if not conditions else None
     count, more = bulk.estimate(conditions) if total is None else (total, False)
-    return f"more than {count:,} tasks" if more else f"{count:,} {'task' if count == 1 else 'tasks'}"
+    return bulk.how_many(count, more)
 
 
 def _status_choices(asked: TaskFilter) -> list[tuple[str, bool, str]]:
@@ -235,14 +244,11 @@ def _questions(asked: TaskFilter) -> list[tuple[str, str, bool, str]]:
     ]
 
 
-def _chosen(request: HttpRequest) -> dict[str, Any] | None:
-    """Return which tasks an action is for: the chosen ones, or all that the address asks for; None without any chosen.
-
-    Raises InvalidInput.
-    """
-    if request.POST.get("scope") == "all":
-        return asked_for(request)
-    ids = [id for text in request.POST.getlist("id")[:PAGE] if (id := uuid_or_none(text))]
+def _chosen(said: QueryDict, asked: TaskFilter) -> dict[str, Any] | None:
+    """Return which tasks an action is for: the chosen ones, or all that the address asks for; None without any."""
+    if said.get("scope") == "all":
+        return asked.conditions(timezone.now())
+    ids = [id for text in said.getlist("id")[:PAGE] if (id := uuid_or_none(text))]
     return {"ids": ids} if ids else None
 
 
@@ -252,8 +258,17 @@ def _state(task: Task) -> dict[str, Any]:
         {**line, "after": line["at"] - before["at"] if before else None}
         for before, line in zip([None, *task.history], task.history, strict=False)
     ]
+    return {"task": task, "steps": steps, "repetitions": _repetitions(task)}
+
+
+def _repetitions(task: Task) -> list[Task]:
+    """The tasks that repeat it, the latest first."""
     again = Task.objects.filter(retry_of=task.pk).newest_first()[:LINKS] if task.is_finished else Task.objects.none()
-    return {"task": task, "steps": steps, "repetitions": slim(again, ("id", "status", "requested_by"))}
+    return slim(again, ("id", "status", "requested_by"))
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else LINKS  # who does not say how many he saw means it
 
 
 def _latest_lines(id: UUID) -> list[LogLine]:

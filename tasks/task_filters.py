@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from django.http import HttpRequest, QueryDict
-from django.utils import timezone
+from django.http import QueryDict
 
 from fmv.errors import InvalidInput, Problem
 from tasks.models import Status
@@ -104,11 +103,6 @@ _WORDS = {"show": list(QUESTIONS), "age": list(AGES)}
 
 def _unknown(name: str, value: str, known: list[str]) -> Problem:
     return Problem(("query", name), f"There is no {name} {value[:50]!r}; there are: {', '.join(known)}.")
-
-
-def asked_for(request: HttpRequest) -> dict[str, Any]:
-    """Return the conditions that the request's address asks for. Raises InvalidInput."""
-    return read(request.GET).conditions(timezone.now())
 
 
 def uuid_or_none(text: str) -> UUID | None:

@@ -61,9 +61,9 @@ def lasting(value: dt.timedelta | float | None) -> str:
 
 
 @register.filter
-def counted(value: float) -> str:
-    """Show a whole number as people read it: "1,234"."""
-    return f"{int(value):,}"
+def counted(value: float, cap: float = float("inf")) -> str:
+    """Show a whole number as people read it: "1,234"; "100,000+" where nobody counted further."""
+    return f"{int(min(value, cap)):,}{'+' if value >= cap else ''}"
 
 
 @register.filter
@@ -112,9 +112,3 @@ def duration(task: Task) -> dt.timedelta | None:
 def in_bar(task: Task) -> bool:
     """Whether the task's progress says something: it has begun, and is not over."""
     return task.progress is not None and not task.is_finished
-
-
-@register.filter
-def state_title(state: str) -> str:
-    """Return what a robot's state is called (see tasks.glance)."""
-    return {"out": "out of service"}.get(state, state)

@@ -60,12 +60,14 @@ Interrupted, it tells how many are in; the same command with --existing skip or 
     def _import(self, robots: Import, faults: Iterable[Fault], *, existing: str, dry_run: bool, **options: Any) -> None:
         refuse = existing == "refuse"
         bad, shown = self._report(faults)
+        hint = ""
         if refuse:
             more, also = self._report(robots.faults())
             bad, shown = bad + more, [*shown, *also][:SHOWN]
+            hint = " After an import that was cut off, --existing skip adds the rest." if more else ""
         if bad and not options["skip_bad"]:
             self._tell(robots, bad, shown)
-            raise CommandError(f"Lines at fault: {bad:,}. Nothing has changed.")
+            raise CommandError(f"Lines at fault: {bad:,}. Nothing has changed.{hint}")
         if dry_run:
             self._foresee(robots, existing)
         else:

@@ -9,6 +9,7 @@ from django.conf import settings
 from fmv import audit, request_id
 from fmv.commands import BY, FmvCommand, add_dry_run, add_json, add_yes, age, target
 from fmv.mongodb.server import server_now
+from tasks import bulk
 from tasks.archive import Archive, purge
 from tasks.commands import add_status
 from tasks.models import FINISHED, Task, TaskQuerySet
@@ -55,7 +56,7 @@ missing."""
         given = {name: options[name] for name in ("status", "robot", "handler") if options[name]}
         tasks = Task.objects.finished().narrowed(finished_before=limit, created_before=limit, **given)
         count = tasks.up_to(CAP + 1)
-        many = f"more than {CAP:,} tasks" if count > CAP else f"{count:,} task{'' if count == 1 else 's'}"
+        many = bulk.how_many(min(count, CAP), count > CAP)
         if options["dry_run"]:
             self.answer(f"{many.capitalize()} would be deleted.", dry_run=True, found=min(count, CAP), more=count > CAP)
             return
