@@ -112,6 +112,7 @@ def lack(marker: str) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     django.setup()  # pytest-django looked for settings before this file named them
     from django.conf import settings
+    from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
     from fmv.celery import app
 
@@ -119,6 +120,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "django.contrib.staticfiles.storage.StaticFilesStorage"  # as collected
     )
     settings.SILENCED_SYSTEM_CHECKS = [*settings.SILENCED_SYSTEM_CHECKS, "async.E001"]  # what tests/browser.py sets
+    PBKDF2PasswordHasher.iterations = 1000  # or each password takes a third of a second
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background, and our processes inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     app.conf.broker_url = os.environ["FMV_BROKER_URL"]  # under pytest-xdist it read them before, with another's broker
@@ -129,6 +131,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in NEEDS:
         if lack(marker) and os.environ[f"FMV_TEST_NEEDS_{marker.upper()}"]:
             raise pytest.UsageError(f"Nothing may be left out, but {lack(marker)}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    from tests.sharing import Sharing
+
+    return Sharing(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -160,6 +169,19 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
             terminalreporter.line(f"  {name}")
 
 
+# --- The database ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker) -> Iterator[None]:
+    from tests import emptied
+
+    with django_db_blocker.unblock():
+        kept = emptied.stored()
+    with emptied.putting_back(kept):
+        yield
+
+
 # --- Brokers and processes -------------------------------------------------------------------------------------------
 
 
@@ -168,7 +190,7 @@ def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
     """The URL of a real broker without messages; the test runs once on each kind."""
     if request.param == "rabbitmq":
         url = os.environ["FMV_TEST_RABBITMQ"]
-        # Its queues are for one test at a time. (Groups of pytest-xdist 3.8 have no effect with pytest 9.2.)
+        # Its queues are for one test at a time, of whichever tests run on this machine.
         with (Path(tempfile.gettempdir()) / "fmv-tests-rabbitmq.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             empty_rabbitmq(url)
@@ -235,7 +257,7 @@ def _test_mongodb_uri() -> str:
 
 
 @pytest.fixture
-def worker(run_process, transactional_db) -> Callable[..., subprocess.Popen[bytes]]:
+def worker(transactional_db, run_process) -> Callable[..., subprocess.Popen[bytes]]:
     """Start a Celery worker: `worker(broker_url)`, with `processes`, a `name` of its own and variables as keywords."""
 
     def start(
@@ -249,7 +271,7 @@ def worker(run_process, transactional_db) -> Callable[..., subprocess.Popen[byte
 
 
 @pytest.fixture
-def maintenance(run_process, transactional_db) -> Callable[..., subprocess.Popen[bytes]]:
+def maintenance(transactional_db, run_process) -> Callable[..., subprocess.Popen[bytes]]:
     """Start the maintenance worker with beat: `maintenance(broker_url)`."""
 
     def start(broker_url: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -260,7 +282,7 @@ def maintenance(run_process, transactional_db) -> Callable[..., subprocess.Popen
 
 
 @pytest.fixture
-def web(run_process, transactional_db) -> Callable[..., str]:
+def web(transactional_db, run_process) -> Callable[..., str]:
     """Start the web server and return its address once it answers: `web(broker_url, FMV_ANONYMOUS="manager")`."""
 
     def start(broker_url: str, **environment: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fmv.models import Role
+from fmv.models import Role, User
 from tests.factories import PASSWORD, make_user
 from tests.pages import ROBOTS, TASKS, USERS, admin, text
 
@@ -45,3 +45,18 @@ def test_users_are_the_superusers_business():
     assert client.post(USERS + "add/", form).status_code == 302
     assert type(user).objects.get(username="Fry").role == Role.OPERATOR
     assert client.post(f"{USERS}{user.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_the_last_superuser_stays_one():
+    client = admin(Role.NONE, username="root", is_superuser=True)
+    make_user(username="gone", is_superuser=True, is_active=False)
+    root, users = User.objects.get(username="root"), User.objects.filter(username="root")
+    fields, page = {"username": "root", "role": "manager"}, f"{USERS}{root.pk}/change/"
+    for less in ({"is_active": "on"}, {"is_superuser": "on"}):
+        assert "Make another user a superuser first" in text(client.post(page, fields | less))
+        assert (users.get().is_superuser, users.get().is_active, users.get().role) == (True, True, Role.NONE)
+    assert client.post(page, fields | {"is_superuser": "on", "is_active": "on"}).status_code == 302
+    assert users.get().role == Role.MANAGER
+    make_user(username="other", is_superuser=True)
+    assert client.post(page, fields | {"is_active": "on"}).status_code == 302
+    assert not users.get().is_superuser

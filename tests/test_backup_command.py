@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -43,7 +44,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def _clean():
     """The collections of a restore are no model's: nobody else empties them."""
     yield
-    restore.clear()
+    for name in backup.database().list_collection_names():
+        if name == restore.MARK or name.startswith(restore.STAGE):
+            backup.database()[name].drop()
 
 
 OWN = ("fmv_", "robots_", "tasks_")
@@ -127,12 +130,6 @@ def empty():
             collection(model).delete_many({})
 
 
-@pytest.fixture(autouse=True)
-def nothing_left():
-    yield
-    restore.clear()
-
-
 @pytest.fixture
 def file(tmp_path):
     """A backup of something of everything."""
@@ -160,7 +157,7 @@ def test_every_document_comes_back_byte_for_byte_with_its_indexes(file):
     assert summary["collections"] == {name: len(documents) for name, documents in before.items()}
     assert summary["documents"] == sum(map(len, before.values()))
     assert restore.mark() is None
-    assert not [name for name in backup.database().list_collection_names() if "restor" in name]
+    assert not staged()
 
 
 def test_what_is_restored_works(file):
@@ -291,6 +288,15 @@ def test_a_reader_that_goes_away_ends_it(manage):
     assert b"Traceback" not in ended.stderr
 
 
+def test_a_full_disk_leaves_no_file_and_is_told(tmp_path, manage):
+    fill()
+    place = tmp_path / "a.gz"
+    ended = manage("backup", str(place), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)))
+    assert ended.returncode == 1
+    assert f"{place}: File too large. There is no backup." in ended.stderr.decode()
+    assert [*tmp_path.glob("*a.gz*")] == []
+
+
 def test_the_standalone_server_is_told(tmp_path):
     err = io.StringIO()
     call_command("backup", str(tmp_path / "a.gz"), stdout=io.StringIO(), stderr=err)
@@ -389,12 +395,17 @@ def test_without_snapshots_what_is_referred_to_is_there(tmp_path):
 # --- What is refused -------------------------------------------------------------------------------------------------
 
 
+def collection_names():
+    return set(backup.database().list_collection_names()) - {restore.MARK}
+
+
 def untouched(act):
     """Run `act`, which must change nothing."""
-    before, names = stored(), sorted(backup.database().list_collection_names())
+    before, names = stored(), collection_names()
     result = act()
     assert stored() == before
-    assert sorted(backup.database().list_collection_names()) == names
+    assert collection_names() == names
+    assert restore.mark() is None
     return result
 
 
@@ -445,7 +456,9 @@ def test_a_file_that_was_edited_is_refused(file, change):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x00" * 100, b"no backup\n", gzip.compress(b'{"a": 1}\n'), gzip.compress(b"")]
+    "content",
+    [b"", b"\x00" * 100, b"no backup\n", gzip.compress(b'{"a": 1}\n'), gzip.compress(b"")],
+    ids=["empty", "zeros", "text", "zipped text", "zipped nothing"],
 )
 def test_what_is_no_backup_is_refused(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
@@ -558,60 +571,143 @@ def big(file, number, name="tasks_task"):
     return signed_lines(file.with_name("big.gz"), header, [*documents[:at], *more, *documents[at:]])
 
 
-def staged():
-    return backup.database()[f"{restore.STAGE}tasks_task"].estimated_document_count()
+def staged(name=""):
+    """The collections, of this name or of any, that a restore has not put in their places."""
+    found = backup.database().list_collection_names()
+    return [each for each in found if each.startswith(restore.STAGE) and each.endswith(name)]
 
 
-def test_a_restore_that_was_killed_half_way_changes_nothing_and_is_repeated(file, run_process):
-    large = big(file, 20_000)
+def loaded():
+    """How many tasks stand in them."""
+    return sum(backup.database()[each].estimated_document_count() for each in staged("tasks_task"))
+
+
+@pytest.fixture
+def long_restore(file, run_process):
+    """Begin to restore a larger backup in a process of its own, which takes 15 s however fast the server is."""
+
+    def begin():
+        large = big(file, 3000)
+        process = run_process("restore", sys.executable, "-c", SLOW, "restore", "--replace", "--yes", str(large))
+        wait_until(lambda: loaded() >= 100, 60)
+        return process
+
+    return begin
+
+
+SLOW = """
+import sys, time
+import django
+from django.core.management import execute_from_command_line
+django.setup()
+from fmv import restore
+restore.BATCH, insert = 20, restore.Stage.insert
+restore.Stage.insert = lambda *arguments: time.sleep(0.1) or insert(*arguments)
+execute_from_command_line(sys.argv)
+"""
+
+
+def test_a_restore_that_was_killed_half_way_changes_nothing_and_is_repeated(file, long_restore):
     make_robot(name="Flexo")
     before = stored()
-    process = run_process("restore", *MANAGE, "restore", "--replace", "--yes", str(large))
-    wait_until(lambda: staged() >= 2000, 60)
+    process = long_restore()
     assert "under way" in refused("restore", "--replace", "--yes", file)
     assert "under way" in refused("restore", "--clear")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert staged() < 20_000
+    assert 100 <= loaded() < 3000
     assert stored() == before
     assert "was interrupted. FMV's data are as they were" in str(restore.mark())
     run("restore", "--replace", "--yes", file)
     assert restore.mark() is None
-    assert staged() == 0
+    assert not staged()
     assert not Robot.objects.filter(name="Flexo").exists()
 
 
-def test_a_restore_that_is_interrupted_by_hand_leaves_nothing(file, run_process, tmp_path):
-    large = big(file, 20_000)
+def test_a_restore_that_is_interrupted_by_hand_leaves_nothing(long_restore, tmp_path):
     before = stored()
-    process = run_process("restore", *MANAGE, "restore", "--replace", "--yes", str(large))
-    wait_until(lambda: staged() >= 2000, 60)
+    process = long_restore()
     process.send_signal(signal.SIGINT)
     process.wait()
     assert process.returncode == 130
     assert "FMV's data are as they were" in (tmp_path / "restore.log").read_text()
     assert stored() == before
     assert restore.mark() is None
-    assert staged() == 0
+    assert not staged()
+
+
+def a_restore(**mark):
+    """A restore that has begun and loaded something, with these values in its mark."""
+    turn = restore.Turn("old.gz")
+    turn.take()
+    restore.Stage(Robot, turn.stage)
+    backup.database()[restore.MARK].update_one({}, {"$set": mark})
+    return turn
+
+
+ELSEWHERE = {"host": f"not-{socket.gethostname()}"}
 
 
 def test_what_an_interrupted_restore_left_can_be_dropped():
-    restore._begin("old.gz")
-    backup.database()[restore.MARK].update_one({}, {"$set": {"pid": 2**22 + 1}})
-    restore.Stage(Robot)
+    a_restore(pid=2**22 + 1)
     assert run("restore", "--clear") == {"cleared": True}
     assert restore.mark() is None
-    assert not [name for name in backup.database().list_collection_names() if "restor" in name]
+    assert not staged()
     assert run("restore", "--clear") == {"cleared": False}
 
 
-def test_a_restore_on_another_machine_counts_as_interrupted_when_it_falls_silent(file):
-    restore._begin("old.gz")
-    marks = backup.database()[restore.MARK]
-    marks.update_one({}, {"$set": {"host": f"not-{socket.gethostname()}"}})
+@pytest.mark.parametrize("where", [ELSEWHERE, {"pid": os.getppid()}], ids=["on another machine", "here"])
+def test_a_restore_counts_as_interrupted_when_it_falls_silent(file, where):
+    a_restore(**where)
     assert "under way" in refused("restore", "--replace", "--yes", file)
-    marks.update_one({}, {"$set": {"seen_at": PAST}})
+    assert "under way" in refused("restore", "--clear")
+    backup.database()[restore.MARK].update_one({}, {"$set": {"seen_at": PAST}})
     run("restore", "--replace", "--yes", file)
+    assert not staged()
+
+
+def test_while_indexes_are_built_for_long_it_says_that_it_lives(file, monkeypatch):
+    monkeypatch.setattr(restore, "SIGN", 0.01)
+    finish, seen = restore.Stage.finish, set()
+
+    def slow(stage, expected):
+        wait_until(lambda: seen.add(restore.mark().seen_at) or len(seen) > 2)
+        finish(stage, expected)
+
+    monkeypatch.setattr(restore.Stage, "finish", slow)
+    run("restore", "--replace", "--yes", file)
+
+
+@pytest.mark.parametrize("left", [None, {"pid": 2**22 + 1}], ids=["none before", "after an interrupted one"])
+def test_of_two_that_begin_at_once_one_does(file, monkeypatch, left):
+    """Both looked before either put up its mark."""
+    if left:
+        a_restore(**left)
+    found, before = restore.mark(), stored()
+    first = restore.Turn("first.gz")
+    first.take()
+    monkeypatch.setattr(restore, "mark", lambda: found)
+    assert "Another restore has begun" in refused("restore", "--replace", "--yes", file)
+    monkeypatch.undo()
+    assert restore.mark().owner == first.owner
+    assert stored() == before
+
+
+def test_one_that_has_lost_its_turn_puts_nothing_in_place(file, monkeypatch):
+    """Its machine slept for so long that another took over, which is still at work."""
+    load, others = restore._load, []
+
+    def slow(*arguments):
+        backup.database()[restore.MARK].update_one({}, {"$set": ELSEWHERE | {"seen_at": PAST}})
+        others.append(a_restore(**ELSEWHERE))
+        return load(*arguments)
+
+    monkeypatch.setattr(restore, "_load", slow)
+    before = stored()
+    assert "taken over" in refused("restore", "--replace", "--yes", file)
+    assert stored() == before
+    assert restore.mark().owner == others[0].owner
+    assert staged() == [f"{others[0].stage}robots_robot"]
 
 
 def test_one_interrupted_while_collections_change_places_is_told_and_repeated(file, tmp_path, monkeypatch):

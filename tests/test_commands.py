@@ -199,9 +199,9 @@ def unreachable() -> DatabaseError:
     [
         (FmvError("Not possible"), 1, "Not possible"),
         (InvalidInput([Problem(("body", "name"), "too long")]), 1, "name: too long"),
-        (PermissionError(13, "Permission denied", "/etc/x"), 1, "/etc/x: Permission denied"),
-        (unreachable(), 1, "MongoDB cannot be reached: no servers 3 of 5 are done."),
-        (ServerSelectionTimeoutError("no servers"), 1, "MongoDB cannot be reached: no servers 3 of 5 are done."),
+        (PermissionError(13, "Permission denied", "/etc/x"), 1, "/etc/x: Permission denied. 3 of 5 are done."),
+        (unreachable(), 1, "MongoDB cannot be reached: no servers. 3 of 5 are done."),
+        (ServerSelectionTimeoutError("no servers"), 1, "MongoDB cannot be reached: no servers. 3 of 5 are done."),
         (KeyboardInterrupt(), 130, "3 of 5 are done."),
         (CommandError("No.", returncode=2), 2, "No."),
     ],

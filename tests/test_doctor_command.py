@@ -364,12 +364,12 @@ def test_a_full_disk_is_told(used, severity):
     ],
 )
 def test_an_interrupted_restore_is_told(values, severity, hint):
-    restore._begin("old.gz")
+    restore.Turn("old.gz").take()
     backup.database()[restore.MARK].update_one({}, {"$set": values})
     try:
         found = only("restore")
     finally:
-        restore.clear()
+        backup.database()[restore.MARK].drop()
     assert found["severity"] == severity
     assert hint in found["hint"]
     assert severities("restore") == {"info"}

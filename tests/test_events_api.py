@@ -371,8 +371,8 @@ def test_streams_end_with_the_server(run_process, broker):
         stream.close()
     ended = time.monotonic() - before
     assert process.wait(timeout=20) == 0
-    assert ended < 5
-    assert time.monotonic() - before < 15, "the server waited for its whole grace"
+    assert ended < 20
+    assert time.monotonic() - before < 25, "the server waited for its whole grace"
     stuck.close()
 
 
@@ -400,7 +400,7 @@ def cookie_of(user: User) -> dict[str, str]:
 
 
 def test_a_stream_ends_once_its_caller_is_no_longer_let_in(web, broker):
-    server = web(broker, FMV_WEB_PROCESSES="1", FMV_STREAM_COMMENT_SECONDS="1") + "/api/v1"
+    server = web(broker, FMV_WEB_PROCESSES="1", FMV_STREAM_COMMENT_SECONDS="0.2") + "/api/v1"
     task = queued()
     stays = make_token()
     for end in (revoke, switch_off, take_role, sign_out):
@@ -419,7 +419,7 @@ def test_a_stream_ends_once_its_caller_is_no_longer_let_in(web, broker):
         for stream in theirs:
             list(stream.blocks())  # to a clean end
             stream.close()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20  # and not after an hour
         for stream in others:
             list(itertools.islice((block for block in stream.blocks() if block.comments), 6))
             stream.close()

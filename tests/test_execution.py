@@ -279,7 +279,7 @@ def test_a_chatty_handler_is_cut_short(handle, monkeypatch):
 def test_a_blocking_sleep_is_interrupted_at_the_timeout():
     before = time.monotonic()
     task = run_handler("sleeps", timeout=1, max_attempts=3)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 25  # of ten minutes
     assert (task.status, task.error) == (
         Status.FAILURE,
         {"type": "TimedOut", "message": "Ran longer than 1 s", "traceback": ""},
@@ -303,7 +303,7 @@ def test_a_handler_that_swallows_one_interrupt_gets_another(handle):
 
     before = time.monotonic()
     assert handle(swallow, timeout=1).error["type"] == "TimedOut"
-    assert time.monotonic() - before < 6
+    assert time.monotonic() - before < 25
 
 
 def test_a_handler_that_ends_when_interrupted_has_still_timed_out(handle):
@@ -325,7 +325,7 @@ def test_a_cancel_is_noticed_by_a_handler_that_asks(handle):
 
     before = time.monotonic()
     task = handle(ask)
-    assert time.monotonic() - before < 4
+    assert time.monotonic() - before < 25  # its timeout is 30 s
     assert (task.status, task.history[-1]["note"]) == (Status.REVOKED, "stopped, as asked")
     assert (task.lane, task.error) == (None, None)
 
@@ -337,7 +337,7 @@ def test_a_cancel_is_noticed_for_a_handler_that_never_asks(handle):
 
     before = time.monotonic()
     assert handle(block).status == Status.REVOKED
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 25
 
 
 def test_a_cancel_asked_during_the_last_failure_ends_as_cancelled(handle):
@@ -360,7 +360,7 @@ def test_an_attempt_that_lost_its_task_writes_nothing(handle):
 
     before = time.monotonic()
     task = handle(lose, max_attempts=3)
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 25
     assert fields_of(task) == taken
     assert taken["status"] == Status.QUEUED
 
@@ -485,7 +485,7 @@ def test_a_process_that_cannot_be_interrupted_ends_itself(handler, timeout):
         stderr=subprocess.PIPE,
         check=False,
     )
-    assert time.monotonic() - before < 12
+    assert time.monotonic() - before < 40  # of minutes
     assert ended.returncode == 1
     assert b"Timeout" in ended.stderr
     task = Task.objects.get(robot="Robot alone")

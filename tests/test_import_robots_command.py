@@ -154,6 +154,7 @@ def test_robots_that_exist_are_refused(imported):
     outcome = imported(LEAST, FULL)
     assert outcome.status == 1
     assert outcome.err.startswith("line 2: name: A robot named 'Bender' exists already\n")
+    assert outcome.err.endswith(" After an import that was cut off, --existing skip adds the rest.\n")
     assert list(Robot.objects.values_list("name", "location")) == [("Bender", "Bar")]
 
 

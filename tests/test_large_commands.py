@@ -22,7 +22,7 @@ from tasks.models import Status, Task
 from tests.commands import Process
 from tests.conftest import wait_until, with_database
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("large")]
+pytestmark = pytest.mark.timeout(600)
 
 COUNT = 100_000
 OLD = 4_000  # more tasks, that finished long ago
@@ -109,7 +109,7 @@ def test_a_purge_can_be_interrupted_and_repeated_and_all_that_went_is_in_the_arc
     path = tmp_path / "tasks.jsonl"
     arguments = ["purge_tasks", "--older-than", "30d", "--archive", str(path), "--yes"]
     process = Process(*arguments, uri=uri)
-    wait_until(lambda: path.exists() and path.stat().st_size, seconds=120)
+    wait_until(lambda: path.exists() and path.stat().st_size, seconds=300)
     process.interrupt()
     interrupted = process.ended()
     assert interrupted.status == 130
@@ -120,7 +120,10 @@ def test_a_purge_can_be_interrupted_and_repeated_and_all_that_went_is_in_the_arc
     assert len(gone) < OLD
     repeated = Process(*arguments, uri=uri).ended()
     assert (repeated.status, repeated.err) == (0, "")
-    assert repeated.out == f"{OLD - len(gone):,} deleted. They are in {path}.\n"
+    # What the server was asked to delete as the command ended may have gone after we looked.
+    rest = int(repeated.out.partition(" ")[0].replace(",", ""))
+    assert repeated.out == f"{rest:,} deleted. They are in {path}.\n"
+    assert 0 < rest <= OLD - len(gone)
     assert set(archived(path)) == set(old)
     assert tasks.estimated_document_count() == COUNT
     assert repeated.memory < memory + MORE
@@ -142,7 +145,7 @@ def test_robots_go_in_and_out_in_small_memory_and_an_import_can_be_interrupted_a
     robots.delete_many({})
     memory = Process("import_robots", str(few), "--dry-run", uri=uri).ended().memory
     process = Process("import_robots", str(fleet), uri=uri)
-    wait_until(robots.estimated_document_count, seconds=120)
+    wait_until(robots.estimated_document_count, seconds=300)
     process.interrupt()
     interrupted = process.ended()
     assert interrupted.status == 130

@@ -14,7 +14,8 @@ from fmv.environment import Environment
 from tasks.models import Task
 from tests.api import Api
 from tests.conftest import wait_until
-from tests.factories import make_robot, make_user
+from tests.factories import make_robot, make_task, make_user
+from tests.pages import ROBOTS, TASKS, admin, task_url
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 TEXT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ [\w.]+ \[\S+\] ")
@@ -136,6 +137,18 @@ def test_refusals_of_the_middleware_have_a_line_too(lines):
 def test_probes_that_find_all_well_make_no_noise(lines, client):
     client.get("/livez")
     assert not lines()
+
+
+@pytest.mark.django_db
+def test_pages_that_keep_themselves_fresh_make_no_noise(lines):
+    client, task = admin("viewer"), make_task()
+    for url in ("/admin/dashboard/now/", ROBOTS + "rows/", TASKS + "rows/", task_url(task, "state")):
+        assert client.get(url).status_code == 200
+    assert not lines()
+    client.get(task_url(task))
+    client.logout()
+    client.get(task_url(task, "state"))
+    assert [line.status for line in lines()] == [200, 302]
 
 
 @pytest.mark.django_db

@@ -379,25 +379,26 @@ def test_a_dead_issuer_is_a_503_at_once_and_asked_seldom(stopped_issuer):
     started = time.monotonic()
     for _ in range(20):
         assert_unavailable(call(stopped_issuer.token()))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # one timeout for each would be more
 
 
 @pytest.mark.parametrize(("delay", "drip"), [(30, 0), (0, 0.3)])
 def test_a_slow_issuer_costs_a_bounded_wait_and_then_nothing(issuer, settings, delay, drip):
     settings.FMV_OIDC_TIMEOUT_SECONDS = 0.5
+    settings.FMV_OIDC_REFRESH_SECONDS = 600.0
     issuer.delay, issuer.drip = delay, drip
     others = set(threading.enumerate())
     started = time.monotonic()
     for _ in range(10):
         assert_unavailable(call(issuer.token()))
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 4
     assert issuer.requests == [WELL_KNOWN]
     wait_until(lambda: "oidc-keys" not in {thread.name for thread in set(threading.enumerate()) - others})
 
 
 def test_whoever_finds_another_thread_asking_waits_a_bounded_time(issuer, settings, monkeypatch):
     monkeypatch.setattr(oidc, "PATIENCE", 0.2)
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 1.5
+    settings.FMV_OIDC_TIMEOUT_SECONDS = 2.5
     issuer.delay = 30
 
     def ask(_):
@@ -408,7 +409,7 @@ def test_whoever_finds_another_thread_asking_waits_a_bounded_time(issuer, settin
 
     with ThreadPoolExecutor(6) as pool:
         waits = sorted(pool.map(ask, range(6)))
-    assert waits[-2] < 1.0 < waits[-1] < 2.5
+    assert waits[-2] < 2.0 < waits[-1] < 12
 
 
 def test_known_keys_go_on_while_the_issuer_is_away(stopped_issuer, settings):
@@ -430,7 +431,7 @@ def test_known_keys_do_not_go_on_for_ever(stopped_issuer, settings):
 
 
 def test_a_slow_issuer_does_not_slow_whoever_has_a_known_key(issuer, settings):
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 1.0
+    settings.FMV_OIDC_TIMEOUT_SECONDS = 2.0
     sign_in(issuer.token())
     settings.FMV_OIDC_KEYS_SECONDS = settings.FMV_OIDC_REFRESH_SECONDS = 0.0
     issuer.delay = 30
@@ -442,15 +443,15 @@ def test_a_slow_issuer_does_not_slow_whoever_has_a_known_key(issuer, settings):
 
     with ThreadPoolExecutor(8) as pool:
         waits = sorted(pool.map(ask, range(8)))
-    assert waits[-2] < 0.5  # one of them asks
+    assert waits[-2] < 1.5  # one of them asks
 
 
 def test_an_issuer_that_is_back_is_asked_again(stopped_issuer, settings):
-    settings.FMV_OIDC_REFRESH_SECONDS = 0.3
+    settings.FMV_OIDC_REFRESH_SECONDS = 600.0
     assert_unavailable(call(stopped_issuer.token()))
     with running(stopped_issuer):
         assert_unavailable(call(stopped_issuer.token()))  # not yet
-        time.sleep(0.3)
+        settings.FMV_OIDC_REFRESH_SECONDS = 0.0
         assert call(stopped_issuer.token()).status_code == 200
 
 

@@ -237,7 +237,11 @@ def test_an_answer_counts_once(issuer, visitor):
     assert len(issuer.forms) == 1
 
 
-@pytest.mark.parametrize("value", ["", "x", "x:y:z", signing.dumps({"state": "s"}), signing.dumps({}, salt="other")])
+@pytest.mark.parametrize(
+    "value",
+    ["", "x", "x:y:z", signing.dumps({"state": "s"}), signing.dumps({}, salt="other")],
+    ids=["empty", "a letter", "signed badly", "signed", "signed for another use"],
+)
 def test_a_cookie_of_ones_own_making_is_no_question(issuer, visitor, value):
     visitor.client.cookies[oidc_login.COOKIE] = value
     assert_refused(visitor, visitor.come_back(state="s"), "try again")

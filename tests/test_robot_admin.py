@@ -233,7 +233,7 @@ def test_all_of_a_robots_tasks_are_cancelled_after_a_question():
     make_robot(name="R2")
     mine, other = make_task(robot="R2", status="QUEUED"), make_task(robot="C3", status="QUEUED")
     client, url = admin(Role.OPERATOR), f"{TASKS}act/?robot=R2"
-    asked = client.post(url, {"scope": "all", "action": "cancel"})
+    asked = client.post(url, {"scope": "all", "action": "cancel"}, follow=True)
     assert "Cancel 1 task?" in text(asked)
     assert Task.objects.get(pk=mine.pk).status == "QUEUED"
     client.post(url, {"scope": "all", "action": "cancel", "confirmed": "yes"})

@@ -17,8 +17,6 @@ import pytest
 from fmv import embedded, stack
 from tests.conftest import wait_until
 
-pytestmark = pytest.mark.xdist_group("stack")
-
 
 @pytest.fixture
 def checkout(tmp_path):

@@ -18,7 +18,7 @@ from tasks.models import FINISHED, WAITING, Status, Task, error_document
 from tests.factories import make_robot, make_task
 from tests.probes import FUTURE, LEASE, PAST, bell_box
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
 ERROR = error_document("ValueError", "broken")
 LANES = 2

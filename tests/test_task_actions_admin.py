@@ -21,7 +21,8 @@ def ago(**span):
 
 def act(client, query="", **form):
     ids = form.pop("ids", None)
-    return client.post(f"{TASKS}act/?{query}", form | ({"id": [str(id) for id in ids]} if ids else {}), follow=False)
+    form |= {"id": [str(id) for id in ids]} if ids else {}
+    return client.post(f"{TASKS}act/?{query}", form, follow="confirmed" not in form)
 
 
 def test_the_selected_tasks_are_cancelled_after_a_question():
@@ -93,5 +94,23 @@ def test_what_would_do_nothing_is_said_and_begins_nothing(query, form):
 def test_actions_are_begun_by_post_only():
     make_task(robot="R2")
     client = admin(Role.OPERATOR)
-    assert client.get(f"{TASKS}act/?action=cancel&scope=all&confirmed=yes").status_code == 405
+    assert "Cancel 1 task?" in text(client.get(f"{TASKS}act/?action=cancel&scope=all&confirmed=yes"))
     assert not Bulk.objects.exists()
+
+
+def test_one_may_go_back_to_the_question_and_from_there_to_the_list():
+    chosen, other = make_task(robot="R2"), make_task(robot="R2")
+    client = admin(Role.OPERATOR)
+    asked = act(client, "robot=R2&age=day", action="cancel", ids=[chosen.pk])
+    [(url, _)] = asked.redirect_chain
+    again = client.get(url)
+    assert "Cancel 1 task?" in text(again)
+    assert again.context["back"] == f"{TASKS}?age=day&robot=R2"
+    client.post(url, {"action": "cancel", "id": again.context["ids"], "confirmed": "yes"})
+    assert [Task.objects.get(pk=task.pk).status for task in (chosen, other)] == ["REVOKED", "QUEUED"]
+    assert "nothing to do" in messages(client.get(url, follow=True))[0]
+
+
+def test_a_viewer_is_not_even_asked():
+    make_task(robot="R2")
+    assert admin(Role.VIEWER).get(f"{TASKS}act/?action=cancel&scope=all").status_code == 403

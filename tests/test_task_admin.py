@@ -124,13 +124,13 @@ def test_the_rows_move_by_themselves_until_nothing_can_change():
     task = make_task(robot="R2", status="STARTED", lane="R2/0", progress=1.0)
     client = admin(Role.VIEWER)
     before = f"{TASKS}rows/?before={uuid7()}"
-    assert client.get(before).headers.get("X-Live") is None
+    assert client.get(before).headers["X-Live"] == "goes on"
     Task.objects.filter(pk=task.pk).update(status="SUCCESS", lane=None)
     answer = client.get(before)
     assert answer.headers["X-Live"] == "done"
     assert "SUCCESS" in text(answer)
     assert "<html" not in text(answer)
-    assert client.get(f"{TASKS}rows/").headers.get("X-Live") is None  # a new task may come
+    assert client.get(f"{TASKS}rows/").headers["X-Live"] == "goes on"  # a new task may come
 
 
 def test_many_tasks_take_as_many_queries_as_one_and_none_reads_results():
@@ -181,6 +181,15 @@ def test_a_finished_task_shows_what_became_of_it():
     assert "<script>alert" not in text(admin().get(TASKS))
 
 
+def test_what_came_of_it_stands_above_its_history():
+    for title, task in (
+        ("Why it failed", make_task(status="FAILURE", error=error_document("OSError", "no answer"))),
+        ("Result", make_task(status="SUCCESS", result=1)),
+    ):
+        shown = text(admin(Role.VIEWER).get(task_url(task)))
+        assert shown.index(f">{title}</h2>") < shown.index(">History</h2>")
+
+
 def test_a_result_is_shown_as_json_with_its_size():
     task = make_task(status="SUCCESS", result={"ä": [1, None, "<b>"]})
     shown = text(admin(Role.VIEWER).get(task_url(task)))
@@ -201,7 +210,7 @@ def test_a_running_task_is_kept_fresh_until_it_is_over():
     for page, part in (("state", 'value="10.0"'), ("log", "It has logged nothing")):
         answer = client.get(task_url(task, page))
         assert part in text(answer)
-        assert answer.headers.get("X-Live") is None
+        assert answer.headers["X-Live"] == "goes on"
     Task.objects.filter(pk=task.pk).update(status="SUCCESS", lane=None, progress=100)
     for page in ("state", "log"):
         assert client.get(task_url(task, page)).headers["X-Live"] == "done"
@@ -272,6 +281,20 @@ def test_a_finished_task_is_retried_and_the_new_one_is_shown():
     new = Task.objects.queued().get()
     assert answer.redirect_chain == [(task_url(new), 302)]
     assert (new.retry_of, new.robot, new.handler) == (task.pk, "R2", task.handler)
+
+
+def test_who_did_not_see_that_it_was_retried_meanwhile_is_told():
+    task = make_task(robot=make_robot(name="R2"), status="FAILURE")
+    one, other = admin(Role.OPERATOR), admin(Role.OPERATOR)
+    seen = [len(client.get(task_url(task)).context["repetitions"]) for client in (one, other)]
+    assert seen == [0, 0]
+    one.post(task_url(task, "retry"), {"repetitions": 0})
+    answer = other.post(task_url(task, "retry"), {"repetitions": 0}, follow=True)
+    assert "retried meanwhile" in messages(answer)[0]
+    assert Task.objects.filter(retry_of=task.pk).count() == 1
+    assert 'name="repetitions" value="1"' in text(answer)
+    other.post(task_url(task, "retry"), {"repetitions": 1})
+    assert Task.objects.filter(retry_of=task.pk).count() == 2
 
 
 def test_what_a_task_cannot_do_is_said_and_changes_nothing():

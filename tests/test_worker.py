@@ -194,7 +194,7 @@ def test_the_task_of_a_killed_pool_process_runs_again_at_once(broker, worker, ma
     os.kill(read_marks(marks)[0].pid, signal.SIGKILL)
     killed = time.monotonic()
     wait_until(lambda: len(read_marks(marks)) > 1)
-    assert time.monotonic() - killed < 15  # half a lease, and that of an idle sweeper's tick is about a second
+    assert time.monotonic() - killed < 25  # the lease is of 30; that of an idle sweeper's tick is about a second
     wait_until(over(task))
     assert (now(task).status, now(task).attempt) == (Status.SUCCESS, 2)
     assert "WorkerLost" in now(task).history[2]["note"]
@@ -242,7 +242,7 @@ def test_handlers_that_cannot_be_interrupted_end_and_their_processes_are_replace
     before = time.monotonic()
     pids = {name: pid_of(task) for name, task in tasks.items()}
     wait_until(over(*tasks.values()))
-    assert time.monotonic() - before < 12
+    assert time.monotonic() - before < 25  # of ten minutes
     for task in tasks.values():
         assert (now(task).status, now(task).attempt, now(task).error["type"]) == (Status.FAILURE, 1, "TimedOut")
     assert not Path(f"/proc/{pids['grips']}").exists()

@@ -2,6 +2,7 @@ import os
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from fmv import stack
@@ -26,11 +27,16 @@ def main() -> int:
     chosen = [part for part in os.environ.get("PARTS", "").split(",") if part] or list(PARTS)
     if unknown := [part for part in chosen if part not in PARTS]:
         return refuse(f"PARTS has no {', '.join(unknown)}; there are: {', '.join(PARTS)}.")
+    size = figures.QUICK if os.environ.get("QUICK") else figures.FULL
+    if most := os.environ.get("MOST"):
+        if most not in map(str, growth.SIZES):
+            return refuse(f"MOST is one of {', '.join(map(str, growth.SIZES))}, not {most}.")
+        size = replace(size, most=int(most))
     if missing := what_is_missing(chosen):
         return refuse(missing)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run(chosen, figures.QUICK if os.environ.get("QUICK") else figures.FULL)
+        run(chosen, size)
     except StackError as error:
         return refuse(str(error))
     except KeyboardInterrupt:
@@ -41,7 +47,7 @@ def main() -> int:
 def run(chosen: list[str], size: figures.Size) -> None:
     done: dict[str, list[figures.Figure]] = {}
     with tempfile.TemporaryDirectory(prefix="fmv-bench-") as directory, Stage(Path(directory)) as stage:
-        stage.engine += f"; in a hurry: {size.pairs} pairs" if size is figures.QUICK else ""
+        stage.engine += f"; in a hurry: {size.pairs} pairs" if size.pairs < 5 else ""
         for part in [part for part in PARTS if part in chosen]:
             figures.say(part)
             stage.clear()

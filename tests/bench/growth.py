@@ -213,6 +213,9 @@ def calls(clients: Clients, size: Size) -> dict[str, Callable[[Filled], float]]:
     timed["run"] = partial(median_of, size.rounds, seconds_of(clients.run))
     timed["claim"] = partial(median_of, size.rounds, claim)
     timed |= {f"sweep: {name}": partial(median_of, size.rounds, seconds_of(step)) for name, step in sweeps().items()}
+    timed |= {
+        f"PyMongo alone: {name}": partial(median_of, size.rounds, seconds_of(ask)) for name, ask in bare().items()
+    }
     timed["purge of 1 %, a task"] = Purge().timed
     return timed
 
@@ -241,6 +244,21 @@ def sweeps() -> dict[str, Callable[[Filled], object]]:
 
     steps = (maintenance.promote_due, maintenance.recover_lost, maintenance.expire, maintenance.ring_waiting)
     return {step.__name__: lambda _, step=step: step() for step in (*steps, stats.queue_age)}  # type: ignore[misc]
+
+
+def bare() -> dict[str, Callable[[Filled], object]]:
+    """What the engine makes of an index by itself; where this grows, what FMV asks by it can do no better."""
+    from fmv.mongodb.counting import collection
+    from tasks.models import Task
+
+    def newest(_: Filled, **match: str) -> object:
+        return list(collection(Task).find(match).sort("_id", -1).limit(101))
+
+    return {
+        "the newest tasks": newest,
+        "the newest of a robot": partial(newest, robot=BUSY),
+        "one task": lambda _: collection(Task).find_one({"_id": "0"}),
+    }
 
 
 def claim(filled: Filled) -> float:
