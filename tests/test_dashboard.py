@@ -193,7 +193,9 @@ def test_the_last_day_by_half_hours():
 
 
 def test_the_chart_has_a_bar_a_tip_and_a_row_for_each_half_hour():
-    ended(ago=61 * MINUTE), failed(ago=61 * MINUTE), ended(Status.REVOKED, 90 * MINUTE)
+    passed = dt.timedelta(seconds=server_now().timestamp() % 1800)  # of this half hour
+    one, other = passed + 45 * MINUTE, passed + 75 * MINUTE  # the middles of two bars
+    ended(ago=one), failed(ago=one), ended(Status.REVOKED, other)
     stats.count_finished()
     page = part("day")
     assert "<title>" in page

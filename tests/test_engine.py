@@ -396,8 +396,7 @@ def test_without_a_match_nothing_is_returned():
 
 
 def test_a_refused_update_changes_nothing():
-    make_task(lane="Bender/1")
-    task = make_task()
+    task = make_task(robot=make_task(robot="Bender", lane="Bender/1").robot)
     with pytest.raises(IntegrityError):
         Task.objects.filter(pk=task.pk).update_returning(lane="Bender/1", message="mine")
     task.refresh_from_db()
