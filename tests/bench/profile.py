@@ -9,6 +9,7 @@ library (logging, sockets, locks), the nearest frame outside of it counts.
 import io
 import logging
 import signal
+import warnings
 import sys
 import sysconfig
 import time
@@ -95,7 +96,9 @@ def call(application: Any, route: Route, numbers: Any) -> None:
 
 
 def measure(stage: Stage, size: Size) -> list[Figure]:
-    from fmv.wsgi import application
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No directory at")  # of static files: no page is asked for
+        from fmv.wsgi import application
     from robots import services as registry
     from tasks import services
     from tasks.execution import run_next
