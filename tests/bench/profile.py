@@ -9,10 +9,10 @@ library (logging, sockets, locks), the nearest frame outside of it counts.
 import io
 import logging
 import signal
-import warnings
 import sys
 import sysconfig
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
