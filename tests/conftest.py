@@ -1,8 +1,9 @@
 """What all tests stand on: real servers, and processes that are started and stopped again.
 
-MongoDB is an embedded server unless MONGODB_URI names another; each pytest-xdist process has a database of its own in
-it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node, npm and Chromium when they are installed;
-without one its tests are left out, and the last lines of the run say so. Under CI=true that ends the run instead.
+MongoDB is an embedded server, one for each pytest-xdist process, unless MONGODB_URI names another; then each has a
+database of its own in it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node, npm and Chromium
+when they are installed; without one its tests are left out, and the last lines of the run say so. Under CI=true that
+ends the run instead.
 """
 
 import atexit
@@ -70,6 +71,12 @@ def _find_browser() -> None:
     os.environ["FMV_TEST_NEEDS_BROWSER"] = "yes" if os.environ.get("CI") == "true" else ""
 
 
+def _start_mongodb(name: str) -> str:
+    parts = ExitStack()
+    atexit.register(parts.close)
+    return parts.enter_context(embedded.embedded_mongodb(Path(os.environ["FMV_TEST_DIRECTORY"]) / name)) + "fmv"
+
+
 def _complete_environment() -> None:
     _find_rabbitmq()
     _find_node()
@@ -77,11 +84,9 @@ def _complete_environment() -> None:
     for variable in [name for name in os.environ if name.startswith("FMV_") and not name.startswith("FMV_TEST_")]:
         del os.environ[variable]
     if "MONGODB_URI" not in os.environ:
-        parts = ExitStack()
-        atexit.register(parts.close)
-        directory = Path(tempfile.mkdtemp(prefix="fmv-tests-"))
-        parts.callback(shutil.rmtree, directory, ignore_errors=True)
-        os.environ["MONGODB_URI"] = parts.enter_context(embedded.embedded_mongodb(directory / "mongodb")) + "fmv"
+        os.environ["FMV_TEST_DIRECTORY"] = directory = tempfile.mkdtemp(prefix="fmv-tests-")
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        os.environ["MONGODB_URI"] = _start_mongodb("mongodb")
     os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], "fmv_test_broker")
     os.environ["FMV_SECRET_KEY"] = secrets.token_urlsafe(48)
     os.environ["FMV_HTTPS"] = "0"
@@ -107,6 +112,14 @@ left_out = pytest.StashKey[set[tuple[str, str]]]()
 def lack(marker: str) -> str:
     """Return why tests with this marker cannot run, "" when they can."""
     return os.environ[f"FMV_TEST_NO_{marker.upper()}"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """Give each process an embedded server of its own: a hundred thousand rows of one hold up no other's leases."""
+    if "FMV_TEST_DIRECTORY" in os.environ:
+        for number, spec in enumerate(specs):
+            spec.env["MONGODB_URI"] = _start_mongodb(f"mongodb{number}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,7 +34,7 @@ def bells():
 
 @pytest.fixture(autouse=True)
 def fast(settings):
-    settings.FMV_LEASE_SECONDS, settings.FMV_RENEW_SECONDS = 3.0, 0.5
+    settings.FMV_LEASE_SECONDS, settings.FMV_RENEW_SECONDS = 6.0, 0.5  # a renewal that takes longer ends the process
 
 
 @pytest.fixture
