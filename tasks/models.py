@@ -136,7 +136,7 @@ class Task(models.Model):
         # A lane holds one task. With the robot in front, so that a collection sharded by robot may have it too.
         constraints = [models.UniqueConstraint(fields=["robot", "lane"], name="task_lane")]
         indexes = [
-            # claim_next; a robot's started and unfinished tasks; robots_waiting
+            # next_of; a robot's started and unfinished tasks; robots_waiting
             models.Index(fields=["status", "robot", "-priority", "id"], name="task_next"),
             models.Index(fields=["robot", "-id"], name="task_of_robot"),  # a robot's latest tasks
             # how a robot's tasks ended of late
