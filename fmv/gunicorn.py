@@ -6,25 +6,28 @@ import gc
 import json
 import logging.config
 import math
+import mmap
 import os
 import re
 import shutil
 import socket
 import tempfile
+import time
 from typing import Any
 
 import gunicorn.glogging
 import gunicorn.util
 from gunicorn.workers.base import Worker
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import DEFAULT_WORKER_DATA_TIMEOUT, ThreadWorker
 
 from fmv.environment import read_environment
 from fmv.headers import ALWAYS, DATA
 from fmv.logs import logging_config
-from fmv.patience import PatientSocket
+from fmv.patience import PatientSocket, Threads, away
 from fmv.request_id import from_client
 
 STREAM = re.compile("/events/?$")
+FEWER_FIRST = 0.001  # seconds for which a new client is left to a process that has fewer
 DRAINED = 64 * 1024  # bytes of an unread body that gunicorn reads away, to keep its connection
 
 _environment = read_environment()
@@ -33,7 +36,7 @@ _host = f"[{_environment.host}]" if ":" in _environment.host else _environment.h
 bind = f"{_host}:{_environment.port}"
 workers = _environment.web_processes
 worker_class = "fmv.gunicorn.StreamingWorker"
-threads = _environment.web_threads + _environment.max_streams  # a stream holds one, asleep; see fmv.streams
+threads = _environment.web_threads  # and as many more as wait for clients; see fmv.patience
 worker_connections = 1000 + _environment.max_streams
 preload_app = True  # one import for all processes, and a wrong setting stops the start
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - heartbeats; a slow disk would delay them # nosec B108
@@ -76,15 +79,46 @@ def child_exit(arbiter: object, worker: Worker) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
+    _clients[_place(worker)] = 0
+
+
+#: of each process, how many clients are connected to it, and one; 0 where there is no process. They share this memory.
+_clients = memoryview(mmap.mmap(-1, 4 * 1024)).cast("i")
+
+
+def _place(worker: Worker) -> int:
+    place: int = worker.age % len(_clients)  # an age is a running number
+    return place
 
 
 class StreamingWorker(ThreadWorker):
     """Ends its event streams when it is to stop: the graceful end waits for answers, and they would go on for ever."""
 
+    def notify(self) -> None:
+        """Say at each round how many clients are here, beside that the process is alive."""
+        _clients[_place(self)] = self.nr_conns + 1
+        super().notify()
+
+    def accept(self, listener: Any) -> None:
+        """Give processes with fewer clients a moment to take this one.
+
+        All are woken, and one would often take all that come at once: its clients wait for each other, the rest idles.
+        """
+        if self.nr_conns > min(filter(None, _clients), default=0):
+            time.sleep(FEWER_FIRST)
+        super().accept(listener)
+
+    def get_thread_pool(self) -> Threads:
+        return Threads(_environment.web_threads)
+
     def handle(self, conn: Any) -> Any:
         """Wait here until the client hangs up: gunicorn would wait in its main thread, two seconds for each client."""
         if not isinstance(conn.sock, PatientSocket):
             conn.sock = PatientSocket.instead_of(conn.sock)
+            if not conn.wait_for_data(0):
+                with away():
+                    if not conn.wait_for_data(DEFAULT_WORKER_DATA_TIMEOUT):
+                        return super().handle(conn)  # waits as long again, and leaves it to the main thread then
         goes_on = super().handle(conn)
         if not goes_on:
             with contextlib.suppress(OSError):

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from queue import SimpleQueue
 from typing import Any
 
 from corsheaders.middleware import CorsMiddleware
@@ -140,31 +139,8 @@ def _has_metrics_token(request: HttpRequest) -> bool:
     return bool(token) and hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode())
 
 
-class InTurn:
-    """Lets as many requests be worked on as FMV_WEB_THREADS says; the process has more threads, for event streams.
-
-    A stream's turn ends when its answer begins.
-    """
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
-        self._turns: SimpleQueue[None] = SimpleQueue()  # a Semaphore is written in Python, and slow when it is wanted
-        for _ in range(settings.FMV_WEB_THREADS):
-            self._turns.put(None)
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        self._turns.get()
-        try:
-            return self.get_response(request)
-        finally:
-            self._turns.put(None)
-
-
 class Body:
-    """Refuses a body that is too large before it is read, and one of undeclared length, which Django would not see.
-
-    Reads any other before the request's turn, which clients that send nothing would else use up.
-    """
+    """Refuses a body that is too large before it is read, and one of undeclared length, which Django would not see."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response

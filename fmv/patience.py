@@ -1,15 +1,103 @@
-"""How long the web server waits for a client that is to send something."""
+"""How threads of the web server wait for their clients: not for ever, and without keeping others from working.
 
+An event stream holds a thread, and so does a client that sends or reads slowly. Yet Python runs one thread at a time,
+and more than a few that want to run only take it from each other. So there are few, and who waits has another take over.
+"""
+
+import contextlib
 import errno
 import socket
 import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
 from typing import Any
 
-SECONDS = 30  # without a byte
+SECONDS = 30  # without a byte from the client
+
+_thread = threading.local()  # `pool`: which it is of; `is_away`: whether another has taken over
+
+
+class Threads(Executor):
+    """A pool of so many threads that work, and any number that wait (see `away` and `stay_away`)."""
+
+    def __init__(self, number: int) -> None:
+        self._jobs: SimpleQueue[tuple[Future[Any], Any, Any]] = SimpleQueue()
+        self._changing = threading.Lock()
+        self._too_many = 0
+        for _ in range(number):
+            self._start()
+
+    def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._jobs.put((future, work, args))
+        return future
+
+    def _start(self) -> None:
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        _thread.pool = self
+        while not self._is_one_too_many():
+            future, work, args = self._jobs.get()
+            try:
+                future.set_result(work(*args))
+            except BaseException as error:
+                future.set_exception(error)
+            come_back()
+
+    def _is_one_too_many(self) -> bool:
+        if self._too_many:
+            with self._changing:
+                if self._too_many:
+                    self._too_many -= 1
+                    return True
+        return False
+
+    def lose_one(self) -> None:
+        with self._changing:
+            if self._too_many:
+                self._too_many -= 1
+            else:
+                self._start()
+
+    def gain_one(self) -> None:
+        with self._changing:
+            self._too_many += 1
+
+
+def go_away() -> None:
+    """Have another thread take over, until this one's job is done: what it goes on with is waiting, nearly all the time.
+
+    Does nothing in a thread of no pool, as in tests.
+    """
+    pool: Threads | None = getattr(_thread, "pool", None)
+    if pool and not getattr(_thread, "is_away", False):
+        _thread.is_away = True
+        pool.lose_one()
+
+
+def come_back() -> None:
+    if getattr(_thread, "is_away", False):
+        _thread.is_away = False
+        _thread.pool.gain_one()
+
+
+@contextlib.contextmanager
+def away() -> Iterator[None]:
+    """Have another thread take over while this one waits."""
+    was_away = getattr(_thread, "is_away", False)
+    go_away()
+    try:
+        yield
+    finally:
+        if not was_away:
+            come_back()
 
 
 class PatientSocket(socket.socket):
-    """A client's connection, given up when nothing comes for a while.
+    """A client's connection, given up when nothing comes for a while. Who must wait for the client has another thread take over.
 
     The kernel's timeout for reading, as Python's own would also end answers that a slow client takes long to receive.
     """
@@ -20,11 +108,29 @@ class PatientSocket(socket.socket):
         patient.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", seconds, 0))
         return patient
 
-    def recv(self, *args: Any) -> bytes:
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        blocks = self.gettimeout() is None
+        if blocks:
+            with contextlib.suppress(BlockingIOError):
+                return super().recv(size, flags | socket.MSG_DONTWAIT)
         try:
-            return super().recv(*args)
+            with away():
+                return super().recv(size, flags)
         except BlockingIOError:
-            if self.gettimeout() is not None:
+            if not blocks:
                 raise
             # gunicorn logs any other failure as a fault of ours.
             raise ConnectionResetError(errno.ECONNRESET, "The client sends nothing") from None
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        sent = 0
+        if self.gettimeout() is None:
+            with contextlib.suppress(BlockingIOError):
+                sent = super().send(data, flags | socket.MSG_DONTWAIT)
+        if sent < len(data):
+            with away():
+                super().sendall(memoryview(data)[sent:], flags)
+
+    def sendfile(self, *args: Any, **kwargs: Any) -> int:
+        with away():
+            return super().sendfile(*args, **kwargs)

@@ -42,7 +42,6 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "fmv.middleware.Body",
-    "fmv.middleware.InTurn",  # after what waits for the client
     "fmv.throttle.Refusals",
     "fmv.middleware.Sessions",
     "django.middleware.common.CommonMiddleware",
@@ -310,7 +309,6 @@ FMV_RENEW_SECONDS = ENVIRONMENT.renew_seconds
 FMV_STOP_GRACE = ENVIRONMENT.stop_grace
 FMV_RETENTION_DAYS = ENVIRONMENT.retention_days
 FMV_AUDIT_DAYS = ENVIRONMENT.audit_days
-FMV_WEB_THREADS = ENVIRONMENT.web_threads
 FMV_MAX_STREAMS = ENVIRONMENT.max_streams
 FMV_STREAM_COMMENT_SECONDS = ENVIRONMENT.stream_comment_seconds
 

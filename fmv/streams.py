@@ -15,6 +15,8 @@ from django.conf import settings
 from django.http import HttpRequest, StreamingHttpResponse
 from rest_framework.exceptions import APIException
 
+from fmv.patience import go_away
+
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second keeps nginx from collecting it
 RETRY_AFTER = 10  # seconds until a place may be free
@@ -60,6 +62,7 @@ class Stream:
     def __next__(self) -> bytes:
         self._sending_since = None
         if self._pieces is None:
+            go_away()
             self._pieces = self.pieces()
         piece = next(self._pieces)
         self._sending_since = time.monotonic()
