@@ -239,7 +239,7 @@ class Task(models.Model):
         return started
 
     def _leave_queue(self, status: Status, note: str, **computed: Mql) -> bool:
-        found = self.queue_of(self.robot) | {"_id": self.pk.hex, "attempt": self.attempt}
+        found = {"_id": self.pk.hex} | self.queue_of(self.robot) | {"attempt": self.attempt}
         return update_one(Task, found, entering(status, note, computed.get("attempt", "$attempt")) | computed)
 
     def _owned(self, lost_at: dt.datetime | None = None, **also: Any) -> Criteria:

@@ -72,7 +72,7 @@ def run(robot: str, message: str, work: Callable[[], None]) -> None:
     """Send the commands that FMV sends for a no-op task of a robot that has one lane and no more tasks."""
     database()[ROBOTS].find_one({"_id": robot})
     if task := next_of(robot):
-        found = {"status": "QUEUED", "robot": robot, "_id": task["_id"], "attempt": task["attempt"]}
+        found = {"_id": task["_id"], "status": "QUEUED", "robot": robot, "attempt": task["attempt"]}
         owner = {"lane": f"{robot}/0", "worker": PROCESS, "message_id": message, "attempt": task["attempt"] + 1}
         tasks().update_one(found, [{"$set": START | literals(owner | FRESH)}])
         work()
