@@ -1,7 +1,7 @@
 """How threads of the web server wait for their clients: not for ever, and without keeping others from working.
 
-An event stream holds a thread, and so does a client that sends or reads slowly. Yet Python runs one thread at a time,
-and more than a few that want to run only take it from each other. So there are few, and who waits has another take over.
+An event stream holds a thread, and so does a client that sends or reads slowly. Yet Python runs one thread at a time
+and those that want to run only take turns from each other. So there are few, and who waits has another take over.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ class Threads(Executor):
 
 
 def go_away() -> None:
-    """Have another thread take over, until this one's job is done: what it goes on with is waiting, nearly all the time.
+    """Have another thread take over until this one's job is done, as that is nearly all waiting from now on.
 
     Does nothing in a thread of no pool, as in tests.
     """
@@ -97,7 +97,7 @@ def away() -> Iterator[None]:
 
 
 class PatientSocket(socket.socket):
-    """A client's connection, given up when nothing comes for a while. Who must wait for the client has another thread take over.
+    """A client's connection, given up when nothing comes for a while. Who waits for it has another thread take over.
 
     The kernel's timeout for reading, as Python's own would also end answers that a slow client takes long to receive.
     """

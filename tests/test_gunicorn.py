@@ -5,9 +5,14 @@ import os
 import socket
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
+from fmv import embedded, stack
+from tests.chaos_world import children
+from tests.conftest import wait_until
 
 
 @pytest.fixture
@@ -52,3 +57,28 @@ def test_clients_that_do_not_hang_up_keep_nobody_waiting(send, address):
             assert client.recv(12) == b"HTTP/1.1 200"
         send(request)
         assert time.monotonic() - before < 15
+
+
+def sockets(pid: int) -> int:
+    return sum(os.readlink(each).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_clients_that_come_at_once_are_shared_by_the_processes(run_process, transactional_db):
+    """One process that took them all would keep them waiting while the others idle."""
+    port = embedded.free_port(None)
+    environment = {"FMV_BROKER_URL": os.environ["FMV_BROKER_URL"], "FMV_PORT": str(port), "FMV_WEB_PROCESSES": "2"}
+    server = run_process("web", *stack.WEB, **environment)
+    wait_until(lambda: stack.answers(f"http://127.0.0.1:{port}/livez", "localhost"))
+    wait_until(lambda: len(children(server.pid)) == 2)
+    before = {pid: sockets(pid) for pid in children(server.pid)}
+    with ExitStack() as clients:
+        all_clients = [
+            clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(40)
+        ]
+        for client in all_clients:
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for client in all_clients:
+            assert client.recv(12) == b"HTTP/1.1 200"
+        came = [sockets(pid) - before[pid] for pid in before]
+    assert sum(came) == 40
+    assert min(came) >= 10, came

@@ -13,7 +13,9 @@ from django.test import Client, RequestFactory
 
 from fmv.middleware import Body
 from fmv.patience import PatientSocket
+from tasks.models import Task
 from tests.api import assert_refused
+from tests.factories import make_robot
 
 STALLED = (
     b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nCookie: csrftoken=%s\r\n"
@@ -48,6 +50,26 @@ def test_a_body_that_comes_slowly_is_read(web):
         assert client.recv(12) == b"HTTP/1.1 201"
         client.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert b'{"health":"OK"}' in client.makefile("rb").read()
+
+
+def test_clients_that_do_not_read_keep_nobody_waiting(web):
+    robot = make_robot()
+    Task.objects.bulk_create(
+        Task(robot=robot.name, handler="wait", timeout=30.0, result="x" * 100_000) for _ in range(100)
+    )
+    url = web(os.environ["FMV_BROKER_URL"], FMV_ANONYMOUS="viewer", FMV_WEB_PROCESSES="1", FMV_WEB_THREADS="2")
+    parts = urlsplit(url)
+    with ExitStack() as stalled:
+        clients = [
+            stalled.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=30)) for _ in range(6)
+        ]
+        for client in clients:
+            client.sendall(b"GET /api/v1/task/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 200"
+        assert requests.get(f"{url}/api/v1/robot/{robot.name}", timeout=20).status_code == 200
+        for client in clients:
+            assert client.makefile("rb").read().count(b"x" * 100_000) == 100
 
 
 class Silent(io.BytesIO):
