@@ -68,8 +68,8 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.filter(finished_at__lt=moment)
 
     def due(self, now: dt.datetime) -> TaskQuerySet:
-        """Tasks that waited for their time, and it has come."""
-        return self.filter(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lte=now)
+        """Tasks that waited for their time, and it has come; that whose came first first."""
+        return self.filter(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lte=now).order_by("run_at")
 
     def waiting_for_time(self) -> TaskQuerySet:
         """Tasks that wait for their time, whenever it comes."""

@@ -99,7 +99,7 @@ USES = {
     "task_by_handler": lambda: Task.objects.narrowed(handler="primes").newest_first()[:101],
     "task_by_requester": lambda: Task.objects.narrowed(requested_by="fry").newest_first()[:101],
     "task_by_label": lambda: Task.objects.narrowed(label="night").newest_first()[:101],
-    "task_due": lambda: Task.objects.due(NOW).order_by("run_at")[:500],
+    "task_due": lambda: Task.objects.due(NOW)[:500],
     "task_overdue": lambda: Task.objects.overdue(NOW).order_by("expires_at")[:500],
     "task_finished": lambda: Task.objects.finished_before(NOW).order_by("finished_at")[:500],
     "task_by_error": lambda: Task.objects.narrowed(error="OSError").newest_first()[:101],
