@@ -18,7 +18,7 @@ from typing import Any
 import gunicorn.glogging
 import gunicorn.util
 from gunicorn.workers.base import Worker
-from gunicorn.workers.gthread import DEFAULT_WORKER_DATA_TIMEOUT, ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from fmv.environment import read_environment
 from fmv.headers import ALWAYS, DATA
@@ -116,12 +116,10 @@ class StreamingWorker(ThreadWorker):
         if not isinstance(conn.sock, PatientSocket):
             conn.sock = PatientSocket.instead_of(conn.sock)
             if not conn.wait_for_data(0):
-                with away():
-                    if not conn.wait_for_data(DEFAULT_WORKER_DATA_TIMEOUT):
-                        return super().handle(conn)  # waits as long again, and leaves it to the main thread then
+                return _DEFER  # to the main thread, which waits for all clients at once
         goes_on = super().handle(conn)
         if not goes_on:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), away():
                 gunicorn.util.close_graceful(conn.sock.dup())
                 conn.sock.shutdown(socket.SHUT_RDWR)
         return goes_on

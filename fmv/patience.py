@@ -9,8 +9,9 @@ import errno
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,18 +21,23 @@ _thread = threading.local()  # `pool`: which it is of; `is_away`: whether anothe
 
 
 class Threads(Executor):
-    """A pool of so many threads that work, and any number that wait (see `away` and `stay_away`)."""
+    """A pool of `number` threads that work, and any number that wait (see `away` and `go_away`).
+
+    Of those that are too many when a wait is over, up to `number` rest until they are needed again, and the others end.
+    """
 
     def __init__(self, number: int) -> None:
-        self._jobs: SimpleQueue[tuple[Future[Any], Any, Any]] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._number = number
         self._changing = threading.Lock()
-        self._too_many = 0
+        self._too_many = self._resting = 0
+        self._needed: SimpleQueue[None] = SimpleQueue()
         for _ in range(number):
             self._start()
 
     def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        self._jobs.put((future, work, args))
+        self._jobs.put((future, partial(work, *args, **kwargs)))
         return future
 
     def _start(self) -> None:
@@ -39,26 +45,34 @@ class Threads(Executor):
 
     def _run(self) -> None:
         _thread.pool = self
-        while not self._is_one_too_many():
-            future, work, args = self._jobs.get()
+        while self._goes_on():
+            future, work = self._jobs.get()
             try:
-                future.set_result(work(*args))
+                future.set_result(work())
             except BaseException as error:
                 future.set_exception(error)
             come_back()
 
-    def _is_one_too_many(self) -> bool:
-        if self._too_many:
+    def _goes_on(self) -> bool:
+        """Rest if there are too many; False when so many rest already."""
+        while self._too_many:
             with self._changing:
-                if self._too_many:
-                    self._too_many -= 1
-                    return True
-        return False
+                if not self._too_many:
+                    break
+                self._too_many -= 1
+                if self._resting == self._number:
+                    return False
+                self._resting += 1
+            self._needed.get()
+        return True
 
     def lose_one(self) -> None:
         with self._changing:
             if self._too_many:
                 self._too_many -= 1
+            elif self._resting:
+                self._resting -= 1
+                self._needed.put(None)
             else:
                 self._start()
 
