@@ -1,5 +1,6 @@
 """Tasks: no-op tasks end to end, against bare Celery on the same broker, and against the same MongoDB commands."""
 
+import os
 import statistics
 import sys
 import time
@@ -27,10 +28,11 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
         ("submit → STARTED ÷ bare Celery", "≤ 2", wait, by_fmv, by_celery),
         ("submit → STARTED ÷ Celery and its MongoDB commands", "", wait, by_fmv, by_floor),
     ]
-    return [
+    found = [
         figure(name, stage.engine, goal, in_turn(size.pairs, partial(timed, ours), partial(timed, theirs), name))
         for name, goal, timed, ours, theirs in compared
     ]
+    return found + shares_of_cpu(stage, size, rate)
 
 
 def prepare() -> None:
@@ -102,6 +104,30 @@ def latency(marks: Path, rounds: int, submit: Submit) -> float:
         seconds.append((int(marks.read_text().split()[0]) - begin) / 1e9)
         time.sleep(0.02)  # the worker goes back to waiting
     return statistics.median(seconds)
+
+
+def shares_of_cpu(stage: Stage, size: Size, rate: Callable[[Submit], float]) -> list[Figure]:
+    """Tell whose CPU a task takes, and how much of it bare Celery takes; the rest of the machine must be idle."""
+
+    def spent(submit: Submit, worker: str) -> dict[str, float]:
+        processes = {"the submitter": time.process_time, "the worker": partial(stage.cpu, worker), "all": busy}
+        before = {name: read() for name, read in processes.items()}
+        rate(submit)
+        return {name: read() - before[name] for name, read in processes.items()}
+
+    runs = [(spent(by_fmv, "work1"), spent(by_celery, "bare")) for _ in range(size.pairs)]
+    for fmv, _ in runs:
+        fmv["MongoDB and RabbitMQ"] = 2 * fmv["all"] - sum(fmv.values())
+    names = [name for name in runs[0][0] if name != "all"]
+    shares = [(f"a task's CPU: share of {name}", [fmv[name] / fmv["all"] for fmv, _ in runs]) for name in names]
+    bare = [("a task's CPU: bare Celery's whole ÷ FMV's", [celery["all"] / fmv["all"] for fmv, celery in runs])]
+    return [figure(name, stage.engine, "", ratios) for name, ratios in shares + bare]
+
+
+def busy() -> float:
+    """Return the seconds of CPU that this machine has used: https://man7.org/linux/man-pages/man5/proc_stat.5.html"""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for(marks: Path, count: int) -> None:
