@@ -14,6 +14,7 @@ import celery.worker.consumer
 import celery.worker.request
 import celery.worker.state
 from billiard.exceptions import WorkerLostError
+from billiard.process import current_process
 from celery import signals
 from django.conf import settings
 
@@ -50,6 +51,8 @@ def on_fork(sender: str, **_: Any) -> None:
 def on_beat(**_: Any) -> None:
     """End an embedded beat with its worker, a killed one too; Celery does so for pool processes only."""
     celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
+    if os.getppid() != current_process()._parent_pid:  # it was killed before this
+        raise SystemExit(1)
 
 
 class Consumer(celery.worker.consumer.Consumer):
