@@ -51,7 +51,7 @@ def on_fork(sender: str, **_: Any) -> None:
 def on_beat(**_: Any) -> None:
     """End an embedded beat with its worker, a killed one too; Celery does so for pool processes only."""
     celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
-    if os.getppid() != current_process()._parent_pid:  # it was killed before this
+    if os.getppid() != current_process()._parent_pid:  # type: ignore[attr-defined]  # it was killed before this
         raise SystemExit(1)
 
 
