@@ -40,6 +40,7 @@ def no_delayed_delivery(**_: Any) -> None:
 def on_fork(sender: str, **_: Any) -> None:
     """In a new pool process of the worker `sender`: drop the MongoClient of the parent, let interrupts find nothing to
     interrupt, and begin to say that it is alive."""
+    end_without_parent()
     forget_clients()
     signal.signal(INTERRUPT, signal.SIG_IGN)
     heart = Heart(sender, app.amqp.queues.consume_from)
@@ -51,8 +52,14 @@ def on_fork(sender: str, **_: Any) -> None:
 def on_beat(**_: Any) -> None:
     """End an embedded beat with its worker, a killed one too; Celery does so for pool processes only."""
     celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
-    if os.getppid() != current_process()._parent_pid:  # type: ignore[attr-defined]  # it was killed before this
-        raise SystemExit(1)
+    end_without_parent()
+
+
+def end_without_parent() -> None:
+    """End a process whose parent was killed before the two were tied to each other."""
+    parent: int | None = current_process()._parent_pid  # type: ignore[attr-defined]  # None: this is no child
+    if parent not in (None, os.getppid()):
+        os._exit(1)
 
 
 class Consumer(celery.worker.consumer.Consumer):
