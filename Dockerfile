@@ -22,4 +22,4 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["pyt
 import os, urllib.request as r; \
 host = os.environ.get('FMV_ALLOWED_HOSTS', 'localhost').split(',')[0].strip(' .*') or 'localhost'; \
 r.urlopen(r.Request(f'http://127.0.0.1:{os.environ[\"FMV_PORT\"]}/livez', headers={'Host': host}), timeout=4)"]
-CMD ["gunicorn", "-c", "python:fmv.gunicorn", "fmv.wsgi"]
+CMD ["gunicorn", "-c", "python:fmv.server.gunicorn", "fmv.wsgi"]

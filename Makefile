@@ -20,7 +20,7 @@ BIN := .venv/bin
 .PHONY: run manage test lint fuzz chaos bench simulate screenshots format clean
 
 run: .venv/installed
-	@exec $(BIN)/python -m fmv.stack run
+	@exec $(BIN)/python -m fmv.devstack.stack run
 
 manage: .venv/installed
 	@test -e var/environment || { echo "fmv: \`make run\` has not run here yet." >&2; exit 1; }
@@ -41,13 +41,13 @@ lint: .venv/installed
 		{ echo "select_for_update does nothing on MongoDB: use a conditional update." >&2; exit 1; }
 	FMV_DEBUG=1 $(BIN)/mypy
 	$(BIN)/bandit -q -c pyproject.toml -r fmv robots tasks
-	@$(BIN)/python -m tests.audit
-	@$(PRODUCTION) $(BIN)/python -m fmv.stack lend $(MANAGE) makemigrations --check --dry-run
+	@$(BIN)/python -m tests.support.pip_audit
+	@$(PRODUCTION) $(BIN)/python -m fmv.devstack.stack lend $(MANAGE) makemigrations --check --dry-run
 	@$(PRODUCTION) $(MANAGE) check --deploy --fail-level WARNING
 	@$(PRODUCTION) $(MANAGE) spectacular --validate --fail-on-warn --file /dev/null
 
 fuzz: .venv/installed
-	@FMV_TEST_CASES=$(or $(CASES),10000) FMV_TEST_SEED=$(SEED) $(BIN)/python -m pytest -q -s tests/test_schemathesis.py
+	@FMV_TEST_CASES=$(or $(CASES),10000) FMV_TEST_SEED=$(SEED) $(BIN)/python -m pytest -q -s tests/http/test_schemathesis.py
 
 chaos: .venv/installed
 	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(TASKS),--tasks $(TASKS)) \
@@ -60,7 +60,7 @@ simulate: .venv/installed
 	@exec $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 screenshots: .venv/installed
-	$(BIN)/python -m pytest -q tests/screenshots.py
+	$(BIN)/python -m pytest -q tests/support/screenshots.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix

@@ -18,8 +18,9 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django_celery_results.models import GroupResult, TaskResult
 
-from fmv import accounts, api_tokens, audit
-from fmv.errors import FmvError
+from fmv import audit
+from fmv.accounts import api_tokens, user_audit
+from fmv.http.errors import FmvError
 from fmv.models import ApiToken, User
 
 admin.site.unregister([Group, GroupResult, TaskResult])  # roles, not groups; no chords; runs are below
@@ -104,7 +105,7 @@ class UserForm(UserChangeForm):
     def clean(self) -> None:
         super().clean()
         stays = self.cleaned_data.get("is_superuser") and self.cleaned_data.get("is_active")
-        if not stays and accounts.is_last_superuser(self.instance):  # which is still as it was
+        if not stays and user_audit.is_last_superuser(self.instance):  # which is still as it was
             raise forms.ValidationError("Nobody else could look after users. Make another user a superuser first.")
 
 
@@ -158,14 +159,14 @@ class UserAdmin(DjangoUserAdmin):
         super().save_model(request, obj, form, change)
         by = request.user.get_username()
         if before:
-            accounts.changed(before, obj, by=by)
+            user_audit.changed(before, obj, by=by)
         else:
-            accounts.created(obj, by=by)
+            user_audit.created(obj, by=by)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         answer = super().user_change_password(request, id, form_url)
         if request.method == "POST" and answer.status_code == 302:
-            accounts.password_changed(User.objects.get(pk=unquote(id)), by=request.user.get_username())
+            user_audit.password_changed(User.objects.get(pk=unquote(id)), by=request.user.get_username())
         return answer
 
 

@@ -32,11 +32,12 @@ class FmvConfig(AppConfig):
 
 class MongoAdminConfig(AdminConfig):
     default_auto_field = OBJECT_ID
-    default_site = "fmv.sites.FleetSite"
+    default_site = "tasks.admin.site.FleetSite"
 
     def ready(self) -> None:
         super().ready()
-        from fmv import audit_admin  # noqa: F401 - registers its page
+        from fmv.audit import admin  # noqa: F401 - registers its page
+        from tasks.admin import bulk, robots, tasks  # noqa: F401 - register theirs
 
 
 class MongoAuthConfig(AuthConfig):

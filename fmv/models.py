@@ -11,8 +11,8 @@ from django.db import models
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from fmv.ids import time_of
 from fmv.mongodb.queryset import QuerySet
+from fmv.mongodb.uuid7 import time_of
 
 USE_NOTED = dt.timedelta(minutes=1)  # between two writes of when an API token was used
 
@@ -216,7 +216,7 @@ class AuditEntry(models.Model):
 
 
 class ThrottleWindow(models.Model):
-    """How many requests a caller has made in a span of time (see fmv.throttle)."""
+    """How many requests a caller has made in a span of time (see fmv.http.throttle)."""
 
     id = models.CharField(max_length=200, primary_key=True, db_column="_id")
     count = models.PositiveIntegerField(default=0)
@@ -230,7 +230,7 @@ class ThrottleWindow(models.Model):
 
 
 class Counter(models.Model):
-    """How often something rare has happened anywhere in the fleet (see fmv.counters)."""
+    """How often something rare has happened anywhere in the fleet (see fmv.monitoring.counters)."""
 
     name = models.CharField(max_length=64, primary_key=True, db_column="_id")
     value = models.PositiveBigIntegerField(default=0)
@@ -246,6 +246,6 @@ class Session(AbstractBaseSession):
 
     @classmethod
     def get_session_store_class(cls) -> type[Any]:
-        from fmv.sessions import SessionStore
+        from fmv.accounts.sessions import SessionStore
 
         return SessionStore

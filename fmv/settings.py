@@ -5,7 +5,7 @@ from pathlib import Path
 from kombu import Exchange, Queue
 
 from fmv.environment import DEVELOPMENT_SECRET_KEY, read_environment
-from fmv.logs import logging_config
+from fmv.monitoring.logs import logging_config
 
 ENVIRONMENT = read_environment()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -34,20 +34,20 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "fmv.middleware.RequestID",
-    "fmv.middleware.Watch",
-    "fmv.middleware.SecurityHeaders",
-    "fmv.middleware.Probes",
-    "fmv.middleware.Cors",
+    "fmv.http.middleware.RequestID",
+    "fmv.http.middleware.Watch",
+    "fmv.http.middleware.SecurityHeaders",
+    "fmv.http.middleware.Probes",
+    "fmv.http.middleware.Cors",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "fmv.middleware.Body",
-    "fmv.throttle.Refusals",
-    "fmv.middleware.Sessions",
+    "fmv.http.middleware.Body",
+    "fmv.http.throttle.Refusals",
+    "fmv.http.middleware.Sessions",
     "django.middleware.common.CommonMiddleware",
-    "fmv.middleware.Csrf",
-    "fmv.middleware.Users",
-    "fmv.middleware.Messages",
+    "fmv.http.middleware.Csrf",
+    "fmv.http.middleware.Users",
+    "fmv.http.middleware.Messages",
 ]
 SILENCED_SYSTEM_CHECKS = [
     "security.W002",  # SecurityHeaders says X-Frame-Options
@@ -93,17 +93,17 @@ DATABASES = {
 DATABASE_ROUTERS = ["django_mongodb_backend.routers.MongoRouter"]
 DEFAULT_AUTO_FIELD = "django_mongodb_backend.fields.ObjectIdAutoField"
 MIGRATION_MODULES = {
-    "admin": "fmv.mongo_migrations.admin",
-    "auth": "fmv.mongo_migrations.auth",
-    "contenttypes": "fmv.mongo_migrations.contenttypes",
-    "django_celery_results": "fmv.mongo_migrations.django_celery_results",
-    "sessions": "fmv.mongo_migrations.sessions",
+    "admin": "fmv.mongodb.migrations.admin",
+    "auth": "fmv.mongodb.migrations.auth",
+    "contenttypes": "fmv.mongodb.migrations.contenttypes",
+    "django_celery_results": "fmv.mongodb.migrations.django_celery_results",
+    "sessions": "fmv.mongodb.migrations.sessions",
 }
 
 # --- Sign-in ---------------------------------------------------------------------------------------------------------
 
 AUTH_USER_MODEL = "fmv.User"
-AUTHENTICATION_BACKENDS = ["fmv.access.RoleBackend"]
+AUTHENTICATION_BACKENDS = ["fmv.accounts.authentication.RoleBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -127,9 +127,9 @@ FMV_TOKEN_MAX_DAYS = ENVIRONMENT.token_max_days
 
 # --- Admin -----------------------------------------------------------------------------------------------------------
 
-#: functions that return pages which are no model's; see fmv.sites
-FMV_ADMIN_PAGES = ["fmv.oidc_login.pages", "tasks.dashboard.pages", "tasks.handler_pages.pages"]
-FMV_DASHBOARD = "tasks.dashboard.index"  # the function that returns what the first page shows
+#: functions that return pages which are no model's; see tasks.admin.site
+FMV_ADMIN_PAGES = ["fmv.accounts.oidc_login.pages", "tasks.admin.dashboard.pages", "tasks.admin.handlers.pages"]
+FMV_DASHBOARD = "tasks.admin.dashboard.index"  # the function that returns what the first page shows
 #: groups of (title, name of the page's URL, icon of fmv/icons.svg, permission unless it is a model's list)
 FMV_NAVIGATION: list[tuple[str, list[tuple[str, ...]]]] = [
     ("", [("Dashboard", "admin:index", "dashboard")]),
@@ -174,8 +174,8 @@ SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _https
 SECURE_HSTS_PRELOAD = _https
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
-CSRF_FAILURE_VIEW = "fmv.views.csrf_failure"
-SESSION_ENGINE = "fmv.sessions"
+CSRF_FAILURE_VIEW = "fmv.http.views.csrf_failure"
+SESSION_ENGINE = "fmv.accounts.sessions"
 SESSION_COOKIE_AGE = 12 * 3600  # seconds: a shift
 
 CORS_ALLOWED_ORIGINS = ENVIRONMENT.cors_origins
@@ -204,18 +204,18 @@ FMV_THROTTLE_WRITE = ENVIRONMENT.throttle_write
 FMV_TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "fmv.access.ApiTokenBearer",
-        "fmv.access.OidcBearer",
-        "fmv.access.Session",
+        "fmv.accounts.authentication.ApiTokenBearer",
+        "fmv.accounts.authentication.OidcBearer",
+        "fmv.accounts.authentication.Session",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["fmv.access.HasRole"],
-    "DEFAULT_THROTTLE_CLASSES": ["fmv.throttle.Throttle"],
-    "DEFAULT_RENDERER_CLASSES": ["fmv.api.Renderer"],
-    "DEFAULT_PARSER_CLASSES": ["fmv.api.Parser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "fmv.api.AlwaysJSON",
-    "DEFAULT_SCHEMA_CLASS": "fmv.schema.Schema",
-    "EXCEPTION_HANDLER": "fmv.api.exception_handler",
-    "UNAUTHENTICATED_USER": "fmv.access.Anonymous",
+    "DEFAULT_PERMISSION_CLASSES": ["fmv.accounts.authentication.HasRole"],
+    "DEFAULT_THROTTLE_CLASSES": ["fmv.http.throttle.Throttle"],
+    "DEFAULT_RENDERER_CLASSES": ["fmv.http.api.Renderer"],
+    "DEFAULT_PARSER_CLASSES": ["fmv.http.api.Parser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "fmv.http.api.AlwaysJSON",
+    "DEFAULT_SCHEMA_CLASS": "fmv.http.openapi.Schema",
+    "EXCEPTION_HANDLER": "fmv.http.api.exception_handler",
+    "UNAUTHENTICATED_USER": "fmv.accounts.authentication.Anonymous",
     "URL_FORMAT_OVERRIDE": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -234,8 +234,8 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {"Status": "tasks.models.Status", "Created": [("CREATED", "CREATED")]},
-    "PREPROCESSING_HOOKS": ["fmv.schema.only_canonical_paths"],
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "fmv.schema.add_headers"],
+    "PREPROCESSING_HOOKS": ["fmv.http.openapi.only_canonical_paths"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "fmv.http.openapi.add_headers"],
     "TAGS": [
         {"name": "robots", "description": "The registry of robots."},
         {"name": "tasks", "description": "What workers run, or ran, for robots."},
@@ -274,7 +274,7 @@ CELERY_TASK_QUEUES = [
 CELERY_TASK_CREATE_MISSING_QUEUES = False
 CELERY_TASK_SERIALIZER = CELERY_RESULT_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
-CELERY_WORKER_CONSUMER = "tasks.worker:Consumer"
+CELERY_WORKER_CONSUMER = "tasks.worker.celery_hooks:Consumer"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = False
 CELERY_WORKER_LOST_WAIT = 2.0  # seconds that a dead process's answer may still be under way
@@ -317,8 +317,11 @@ FMV_STREAM_COMMENT_SECONDS = ENVIRONMENT.stream_comment_seconds
 
 LOGGING = logging_config(ENVIRONMENT)
 FMV_METRICS_TOKEN = ENVIRONMENT.metrics_token
-FMV_COLLECTORS = ["tasks.metrics.collect"]  # functions that yield what /metrics tells of MongoDB's documents
-FMV_DOCTORS = ["fmv.checkups.checks", "tasks.doctor.checks"]  # functions that return what `manage.py doctor` looks at
+FMV_COLLECTORS = ["tasks.reports.metrics.collect"]  # functions that yield what /metrics tells of MongoDB's documents
+FMV_DOCTORS = [
+    "fmv.monitoring.diagnostic_checks.checks",
+    "tasks.reports.diagnostics.checks",
+]  # functions that return what `manage.py doctor` looks at
 
 # --- Safekeeping -----------------------------------------------------------------------------------------------------
 
@@ -341,7 +344,7 @@ FMV_BACKUP_FIRST = [
     "tasks.LastOutcomes",
     "tasks.LogLine",
 ]
-FMV_AFTER_RESTORE = ["tasks.maintenance.ring_waiting"]  # functions called when a backup has been restored
+FMV_AFTER_RESTORE = ["tasks.queue.periodic.ring_waiting"]  # functions called when a backup has been restored
 
 # --- The rest --------------------------------------------------------------------------------------------------------
 

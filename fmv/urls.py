@@ -4,8 +4,8 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
-from fmv import views
-from fmv.schema import both
+from fmv.http import views
+from fmv.http.openapi import both
 
 v1: list[URLPattern | URLResolver] = [
     *both("health", views.HealthView.as_view(), "health"),
@@ -16,7 +16,7 @@ v1: list[URLPattern | URLResolver] = [
 ]
 
 urlpatterns = [
-    path("api/v1/", include("tasks.urls")),  # first, as inside of it, what is asked for most: the search is a walk
+    path("api/v1/", include("tasks.api.urls")),  # first, as inside of it, what is asked for most: the search is a walk
     path("api/v1/", include(v1)),
     path("", RedirectView.as_view(url="/admin/")),
     path("favicon.ico", views.favicon),
@@ -24,7 +24,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "fmv.views.handle_400"
-handler403 = "fmv.views.handle_403"
-handler404 = "fmv.views.handle_404"
-handler500 = "fmv.views.handle_500"
+handler400 = "fmv.http.views.handle_400"
+handler403 = "fmv.http.views.handle_403"
+handler404 = "fmv.http.views.handle_404"
+handler500 = "fmv.http.views.handle_500"

@@ -5,36 +5,38 @@ from typing import Any
 from celery import shared_task
 from django.conf import settings
 
-from tasks import bulk, doorbell, execution, maintenance, stats, submissions
-from tasks import worker as _worker  # noqa: F401 - connects to the worker's signals
+from tasks.queue import bulk, doorbell, periodic, submissions
+from tasks.reports import queue_stats
+from tasks.worker import attempt
+from tasks.worker import celery_hooks as _worker  # noqa: F401 - connects to the worker's signals
 
 
 @shared_task(name=doorbell.RUN_NEXT, bind=True, ignore_result=True)
 def run_next(self: Any, robot: str) -> None:
-    execution.run_next(robot, self.request.id)
+    attempt.run_next(robot, self.request.id)
 
 
-run_next.Request = "tasks.worker:Request"
+run_next.Request = "tasks.worker.celery_hooks:Request"
 
 
 @shared_task(name=doorbell.PROCESS_DIED, ignore_result=True)
 def process_died(worker: str, message_id: str) -> None:
-    maintenance.recover_from(worker, message_id)
+    periodic.recover_from(worker, message_id)
 
 
 @shared_task(name="tasks.promote_due")
 def promote_due() -> int:
-    return maintenance.promote_due()
+    return periodic.promote_due()
 
 
 @shared_task(name="tasks.recover_lost")
 def recover_lost() -> dict[str, int]:
-    return maintenance.recover_lost()
+    return periodic.recover_lost()
 
 
 @shared_task(name="tasks.ring_waiting")
 def ring_waiting() -> int:
-    return maintenance.ring_waiting()
+    return periodic.ring_waiting()
 
 
 @shared_task(name="tasks.finish_submissions")
@@ -44,7 +46,7 @@ def finish_submissions() -> int:
 
 @shared_task(name="tasks.expire")
 def expire() -> int:
-    return maintenance.expire()
+    return periodic.expire()
 
 
 @shared_task(name=doorbell.WORK_ON_BULKS)
@@ -54,15 +56,15 @@ def work_on_bulks() -> int:
 
 @shared_task(name="tasks.purge")
 def purge() -> int:
-    maintenance.forget_acts(settings.FMV_AUDIT_DAYS)
-    return maintenance.purge(settings.FMV_RETENTION_DAYS)
+    periodic.forget_acts(settings.FMV_AUDIT_DAYS)
+    return periodic.purge(settings.FMV_RETENTION_DAYS)
 
 
 @shared_task(name="tasks.count_finished")
 def count_finished() -> int:
-    return stats.count_finished()
+    return queue_stats.count_finished()
 
 
 @shared_task(name="tasks.forget_runs")
 def forget_runs() -> None:
-    maintenance.forget_runs()
+    periodic.forget_runs()

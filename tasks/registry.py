@@ -22,9 +22,9 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 
-from fmv.errors import InvalidInput, Problem
+from fmv.http.errors import InvalidInput, Problem
 from robots.models import Robot
-from tasks.errors import UnknownHandler
+from tasks.queue.errors import UnknownHandler
 
 DEFAULT = "primes"
 MAX_TIMEOUT = 7 * 86_400  # seconds

@@ -24,10 +24,10 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import django
 import pytest
 
-from fmv import embedded, stack
+from fmv.devstack import embedded_mongodb, stack
 from fmv.environment import Environment
 
-pytest_plugins = ["tests.browser"]
+pytest_plugins = ["tests.support.browser"]
 RABBITMQ = "amqp://guest:guest@localhost:5672//"
 
 # The environment must be complete before Django reads its settings, which is why this runs at import. Processes that
@@ -50,7 +50,7 @@ def _find_rabbitmq() -> None:
     reason = ""
     try:
         stack.check_broker(url)
-    except embedded.StackError as error:
+    except embedded_mongodb.StackError as error:
         reason = str(error)
     needed = url == given or os.environ.get("CI") == "true"
     os.environ["FMV_TEST_RABBITMQ"] = "" if reason else url
@@ -74,7 +74,7 @@ def _find_browser() -> None:
 def _start_mongodb(name: str) -> str:
     parts = ExitStack()
     atexit.register(parts.close)
-    return parts.enter_context(embedded.embedded_mongodb(Path(os.environ["FMV_TEST_DIRECTORY"]) / name)) + "fmv"
+    return parts.enter_context(embedded_mongodb.embedded_mongodb(Path(os.environ["FMV_TEST_DIRECTORY"]) / name)) + "fmv"
 
 
 def _complete_environment() -> None:
@@ -132,14 +132,17 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.STORAGES["staticfiles"]["BACKEND"] = (
         "django.contrib.staticfiles.storage.StaticFilesStorage"  # as collected
     )
-    settings.SILENCED_SYSTEM_CHECKS = [*settings.SILENCED_SYSTEM_CHECKS, "async.E001"]  # what tests/browser.py sets
+    settings.SILENCED_SYSTEM_CHECKS = [
+        *settings.SILENCED_SYSTEM_CHECKS,
+        "async.E001",
+    ]  # what tests/support/browser.py sets
     PBKDF2PasswordHasher.iterations = 1000  # or each password takes a third of a second
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background, and our processes inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     app.conf.broker_url = os.environ["FMV_BROKER_URL"]  # under pytest-xdist it read them before, with another's broker
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.addinivalue_line("markers", "node: runs node and npm")
-    config.addinivalue_line("markers", "browser: drives Chromium, see tests/browser.py")
+    config.addinivalue_line("markers", "browser: drives Chromium, see tests/support/browser.py")
     config.stash[left_out] = set()
     for marker in NEEDS:
         if lack(marker) and os.environ[f"FMV_TEST_NEEDS_{marker.upper()}"]:
@@ -148,7 +151,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    from tests.sharing import Sharing
+    from tests.support.sharing import Sharing
 
     return Sharing(config, log)
 
@@ -187,7 +190,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup, django_db_blocker) -> Iterator[None]:
-    from tests import emptied
+    from tests.support import emptied
 
     with django_db_blocker.unblock():
         kept = emptied.stored()
@@ -240,7 +243,7 @@ def run_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
     def start(name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         with (tmp_path / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                embedded.tied(signal.SIGKILL, *command),
+                embedded_mongodb.tied(signal.SIGKILL, *command),
                 env=os.environ | {"MONGODB_URI": _test_mongodb_uri(), "PYTHONPATH": str(stack.ROOT)} | environment,
                 cwd=tmp_path,  # where no .env is
                 stdin=subprocess.DEVNULL,
@@ -299,7 +302,7 @@ def web(transactional_db, run_process) -> Callable[..., str]:
     """Start the web server and return its address once it answers: `web(broker_url, FMV_ANONYMOUS="manager")`."""
 
     def start(broker_url: str, **environment: str) -> str:
-        port = str(embedded.free_port(None))
+        port = str(embedded_mongodb.free_port(None))
         environment = {"FMV_BROKER_URL": broker_url, "FMV_PORT": port, "FMV_STOP_GRACE": "1"} | environment
         process = run_process(f"web-{port}", *stack.WEB, **environment)
         url = f"http://127.0.0.1:{port}"

@@ -5,8 +5,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from fmv import stack
-from fmv.embedded import StackError
+from fmv.devstack import stack
+from fmv.devstack.embedded_mongodb import StackError
 from tests.bench import figures, growth, listeners, memory, pools, profile, report, requests, servers, tasks
 from tests.bench.stage import Stage, what_is_missing
 

@@ -1,6 +1,6 @@
-"""FMV for the web servers that were not chosen: what `fmv.gunicorn` does about memory and counts, they do too."""
+"""FMV for the web servers that were not chosen: memory and counts as in `fmv.server.gunicorn`."""
 
-from fmv.gunicorn import when_ready
+from fmv.server.gunicorn import when_ready
 from fmv.wsgi import application
 
 __all__ = ["application"]

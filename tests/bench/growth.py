@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fmv.ids import id_at
+from fmv.mongodb.uuid7 import id_at
 from tests.bench.figures import Figure, Size, figure, in_turn, say
 from tests.bench.stage import Stage
 
@@ -62,7 +62,7 @@ class Filled:
 def measure(stage: Stage, size: Size) -> list[Figure]:
     from django.conf import settings
 
-    from tests.probes import bell_box
+    from tests.support.probes import bell_box
 
     settings.ALLOWED_HOSTS = ["*"]
     settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
@@ -188,7 +188,7 @@ class Clients:
             client.force_login(admin)
 
     def get(self, filled: Filled, path: str) -> None:
-        from tasks import dashboard
+        from tasks.admin import dashboard
 
         dashboard.forget()
         answer = self._clients[filled].get(path, follow=True)
@@ -240,10 +240,11 @@ def seconds_of(act: Callable[[Filled], object]) -> Callable[[Filled], float]:
 
 
 def sweeps() -> dict[str, Callable[[Filled], object]]:
-    from tasks import maintenance, stats
+    from tasks.queue import periodic
+    from tasks.reports import queue_stats
 
-    steps = (maintenance.promote_due, maintenance.recover_lost, maintenance.expire, maintenance.ring_waiting)
-    return {step.__name__: lambda _, step=step: step() for step in (*steps, stats.queue_age)}  # type: ignore[misc]
+    steps = (periodic.promote_due, periodic.recover_lost, periodic.expire, periodic.ring_waiting)
+    return {step.__name__: lambda _, step=step: step() for step in (*steps, queue_stats.queue_age)}  # type: ignore[misc]
 
 
 def bare() -> dict[str, Callable[[Filled], object]]:
@@ -282,10 +283,10 @@ class Purge:
         self._times: dict[Filled, int] = {}
 
     def timed(self, filled: Filled) -> float:
-        from tasks import maintenance
+        from tasks.queue import periodic
 
         use(filled)
         self._times[filled] = self._times.get(filled, 0) + 1
         begin = time.perf_counter()
-        purged = maintenance.purge(DAYS * (1 - self._times[filled] / 100))
+        purged = periodic.purge(DAYS * (1 - self._times[filled] / 100))
         return (time.perf_counter() - begin) / max(1, purged)

@@ -2,11 +2,11 @@
 
 from contextlib import ExitStack
 
-from fmv import stack
+from fmv.devstack import stack
 from tests.bench.figures import Figure, Size, figure, say
 from tests.bench.requests import prepare
 from tests.bench.stage import Stage
-from tests.sse import Sse
+from tests.support.sse import Sse
 
 STREAMS = (1, 50, 200)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import bson
 
-from fmv import stack
+from fmv.devstack import stack
 from tests.bench.figures import Figure, Size, figure, say
 from tests.bench.requests import prepare, routes
 from tests.bench.stage import Stage
 from tests.bench.tasks import by_fmv, start_workers, throughput
-from tests.chaos_world import descendants
+from tests.chaos.world import descendants
 
 SMALL = 2048  # bytes that a small finished task may take, its index entries with it
 

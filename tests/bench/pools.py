@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.bench.figures import Figure, Size, figure, in_turn
 from tests.bench.stage import Stage
 from tests.bench.tasks import by_floor, prepare, throughput
-from tests.chaos_world import children
+from tests.chaos.world import children
 
 TASKS_AT_ONCE = 2
 OURS = "prefork"

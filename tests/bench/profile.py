@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, TextIO
 from urllib.parse import unquote
 
-from fmv import stack
+from fmv.devstack import stack
 from tests.bench.figures import Figure, Size, figure, say
 from tests.bench.requests import Route, prepare, routes
 from tests.bench.stage import Stage
@@ -100,8 +100,8 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
         warnings.filterwarnings("ignore", "No directory at")  # of static files: no page is asked for
         from fmv.wsgi import application
     from robots import services as registry
-    from tasks import services
-    from tasks.execution import run_next
+    from tasks.queue import services
+    from tasks.worker.attempt import run_next
 
     task = prepare()
     robot = registry.get("Robot 98")

@@ -7,7 +7,7 @@ from typing import Any
 
 from uuid_utils.compat import uuid7
 
-from fmv import stack
+from fmv.devstack import stack
 from tests.bench.figures import Figure, Size, figure, in_turn
 from tests.bench.stage import FLOOR, Load, Stage
 

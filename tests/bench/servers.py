@@ -1,13 +1,13 @@
 """Servers: FMV under other web servers, against the one it has, under 16 connections.
 
-None of them also carries event streams as `fmv.gunicorn` does, so each is taken as it comes, with as many threads or
-processes as requests are worked on at once there.
+None of them also carries event streams as `fmv.server.gunicorn` does, so each is taken as it comes, with as many
+threads or processes as requests are worked on at once there.
 """
 
 import sys
 from functools import partial
 
-from fmv import stack
+from fmv.devstack import stack
 from tests.bench.figures import Figure, Size, figure, in_turn
 from tests.bench.requests import prepare, routes
 from tests.bench.stage import Stage
@@ -15,7 +15,7 @@ from tests.bench.stage import Stage
 APPLICATION = "tests.bench.candidate:application"
 ROUTES = ("a task", "a robot with 50 tasks")
 PROCESSES, THREADS = 2, 4
-GUNICORN = ("gunicorn", "-c", "python:fmv.gunicorn")
+GUNICORN = ("gunicorn", "-c", "python:fmv.server.gunicorn")
 
 #: without the address, which each is told in its own way
 CANDIDATES: dict[str, tuple[str, ...]] = {

@@ -17,11 +17,11 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import kombu
 from pymongo import MongoClient
 
-from fmv import embedded, stack
-from tests.chaos_world import RABBITMQ, World, descendants
+from fmv.devstack import embedded_mongodb, stack
+from tests.chaos.world import RABBITMQ, World, descendants
 
 CONNECTIONS = 16
-FLOOR = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.gunicorn", "tests.bench.floor:application")
+FLOOR = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.server.gunicorn", "tests.bench.floor:application")
 SERVERS = {"rabbitmq", "epmd"}
 BARE = ("bare", "bare-prefork", "bare-threads", "bare-solo")  # queues of bare Celery's workers
 SCRIPT = Path(__file__).with_name("wrk.lua")
@@ -119,7 +119,7 @@ class Stage(World):
 
     def serve(self, name: str, *command: str, **environment: str) -> str:
         """Start a web server and return its address once it answers. `{port}` in the command is the port it gets."""
-        port = str(embedded.free_port(None))
+        port = str(embedded_mongodb.free_port(None))
         self.spawn(name, *(part.replace("{port}", port) for part in command), FMV_PORT=port, **environment)
         url = f"http://127.0.0.1:{port}"
         self.wait_until(lambda: self._has_ended(name) or stack.answers(f"{url}/api/v1/health", "127.0.0.1"), name)
@@ -127,7 +127,7 @@ class Stage(World):
 
     def _has_ended(self, name: str) -> bool:
         if self.up[name].poll() is not None:
-            raise embedded.StackError(f"{name} ended by itself: {self.log(name).read_text()[-2000:]}")
+            raise embedded_mongodb.StackError(f"{name} ended by itself: {self.log(name).read_text()[-2000:]}")
         return False
 
     def stop(self, name: str) -> None:
@@ -161,10 +161,12 @@ class Stage(World):
             [*command, "--", method, body], capture_output=True, text=True, check=False, timeout=seconds + 60
         )
         if done.returncode:
-            raise embedded.StackError(f"wrk failed: {done.stderr or done.stdout}")
+            raise embedded_mongodb.StackError(f"wrk failed: {done.stderr or done.stdout}")
         answer = json.loads(done.stdout.splitlines()[-1])
         if answer["errors"] or not answer["requests"]:
-            raise embedded.StackError(f"{answer['errors']} of {answer['requests']} calls of {method} {url} failed.")
+            raise embedded_mongodb.StackError(
+                f"{answer['errors']} of {answer['requests']} calls of {method} {url} failed."
+            )
         return Load(answer["requests"], answer["requests"] / answer["seconds"], answer["median"], answer["p99"])
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fmv import embedded
+from fmv.devstack import embedded_mongodb
 from tests.bench.figures import Figure, Size, figure, in_turn
 from tests.bench.stage import Stage
-from tests.chaos_world import children
+from tests.chaos.world import children
 
 ROBOTS = [f"Robot {number}" for number in range(50)]
 Submit = Callable[[Path, str], None]
@@ -61,7 +61,7 @@ def start_workers(stage: Stage) -> None:
 
 def by_fmv(marks: Path, robot: str) -> None:
     from robots import services as registry
-    from tasks import services
+    from tasks.queue import services
 
     services.submit(registry.get(robot), by="bench", handler="tick", params={"file": str(marks)})
 
@@ -134,5 +134,5 @@ def wait_for(marks: Path, count: int) -> None:
     deadline = time.monotonic() + 300
     while marks.read_bytes().count(b"\n") < count:
         if time.monotonic() > deadline:
-            raise embedded.StackError("the tasks of a measurement did not end within 300 s.")
+            raise embedded_mongodb.StackError("the tasks of a measurement did not end within 300 s.")
         time.sleep(0.002)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from tasks.registry import Context, Params, PermanentError, RetryPolicy, handler
-from tests.marks import mark
+from tests.support.marks import mark
 
 AT_ONCE = RetryPolicy(max_attempts=3, first=0.01, longest=0.01)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.conf import settings
 
-from tasks import execution, maintenance, presence
+from tasks.queue import periodic
+from tasks.worker import attempt, heartbeat
 from tests.simulation.model import Fleet
 from tests.simulation.sweepers import Maintenance, Pass
 
@@ -21,10 +22,10 @@ def constants() -> dict[str, Any]:
         "lease_seconds": settings.FMV_LEASE_SECONDS,
         "renew_seconds": settings.FMV_RENEW_SECONDS,
         "prefetch_multiplier": settings.CELERY_WORKER_PREFETCH_MULTIPLIER,
-        "turn_seconds": execution.TURN,
-        "heartbeat_seconds": presence.EVERY,
-        "ring_step": maintenance.RING_STEP,
-        "recover_step": maintenance.STEP,
+        "turn_seconds": attempt.TURN,
+        "heartbeat_seconds": heartbeat.EVERY,
+        "ring_step": periodic.RING_STEP,
+        "recover_step": periodic.STEP,
     }
 
 
@@ -32,7 +33,7 @@ def figures(fleet: Fleet, sweepers: Maintenance) -> dict[str, Any]:
     """Return the figures of the time since the fleet measures; times are seconds, rates are a second's."""
     plan, span = fleet.plan, fleet.env.now - fleet.begun
     busy, queued = fleet.busy.mean / plan.processes, fleet.queued.mean  # before anything else moves
-    heartbeats = (plan.processes + plan.maintenance) / presence.EVERY
+    heartbeats = (plan.processes + plan.maintenance) / heartbeat.EVERY
     commands = {name: count / span for name, count in sorted(fleet.commands.items())}
     commands["heartbeat: update tasks_workerprocess"] = heartbeats
     jobs = {name: job_figures(name, sweepers.passes_of(name)) for name in settings.CELERY_BEAT_SCHEDULE}

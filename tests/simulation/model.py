@@ -1,4 +1,4 @@
-"""Robots, doorbells and workers in simulated time. It says what `tasks.execution` says, in the same order."""
+"""Robots, doorbells and workers in simulated time. It says what `tasks.worker.attempt` says, in the same order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import simpy
 from django.conf import settings
 
-from tasks import execution
+from tasks.worker import attempt as execution
 
 Steps = Generator[simpy.Event, Any, Any]
 
@@ -194,7 +194,7 @@ class Fleet:
             self.submit(self.robots[self.chance.randrange(self.plan.robots)])
 
     def submit(self, robot: Robot) -> None:
-        """As `tasks.services.submit`; of a request's own time nothing is told."""
+        """As `tasks.queue.services.submit`; of a request's own time nothing is told."""
         self.commands.update(("find robots_robot", "insert tasks_task"))
         seconds = DISTRIBUTIONS[self.plan.distribution](self.chance, self.plan.seconds)
         self.submitted += 1
@@ -208,7 +208,7 @@ class Fleet:
         self.queued.add(1)
 
     def ring(self, robot: Robot, *, may_be_lost: bool = True) -> None:
-        """As `tasks.doorbell.ring`; whoever rings waits for the broker besides."""
+        """As `tasks.queue.doorbell.ring`; whoever rings waits for the broker besides."""
         self.messages += 1
         if not self.broker_is_up or (may_be_lost and self.chance.random() < self.plan.lost):
             self.miss(robot)
@@ -238,7 +238,7 @@ class Fleet:
                     self.busy.add(-1)
 
     def run_next(self, robot: Robot) -> Steps:
-        """As `tasks.execution.run_next`."""
+        """As `tasks.worker.attempt.run_next`."""
         yield self.read("find robots_robot")
         over = self.env.now + execution.TURN
         while True:
@@ -254,7 +254,7 @@ class Fleet:
             yield self.env.timeout(self.costs.message)
 
     def claim(self, robot: Robot) -> Steps:
-        """As `tasks.execution.claim`: the robot's next task, started; None without one or a free lane."""
+        """As `tasks.worker.attempt.claim`: the robot's next task, started; None without one or a free lane."""
         while True:
             yield self.read("find tasks_task")
             if not robot.queue:

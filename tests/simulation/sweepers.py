@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import simpy
 from django.conf import settings
 
-from tasks import maintenance, stats
-from tasks.services import PURGE_STEP
+from tasks.queue import periodic
+from tasks.queue.services import PURGE_STEP
+from tasks.reports import queue_stats
 from tests.simulation.model import Fleet, Robot, Steps
 
-MINUTE = stats.MINUTE.total_seconds()
+MINUTE = queue_stats.MINUTE.total_seconds()
 #: what `django-celery-results` asks to store that a job has run
 RESULT = ("aggregate django_celery_results_taskresult", "insert django_celery_results_taskresult")
 
@@ -71,16 +72,16 @@ class Work:
 
 
 def promote_due(work: Work) -> Steps:
-    """`tasks.maintenance.promote_due`. Of tasks for later there are none, so only what was lost comes here."""
+    """`tasks.queue.periodic.promote_due`. Of tasks for later there are none, so only what was lost comes here."""
     yield work.read("hello")
     yield work.read("aggregate tasks_task")
 
 
 def recover_lost(work: Work) -> Steps:
-    """`tasks.maintenance.recover_lost`, which ends with `promote_due`."""
+    """`tasks.queue.periodic.recover_lost`, which ends with `promote_due`."""
     fleet = work.fleet
     yield work.read("hello")
-    lost = [pair for pair in fleet.orphans if pair[0] < fleet.env.now][: maintenance.STEP]
+    lost = [pair for pair in fleet.orphans if pair[0] < fleet.env.now][: periodic.STEP]
     yield work.read("aggregate tasks_task", len(lost))
     for orphan in lost:
         fleet.orphans.remove(orphan)
@@ -105,11 +106,11 @@ def promote(work: Work, tasks: list) -> Steps:
 
 
 def ring_waiting(work: Work) -> Steps:
-    """`tasks.maintenance.ring_waiting`."""
+    """`tasks.queue.periodic.ring_waiting`."""
     fleet = work.fleet
     yield work.read("aggregate tasks_task", fleet.queued.value)  # entries of the index task_next
     waiting = list(fleet.waiting)
-    chosen = fleet.chance.sample(waiting, min(maintenance.RING_STEP, len(waiting)))
+    chosen = fleet.chance.sample(waiting, min(periodic.RING_STEP, len(waiting)))
     if not chosen:
         return
     yield work.read("aggregate tasks_task", sum(robot.running for robot in chosen))
@@ -125,24 +126,24 @@ def ring_waiting(work: Work) -> Steps:
 
 
 def expire(work: Work) -> Steps:
-    """`tasks.maintenance.expire`."""
+    """`tasks.queue.periodic.expire`."""
     yield work.read("hello")
     yield work.write("update tasks_task")
 
 
 def work_on_bulks(work: Work) -> Steps:
-    """`tasks.bulk.work_on_bulks`, while there is no bulk run."""
+    """`tasks.queue.bulk.work_on_bulks`, while there is no bulk run."""
     yield work.read("aggregate tasks_bulk")
 
 
 def finish_submissions(work: Work) -> Steps:
-    """`tasks.submissions.finish_submissions`, while no request died."""
+    """`tasks.queue.submissions.finish_submissions`, while no request died."""
     yield work.read("aggregate tasks_submission")
     yield work.write("delete tasks_submission")
 
 
 def count_finished(work: Work) -> Steps:
-    """`tasks.stats.count_finished`: once a minute it adds up the minute before, and who ended how.
+    """`tasks.reports.queue_stats.count_finished`: once a minute it adds up the minute before, and who ended how.
 
     Until that is stored, another process that looks does the same.
     """
@@ -150,7 +151,7 @@ def count_finished(work: Work) -> Steps:
     yield work.read("hello")
     yield work.read("aggregate tasks_tally")
     yield work.read("aggregate tasks_task", 1)
-    before, settled = fleet.tallied, fleet.env.now - stats.SETTLED.total_seconds()
+    before, settled = fleet.tallied, fleet.env.now - queue_stats.SETTLED.total_seconds()
     if settled >= before + MINUTE and fleet.ended:
         ended = Counter(fleet.ended)
         yield work.read("aggregate tasks_task", ended.total())  # the sums
@@ -181,7 +182,7 @@ def purge(work: Work) -> Steps:
 
 
 def forget_runs(work: Work) -> Steps:
-    """`tasks.maintenance.forget_runs`: as many results as jobs have run since it came last."""
+    """`tasks.queue.periodic.forget_runs`: as many results as jobs have run since it came last."""
     beat = settings.CELERY_BEAT_SCHEDULE
     runs = sum(beat["forget_runs"]["schedule"] / job["schedule"] for job in beat.values())
     yield work.change("delete django_celery_results_taskresult", round(runs))

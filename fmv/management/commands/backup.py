@@ -8,8 +8,8 @@ from typing import IO, Any
 from django.core.management.base import CommandError
 from pymongo.errors import OperationFailure
 
-from fmv import backup, restore
-from fmv.commands import STANDARD, FmvCommand, add_json, as_json, new_file, target
+from fmv.backup import dump, restore
+from fmv.cli import STANDARD, FmvCommand, add_json, as_json, new_file, target
 
 NO_SNAPSHOT = (
     "A standalone MongoDB has no snapshots: what changes while the backup is made may be in it or not. What refers to "
@@ -42,7 +42,7 @@ class Command(FmvCommand):
         add_json(parser, "print the summary as JSON (of -, on standard error)")
 
     def handle(self, *args: object, file: Path, force: bool, require_snapshot: bool, **options: Any) -> None:
-        snapshot = backup.can_snapshot()
+        snapshot = dump.can_snapshot()
         if require_snapshot and not snapshot:
             raise CommandError("This MongoDB is a standalone server, which has no snapshots.")
         if (found := restore.mark()) and found.switching and not found.is_alive:
@@ -51,13 +51,13 @@ class Command(FmvCommand):
             self.stderr.write(NO_SNAPSHOT, str)
         output = standard_output() if file == STANDARD else new_file(file, force=force, mode=0o600)
         try:
-            with output as stream, self.progress(total=backup.expected_documents(), unit="documents") as bar:
-                header, totals = backup.make(stream, snapshot=snapshot, progress=bar.update)
+            with output as stream, self.progress(total=dump.expected_documents(), unit="documents") as bar:
+                header, totals = dump.make(stream, snapshot=snapshot, progress=bar.update)
         except OperationFailure as error:
             raise CommandError(f"MongoDB refuses: {error}") from error
         self._tell(file, header, totals)
 
-    def _tell(self, file: Path, header: backup.Header, totals: backup.Totals) -> None:
+    def _tell(self, file: Path, header: dump.Header, totals: dump.Totals) -> None:
         kind = "as of" if header.snapshot else "read one after the other from"
         text = f"{file}: {totals.documents} documents, {kind} {header.consistent_at}."
         data = {

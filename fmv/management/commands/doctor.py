@@ -3,8 +3,8 @@ from argparse import ArgumentParser
 from collections import Counter
 from typing import Any
 
-from fmv.commands import FmvCommand, add_json, as_json, printable
-from fmv.doctor import Finding, Severity, Visit
+from fmv.cli import FmvCommand, add_json, as_json, printable
+from fmv.monitoring.diagnostics import Finding, Severity, Visit
 
 SIGNS = {Severity.INFO: "ok     ", Severity.WARNING: "WARNING", Severity.ERROR: "ERROR  "}
 

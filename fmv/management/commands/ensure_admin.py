@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import IntegrityError
 
-from fmv import accounts
+from fmv.accounts import user_audit
 from fmv.models import User
 
 
@@ -30,7 +30,7 @@ class Command(BaseCommand):
             user = User.objects.create_superuser("admin", password, name="Administrator")
         except IntegrityError:
             raise CommandError("The user admin exists, and is no superuser.") from None
-        accounts.created(user, by="command")
+        user_audit.created(user, by="command")
         self.stdout.write(f"Created the superuser admin with the password {password}")
 
 

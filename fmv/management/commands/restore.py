@@ -10,8 +10,9 @@ from typing import IO, Any
 from django.core.management.base import CommandError
 from pymongo.errors import OperationFailure
 
-from fmv import audit, backup, restore
-from fmv.commands import BY, STANDARD, FmvCommand, add_dry_run, add_json, add_yes, source
+from fmv import audit
+from fmv.backup import dump, restore
+from fmv.cli import BY, STANDARD, FmvCommand, add_dry_run, add_json, add_yes, source
 
 
 class Command(FmvCommand):
@@ -61,7 +62,7 @@ class Command(FmvCommand):
     def _restore(self, file: Path, replace: bool, yes: bool, dry_run: bool, **_: Any) -> None:
         with opened(file) as stream:
             with self.progress(unit="documents checked") as bar:
-                found = backup.Backup(stream, bar.update)
+                found = dump.Backup(stream, bar.update)
             restore.refuse_what_does_not_fit(found)
             restore.refuse_two_at_once()
             if left := restore.mark():
@@ -71,9 +72,9 @@ class Command(FmvCommand):
             mended = 0 if dry_run else self._load(found, file)
         self._tell(file, found, mended, dry_run)
 
-    def _may_replace(self, replace: bool, yes: bool, found: backup.Backup) -> None:
+    def _may_replace(self, replace: bool, yes: bool, found: dump.Backup) -> None:
         occupied = restore.occupied()
-        name = backup.database().name
+        name = dump.database().name
         if occupied and not replace:
             raise CommandError(
                 f"The database {name} holds data ({', '.join(occupied)}). Restore into an empty one, or --replace them."
@@ -82,15 +83,15 @@ class Command(FmvCommand):
             what = f"{found.totals.documents} documents as of {found.header.consistent_at}"
             self.confirm(f"Replace all data of the database {name} by {what}?", yes=yes)
 
-    def _load(self, found: backup.Backup, file: Path) -> int:
+    def _load(self, found: dump.Backup, file: Path) -> int:
         with self.progress(total=found.totals.documents, unit="documents restored") as bar:
             mended = restore.restore(found, file=str(file), progress=bar.update)
         text = f"Restored {found.totals.documents} documents as of {found.header.consistent_at}"
-        audit.record("database.restore", by=BY, kind="database", key=backup.database().name, text=text)
+        audit.record("database.restore", by=BY, kind="database", key=dump.database().name, text=text)
         return mended
 
-    def _tell(self, file: Path, found: backup.Backup, mended: int, dry_run: bool) -> None:
-        header, totals, name = found.header, found.totals, backup.database().name
+    def _tell(self, file: Path, found: dump.Backup, mended: int, dry_run: bool) -> None:
+        header, totals, name = found.header, found.totals, dump.database().name
         verb = "would be restored" if dry_run else "are restored"
         lines = [f"{totals.documents} documents as of {header.consistent_at} {verb} into {name}."]
         if mended:

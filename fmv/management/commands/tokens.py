@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.utils.timezone import localtime
 
-from fmv import api_tokens
-from fmv.commands import BY, FmvCommand, add_json, days
+from fmv.accounts import api_tokens
+from fmv.cli import BY, FmvCommand, add_json, days
 from fmv.models import ApiToken, Role, User
 
 

@@ -3,7 +3,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from fmv.commands import STANDARD, FmvCommand, new_file, target
+from fmv.cli import STANDARD, FmvCommand, new_file, target
 from robots.management.commands.import_robots import format_of
 from robots.transfer import WRITERS, export
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from django.core.management.base import CommandError
 
-from fmv.commands import BY, SHOWN, STANDARD, FmvCommand, add_dry_run, add_json, source
+from fmv.cli import BY, SHOWN, STANDARD, FmvCommand, add_dry_run, add_json, source
 from robots.transfer import READERS, SUFFIXES, Fault, Import
 
 

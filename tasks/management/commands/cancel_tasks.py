@@ -1,4 +1,4 @@
-from tasks.commands import BulkCommand
+from tasks.cli.filters import BulkCommand
 
 
 class Command(BulkCommand):

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from tasks import maintenance
+from tasks.queue import periodic
 
 
 class Command(BaseCommand):
@@ -11,4 +11,4 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: object, **options: Any) -> None:
-        self.stdout.write(f"{maintenance.expire()} revoked")
+        self.stdout.write(f"{periodic.expire()} revoked")

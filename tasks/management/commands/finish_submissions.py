@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from tasks import submissions
+from tasks.queue import submissions
 
 
 class Command(BaseCommand):

@@ -2,11 +2,11 @@ from argparse import ArgumentParser
 from operator import itemgetter
 from typing import Any
 
-from fmv.commands import FmvCommand, add_json, as_json, positive
+from fmv.cli import FmvCommand, add_json, as_json, positive
 from fmv.mongodb.streaming import by_key
-from tasks.commands import COLUMNS, TABLE, add_filters, conditions, line
+from tasks.api.serializers import TaskSerializer
+from tasks.cli.filters import COLUMNS, TABLE, add_filters, conditions, line
 from tasks.models import Task
-from tasks.serializers import TaskSerializer
 
 
 class Command(FmvCommand):

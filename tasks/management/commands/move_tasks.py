@@ -1,7 +1,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from tasks.commands import BulkCommand, find_robot
+from tasks.cli.filters import BulkCommand, find_robot
 
 
 class Command(BulkCommand):

@@ -6,13 +6,14 @@ from typing import Any
 
 from django.conf import settings
 
-from fmv import audit, request_id
-from fmv.commands import BY, FmvCommand, add_dry_run, add_json, add_yes, age, target
+from fmv import audit
+from fmv.cli import BY, FmvCommand, add_dry_run, add_json, add_yes, age, target
+from fmv.http import request_id
 from fmv.mongodb.server import server_now
-from tasks import bulk
-from tasks.archive import Archive, purge
-from tasks.commands import add_status
+from tasks.cli.archive import Archive, purge
+from tasks.cli.filters import add_status
 from tasks.models import FINISHED, Task, TaskQuerySet
+from tasks.queue import bulk
 
 CAP = 100_000  # tasks that are counted before
 

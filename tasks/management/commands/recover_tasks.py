@@ -1,10 +1,10 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from fmv.commands import FmvCommand, add_dry_run, add_json
+from fmv.cli import FmvCommand, add_dry_run, add_json
 from fmv.mongodb.server import server_now
-from tasks import maintenance
 from tasks.models import Task
+from tasks.queue import periodic
 
 CAP = 10_000  # tasks that a dry run counts
 
@@ -29,9 +29,9 @@ work and a free lane. Beat does all of it every few seconds; once more does no h
             self._foresee()
             return
         lost: dict[str, int] = {}
-        while outcome := maintenance.recover_lost():
+        while outcome := periodic.recover_lost():
             lost = {status: lost.get(status, 0) + outcome.get(status, 0) for status in {*lost, *outcome}}
-        due, rung = maintenance.promote_due(), maintenance.ring_waiting()
+        due, rung = periodic.promote_due(), periodic.ring_waiting()
         told = ", ".join(f"{count:,} to {status}" for status, count in sorted(lost.items())) or "none"
         text = f"Taken from lost workers: {told}. Queued because due: {due:,}. Robots rung for: {rung:,}."
         self.answer(text, lost=lost, due=due, rung=rung)

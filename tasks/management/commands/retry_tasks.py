@@ -1,7 +1,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from tasks.commands import BulkCommand
+from tasks.cli.filters import BulkCommand
 
 
 class Command(BulkCommand):

@@ -8,13 +8,14 @@ import orjson
 from django.core.management.base import CommandError
 from rest_framework.exceptions import ValidationError
 
-from fmv.api import check_json, flatten, read_body
-from fmv.commands import BY, FmvCommand, add_json, ahead, as_json, clock, positive, printable, seconds
-from fmv.errors import InvalidInput
-from tasks import registry, services
-from tasks.commands import find_robot
+from fmv.cli import BY, FmvCommand, add_json, ahead, as_json, clock, positive, printable, seconds
+from fmv.http.api import check_json, flatten, read_body
+from fmv.http.errors import InvalidInput
+from tasks import registry
+from tasks.api.serializers import SubmitSerializer, TaskSerializer
+from tasks.cli.filters import find_robot
 from tasks.models import DEFAULT_PRIORITY, MAX_PRIORITY, Status, Task
-from tasks.serializers import SubmitSerializer, TaskSerializer
+from tasks.queue import services
 
 PAUSE = 0.2  # seconds between two looks at a task that is waited for
 

@@ -1,9 +1,9 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from fmv.commands import FmvCommand, Table, add_json
-from tasks import stats
+from fmv.cli import FmvCommand, Table, add_json
 from tasks.models import Status
+from tasks.reports import queue_stats
 
 COUNTS = Table(handler=20, **{status.value: 9 for status in Status})
 
@@ -21,7 +21,7 @@ Of each unfinished status 100,000 tasks at most are counted; finished ones are c
         add_json(parser)
 
     def handle(self, *args: object, **options: Any) -> None:
-        overview = stats.overview()
+        overview = queue_stats.overview()
         self.answer("\n".join(in_lines(overview)), **overview)
 
 

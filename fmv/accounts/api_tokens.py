@@ -1,0 +1,100 @@
+"""API tokens: how programs sign in, in the name of a user, with no more rights than their token's role.
+
+A token is `fmv_` and 64 hexadecimal digits of a random secret: the prefix is for secret scanners, and tells it from an
+organisation's JWT. FMV keeps its SHA-256 alone. That is enough, where a password would need a slow hash: nobody can
+guess 256 random bits, however fast each try. Neither does the time of a look-up tell anything of use, since it depends
+on digests, and nobody can steer those towards a stored one.
+
+Not django-rest-knox, whose tokens have no names and no roles, and whose every look-up joins on MongoDB.
+"""
+
+import datetime as dt
+import hashlib
+import logging
+import re
+import secrets
+
+from django.conf import settings
+from django.utils import timezone
+
+from fmv import audit
+from fmv.accounts.oidc import refuse
+from fmv.http.errors import FmvError
+from fmv.models import USE_NOTED, ApiToken, Role, User
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "fmv_"
+FORM = re.compile(f"{PREFIX}[0-9a-f]{{64}}")
+
+
+class TokenNotMade(FmvError):
+    """The token cannot be made."""
+
+
+def is_api_token(token: str) -> bool:
+    """Tell whether the bearer token is ours to judge: it looks like an API token, be it a good one or not."""
+    return token.startswith(PREFIX)
+
+
+def digest_of(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def build(user: User, name: str, *, role: str = "", days: float | None = None) -> ApiToken:
+    """Return a new token with its secret `text`, not stored yet, good for `days` (FMV_TOKEN_DAYS unless given).
+
+    An empty role is the user's own, whatever it will be. Raises TokenNotMade for a user who is deactivated, a role
+    beyond the user's, and days beyond FMV_TOKEN_MAX_DAYS.
+    """
+    days = settings.FMV_TOKEN_DAYS if days is None else days
+    if not user.is_active:
+        raise TokenNotMade("The user is deactivated.")
+    if not user.effective_role.includes(Role(role)):
+        raise TokenNotMade("A token's role cannot be higher than its user's.")
+    if not 0 < days <= settings.FMV_TOKEN_MAX_DAYS:
+        raise TokenNotMade(f"A token is good for at most {settings.FMV_TOKEN_MAX_DAYS:g} days.")
+    text, now = PREFIX + secrets.token_hex(32), timezone.now()
+    expires_at = now + dt.timedelta(days=days)
+    token = ApiToken(digest=digest_of(text), user=user, name=name, role=role, created_at=now, expires_at=expires_at)
+    token.text = text
+    return token
+
+
+def store(token: ApiToken, *, by: str) -> None:
+    """Make a token that was built a good one. Its text is not kept: whoever has it shows it once."""
+    token.save(force_insert=True)
+    logger.info("API token %s made for %s", token.short_id, token.user.username)
+    limit = f", as {token.role}" if token.role else ""
+    text = f"{token.name}, of {token.user.username}{limit}, until {token.expires_at:%Y-%m-%d}"
+    audit.record("token.create", by=by, kind="token", key=token.short_id, text=text)
+
+
+def revoke(token: ApiToken, *, by: str) -> bool:
+    """End the token now; return whether it was not revoked before."""
+    revoked = ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()) > 0
+    if revoked:
+        logger.info("API token %s revoked by %s", token.short_id, by)
+        audit.record("token.revoke", by=by, kind="token", key=token.short_id, text=token.name)
+    return revoked
+
+
+def sign_in(text: str) -> User:
+    """Return the token's user, limited to the token's role. Raises AuthenticationFailed for any but a usable token."""
+    token = ApiToken.objects.filter(pk=digest_of(text)).first() if FORM.fullmatch(text) else None
+    if token is None:
+        refuse("it is not known")
+    if token.state != "usable":
+        refuse(f"it is {token.state}", token.short_id)
+    user = User.objects.filter(pk=token.user_id, is_active=True).first()
+    if user is None:
+        refuse("its user is deactivated", token.short_id)
+    user.limit = Role(token.role) if token.role else None
+    _note_use(token)
+    return user
+
+
+def _note_use(token: ApiToken) -> None:
+    now = timezone.now()
+    if token.last_used_at is None or token.last_used_at <= now - USE_NOTED:
+        ApiToken.objects.filter(pk=token.pk).used(now)

@@ -1,0 +1,193 @@
+"""Who calls, and what they may do: roles, never a query beyond the user's own document."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from corsheaders.middleware import CorsMiddleware
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.auth.backends import BaseBackend
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import AnonymousUser
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse
+from django.utils.functional import SimpleLazyObject
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from pymongo.errors import PyMongoError
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from fmv.accounts import api_tokens, oidc_users
+from fmv.accounts.oidc import IssuerUnavailable, refuse
+from fmv.models import Role, User
+
+
+class RoleBackend(BaseBackend):
+    """Password sign-in. Permissions follow from the user's role (`fmv.models.PERMISSIONS`)."""
+
+    def authenticate(
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
+    ) -> User | None:
+        if username is None or password is None:
+            return None
+        user = User.objects.filter(username=username).first()
+        if user is None:
+            make_password(password)  # as slow as a wrong password, so that answers do not tell who exists
+            return None
+        return user if user.is_active and user.check_password(password) else None
+
+    def get_user(self, user_id: Any) -> User | None:
+        return User.objects.filter(pk=user_id, is_active=True).first()
+
+
+class Anonymous(AnonymousUser):
+    """A caller who has not signed in: FMV_ANONYMOUS says what they may do."""
+
+    username: Any = "anonymous"
+
+    @property
+    def effective_role(self) -> Role:
+        return Role.NONE if settings.FMV_ANONYMOUS == "none" else Role(settings.FMV_ANONYMOUS)
+
+
+def bearer_token(request: Request) -> str | None:
+    """Return the token of an `Authorization: Bearer` header, None without such a header.
+
+    Raises AuthenticationFailed for one that holds no token: who tries to sign in does not go on as somebody else.
+    """
+    if "HTTP_AUTHORIZATION" not in request._request.META:
+        return None
+    scheme, _, token = get_authorization_header(request).strip().partition(b" ")
+    if scheme.lower() != b"bearer":
+        return None
+    token = token.strip()
+    if not token or not token.isascii() or b" " in token:
+        refuse("it is missing or garbled")
+    return token.decode("ascii")
+
+
+class Bearer(BaseAuthentication):
+    """A token in the `Authorization` header. Browsers never send it by themselves, so it needs no CSRF protection."""
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class ApiTokenBearer(Bearer):
+    """A program's API token."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        token = bearer_token(request)
+        return (api_tokens.sign_in(token), None) if token and api_tokens.is_api_token(token) else None
+
+
+class OidcBearer(Bearer):
+    """A token of the organisation's OpenID Connect issuer: any bearer token that is not an API token."""
+
+    def authenticate(self, request: Request) -> tuple[User, None] | None:
+        token = bearer_token(request)
+        return (oidc_users.sign_in(token), None) if token and not api_tokens.is_api_token(token) else None
+
+
+class Session(SessionAuthentication):
+    """The session cookie from the admin's or the API's sign-in, with CSRF protection of whatever changes something.
+
+    Where `fmv.http.middleware.Sessions` has passed by a request without a cookie, there is none.
+    """
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class SessionScheme(OpenApiAuthenticationExtension):
+    target_class = Session
+    name = "session"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        description = (
+            "The session that the admin's or the API's sign-in opens. What changes something then also needs the "
+            f"header `X-CSRFToken` with the value of the cookie `{settings.CSRF_COOKIE_NAME}`."
+        )
+        return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME, "description": description}
+
+
+class ApiTokenScheme(OpenApiAuthenticationExtension):
+    target_class = ApiTokenBearer
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        description = f"A program's API token, `{api_tokens.PREFIX}…`, made in the admin or by command."
+        return {"type": "http", "scheme": "bearer", "description": description}
+
+
+class OidcScheme(OpenApiAuthenticationExtension):
+    target_class = OidcBearer
+    name = "oidc"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        description = "An ID or access token of the organisation's OpenID Connect issuer."
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": description}
+
+
+class HasRole(BasePermission):
+    """Lets a caller in whose role includes the one the view's `roles` names for the action (or method)."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if (required := required_role(view, request.method or "")) is None:
+            return True  # not offered: the answer is 405
+        caller: Any = request.user
+        if not caller.is_authenticated and is_foreign(request):
+            return False
+        return bool(caller.effective_role.includes(required))
+
+
+def is_foreign(request: Request) -> bool:
+    """Tell whether a page of an origin that is neither ours nor in FMV_CORS_ORIGINS wants to change something.
+
+    Browsers send some such requests without asking first; a server on loopback with FMV_ANONYMOUS would obey them.
+    """
+    origin = request._request.META.get("HTTP_ORIGIN")
+    if origin is None or request.method in SAFE_METHODS or origin == f"{request.scheme}://{request.get_host()}":
+        return False
+    try:
+        return not CorsMiddleware(lambda _: HttpResponse()).origin_found_in_white_lists(origin, urlsplit(origin))
+    except ValueError:  # no URL at all
+        return True
+
+
+def required_role(view: Any, method: str) -> Role | None:
+    """Return the least role for what the view is asked, None when it offers no such thing."""
+    roles: dict[str, Role] = view.roles
+    if hasattr(view, "action_map"):
+        asked = view.action
+    else:
+        handler = "get" if method == "HEAD" else method.lower()
+        asked = handler if hasattr(view, handler) else None
+    if asked in ("options", "metadata"):  # as DRF calls OPTIONS of a view and of a viewset
+        return Role.VIEWER
+    return roles[asked] if asked else None
+
+
+def is_still_let_in(view: Any, request: HttpRequest) -> bool:
+    """Tell whether the view would let in again the request that it has let in; yes, while nobody can tell."""
+    try:
+        _forget_caller(request)
+        again = Request(request, authenticators=view.get_authenticators())
+        view.perform_authentication(again)
+        view.check_permissions(again)
+    except (AuthenticationFailed, NotAuthenticated, PermissionDenied):
+        return False
+    except (IssuerUnavailable, DatabaseError, PyMongoError):
+        pass
+    return True
+
+
+def _forget_caller(request: HttpRequest) -> None:
+    """Let the session, if there is one, and its user be read anew, where they are asked for."""
+    if not hasattr(request, "session"):
+        return
+    request.session = type(request.session)(request.session.session_key)
+    caller: Any = SimpleLazyObject(lambda: get_user(request))
+    request.user = caller

@@ -1,0 +1,275 @@
+"""What management commands share: arguments, answers, progress, and how they end.
+
+Their exit status: 0 done, 1 refused or failed, 2 wrong arguments, 130 interrupted, 141 when the reader of a pipe left.
+"""
+
+import argparse
+import datetime as dt
+import os
+import re
+import signal
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.db import DatabaseError
+from django.utils import timezone
+from pymongo.errors import PyMongoError
+from tqdm import tqdm
+from uuid_utils.compat import uuid7
+
+from fmv.http import request_id
+from fmv.http.api import RFC_3339
+from fmv.http.errors import FmvError, InvalidInput
+from fmv.mongodb.server import is_unreachable
+from fmv.monitoring.servers import reason
+
+BY = "command"  # in whose name commands act
+STANDARD = Path("-")  # standard input or output
+SHOWN = 100  # faults that a JSON answer lists
+
+# --- Arguments -------------------------------------------------------------------------------------------------------
+
+MAX_AGE = dt.timedelta(days=36_500)
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+MOMENT_HELP = "A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or an age: 90s, 30m, 12h, 7d, 4w ago."
+
+
+def age(text: str) -> dt.timedelta:
+    """Read `90s`, `30m`, `12h`, `7d` or `4w`; more than nothing, at most 100 years."""
+    found = re.fullmatch(r"([0-9]{1,10}(?:\.[0-9]{1,9})?)([smhdw])", text)
+    try:
+        value = dt.timedelta(**{UNITS[found[2]]: float(found[1])}) if found else dt.timedelta()
+    except OverflowError:
+        value = dt.timedelta.max
+    if not dt.timedelta() < value <= MAX_AGE:
+        raise ArgumentTypeError(f"{text!r} is not an age as in 30m, 12h or 7d")
+    return value
+
+
+def moment(text: str) -> dt.datetime:
+    """Read a time of RFC 3339, a date (its beginning in UTC), or the moment so long ago as an age tells."""
+    try:
+        if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+        if RFC_3339.fullmatch(text):
+            return dt.datetime.fromisoformat(text.upper()).astimezone(dt.UTC)
+        return timezone.now() - age(text)
+    except (ValueError, OverflowError, ArgumentTypeError):
+        raise ArgumentTypeError(f"{text!r} is neither a time as in 2027-01-31T08:00:00Z nor an age as in 12h") from None
+
+
+def ahead(text: str) -> dt.datetime:
+    """As `moment`, but an age is counted from now on: `30m` is in half an hour."""
+    try:
+        return timezone.now() + age(text)
+    except ArgumentTypeError:
+        return moment(text)
+
+
+def days(text: str) -> float:
+    """Read a number of days, more than 0 and at most 100 years."""
+    return _number(text, MAX_AGE.days, "a number of days")
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds, more than 0 and at most 100 years."""
+    return _number(text, MAX_AGE.total_seconds(), "a number of seconds")
+
+
+def _number(text: str, most: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= most:
+        raise ArgumentTypeError(f"{text!r} is not {what} from 0 to {most:,.0f}")
+    return value
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1."""
+    if not re.fullmatch("[0-9]{1,12}", text) or not int(text):
+        raise ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def source(text: str) -> Path:
+    """Read the path of a file that can be read, or `-` for standard input."""
+    path = Path(text)
+    if path != STANDARD and not os.access(path, os.R_OK):
+        raise ArgumentTypeError(f"There is no file {text!r} that can be read")
+    if path.is_dir():
+        raise ArgumentTypeError(f"{text!r} is a directory")
+    return path
+
+
+def target(text: str) -> Path:
+    """Read the path of a file to write, in a directory that exists, or `-` for standard output."""
+    path = Path(text)
+    if path != STANDARD and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise ArgumentTypeError(f"Cannot write a file {text!r}")
+    return path
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def new_file(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Write a file beside its place, and put it there once it is whole and on the disk.
+
+    Raises CommandError when a file stands in its place, unless `force`, and when anything else does; OSError, and then
+    leaves no file, when the disk is full.
+    """
+    if path.exists() and not path.is_file():  # of a device too: what is to be in its place would be a file
+        raise CommandError(f"{path} is no file; - is standard output.")
+    if path.exists() and not force:
+        raise CommandError(f"{path} exists already; --force replaces it.")
+    unfinished = path.with_name(f".{path.name}.{uuid7().hex}")  # in containers many processes have the same number
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if not force and path.exists():
+            raise CommandError(f"{path} has appeared meanwhile; --force replaces it.")
+        unfinished.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write does not say where to
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+# --- Answers ---------------------------------------------------------------------------------------------------------
+
+
+def as_json(data: Any) -> str:
+    return orjson.dumps(data).decode()
+
+
+def printable(text: str) -> str:
+    """Return the text on one line: what would move a terminal's cursor is told as in Python, `\\n`."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def clock(value: dt.datetime | None) -> str:
+    """Return a time as people read it, in UTC to the second; "-" for none."""
+    return f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}" if value else "-"
+
+
+class Table:
+    """Lines of columns, each so wide as told: rows are printed as they come, however many there will be."""
+
+    def __init__(self, **widths: int) -> None:
+        self.widths = widths
+
+    def head(self) -> str:
+        return self.line({name: name.replace("_", " ").upper() for name in self.widths})
+
+    def line(self, row: Mapping[str, Any]) -> str:
+        cells = (f"{printable(str(row[name])):{width}}" for name, width in self.widths.items())
+        return "  ".join(cells).rstrip()
+
+
+def in_words(error: FmvError) -> str:
+    """Return what the error says, of the input without the part of a request where it stood."""
+    if not isinstance(error, InvalidInput):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, p.loc[1:])) or 'input'}: {p.msg}" for p in error.problems)
+
+
+# --- Commands --------------------------------------------------------------------------------------------------------
+
+
+class Interrupted(CommandError):
+    """Ctrl-C; what has been done so far stands in the message."""
+
+    def __init__(self, so_far: str) -> None:
+        super().__init__(so_far, returncode=128 + signal.SIGINT)
+
+
+class Help(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Leaves the examples as they are written."""
+
+
+class FmvCommand(BaseCommand):
+    """A command that refuses in a sentence, and may be interrupted, piped and repeated."""
+
+    #: what Django adds to every command works, and is not worth half of --help
+    suppressed_base_arguments = {
+        "--version", "--verbosity", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color",
+        "--skip-checks",
+    }  # fmt: skip
+    #: lines for the end of --help
+    examples = ""
+    #: told after Ctrl-C: what has been done, and how to go on
+    so_far = "Nothing has changed."
+    #: answer in JSON
+    json = False
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        lines = [f"  python manage.py {line.strip()}" for line in self.examples.strip().splitlines()]
+        epilog = "\n".join(["examples:", *lines]) if lines else None
+        return super().create_parser(prog_name, subcommand, formatter_class=Help, epilog=epilog, **kwargs)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        self.json = bool(options.get("json"))
+        run = request_id.current.set(str(uuid7()))  # ties together all that this command does
+        try:
+            answer = super().execute(*args, **options)
+            self.stdout.flush()
+        except KeyboardInterrupt:
+            raise Interrupted(self.so_far) from None
+        except BrokenPipeError:  # as of `| head`: nobody wants the rest
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(128 + signal.SIGPIPE) from None
+        except FmvError as error:
+            raise CommandError(in_words(error)) from error
+        except OSError as error:
+            raise CommandError(f"{error.filename or 'A file'}: {error.strerror}. {self.so_far}") from error
+        except (DatabaseError, PyMongoError) as error:
+            if is_unreachable(error):
+                raise CommandError(f"MongoDB cannot be reached: {reason(error)}. {self.so_far}") from error
+            raise
+        finally:
+            request_id.current.reset(run)
+        return answer
+
+    def answer(self, text: str, **data: Any) -> None:
+        """Print the text or, with --json, the object."""
+        self.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() if self.json else text)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Go on when --yes was given or a person at the terminal says so. Raises CommandError otherwise."""
+        if yes:
+            return
+        if not sys.stdin.isatty():
+            raise CommandError(f"{question} Nobody is there to answer: say --yes.", returncode=2)
+        self.stderr.write(f"{question} [y/N] ", ending="")
+        self.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise CommandError("Nothing has changed.")
+
+    def progress(self, rows: Iterable[Any] | None = None, total: int | None = None, unit: str = "") -> "tqdm[Any]":
+        """Return the rows with a bar on standard error, which nobody sees but at a terminal."""
+        return tqdm(rows, total=total, unit=f" {unit}", file=sys.stderr, disable=None, leave=False, dynamic_ncols=True)
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON object") -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask; needed where no terminal is attached")

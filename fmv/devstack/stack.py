@@ -1,0 +1,292 @@
+"""The development stack: everything FMV needs, started by one command and stopped by Ctrl-C.
+
+`python -m fmv.devstack.stack run` checks what could stand in the way, starts an embedded MongoDB server unless the
+environment names others, prepares the database and runs the web server and both workers. State is kept under `var/`.
+"""
+
+import ctypes
+import ipaddress
+import multiprocessing
+import os
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import honcho.compat
+import honcho.manager
+import honcho.printer
+
+from fmv.devstack.embedded_mongodb import StackError, check_port, embedded_mongodb, tied
+from fmv.environment import Environment, read_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+VAR = ROOT / "var"
+MONGODB_PORT = 27018  # another one when it is taken
+PATIENCE = 3.0  # seconds for a server that the environment names to answer
+
+
+CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "fmv", "worker")
+WEB = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.server.gunicorn", "fmv.wsgi")
+MAINTENANCE = (*CELERY, "-Q", "maintenance", "-n", "maintenance@%h", "-c", "1", "-B")
+
+
+def worker_command(processes: int) -> tuple[str, ...]:
+    return (*CELERY, "-Q", "work", "-n", "work@%h", "-c", str(processes))
+
+
+def main() -> int:
+    steps = {"run": run, "prepare": prepare, "announce": announce, "lend": lend}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.chdir(ROOT)
+    try:
+        return steps[sys.argv[1]]()
+    except StackError as error:
+        print(f"fmv: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def run() -> int:
+    os.environ.setdefault("FMV_DEBUG", "1")
+    environment = read_environment()
+    given = environment.model_fields_set  # by the environment or .env
+    check_port(environment.host, environment.port)
+    if "mongodb_uri" in given:
+        check_mongodb("MONGODB_URI", environment.mongodb_uri)
+    if "broker_url" in given:
+        check_broker(environment.broker_url)
+    VAR.mkdir(exist_ok=True)
+    with ExitStack() as parts:
+        server = ""
+        if not given.issuperset({"mongodb_uri", "broker_url"}):
+            server = parts.enter_context(embedded_mongodb(VAR / "mongodb", MONGODB_PORT))
+        defaults = development_defaults(environment.host, server)
+        os.environ.update({_variable(name): value for name, value in defaults.items() if name not in given})
+        keep_environment(VAR / "environment")
+        login = subprocess.run(
+            [sys.executable, "-m", "fmv.devstack.stack", "prepare"], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if login.returncode:
+            raise StackError("the database could not be prepared, as the lines above say.")
+        return run_processes(read_environment(), login.stdout.strip())
+
+
+def development_defaults(host: str, server: str) -> dict[str, str]:
+    """What the stack gives the fields of Environment that nobody has set. `server` is the embedded one's address."""
+    return {
+        "mongodb_uri": f"{server}fmv",
+        "broker_url": f"{server}fmv_broker",
+        "secret_key": secret_key(VAR / "secret-key"),
+        "anonymous": "manager" if is_loopback(host) else "none",
+        "allowed_hosts": f"localhost,127.0.0.1,[::1],{host}",
+        "stop_grace": "3",
+    }
+
+
+def keep_environment(path: Path) -> None:
+    """Write what a command needs to find this stack (`make manage`), readable by its owner alone."""
+    names = [_variable(field) for field in Environment.model_fields]
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.writelines(f"export {name}={shlex.quote(os.environ[name])}\n" for name in names if name in os.environ)
+
+
+def _variable(field: str) -> str:
+    return str(Environment.model_fields[field].alias)
+
+
+def secret_key(path: Path) -> str:
+    """Return the key kept in `path`, a new one the first time."""
+    if not path.exists():
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    return path.read_text()
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+# --- What could stand in the way -------------------------------------------------------------------------------------
+
+
+def check_mongodb(variable: str, uri: str) -> None:
+    """Raise StackError unless the MongoDB of `uri` answers and lets its user in."""
+    from pymongo import MongoClient
+    from pymongo.errors import PyMongoError
+
+    milliseconds = int(PATIENCE * 1000)
+    try:
+        with MongoClient[dict[str, Any]](
+            uri, serverSelectionTimeoutMS=milliseconds, connectTimeoutMS=milliseconds, socketTimeoutMS=milliseconds
+        ) as client:
+            client.get_default_database("fmv").command("listCollections", nameOnly=True, authorizedCollections=True)
+    except PyMongoError as error:
+        reason = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+        raise StackError(f"no usable MongoDB answers at {variable}={without_password(uri)} ({reason}).") from None
+
+
+def check_broker(url: str) -> None:
+    """Raise StackError unless the broker of `url` answers and lets its user in."""
+    import kombu
+
+    if url.startswith("mongodb"):
+        return check_mongodb("FMV_BROKER_URL", url)
+    patience = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
+    connection = kombu.Connection(url, connect_timeout=PATIENCE, transport_options=patience)
+    try:
+        connection.transport.close_connection(connection.transport.establish_connection())
+    except connection.connection_errors + connection.channel_errors as error:
+        raise StackError(f"no usable broker answers at FMV_BROKER_URL={without_password(url)} ({error}).") from None
+
+
+def without_password(url: str) -> str:
+    netloc = urlsplit(url).netloc
+    user, at, host = netloc.rpartition("@")
+    return url.replace(netloc, f"{user.partition(':')[0]}{at}{host}", 1)
+
+
+def lend() -> int:
+    """Run the command that the arguments name, with an empty embedded server of its own as MONGODB_URI."""
+    with TemporaryDirectory() as directory, embedded_mongodb(Path(directory) / "mongodb") as server:
+        return subprocess.run(sys.argv[2:], env=os.environ | {"MONGODB_URI": f"{server}fmv"}, check=False).returncode
+
+
+# --- Preparing the database ------------------------------------------------------------------------------------------
+
+
+def prepare() -> int:
+    """Migrate; the first time add the sample robots and the administrator. Print how to sign in."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fmv.settings")
+    import django
+    from django.core.management import call_command
+    from django.db import connection
+    from django.db.migrations.recorder import MigrationRecorder
+
+    django.setup()
+    is_new = not any(app == "robots" for app, _ in MigrationRecorder(connection).applied_migrations())
+    call_command("migrate", interactive=False, verbosity=0)
+    if is_new:  # later, robots that somebody deleted do not come back
+        call_command("sample_robots", stdout=sys.stderr)
+    call_command("ensure_admin", password_file=VAR / "admin-password", stdout=StringIO())  # the banner tells
+    print(sign_in(VAR / "admin-password"))
+    return 0
+
+
+def sign_in(password_file: Path) -> str:
+    from fmv.models import User
+
+    admin = User.objects.filter(username="admin").first()
+    password = password_file.read_text().strip() if password_file.exists() else ""
+    if admin and password and admin.check_password(password):
+        return f"admin, password {password}"
+    return "as the administrator of this database"
+
+
+# --- Running ---------------------------------------------------------------------------------------------------------
+
+
+def run_processes(environment: Environment, login: str) -> int:
+    """Run the web server and the workers until one of them ends, or SIGINT or SIGTERM comes; then stop them all."""
+    honcho.manager.KILL_WAIT = environment.stop_grace + 10
+    multiprocessing.set_start_method("fork")
+    os.register_at_fork(after_in_child=end_with_parent)  # honcho's own process beside each command
+    printer = Printer()
+    manager = honcho.manager.Manager(printer)
+    manager._procmgr = MainProcesses()
+    own = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    for name, command, also in (
+        ("web", WEB, {}),
+        ("worker", worker_command(environment.worker_processes), {}),
+        ("maintenance", MAINTENANCE, {}),
+        ("fmv", (sys.executable, "-m", "fmv.devstack.stack", "announce"), {"FMV_STACK_LOGIN": login}),
+    ):
+        manager.add_process(name, "exec " + shlex.join(tied(signal.SIGKILL, *command)), env=own | also)
+    manager.loop()
+    if manager.returncode in (130, 143):  # asked to stop, by SIGINT or SIGTERM
+        return 0
+    raise StackError(f"the process {printer.first_to_stop} ended by itself, so everything was stopped.")
+
+
+class MainProcesses(honcho.compat.ProcessManager):
+    """Asks only the main process of each to stop: it lets the others finish what they do."""
+
+    def terminate(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+class Printer(honcho.printer.Printer):
+    """Prints the prefixed lines, and remembers which process was the first to stop."""
+
+    first_to_stop = ""
+
+    def write(self, message: honcho.printer.Message) -> None:
+        name, _, event = str(message.data).partition(" ")
+        if message.name == honcho.manager.SYSTEM_PRINTER_NAME and event.startswith("stopped"):
+            self.first_to_stop = self.first_to_stop or f"{name} {event.strip().removeprefix('stopped ')}"
+        super().write(message)
+
+
+def end_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+BANNER = """
+FMV is up.
+
+  API      {url}/api/v1/robot/
+  docs     {url}/api/v1/docs
+  admin    {url}/admin/  (sign in as {login})
+
+{anonymous}
+Ctrl-C stops everything.
+"""
+
+
+def announce() -> NoReturn:
+    """Print where everything is once the web server answers, then wait for the end."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    environment = read_environment()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(environment.host, environment.host)
+    url = f"http://[{host}]:{environment.port}" if ":" in host else f"http://{host}:{environment.port}"
+    while not answers(f"{url}/api/v1/health", environment.allowed_hosts[0]):
+        time.sleep(0.2)
+    anonymous = f"Callers who have not signed in have the role {environment.anonymous}"
+    if environment.anonymous == "none":
+        anonymous = "Callers must sign in: FMV_ANONYMOUS is none."
+    elif is_loopback(environment.host):
+        anonymous += ", because only this machine can reach it."
+    else:
+        anonymous += ", and other machines can reach it: FMV_ANONYMOUS says so."
+    print(BANNER.format(url=url, login=os.environ["FMV_STACK_LOGIN"], anonymous=anonymous), flush=True)
+    while True:
+        signal.pause()
+
+
+def answers(url: str, host: str) -> bool:
+    """Tell whether `url` answers 200 to a client that calls it `host`."""
+    try:
+        with urlopen(Request(url, headers={"Host": host}), timeout=2) as response:  # nosec B310
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""What happens to every request before anything else sees it."""
+
+import hmac
+import logging
+import re
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from corsheaders.middleware import CorsMiddleware
+from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.signals import request_finished
+from django.dispatch import receiver
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.functional import LazyObject, empty
+
+from fmv.http import request_id, security_headers
+from fmv.http.api import error_response
+from fmv.http.client_address import client_address
+from fmv.monitoring import metrics, probes
+
+access = logging.getLogger("fmv.access")
+
+PROBES = {"/livez": probes.livez, "/readyz": probes.readyz, "/metrics": probes.metrics}
+LENGTH = re.compile("[0-9]{1,15}")
+WITH_BODY = {"POST", "PUT", "PATCH"}
+GetResponse = Callable[[HttpRequest], HttpResponse]
+
+
+class RequestID:
+    """Answers with `X-Request-ID`, the client's own when it is sane, and puts it into every log line."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        id = request_id.from_client(request.META.get("HTTP_X_REQUEST_ID"))
+        request_id.current.set(id)
+        response = self.get_response(request)
+        response["X-Request-ID"] = id
+        return response
+
+
+@receiver(request_finished)
+def forget_request_id(**_: Any) -> None:
+    """Django logs a request's failure after its middleware, so the id is kept until the response is closed."""
+    request_id.current.set("-")
+
+
+class Watch:
+    """Counts and times each request, and logs a line about it: its route, never what was in its path or query."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        begun = time.perf_counter()
+        response = self.get_response(request)
+        duration = time.perf_counter() - begun
+        method, route, status = request.method or "-", route_of(request), response.status_code
+        metrics.count_request(method, route, status, duration)
+        often = route in PROBES or "X-Live" in response  # a page that keeps itself fresh
+        if not access.isEnabledFor(level := logging.DEBUG if often and status < 400 else logging.INFO):
+            return response
+        particulars = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": round(duration * 1000, 1),
+            "user": user_of(request),
+            "address": client_address(request),
+        }
+        access.log(
+            level,
+            "%(method)s %(route)s: %(status)d in %(duration_ms)s ms, %(user)s at %(address)s",
+            particulars,
+            extra=particulars,
+        )
+        return response
+
+
+def route_of(request: HttpRequest) -> str:
+    """Return the template of the request's path, as in /api/v1/robot/{name}; "-" where there is no such route."""
+    if request.path_info in PROBES:
+        return request.path_info
+    return template(request.resolver_match.route) if request.resolver_match else "-"
+
+
+@lru_cache(maxsize=512)
+def template(route: str) -> str:
+    """Write Django's `robot/<str:name>/` as `/robot/{name}`."""
+    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route).rstrip("/")
+
+
+def user_of(request: HttpRequest) -> str:
+    """Return the name of the user whom the view found; "-" when nothing asked, which costs no query now."""
+    user: Any = getattr(request, "user", None)
+    unknown = user is None or (isinstance(user, LazyObject) and user._wrapped is empty)
+    return "-" if unknown else str(user.get_username() or "anonymous")
+
+
+class SecurityHeaders:
+    """Adds to every answer the headers of `fmv.http.security_headers` that it does not have yet."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        for name, value in security_headers.ALWAYS.items():
+            response.setdefault(name, value)
+        response.setdefault("Content-Security-Policy", security_headers.policy(request.path_info))
+        return response
+
+
+class Probes:
+    """Answers /livez, /readyz and /metrics first of all: probes need not know the host names or speak HTTPS.
+
+    To /metrics that holds for who has FMV_METRICS_TOKEN; everybody else must be let in by the view.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        probe = PROBES.get(request.path_info)
+        if probe is None or (probe is probes.metrics and not _has_metrics_token(request)):
+            return self.get_response(request)
+        return probe(request)
+
+
+def _has_metrics_token(request: HttpRequest) -> bool:
+    token: str = settings.FMV_METRICS_TOKEN
+    given = request.headers.get("Authorization", "")
+    return bool(token) and hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode())
+
+
+class Body:
+    """Refuses a body that is too large before it is read, and one of undeclared length, which Django would not see."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        if "HTTP_TRANSFER_ENCODING" in request.META:
+            return error_response(411, "A body needs a Content-Length.")
+        most = settings.FMV_BODY_LIMITS.get(request.path_info.rstrip("/"), settings.FMV_BODY_LIMIT)
+        if not LENGTH.fullmatch(length) or int(length) > most:
+            return error_response(413, f"A body is at most {most} bytes.")
+        try:
+            _ = request.body if request.method in WITH_BODY else b""
+        except UnreadablePostError:
+            return error_response(408, "The body did not arrive.")
+        return self.get_response(request)
+
+
+class Cors(CorsMiddleware):
+    """Spares a request without an `Origin` the look at what such a page may do: it is no page's."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        request.is_plain = is_plain(request)  # type: ignore[attr-defined]
+        if "HTTP_ORIGIN" in request.META or not request.is_plain:  # type: ignore[attr-defined]
+            return super().__call__(request)
+        response: Any = self.get_response(request)
+        response["Vary"] = "Cookie, origin"  # with either the answer could be another
+        return response
+
+
+def is_plain(request: HttpRequest) -> bool:
+    """Tell whether a program calls the API, without a cookie and not to get one: there is no session, and no page."""
+    path = request.path_info
+    return path.startswith("/api/") and not request.META.get("HTTP_COOKIE") and not path.startswith("/api/v1/auth/")
+
+
+class NotPlain:
+    """Mixed into middleware that plain requests have no use for."""
+
+    get_response: Any
+
+    def __call__(self, request: HttpRequest) -> Any:
+        is_plain: bool = request.is_plain  # type: ignore[attr-defined]  # as Cors has found
+        return self.get_response(request) if is_plain else super().__call__(request)  # type: ignore[misc]
+
+
+class Sessions(NotPlain, SessionMiddleware):
+    pass
+
+
+class Csrf(NotPlain, CsrfViewMiddleware):
+    """What a session changes by the API is checked by `accounts.authentication.Session`, as REST framework has it."""
+
+
+class Users(NotPlain, AuthenticationMiddleware):
+    pass
+
+
+class Messages(NotPlain, MessageMiddleware):
+    pass

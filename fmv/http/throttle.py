@@ -1,0 +1,130 @@
+"""How many requests a caller may make, and how often be refused: FMV_THROTTLE_READ, FMV_THROTTLE_WRITE."""
+
+import datetime as dt
+import math
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from rest_framework.exceptions import Throttled
+from rest_framework.permissions import SAFE_METHODS
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+
+from fmv.http.api import describe, error_response
+from fmv.http.client_address import client_address, network
+from fmv.models import ThrottleWindow
+from fmv.mongodb.counting import collection, increment
+
+SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+
+
+class Window(NamedTuple):
+    """A span of time in which a caller's requests of a kind are counted."""
+
+    key: str
+    limit: int
+    end: float
+
+    @classmethod
+    def now(cls, caller: str, kind: str, rate: str) -> "Window":
+        limit, seconds = read_rate(rate)
+        end = (time.time() // seconds + 1) * seconds
+        return cls(f"{caller} {kind} {end:.0f}", limit, end)
+
+    def add(self) -> int:
+        return increment(ThrottleWindow, self.key, "count", expires_at=dt.datetime.fromtimestamp(self.end, dt.UTC))
+
+    def total(self) -> int:
+        return int((collection(ThrottleWindow).find_one(self.key) or {"count": 0})["count"])
+
+    def wait(self) -> int:
+        return max(1, math.ceil(self.end - time.time()))
+
+
+class Throttle(BaseThrottle):
+    """Counts each caller's requests in fixed windows, in MongoDB: one number for all web servers.
+
+    At a window's end a caller may come twice as often for a moment; that is the price of one write a request.
+    """
+
+    def allow_request(self, request: Request, view: Any) -> bool:
+        kind = "read" if request.method in SAFE_METHODS else "write"
+        rate = settings.FMV_THROTTLE_READ if kind == "read" else settings.FMV_THROTTLE_WRITE
+        if not rate:
+            return True
+        self._window = Window.now(identity(request), kind, rate)
+        return self._window.add() <= self._window.limit
+
+    def wait(self) -> float:
+        return self._window.wait()
+
+
+class Refusals:
+    """Answers 429 to an address that was refused too often, before anybody looks up who calls (middleware).
+
+    `Throttle` comes too late for that: it counts only who has been let in.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        window: Window | None = getattr(request, "refusals", None)
+        if window and (response.status_code in (401, 403) or _is_failed_login(request, response)):
+            window.add()
+        return response
+
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
+        if not settings.FMV_THROTTLE_WRITE or not _asks_who_calls(request, view):
+            return None
+        window = Window.now(address(request), "refused", settings.FMV_THROTTLE_WRITE)
+        if window.total() >= window.limit:
+            return _page(window.wait()) if _is_login(request) else error_response(*describe(Throttled(window.wait())))
+        request.refusals = window  # type: ignore[attr-defined]
+        return None
+
+
+def _page(seconds: int) -> HttpResponse:
+    """Answer a browser; without its request, as what the page would find out of that costs queries."""
+    text = f"Too many sign-ins from your address were refused. Try again in {seconds:,} seconds."
+    answer = render(None, "admin/message.html", {"title": "Too many attempts", "text": text}, status=429)
+    answer["Retry-After"] = str(seconds)
+    return answer
+
+
+def _asks_who_calls(request: HttpRequest, view: Any) -> bool:
+    return _is_login(request) or bool(getattr(getattr(view, "cls", None), "authentication_classes", ()))
+
+
+def _is_login(request: HttpRequest) -> bool:
+    by_password = request.method == "POST" and request.path_info == "/admin/login/"
+    return by_password or request.path_info == "/admin/oidc/callback/"
+
+
+def _is_failed_login(request: HttpRequest, response: HttpResponse) -> bool:
+    form_again = request.method == "POST" and response.status_code == 200
+    return _is_login(request) and (form_again or getattr(response, "is_refusal", False))
+
+
+@lru_cache
+def read_rate(rate: str) -> tuple[int, int]:
+    """Return how many requests in how many seconds: `600/minute`."""
+    number, _, unit = rate.partition("/")
+    return int(number), SECONDS[unit]
+
+
+def identity(request: Request) -> str:
+    """Name the caller: the user, who would gain nothing by more tokens or sessions, else the address."""
+    if request.user.is_authenticated:
+        return f"user {request.user.pk}"
+    return address(request)
+
+
+def address(request: HttpRequest | Request) -> str:
+    return f"address {network(client_address(request))}"

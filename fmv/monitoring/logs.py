@@ -1,0 +1,64 @@
+"""How every process logs: readable text in development, a JSON object a line in production.
+
+A line tells an event in a short sentence, and its particulars in `extra={…}`. Never in a line: bodies, query strings,
+headers, tokens.
+"""
+
+import datetime as dt
+import json
+import logging
+from typing import Any
+
+from pythonjsonlogger.core import RESERVED_ATTRS, LogData
+from pythonjsonlogger.orjson import OrjsonFormatter
+
+from fmv.environment import Environment
+
+#: What Django and Celery attach to their lines for handlers of theirs: whole requests, the arguments of messages.
+FOREIGN = ("request", "server_time", "data")
+
+
+class JSONFormatter(OrjsonFormatter):
+    """`{"time", "level", "logger", "message", "request_id", …}`: the time in RFC 3339, UTC, to the millisecond."""
+
+    def __init__(self) -> None:
+        super().__init__(["message", "request_id"], reserved_attrs=[*RESERVED_ATTRS, *FOREIGN])
+
+    def add_fields(self, log_data: LogData, record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
+        log_data["time"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        log_data["level"] = record.levelname
+        log_data["logger"] = record.name
+        super().add_fields(log_data, record, message_dict)
+
+    def jsonify_log_record(self, log_data: LogData) -> str:
+        try:
+            return super().jsonify_log_record(log_data)
+        except TypeError:  # half a character, a number beyond 64 bits: no reason to lose the line
+            return json.dumps(log_data, default=str)
+
+
+TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
+
+
+def logging_config(environment: Environment) -> dict[str, Any]:
+    """Return what `logging.config.dictConfig` takes: everything goes to standard error, in one format."""
+    format = environment.log_format or ("text" if environment.debug else "json")
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request_id": {"()": "fmv.http.request_id.LogFilter"}},
+        "formatters": {"text": {"format": TEXT}, "json": {"()": "fmv.monitoring.logs.JSONFormatter"}},
+        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": format, "filters": ["request_id"]}},
+        "root": {"handlers": ["console"], "level": environment.log_level},
+        "loggers": {
+            "django": {"handlers": [], "level": "INFO", "propagate": True},
+            "django.server": {"handlers": [], "propagate": True},
+            "django.request": {"level": "ERROR"},  # what a client got wrong is in the access line
+            "pymongo": {"level": "WARNING"},
+            # A line for each message says nothing that tasks' own lines do not.
+            "celery.beat": {"level": "WARNING"},
+            "celery.worker.strategy": {"level": "WARNING"},
+            "celery.app.trace": {"level": "WARNING"},
+        },
+    }

@@ -1,0 +1,95 @@
+"""Bulk runs in the admin: what was begun, how far it is, and a button to stop it."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.timezone import localtime
+
+from fmv import audit
+from fmv.admin import ReadOnlyAdmin
+from tasks.admin.base import PagesAdmin, username
+from tasks.admin.task_filters import uuid_or_none
+from tasks.models import Bulk, BulkStatus
+from tasks.queue import bulk
+from tasks.templatetags.fleet import status
+
+
+@admin.register(Bulk)
+class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
+    """They begin on the pages of tasks and robots, and by command."""
+
+    pages = {
+        "state": ("<uuid:id>/state/", "state_view"),
+        "stop": ("<uuid:id>/stop/", "stop_view"),
+    }
+    list_display = ("began", "what", "state", "done", "skipped", "by")
+    list_display_links = ("began", "what")
+    list_filter = ("status", "action")  # no index of their own: runs are few
+    sortable_by = ()
+
+    @admin.display(description="began")
+    def began(self, run: Bulk) -> str:
+        return f"{localtime(run.started_at):%Y-%m-%d %H:%M:%S}"
+
+    @admin.display(description="what")
+    def what(self, run: Bulk) -> str:
+        return bulk.in_words(run)
+
+    @admin.display(description="status")
+    def state(self, run: Bulk) -> str:
+        return status(run.status)
+
+    # --- A run -------------------------------------------------------------------------------------------------------
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        self.check_may_view(request)
+        id = uuid_or_none(object_id)
+        run = Bulk.objects.filter(pk=id).first() if id else None
+        if run is None:
+            return self.to_list(request, f"There is no bulk run {object_id[:50]}. They are not kept for ever.")
+        context = {"what": bulk.in_words(run), "audit": audit.of("bulk", run.pk), **_state(run)}
+        return self.page(request, "tasks/bulk/page.html", f"Bulk {run.action}", **context)
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        id = uuid_or_none(object_id)
+        return HttpResponseRedirect(run_url(id)) if id else self.to_list(request)
+
+    def state_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        self.check_may_view(request)
+        run = Bulk.objects.filter(pk=id).first()
+        if run is None:
+            return HttpResponse(status=404)
+        return self.fragment(request, "tasks/bulk/state.html", done=not run.open, **_state(run))
+
+    def stop_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        self.check_may_operate(request)
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        run = Bulk.objects.filter(pk=id).first()
+        if run is None:
+            return self.to_list(request, f"There is no bulk run {id}.")
+        if bulk.stop(run, by=username(request)):
+            messages.success(request, "It is stopped. What it has done stays done.")
+        else:
+            messages.warning(request, "It was over already.")
+        return HttpResponseRedirect(run_url(id))
+
+
+def run_url(id: UUID) -> str:
+    return reverse("admin:tasks_bulk_change", args=[id])
+
+
+def _state(run: Bulk) -> dict[str, Any]:
+    """What of a run's page changes while it is under way."""
+    expected = bulk.how_many(bulk.CAP, more=True) if run.expected is None else bulk.how_many(run.expected)
+    return {
+        "run": run,
+        "running": run.status == BulkStatus.RUNNING,
+        "expected": expected,
+        "untold": run.skipped - len(run.failures),
+    }

@@ -1,0 +1,262 @@
+"""The admin's first page: what the fleet does now, what it did in the last day, what went wrong.
+
+Each panel is a few questions that an index answers, whatever the number of tasks. What it found is kept for a moment,
+so that many who look cost no more than one; and it fails alone, saying so in its place.
+"""
+
+import datetime as dt
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pymongo
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+from django.utils.http import urlencode
+from pymongo.errors import PyMongoError
+
+from fmv.mongodb.server import server_now
+from fmv.monitoring import servers as health
+from tasks.admin import charts
+from tasks.models import FINISHED, UNFINISHED, Status, Task
+from tasks.reports import queue_stats
+from tasks.reports.robot_status import STATES
+from tasks.templatetags.fleet import counted
+from tasks.worker import heartbeat
+
+logger = logging.getLogger(__name__)
+
+FRESH = 2.0  # seconds for which what was found serves all who look
+DAY_FRESH = 15.0  # the same for the last day
+PATIENCE = 5.0  # seconds that MongoDB has for a panel
+STALE = 10.0  # seconds past its time for which what was found serves while somebody asks anew
+HALF_HOUR = dt.timedelta(minutes=30)
+BARS = 48
+FAILURES = 8  # that are listed
+WORKERS = 30  # processes that are listed, the busy ones first
+LOST = 10
+STUCK_CAP = 100  # stuck tasks that are counted
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How many tasks are in a status, or came to it; `url` lists them."""
+
+    status: Status
+    text: str
+    url: str
+    alarming: bool = False
+
+
+def task_list(**conditions: str) -> str:
+    """Return the address of the admin's list of tasks, narrowed."""
+    return f"{reverse('admin:tasks_task_changelist')}?{urlencode(conditions)}"
+
+
+# --- What each panel finds -------------------------------------------------------------------------------------------
+
+
+def figures() -> dict[str, list[Figure]]:
+    """Unfinished tasks as they are now, and those that finished within a day: eight round trips."""
+    counts = queue_stats.unfinished()
+    ended = queue_stats.finished_within(queue_stats.DAY)
+    now = {status: sum(n for (of, _), n in counts.items() if of == status) for status in UNFINISHED}
+    return {
+        "now": [Figure(s, counted(n, queue_stats.CAP), task_list(status=s)) for s, n in now.items()],
+        "day": [_ended(status, queue_stats.count_of(ended, status)) for status in FINISHED],
+    }
+
+
+def _ended(status: Status, number: int) -> Figure:
+    if status == Status.FAILURE:
+        return Figure(status, counted(number), task_list(show="failed"), alarming=number > 0)
+    return Figure(status, counted(number), task_list(status=status))
+
+
+def day() -> dict[str, Any] | None:
+    """What finished in each half hour of the last day: five round trips. None when nothing did."""
+    now = server_now()
+    until = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0) + HALF_HOUR
+    edges = [until + number * HALF_HOUR for number in range(-BARS, 1)]
+    sums = queue_stats.series(edges)
+    rows = [_row(begun, totals) for begun, totals in zip(edges, sums, strict=False)]
+    if not any(row["succeeded"] or row["failed"] or row["cancelled"] for row in rows):
+        return None
+    finished = [(_title(row), {"bar-ok": row["succeeded"], "bar-other": row["cancelled"]}) for row in rows]
+    failed = [(_title(row), {"bar-failed": row["failed"]}) for row in rows]
+    return {
+        "finished": charts.strip(finished, 120),
+        "failed": charts.strip(failed, 48),
+        "rows": rows[::-1],
+        "marks": [f"{moment:%H:%M}" for moment in edges[::12]],
+    }
+
+
+def _row(begun: dt.datetime, totals: queue_stats.Totals) -> dict[str, Any]:
+    numbers = {
+        "succeeded": queue_stats.count_of(totals, Status.SUCCESS),
+        "failed": queue_stats.count_of(totals, Status.FAILURE),
+        "cancelled": queue_stats.count_of(totals, Status.REVOKED),
+    }
+    return numbers | {"span": f"{begun:%H:%M}-{begun + HALF_HOUR:%H:%M}", "begun": begun}
+
+
+def _title(row: dict[str, Any]) -> str:
+    return f"{row['span']}: {row['succeeded']:,} succeeded, {row['failed']:,} failed, {row['cancelled']:,} cancelled"
+
+
+def failures() -> dict[str, Any]:
+    """The tasks that failed last: one round trip."""
+    shown = ("id", "robot", "handler", "finished_at", "error__type", "error__message")
+    return {"tasks": list(Task.objects.failed().values(*shown)[:FAILURES]), "url": task_list(show="failed")}
+
+
+def oldest() -> dict[str, Any] | None:
+    """The task queued longest of a robot in service: four round trips, more while robots out of service queue."""
+    task = queue_stats.longest_waiting()
+    return {"task": task, "seconds": (server_now() - task.since).total_seconds()} if task else None
+
+
+def robots() -> dict[str, Any]:
+    """Robots by state: four round trips."""
+    listed, counts = reverse("admin:robots_robot_changelist"), queue_stats.robots_by_state()
+    states = [
+        (state, STATES[state].title.capitalize(), counted(count), f"{listed}?state={state}")
+        for state, count in counts.items()
+    ]
+    return {"states": states, "any": any(counts.values())}
+
+
+def fleet() -> dict[str, Any]:
+    """Processes alive with what they run, and those lost: four round trips."""
+    found = heartbeat.fleet()
+    workers = sorted(found.workers, key=lambda worker: worker.task is None)
+    return {
+        "fleet": found,
+        "workers": workers[:WORKERS],
+        "more": len(workers[WORKERS:]),
+        "lost": found.lost[:LOST],
+        "more_lost": len(found.lost[LOST:]),
+    }
+
+
+def servers() -> list[health.Health]:
+    """Database and broker, asked beside the page."""
+    return [health.database.look(), health.broker.look()]
+
+
+def attention() -> list[tuple[str, str, str]]:
+    """What somebody should see to, (state, sentence, address or "") each: two round trips beside those of others."""
+    said = [("error", f"{server.title}: {server.text}", "") for server in servers() if server.state == "error"]
+    found = look("fleet").get("data")
+    if found and not found["fleet"].serves("work"):
+        said.append(("error", "No worker is alive: tasks wait until one is started.", ""))
+    if found and not found["fleet"].serves("maintenance"):
+        said.append(("error", "No maintenance worker is alive: nobody sees to due, lost and expired tasks.", ""))
+    if stuck := Task.objects.stuck(server_now()).up_to(STUCK_CAP):
+        tasks = "task" if stuck == 1 else "tasks"
+        said.append(
+            ("warning", f"Stuck, past their time: {counted(stuck, STUCK_CAP)} {tasks}.", task_list(show="stuck"))
+        )
+    return said
+
+
+# --- Panels ----------------------------------------------------------------------------------------------------------
+
+
+class Panel:
+    """What a function found, kept so many seconds for all who look; {"error": sentence} when MongoDB did not answer."""
+
+    def __init__(self, find: Callable[[], Any], seconds: float = FRESH) -> None:
+        self._find, self._seconds = find, seconds
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        self._found: dict[str, Any] = {}
+        self._until = 0.0
+
+    def look(self) -> dict[str, Any]:
+        serves = bool(self._found) and time.monotonic() < self._until + STALE
+        if self._lock.acquire(blocking=not serves):  # a slow panel must not hold up all who look, and with them others
+            try:
+                self._renew()
+            finally:
+                self._lock.release()
+        return self._found
+
+    def _renew(self) -> None:
+        if time.monotonic() >= self._until:
+            self._found = self._ask()
+            self._until = time.monotonic() + (FRESH if "error" in self._found else self._seconds)
+
+    def _ask(self) -> dict[str, Any]:
+        try:
+            with pymongo.timeout(PATIENCE):
+                return {"data": self._find()}
+        except (PyMongoError, DatabaseError) as error:
+            logger.warning("The dashboard's %s could not be read: %s", self._find.__name__, error)
+            return {"error": "MongoDB did not answer this. It is asked again in a moment."}
+
+
+PANELS = {find.__name__: Panel(find) for find in (figures, failures, oldest, robots, fleet, servers, attention)}
+PANELS["day"] = Panel(day, DAY_FRESH)
+
+#: the parts of the page that are renewed together: name -> (panels, seconds between two looks)
+PARTS = {
+    "now": (("attention", "figures", "robots", "oldest", "servers"), 3),
+    "day": (("day",), 20),
+    "rest": (("failures", "fleet"), 3),
+}
+
+
+def look(panel: str) -> dict[str, Any]:
+    return PANELS[panel].look()
+
+
+def forget() -> None:
+    """Let every panel ask anew."""
+    for panel in PANELS.values():
+        panel.forget()
+
+
+# --- Pages -----------------------------------------------------------------------------------------------------------
+
+
+def may_see(request: HttpRequest) -> bool:
+    user: Any = request.user
+    return bool(user.has_perms(("tasks.view_task", "robots.view_robot")))
+
+
+def index(request: HttpRequest) -> dict[str, Any]:
+    """Return what the template admin/index.html shows."""
+    if not may_see(request):
+        return {"may_see": False}
+    parts = [
+        (name, f"admin/dashboard/{name}.html", reverse(f"admin:dashboard_{name}"), seconds)
+        for name, (_, seconds) in PARTS.items()
+    ]
+    return {"may_see": True, "parts": parts} | {name: look(name) for name in PANELS}
+
+
+def part(request: HttpRequest, name: str) -> HttpResponse:
+    """Answer with a part of the page, as it is now."""
+    if not may_see(request):
+        raise PermissionDenied
+    panels, _ = PARTS[name]
+    answer = render(request, f"admin/dashboard/{name}.html", {panel: look(panel) for panel in panels})
+    answer["X-Live"] = "goes on"
+    return answer
+
+
+def pages(site: Any) -> list[URLPattern]:
+    """Return the addresses of the page's parts."""
+    views = {name: site.admin_view(partial(part, name=name)) for name in PARTS}
+    return [path(f"dashboard/{name}/", view, name=f"dashboard_{name}") for name, view in views.items()]

@@ -1,0 +1,318 @@
+"""Robots in the admin: the list, a robot's page, and what operators and managers do there."""
+
+import uuid
+from typing import Any
+from urllib.parse import urlencode
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.urls import reverse
+from rest_framework.exceptions import ValidationError
+
+import robots.services
+from fmv import audit
+from fmv.http.api import check_json, flatten, read_body
+from fmv.http.errors import FmvError, InvalidInput
+from robots.models import Robot
+from tasks import registry
+from tasks.admin import robot_page
+from tasks.admin.base import PagesAdmin, username
+from tasks.admin.run_form import RunForm, initial_of
+from tasks.admin.task_filters import uuid_or_none
+from tasks.admin.tasks import task_url
+from tasks.api.serializers import SubmitSerializer
+from tasks.models import Task
+from tasks.queue import services, submissions
+from tasks.queue.errors import RobotOutOfService, UnknownHandler
+from tasks.reports.robot_status import STATES, glances, in_state
+from tasks.templatetags.fleet import robot_url
+
+PAGE = 50  # robots on a page of the list
+OFFERED = 500  # robots that a field offers to complete
+QUEUE_CHOICES = {"keep": "Keep it: it waits", "cancel": "Cancel it", "move": "Move it to another robot"}
+
+
+class RobotForm(forms.ModelForm):
+    class Meta:
+        model = Robot
+        fields = ("name", "is_great", "location", "description", "enabled", "lanes", "labels", "endpoint")
+        widgets = {"description": forms.Textarea(attrs={"rows": 3})}
+
+    def clean_endpoint(self) -> str | None:
+        return self.cleaned_data["endpoint"] or None
+
+
+@admin.register(Robot)
+class RobotAdmin(PagesAdmin):
+    form = RobotForm
+    pages = {
+        "rows": ("rows/", "rows_view"),
+        "live": ("<path:object_id>/live/", "live_view"),
+        "edit": ("<path:object_id>/edit/", "edit_view"),
+        "run": ("<path:object_id>/run/", "run_view"),
+        "out": ("<path:object_id>/out/", "out_view"),
+        "in": ("<path:object_id>/in/", "in_view"),
+    }
+
+    # --- The list ----------------------------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        self.check_may_view(request)
+        return self.page(request, "robots/robot/list.html", "Robots", **_rows(request))
+
+    def rows_view(self, request: HttpRequest) -> HttpResponse:
+        self.check_may_view(request)
+        return self.fragment(request, "robots/robot/rows.html", **_rows(request))
+
+    # --- A robot's page ----------------------------------------------------------------------------------------------
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        self.check_may_view(request)
+        robot = _find(object_id)
+        if robot is None:
+            return self.to_list(request, f"There is no robot {unquote(object_id)[:64]}.")
+        context = {"audit": audit.of("robot", robot.name), **robot_page.live(robot)}
+        return self.page(request, "robots/robot/page.html", robot.name, **context)
+
+    def live_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        self.check_may_view(request)
+        robot = _find(object_id)
+        if robot is None:
+            return HttpResponse(status=404)
+        return self.fragment(request, "robots/robot/live.html", **robot_page.live(robot))
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        return HttpResponseRedirect(robot_url(unquote(object_id)))
+
+    # --- For managers ------------------------------------------------------------------------------------------------
+
+    def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        return self.changeform_view(request, object_id, "", {"title": f"Edit {unquote(object_id)[:64]}"})
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Robot | None = None) -> tuple[str, ...]:
+        return () if obj is None else ("name",)  # the name is the key: a new one would be a new robot
+
+    def get_fields(self, request: HttpRequest, obj: Robot | None = None) -> Any:
+        # Out of service is another page's question, which asks what becomes of the queue.
+        return [name for name in RobotForm.Meta.fields if obj is None or name != "enabled"]
+
+    def save_model(self, request: HttpRequest, obj: Robot, form: forms.ModelForm, change: bool) -> None:
+        if change:  # what was not changed here may have been changed elsewhere meanwhile
+            changed = {field: form.cleaned_data[field] for field in form.changed_data}
+            services.change_robot(obj.name, by=username(request), **changed)
+        else:
+            robots.services.create(**form.cleaned_data, by=username(request))
+
+    def log_addition(self, *args: Any) -> Any:
+        """Leave no entry of Django's: the services leave theirs."""
+
+    def log_change(self, *args: Any) -> Any:
+        """As above."""
+
+    def log_deletions(self, *args: Any) -> Any:
+        """As above."""
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except FmvError as error:  # somebody was faster than this form
+            messages.error(request, str(error))
+            return HttpResponseRedirect(request.get_full_path())
+
+    def response_post_save_add(self, request: HttpRequest, obj: Robot) -> HttpResponseRedirect:
+        return HttpResponseRedirect(robot_url(obj.name))
+
+    def response_post_save_change(self, request: HttpRequest, obj: Robot) -> HttpResponseRedirect:
+        return HttpResponseRedirect(robot_url(obj.name))
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        robot = _find(object_id)
+        if robot and self.has_delete_permission(request) and _has_work(robot.name):
+            messages.error(request, f"{robot.name} has unfinished tasks: cancel or move them, or let them end, first.")
+            return HttpResponseRedirect(robot_url(robot.name))
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except FmvError as error:  # a task came at the last moment
+            messages.error(request, str(error))
+            return HttpResponseRedirect(robot_url(unquote(object_id)))
+
+    def delete_model(self, request: HttpRequest, obj: Robot) -> None:
+        services.delete_robot(obj, by=username(request))
+
+    # --- For operators -----------------------------------------------------------------------------------------------
+
+    def run_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        self.check_may_operate(request)
+        robot = _find(object_id)
+        if robot is None:
+            return self.to_list(request, f"There is no robot {unquote(object_id)[:64]}.")
+        like = _task_to_repeat(request)
+        try:
+            handler = registry.get(request.GET.get("handler") or (like.handler if like else registry.DEFAULT))
+        except UnknownHandler:
+            messages.error(request, f"There is no handler {request.GET.get('handler', '')[:64]}.")
+            return HttpResponseRedirect(robot_url(robot.name, "run"))
+        form = _run_form(request, robot, handler, like)
+        if request.method == "POST" and form.is_valid() and (task := _submit(request, robot, form)):
+            messages.success(request, f"Submitted. {_fate(task, robot)}")
+            return HttpResponseRedirect(task_url(task.pk))
+        once = uuid.uuid4() if _is_spent(form) else uuid_or_none(request.POST.get("once", "")) or uuid.uuid4()
+        context = {"robot": robot, "form": form, "handler": handler, "handlers": registry.all_handlers(), "once": once}
+        return self.page(request, "robots/robot/run.html", f"Run a task on {robot.name}", **context)
+
+    def out_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask what is to become of the robot's queue, then take it out of service."""
+        self.check_may_operate(request)
+        robot = _find(object_id)
+        if robot is None:
+            return self.to_list(request, f"There is no robot {unquote(object_id)[:64]}.")
+        form = OutForm(request.POST if request.method == "POST" else None, robot=robot)
+        if form.is_bound and form.is_valid() and (answer := self._take_out(request, form)):
+            return answer
+        [glance] = glances([robot])
+        context = {"robot": robot, "form": form, "glance": glance}
+        return self.page(request, "robots/robot/out.html", f"Take {robot.name} out of service", **context)
+
+    def _take_out(self, request: HttpRequest, form: "OutForm") -> HttpResponse | None:
+        """Do it and go on; None when the form says why not."""
+        name, queue, to = form.robot.name, form.cleaned_data["queue"], form.cleaned_data["to"]
+        try:
+            _, run = services.take_out_of_service(
+                name, by=username(request), queue=queue, to=to if queue == "move" else None
+            )
+        except FmvError as error:
+            form.add_error("to" if queue == "move" else None, _sentences(error))
+            return None
+        messages.success(request, f"{name} is out of service.")
+        return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]) if run else robot_url(name))
+
+    def in_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        self.check_may_operate(request)
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        name = unquote(object_id)
+        if _find(object_id) is None:
+            return self.to_list(request, f"There is no robot {name[:64]}.")
+        services.put_in_service(name, by=username(request))
+        messages.success(request, f"{name} is in service.")
+        return HttpResponseRedirect(robot_url(name))
+
+
+class OutForm(forms.Form):
+    """What becomes of the queue of a robot that is taken out of service."""
+
+    queue = forms.ChoiceField(
+        choices=list(QUEUE_CHOICES.items()), initial="keep", widget=forms.RadioSelect, label="What waits for it"
+    )
+    to = forms.CharField(
+        required=False,
+        label="Move it to",
+        help_text="The name of a robot in service.",
+        widget=forms.TextInput(attrs={"list": "robots", "autocomplete": "off"}),
+    )
+
+    def __init__(self, *args: Any, robot: Robot, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.label_suffix = ""
+        self.robot = robot
+
+    def clean(self) -> None:
+        if self.cleaned_data.get("queue") == "move" and not self.cleaned_data.get("to"):
+            self.add_error("to", "Which robot is it to move to?")
+
+    @property
+    def offered(self) -> list[str]:
+        """The robots that the page offers, by name."""
+        others = Robot.objects.in_service().exclude(pk=self.robot.pk)
+        return list(others.order_by("name").values_list("name", flat=True)[:OFFERED])
+
+
+# --- What the pages show ---------------------------------------------------------------------------------------------
+
+
+def _find(object_id: str) -> Robot | None:
+    return Robot.objects.filter(pk=unquote(object_id)).first()
+
+
+def _has_work(name: str) -> bool:
+    return bool(Task.objects.unfinished().of_robot(name).exists())
+
+
+def _rows(request: HttpRequest) -> dict[str, Any]:
+    """One page of the list, by name, from the one after `after` on."""
+    words = {name: request.GET.get(name, "").strip() for name in ("state", "label", "q", "after")}
+    words["state"] = words["state"] if words["state"] in STATES else ""
+    found = Robot.objects.narrowed(label=words["label"] or None, q=words["q"])
+    if words["after"]:
+        found = found.filter(name__gt=words["after"])
+    robots = list(in_state(found, words["state"]).order_by("name")[: PAGE + 1])
+    shown = robots[:PAGE]
+    return {
+        "glances": glances(shown),
+        "words": words,
+        "query": urlencode(words),
+        "first": urlencode(words | {"after": ""}),
+        "next": urlencode(words | {"after": shown[-1].name}) if len(robots) > PAGE else "",
+        "states": [(name, state, name == words["state"], _toggle(words, name)) for name, state in STATES.items()],
+    }
+
+
+def _toggle(words: dict[str, str], state: str) -> str:
+    """Return the query that asks for this state or, if it does already, for any."""
+    return urlencode(words | {"after": "", "state": "" if state == words["state"] else state})
+
+
+def _task_to_repeat(request: HttpRequest) -> Task | None:
+    """Return the task whose parameters fill the form."""
+    id = uuid_or_none(request.GET.get("like", ""))
+    return Task.objects.filter(pk=id).first() if id else None
+
+
+def _run_form(request: HttpRequest, robot: Robot, handler: registry.Handler[Any], like: Task | None) -> RunForm:
+    initial = initial_of(like.params) if like and like.handler == handler.name else {}
+    data = request.POST if request.method == "POST" else None
+    return RunForm(handler, data, initial=initial, robot_enabled=robot.enabled)
+
+
+def _submit(request: HttpRequest, robot: Robot, form: RunForm) -> Task | None:
+    """Submit what the form says, once however often it is sent; None when the form says what is wrong with it."""
+    body = form.send()
+    key = f"admin form {uuid_or_none(request.POST.get('once', '')) or uuid.uuid4()}"
+
+    def build() -> list[Task]:
+        return [services.build(robot, by=username(request), **read_body(SubmitSerializer, body))]
+
+    try:
+        check_json(body, ("body",))
+        [task] = submissions.once(key, {"robot": robot.name, "body": body}, by=username(request), build=build)
+    except ValidationError as error:
+        form.place(flatten(error.detail, ("body",)))
+    except InvalidInput as error:
+        form.place(error.problems)
+    except FmvError as error:
+        form.add_error("queue_anyway" if isinstance(error, RobotOutOfService) else None, str(error))
+    else:
+        return task
+    return None
+
+
+def _is_spent(form: RunForm) -> bool:
+    """Whether the form was sent before with other words: sent again as it is now, it is a new one."""
+    return any(error.code == "reused" for error in form.non_field_errors().as_data())
+
+
+def _fate(task: Task, robot: Robot) -> str:
+    if task.run_at:
+        return "It waits for its time."
+    return "It starts when its robot is free." if robot.enabled else "It waits until its robot is in service again."
+
+
+def _sentences(error: FmvError) -> str:
+    return "; ".join(problem.msg for problem in error.problems) if isinstance(error, InvalidInput) else str(error)

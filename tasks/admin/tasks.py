@@ -1,0 +1,277 @@
+"""Tasks in the admin: for reading, with buttons for what the services do."""
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, QueryDict
+from django.urls import reverse
+from django.utils import timezone
+
+from fmv import audit
+from fmv.admin import ReadOnlyAdmin
+from fmv.http.errors import FmvError, InvalidInput
+from fmv.mongodb.counting import collection
+from robots.errors import UnknownRobot
+from tasks import registry
+from tasks.admin.base import PagesAdmin, username
+from tasks.admin.task_filters import AGES, QUESTIONS, TaskFilter, read, uuid_or_none
+from tasks.models import LogLine, Status, Task, TaskQuerySet
+from tasks.queue import bulk, services
+from tasks.queue.errors import UnknownTask
+from tasks.reports.robot_status import slim
+
+PAGE = 50  # tasks on a page of the list
+LOG = 200  # lines of a task's log on its page
+LINKS = 20  # tasks that repeat a task, on its page
+ROW = (
+    "id", "robot", "handler", "status", "progress", "message", "attempt", "max_attempts", "started_at", "finished_at",
+    "requested_by", "cancel_requested", "labels", "error__type", "error__message",
+)  # fmt: skip
+ACTIONS = {"cancel": "Cancel", "retry": "Retry"}
+
+
+@admin.register(Task)
+class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
+    """A task changes by its transitions only: nothing here is a form of its fields."""
+
+    pages = {
+        "rows": ("rows/", "rows_view"),
+        "act": ("act/", "act_view"),
+        "state": ("<uuid:id>/state/", "state_view"),
+        "log": ("<uuid:id>/log/", "log_view"),
+        "cancel": ("<uuid:id>/cancel/", "cancel_view"),
+        "retry": ("<uuid:id>/retry/", "retry_view"),
+    }
+
+    # --- The list ----------------------------------------------------------------------------------------------------
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        self.check_may_view(request)
+        if sought := request.GET.get("q", "").strip():
+            return self._search(request, sought)
+        try:
+            asked = read(request.GET)
+        except InvalidInput as error:
+            wrong = [problem.msg for problem in error.problems]
+            return self.page(request, "tasks/task/list.html", "Tasks", problems=wrong, **_controls(TaskFilter()))
+        shown = {"count": _count(asked.conditions(timezone.now())), **_rows(request, asked)}
+        return self.page(request, "tasks/task/list.html", "Tasks", **_controls(asked), **shown)
+
+    def _search(self, request: HttpRequest, sought: str) -> HttpResponse:
+        """Go to the task of this id, or to the tasks of the robot of this name."""
+        id = uuid_or_none(sought)
+        if id is not None and Task.objects.filter(pk=id).exists():
+            return HttpResponseRedirect(task_url(id))
+        return HttpResponseRedirect(f"{list_url()}?{TaskFilter(texts={'robot': sought}).query()}")
+
+    def rows_view(self, request: HttpRequest) -> HttpResponse:
+        self.check_may_view(request)
+        try:
+            context = _rows(request, read(request.GET))
+        except InvalidInput:
+            return HttpResponse(status=204)
+        over = "before" in request.GET and all(task.is_finished for task in context["tasks"])
+        return self.fragment(request, "tasks/task/rows.html", done=over, **context)
+
+    def act_view(self, request: HttpRequest) -> HttpResponse:
+        """Ask whether to do it to so many tasks; when that is confirmed, begin.
+
+        The question has an address of its own, which holds all that it asks, so that one may go back to it.
+        """
+        self.check_may_operate(request)
+        said = request.POST if request.method == "POST" else request.GET
+        try:
+            asked = read(request.GET)
+            conditions = _chosen(said, asked)
+        except InvalidInput as error:
+            return self.to_list(request, str(error))
+        action, confirmed = said.get("action", ""), request.POST.get("confirmed") == "yes"
+        if request.method == "POST" and not confirmed:
+            choice = asked.query(action=action, scope=said.get("scope"), id=said.getlist("id")[:PAGE])
+            return HttpResponseRedirect(f"{request.path}?{choice}")
+        back = f"{list_url()}?{asked.query()}"
+        count, more = bulk.estimate(conditions, action) if action in ACTIONS and conditions is not None else (0, False)
+        if conditions is None or not count:
+            messages.warning(request, "There is nothing to do: no task was chosen to which that can be done.")
+            return HttpResponseRedirect(back)
+        if confirmed:
+            return self._begin(request, action, conditions)
+        context: dict[str, Any] = {
+            "action": action,
+            "conditions": bulk.filter_in_words(bulk.storable(conditions)),
+            "statuses": [one for one in bulk.APPLIES[action] if one in conditions.get("status", tuple(Status))],
+            "count": bulk.how_many(count, more),
+            "back": back,
+            "scope": said.get("scope"),
+            "ids": said.getlist("id"),
+        }
+        title = f"{ACTIONS[action]} {context['count']}?"
+        return self.page(request, "tasks/task/confirm.html", title, **context)
+
+    def _begin(self, request: HttpRequest, action: str, conditions: dict[str, Any]) -> HttpResponse:
+        again = action == "retry" and request.POST.get("again") == "yes"
+        run = bulk.start(action, by=username(request), conditions=conditions, again=again)
+        bulk.run(run, services.AT_ONCE)
+        return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]))
+
+    # --- A task ------------------------------------------------------------------------------------------------------
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        self.check_may_view(request)
+        id = uuid_or_none(object_id)
+        task = Task.objects.filter(pk=id).first() if id else None
+        if task is None:
+            return self.to_list(request, f"There is no task {object_id[:50]}. Finished ones are not kept for ever.")
+        context = {"lines": _latest_lines(task.pk), "audit": audit.of("task", task.pk), **_state(task)}
+        return self.page(request, "tasks/task/page.html", f"Task {task.handler}", **context)
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        id = uuid_or_none(object_id)
+        return HttpResponseRedirect(task_url(id)) if id else self.to_list(request)
+
+    def state_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        self.check_may_view(request)
+        task = Task.objects.filter(pk=id).first()
+        if task is None:
+            return HttpResponse(status=404)
+        return self.fragment(request, "tasks/task/state.html", done=task.is_finished, **_state(task))
+
+    def log_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        self.check_may_view(request)
+        over = not Task.objects.unfinished().filter(pk=id).exists()  # before its log is read: no line comes after
+        return self.fragment(request, "tasks/task/log.html", done=over, lines=_latest_lines(id))
+
+    def cancel_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        def cancel(task: Task) -> Task:
+            after = services.cancel(task, by=username(request))
+            done = "It is cancelled." if after.status == Status.REVOKED else "Its worker has been asked to stop it."
+            messages.success(request, done)
+            return after
+
+        return self._operate(request, id, cancel)
+
+    def retry_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        def retry(task: Task) -> Task:
+            if len(_repetitions(task)) > _number(request.POST.get("repetitions", "")):
+                messages.warning(request, "It has been retried meanwhile. If you mean it to run once more: Retry.")
+                return task
+            new = services.retry(task, by=username(request))
+            messages.success(request, f"Submitted again: this is the new task, a repetition of {task.pk}.")
+            return new
+
+        return self._operate(request, id, retry)
+
+    def _operate(self, request: HttpRequest, id: UUID, operate: Any) -> HttpResponse:
+        """Do it to the task and go to the task that it returns."""
+        self.check_may_operate(request)
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        try:
+            return HttpResponseRedirect(task_url(operate(services.get(id)).pk))
+        except UnknownTask:
+            return self.to_list(request, f"There is no task {id}.")
+        except UnknownRobot:
+            messages.error(request, "Its robot is gone.")
+        except FmvError as error:
+            messages.error(request, str(error))
+        return HttpResponseRedirect(task_url(id))
+
+
+# --- What the pages show ---------------------------------------------------------------------------------------------
+
+
+def task_url(id: UUID) -> str:
+    return reverse("admin:tasks_task_change", args=[id])
+
+
+def list_url() -> str:
+    return reverse("admin:tasks_task_changelist")
+
+
+def matching(asked: TaskFilter, before: UUID | None = None) -> TaskQuerySet:
+    """Return the tasks of the list, newest first; those older than `before`."""
+    found = Task.objects.narrowed(**asked.conditions(timezone.now())).newest_first()
+    return found.filter(id__lt=before) if before else found
+
+
+def _controls(asked: TaskFilter) -> dict[str, Any]:
+    """What narrows the list, as it does now."""
+    handlers = [handler.name for handler in registry.all_handlers()]
+    chips = {"statuses": _status_choices(asked), "questions": _questions(asked)}
+    return {"filter": asked, "ages": AGES, "handlers": handlers, **chips}
+
+
+def _rows(request: HttpRequest, asked: TaskFilter) -> dict[str, Any]:
+    """One page of the list. A cursor that is none is left alone: it begins with the newest."""
+    before = uuid_or_none(request.GET.get("before", ""))
+    tasks = slim(matching(asked, before)[: PAGE + 1], ROW)
+    shown = tasks[:PAGE]
+    return {
+        "tasks": shown,
+        "narrowed": bool(asked),
+        "query": asked.query(before=before),
+        "filter_query": asked.query(),
+        "paged": before is not None,
+        "older": asked.query(before=shown[-1].pk) if len(tasks) > PAGE else "",
+    }
+
+
+def _count(conditions: dict[str, Any]) -> str:
+    """Say how many there are: of all by the collection's own number, of those that match by counting to a bound."""
+    total = collection(Task).estimated_document_count() if not conditions else None
+    count, more = bulk.estimate(conditions) if total is None else (total, False)
+    return bulk.how_many(count, more)
+
+
+def _status_choices(asked: TaskFilter) -> list[tuple[str, bool, str]]:
+    """Return each status, whether it is chosen, and the query that turns it on or off."""
+    show = asked.show if asked.show == "stuck" else ""  # the others say which status by themselves
+    choices = []
+    for status in Status.values:
+        chosen = status in asked.status
+        wanted = [other for other in Status.values if (other in asked.status) != (other == status)]
+        choices.append((status, chosen, asked.query(status=wanted, show=show)))
+    return choices
+
+
+def _questions(asked: TaskFilter) -> list[tuple[str, str, bool, str]]:
+    """Return each question's title, what it says, whether it is asked, and the query that asks it or does not."""
+    return [
+        (title, says, word == asked.show, asked.query(show="" if word == asked.show else word, status=[]))
+        for word, (title, says) in QUESTIONS.items()
+    ]
+
+
+def _chosen(said: QueryDict, asked: TaskFilter) -> dict[str, Any] | None:
+    """Return which tasks an action is for: the chosen ones, or all that the address asks for; None without any."""
+    if said.get("scope") == "all":
+        return asked.conditions(timezone.now())
+    ids = [id for text in said.getlist("id")[:PAGE] if (id := uuid_or_none(text))]
+    return {"ids": ids} if ids else None
+
+
+def _state(task: Task) -> dict[str, Any]:
+    """What of a task's page changes while it is unfinished."""
+    steps = [
+        {**line, "after": line["at"] - before["at"] if before else None}
+        for before, line in zip([None, *task.history], task.history, strict=False)
+    ]
+    return {"task": task, "steps": steps, "repetitions": _repetitions(task)}
+
+
+def _repetitions(task: Task) -> list[Task]:
+    """The tasks that repeat it, the latest first."""
+    again = Task.objects.filter(retry_of=task.pk).newest_first()[:LINKS] if task.is_finished else Task.objects.none()
+    return slim(again, ("id", "status", "requested_by"))
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else LINKS  # who does not say how many he saw means it
+
+
+def _latest_lines(id: UUID) -> list[LogLine]:
+    """Return the latest lines of its log, oldest first."""
+    return list(LogLine.objects.filter(task=id).order_by("-id")[:LOG])[::-1]

@@ -1,0 +1,66 @@
+"""Tasks as JSON, straight from their documents: what the serializers describe, at a fraction of their cost.
+
+A list page is a hundred tasks of some thirty fields. Serializers ask each field of each task for its value, and so take
+longer than MongoDB does to find them; here it is one dict. Tests hold both to the same answers.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fmv.http.api import moment
+from fmv.mongodb.documents import columns_of
+from fmv.mongodb.uuid7 import dashed, time_of
+from robots import rendering
+from tasks.models import Task
+
+Document = Mapping[str, Any]
+
+
+def render(task: Document) -> dict[str, Any]:
+    """Return what TaskSerializer would."""
+    progress = task["progress"]
+    return {
+        "task_id": dashed(task["_id"]),
+        "status": task["status"],
+        "robot": task["robot"],
+        "handler": task["handler"],
+        "params": task["params"],
+        "priority": task["priority"],
+        "labels": task["labels"],
+        "progress": None if progress is None else float(progress),
+        "message": task["message"],
+        "result": task["result"],
+        "error": task["error"],
+        "attempt": task["attempt"],
+        "max_attempts": task["max_attempts"],
+        "timeout": float(task["timeout"]),
+        "run_at": moment(task["run_at"]),
+        "expires_at": moment(task["expires_at"]),
+        "created_at": moment(time_of(task["_id"])),
+        "started_at": moment(task["started_at"]),
+        "finished_at": moment(task["finished_at"]),
+        "worker": task["worker"],
+        "requested_by": task["requested_by"],
+        "retry_of": dashed(task["retry_of"]),
+        "cancel_requested": task["cancel_requested"],
+        "history": [line | {"at": moment(line["at"])} for line in task["history"]],
+    }
+
+
+def render_object(task: Task) -> dict[str, Any]:
+    return render(columns_of(task))
+
+
+def render_new(task: Task) -> dict[str, Any]:
+    """Return what NewTaskSerializer would: to a task that was just submitted nothing has happened yet."""
+    return render_object(task) | {"status": "CREATED"}
+
+
+def render_profile(robot: Document, tasks: Iterable[Document] = ()) -> dict[str, Any]:
+    """Return what RobotProfileSerializer would of a robot with these latest tasks."""
+    return rendering.profile(robot, [render(task) for task in tasks])
+
+
+def render_line(line: Document) -> dict[str, Any]:
+    """Return what LogLineSerializer would."""
+    return {"at": moment(time_of(line["_id"])), "attempt": line["attempt"], "text": line["text"]}

@@ -1,0 +1,221 @@
+"""The API's routes about robots; they are here and not in `robots` because a profile shows tasks."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
+
+from django.http import HttpResponse
+from django.utils.http import parse_etags
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.request import Request
+
+import robots.services
+from fmv.http.api import Pages, answer, nothing, page, read_body, read_query
+from fmv.http.errors import InvalidInput, Problem
+from fmv.http.openapi import error, input_error
+from fmv.http.rest import ViewSet
+from fmv.models import Role
+from fmv.mongodb.documents import columns_of
+from robots.errors import Changed, NameTaken, UnknownRobot
+from robots.models import Robot
+from robots.rendering import summary
+from robots.serializers import (
+    RobotFilterSerializer,
+    RobotInputSerializer,
+    RobotReplacementSerializer,
+    RobotSummarySerializer,
+)
+from tasks.api.rendering import render_new, render_profile
+from tasks.api.serializers import LATEST, NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
+from tasks.models import Task
+from tasks.queue import services, submissions
+
+NAME = OpenApiParameter(
+    "name",
+    str,
+    OpenApiParameter.PATH,
+    description="The robot's name, percent-encoded: `Crow%20T.%20Robot`.",
+    examples=[OpenApiExample("a robot", "Bender")],
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+    OpenApiParameter.HEADER,
+    description="The same key and body within 24 hours get the first answer again and start nothing.",
+)
+IF_MATCH = OpenApiParameter(
+    "If-Match", str, OpenApiParameter.HEADER, description="Only if the robot's ETag is still this one."
+)
+IF_NONE_MATCH = OpenApiParameter(
+    "If-None-Match", {"type": "string", "enum": ["*"]}, OpenApiParameter.HEADER, description="Only if it is new."
+)
+ETAG = OpenApiParameter(
+    "ETag", str, OpenApiParameter.HEADER, description="The robot's revision.", response=[200, 201], required=True
+)
+
+
+class RobotPages(Pages):
+    key = "robots"
+    page_size = 1000
+    ordering = "name"
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the request's `Idempotency-Key`, None without one. Raises InvalidInput for one that is no such key."""
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if key is not None and not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
+        raise InvalidInput([Problem(("header", "Idempotency-Key"), "Input should be 1-255 printable ASCII characters")])
+    return key
+
+
+def revisions(request: Request) -> Collection[int] | None:
+    """Return the revisions that `If-Match` names, None for `*` and without the header."""
+    tags = parse_etags(request.headers.get("If-Match", "*"))
+    return None if "*" in tags else {int(tag.strip('"')) for tag in tags if re.fullmatch(r'"[0-9]{1,9}"', tag)}
+
+
+def caller(request: Request) -> str:
+    """Return the caller's name, as histories and the audit list tell it."""
+    return request.user.get_username()
+
+
+def only_if_new(request: Request) -> bool:
+    """Tell whether `If-None-Match: *` is there. Raises InvalidInput for another value: it would not be heeded."""
+    value = request.headers.get("If-None-Match", "*").strip()
+    if value != "*":
+        raise InvalidInput([Problem(("header", "If-None-Match"), "Input should be *", "enum")])
+    return "If-None-Match" in request.headers
+
+
+def profile(robot: Mapping[str, Any], *, is_new: bool = False) -> HttpResponse:
+    """Answer with the robot, of its columns, and its latest tasks; a new one is spared the look for them."""
+    latest = [] if is_new else Task.objects.of_robot(robot["_id"]).newest_first().documents()[:LATEST]
+    status, etag = 201 if is_new else 200, f'"{robot["revision"]}"'
+    return answer(render_profile(robot, latest), status, {"ETag": etag})
+
+
+class RobotViewSet(ViewSet):
+    pagination_class = RobotPages
+    roles: ClassVar[dict[str, Role]] = {
+        "list": Role.VIEWER,
+        "create": Role.MANAGER,
+        "retrieve": Role.VIEWER,
+        "update": Role.MANAGER,
+        "partial_update": Role.OPERATOR,
+        "destroy": Role.MANAGER,
+        "run": Role.OPERATOR,
+    }
+
+    @extend_schema(
+        operation_id="list_robot__get",
+        tags=["robots"],
+        parameters=[RobotFilterSerializer],
+        responses=RobotSummarySerializer(many=True),
+    )
+    def list(self, request: Request) -> HttpResponse:
+        """Robots by name, at most 1,000 a page."""
+        found = Robot.objects.narrowed(**read_query(RobotFilterSerializer, request))
+        return page(RobotPages(), found, summary, request)
+
+    @extend_schema(
+        operation_id="create_robot__post",
+        tags=["robots"],
+        parameters=[ETAG],
+        request=RobotInputSerializer,
+        responses={
+            201: RobotProfileSerializer,
+            400: error(400),
+            409: input_error("The name is taken"),
+        },
+    )
+    def create(self, request: Request) -> HttpResponse:
+        """Register a robot."""
+        robot = robots.services.create(**read_body(RobotInputSerializer, request.data), by=caller(request))
+        return profile(columns_of(robot), is_new=True)
+
+    @extend_schema(
+        operation_id="find_robot__name__get", tags=["robots"], parameters=[NAME, ETAG], responses=RobotProfileSerializer
+    )
+    def retrieve(self, request: Request, name: str) -> HttpResponse:
+        """A robot with its latest 50 tasks, newest first."""
+        return profile(robots.services.document(name))
+
+    @extend_schema(
+        operation_id="replace_robot__name__put",
+        tags=["robots"],
+        parameters=[NAME, IF_MATCH, IF_NONE_MATCH, ETAG],
+        request=RobotReplacementSerializer,
+        responses={200: RobotProfileSerializer, 201: RobotProfileSerializer, 400: error(400), 412: error(412)},
+    )
+    def update(self, request: Request, name: str) -> HttpResponse:
+        """Make the robot exactly this, whether it exists or not."""
+        values = read_body(RobotReplacementSerializer, request.data, context={"name": name})
+        robot, created = _replace(request, **values | {"name": name, "by": caller(request)})
+        return profile(columns_of(robot), is_new=created)
+
+    @extend_schema(
+        operation_id="change_robot__name__patch",
+        tags=["robots"],
+        parameters=[NAME, IF_MATCH, ETAG],
+        request=RobotReplacementSerializer(partial=True),
+        responses={200: RobotProfileSerializer, 400: error(400), 412: error(412)},
+    )
+    def partial_update(self, request: Request, name: str) -> HttpResponse:
+        """Change the fields that are given; operators may take a robot out of service and back, managers change all."""
+        values = read_body(RobotReplacementSerializer, request.data, context={"name": name}, partial=True)
+        user: Any = request.user
+        if values.keys() - {"name", "enabled"} and not user.effective_role.includes(Role.MANAGER):
+            self.permission_denied(request, "An operator may change `enabled` only")
+        values |= {"name": name, "by": caller(request), "revisions": revisions(request)}
+        return profile(columns_of(services.change_robot(**values)))
+
+    @extend_schema(
+        operation_id="delete_robot__name__delete",
+        tags=["robots"],
+        parameters=[NAME, IF_MATCH],
+        responses={
+            204: OpenApiResponse(description="It is gone, its finished tasks too"),
+            409: error(409),
+            412: error(412),
+        },
+    )
+    def destroy(self, request: Request, name: str) -> HttpResponse:
+        """Delete a robot and its finished tasks; refused while it has unfinished ones."""
+        services.delete_robot(robots.services.get(name), by=caller(request), revisions=revisions(request))
+        return nothing()
+
+    @extend_schema(
+        operation_id="run_robot__name__run_post",
+        tags=["tasks"],
+        parameters=[NAME, IDEMPOTENCY_KEY],
+        request=SubmitSerializer,
+        responses={200: NewTaskSerializer, 409: error(409)},
+    )
+    def run(self, request: Request, name: str) -> HttpResponse:
+        """Submit a task for the robot; without a body `primes` of a random count."""
+        key, by = idempotency_key(request), caller(request)
+        if key is None:
+            robot = robots.services.get(name)
+            task = services.submit(robot, by=by, **read_body(SubmitSerializer, request.data))
+        else:
+            task = _run_once(key, name, request.data, by)
+        return answer(render_new(task))
+
+
+def _run_once(key: str, name: str, data: Any, by: str) -> Task:
+    def build() -> list[Task]:
+        return [services.build(robots.services.get(name), by=by, **read_body(SubmitSerializer, data))]
+
+    [task] = submissions.once(key, {"route": "run", "robot": name, "body": data}, by=by, build=build)
+    return task
+
+
+def _replace(request: Request, **values: Any) -> tuple[Robot, bool]:
+    try:
+        if only_if_new(request):
+            return robots.services.create(**values), True
+        if "If-Match" in request.headers:
+            return services.change_robot(**values, revisions=revisions(request)), False
+    except (NameTaken, UnknownRobot):
+        raise Changed from None
+    return services.replace_robot(**values)

@@ -1,0 +1,336 @@
+"""Tasks on the wire."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
+from rest_framework import serializers
+
+from fmv.http.api import Moment, StrictSerializer, Text, Whole
+from robots.serializers import EXAMPLE, Labels, RobotSerializer
+from tasks import registry
+from tasks.models import DEFAULT_PRIORITY, FINISHED, MAX_PRIORITY, Status, Task
+
+LATEST = 50  # tasks in a robot's profile
+
+TASK_EXAMPLE = {
+    "task_id": "019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10",
+    "status": "SUCCESS",
+    "robot": "Bender",
+    "handler": "primes",
+    "params": {"count": 100},
+    "priority": 4,
+    "labels": [],
+    "progress": 100.0,
+    "message": "25 primes so far",
+    "result": {"up_to": 100, "primes": 25, "largest": 97},
+    "error": None,
+    "attempt": 1,
+    "max_attempts": 3,
+    "timeout": 600.0,
+    "run_at": None,
+    "expires_at": None,
+    "created_at": "2026-11-23T08:00:00.000Z",
+    "started_at": "2026-11-23T08:00:00.012Z",
+    "finished_at": "2026-11-23T08:00:00.020Z",
+    "worker": "host/4711",
+    "requested_by": "anonymous",
+    "retry_of": None,
+    "cancel_requested": False,
+    "history": [{"at": "2026-11-23T08:00:00.000Z", "status": "QUEUED", "attempt": 0, "note": "by anonymous"}],
+}
+
+NEW_TASK_EXAMPLE = TASK_EXAMPLE | {
+    "status": "CREATED",
+    "progress": None,
+    "message": "",
+    "result": None,
+    "attempt": 0,
+    "started_at": None,
+    "finished_at": None,
+    "worker": "",
+}
+STOPPING_EXAMPLE = TASK_EXAMPLE | {
+    "status": "STARTED",
+    "progress": 40.0,
+    "result": None,
+    "finished_at": None,
+    "cancel_requested": True,
+}
+PROFILE_EXAMPLE = EXAMPLE | {
+    "tasks": [TASK_EXAMPLE],
+    "enabled": True,
+    "lanes": 1,
+    "labels": [],
+    "endpoint": None,
+    "created_at": "2026-11-23T07:00:00.000Z",
+    "updated_at": "2026-11-23T07:00:00.000Z",
+}
+HANDLER_EXAMPLE = {
+    "name": "wait",
+    "description": "Do nothing for some seconds, in steps: for rehearsals.",
+    "params": {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]},
+    "timeout": 86400.0,
+    "max_attempts": 3,
+}
+COUNTS_EXAMPLE = {
+    "SCHEDULED": 2,
+    "QUEUED": 17,
+    "STARTED": 3,
+    "RETRY": 1,
+    "SUCCESS": 120934,
+    "FAILURE": 310,
+    "REVOKED": 25,
+}
+STATS_EXAMPLE = {
+    "tasks": COUNTS_EXAMPLE,
+    "handlers": {"primes": COUNTS_EXAMPLE},
+    "queue_age": 4.2,
+    "last_hour": {"SUCCESS": 410, "FAILURE": 2, "REVOKED": 0},
+    "robots": {"in_service": 40, "out_of_service": 2, "busy": 3},
+}
+LOG_LINE_EXAMPLE = {"at": "2026-11-23T08:00:00.015Z", "attempt": 1, "text": "GET http://robot.example/: 200"}
+
+
+@extend_schema_field({"description": "Any JSON."})
+class AnyJSON(serializers.JSONField):
+    pass
+
+
+class JSONObject(serializers.DictField):
+    pass
+
+
+class HistorySerializer(serializers.Serializer):
+    """A step of a task's life."""
+
+    at = Moment()
+    status = serializers.ChoiceField(choices=Status.choices)
+    attempt = serializers.IntegerField()
+    note = serializers.CharField()
+
+
+class TaskErrorSerializer(serializers.Serializer):
+    """Why the last attempt failed."""
+
+    type = serializers.CharField()
+    message = serializers.CharField()
+    traceback = serializers.CharField()
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a finished task", TASK_EXAMPLE, response_only=True)])
+class TaskSerializer(serializers.Serializer):
+    """A task: queue entry, result and history in one."""
+
+    task_id = serializers.UUIDField(source="id")
+    status = serializers.ChoiceField(choices=Status.choices)
+    robot = serializers.CharField()
+    handler = serializers.CharField()
+    params = JSONObject()
+    priority = serializers.IntegerField(help_text="0-9, the greater first.")
+    labels = serializers.ListField(child=serializers.CharField())
+    progress = serializers.FloatField(allow_null=True, help_text="Percent.")
+    message = serializers.CharField()
+    result = AnyJSON()
+    error = TaskErrorSerializer(allow_null=True)
+    attempt = serializers.IntegerField()
+    max_attempts = serializers.IntegerField()
+    timeout = serializers.FloatField(help_text="Seconds an attempt may take.")
+    run_at = Moment(allow_null=True)
+    expires_at = Moment(allow_null=True)
+    created_at = Moment()
+    started_at = Moment(allow_null=True)
+    finished_at = Moment(allow_null=True)
+    worker = serializers.CharField()
+    requested_by = serializers.CharField()
+    retry_of = serializers.UUIDField(allow_null=True)
+    cancel_requested = serializers.BooleanField()
+    history = HistorySerializer(many=True)
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a new task", NEW_TASK_EXAMPLE, response_only=True)])
+class NewTaskSerializer(TaskSerializer):
+    """A task that was submitted just now: nothing has happened to it yet, which v1 calls CREATED."""
+
+    status = serializers.ChoiceField(choices=["CREATED"])
+
+    def to_representation(self, instance: Task) -> dict[str, Any]:
+        return super().to_representation(instance) | {"status": "CREATED"}
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a robot", PROFILE_EXAMPLE, response_only=True)])
+class RobotProfileSerializer(RobotSerializer):
+    """A robot with its latest 50 tasks, newest first."""
+
+    tasks = serializers.SerializerMethodField()
+
+    @extend_schema_field(TaskSerializer(many=True))
+    def get_tasks(self, robot: Any) -> Any:
+        latest = Task.objects.of_robot(robot.name).newest_first()[:LATEST]
+        return TaskSerializer(latest, many=True).data
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        fields = super().get_fields()
+        # v1's order: name, is_great, location, description, tasks; then what came later.
+        names = list(fields)
+        return {name: fields[name] for name in [*names[:4], "tasks", *names[4:-1]]}
+
+
+class Positive(serializers.FloatField):
+    """Seconds, more than 0."""
+
+    json_schema = {"exclusiveMinimum": 0}
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool | str):
+            self.fail("invalid")
+        value = super().to_internal_value(data)
+        if value <= 0:
+            raise serializers.ValidationError("Input should be greater than 0", "greater_than")
+        return value
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample("the default", {}, request_only=True),
+        OpenApiExample("urgent", {"handler": "wait", "params": {"seconds": 5}, "priority": 9}, request_only=True),
+    ]
+)
+class SubmitSerializer(StrictSerializer):
+    """How to run a task; all optional."""
+
+    handler = Text(default=registry.DEFAULT, max_length=64, help_text="What to run: see `GET /handler/`.")
+    params = JSONObject(default=dict, help_text="As the handler's JSON Schema says; at most 64 KiB.")
+    priority = Whole(default=DEFAULT_PRIORITY, min_value=0, max_value=MAX_PRIORITY, help_text="The greater first.")
+    run_at = Moment(required=False, allow_null=True, help_text="Not before this time.")
+    expires_at = Moment(required=False, allow_null=True, help_text="Not at all unless started by then.")
+    timeout = Positive(
+        required=False, allow_null=True, max_value=registry.MAX_TIMEOUT, help_text="Seconds an attempt may take."
+    )
+    max_attempts = Whole(required=False, allow_null=True, min_value=1, max_value=100)
+    labels = Labels(default=list)
+    queue_anyway = serializers.BooleanField(default=False, help_text="Accept it for a robot out of service too.")
+
+
+class BatchRunSerializer(SubmitSerializer):
+    """A task of a batch: its robot, and how to run it."""
+
+    robot = Text(max_length=64)
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "two robots wait",
+            {
+                "runs": [
+                    {"robot": "Bender", "handler": "wait", "params": {"seconds": 1}},
+                    {"robot": "Wall-E", "handler": "wait", "params": {"seconds": 1}},
+                ]
+            },
+            request_only=True,
+        )
+    ]
+)
+class BatchSerializer(StrictSerializer):
+    """Tasks to submit together."""
+
+    runs = serializers.ListField(child=BatchRunSerializer(), min_length=1, max_length=1000)
+
+
+@extend_schema_serializer(
+    many=False,  # the list is in `tasks`
+    examples=[OpenApiExample("new tasks", {"tasks": [NEW_TASK_EXAMPLE]}, response_only=True)],
+)
+class TasksSerializer(serializers.Serializer):
+    """New tasks, one for each run, in order."""
+
+    tasks = NewTaskSerializer(many=True)
+
+
+class TaskFilterSerializer(serializers.Serializer):
+    """What narrows the list of tasks."""
+
+    robot = Text(required=False, help_text="Its robot's name.")
+    status = serializers.ListField(
+        child=serializers.ChoiceField(choices=Status.choices), required=False, help_text="One of these; repeatable."
+    )
+    handler = Text(required=False, help_text="What it runs.")
+    label = Text(required=False, help_text="Among its labels.")  # type: ignore[assignment]
+    requested_by = Text(required=False, help_text="The name of the user who asked for it.")
+    created_after = Moment(required=False, help_text="At this time or later.")
+    created_before = Moment(required=False, help_text="Before this time.")
+
+
+class EventFilterSerializer(serializers.Serializer):
+    """What narrows the events of all tasks."""
+
+    robot = serializers.ListField(child=Text(), required=False, help_text="Of one of these robots; repeatable.")
+    status = serializers.ListField(
+        child=serializers.ChoiceField(choices=Status.choices),
+        required=False,
+        help_text="That enter one of these, or report while in it; repeatable.",
+    )
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a handler", HANDLER_EXAMPLE, response_only=True)])
+class HandlerSerializer(serializers.Serializer):
+    """What a task can do."""
+
+    name = serializers.CharField()
+    description = serializers.CharField()
+    params = serializers.DictField(source="schema", help_text="JSON Schema of its parameters.")
+    timeout = serializers.FloatField(help_text="Seconds an attempt may take, unless the submit says otherwise.")
+    max_attempts = serializers.IntegerField(source="retry.max_attempts")
+
+
+@extend_schema_serializer(
+    many=False,  # the list is in `handlers`
+    examples=[OpenApiExample("all handlers", {"handlers": [HANDLER_EXAMPLE]}, response_only=True)],
+)
+class HandlersSerializer(serializers.Serializer):
+    handlers = HandlerSerializer(many=True)
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a line", LOG_LINE_EXAMPLE, response_only=True)])
+class LogLineSerializer(serializers.Serializer):
+    """A line that a handler logged."""
+
+    at = Moment()
+    attempt = serializers.IntegerField()
+    text = serializers.CharField()
+
+
+class FinishedCountsSerializer(serializers.Serializer):
+    """How many tasks finished, by how they ended."""
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {status.value: serializers.IntegerField() for status in FINISHED}
+
+
+class CountsSerializer(serializers.Serializer):
+    """How many tasks there are by status. Of the unfinished ones at most 100,000 of a status are counted; of the
+    finished ones all that ever were, purged ones too."""
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        return {status.value: serializers.IntegerField() for status in Status}
+
+
+class RobotCountsSerializer(serializers.Serializer):
+    """How many robots there are."""
+
+    in_service = serializers.IntegerField()
+    out_of_service = serializers.IntegerField()
+    busy = serializers.IntegerField(help_text="Of either, those that run a task.")
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a quiet day", STATS_EXAMPLE, response_only=True)])
+class StatsSerializer(serializers.Serializer):
+    """How queue and fleet are doing."""
+
+    tasks = CountsSerializer()
+    handlers = serializers.DictField(child=CountsSerializer(), help_text="The same by handler.")
+    queue_age = serializers.FloatField(
+        help_text="Seconds that the task queued longest has waited, of a robot in service; 0 when none is queued."
+    )
+    last_hour = FinishedCountsSerializer(help_text="What finished in the last hour, counted from a full minute.")
+    robots = RobotCountsSerializer()

@@ -1,0 +1,167 @@
+"""The API's routes about tasks and handlers."""
+
+import builtins
+from typing import ClassVar
+from uuid import UUID
+
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.request import Request
+
+from fmv.http.api import Pages, answer, page, read_body, read_query
+from fmv.http.openapi import error
+from fmv.http.rest import ViewSet
+from fmv.models import Role
+from tasks import registry
+from tasks.api.rendering import render, render_line, render_new, render_object
+from tasks.api.robots import IDEMPOTENCY_KEY, idempotency_key
+from tasks.api.serializers import (
+    STOPPING_EXAMPLE,
+    BatchSerializer,
+    HandlerSerializer,
+    HandlersSerializer,
+    LogLineSerializer,
+    NewTaskSerializer,
+    TaskFilterSerializer,
+    TaskSerializer,
+    TasksSerializer,
+)
+from tasks.models import Task
+from tasks.queue import services, submissions
+
+TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")
+
+NAME = OpenApiParameter(
+    "name",
+    str,
+    OpenApiParameter.PATH,
+    description="The handler's name.",
+    examples=[OpenApiExample("a handler", "wait")],
+)
+
+
+class TaskPages(Pages):
+    key = "tasks"
+    ordering = "-id"
+
+    def check_position(self, position: str) -> None:
+        UUID(position or "")
+
+
+class LogPages(TaskPages):
+    key = "lines"
+    ordering = "id"
+
+
+class TaskViewSet(ViewSet):
+    pagination_class = TaskPages
+    roles: ClassVar[dict[str, Role]] = {
+        "list": Role.VIEWER,
+        "retrieve": Role.VIEWER,
+        "batch": Role.OPERATOR,
+        "cancel": Role.OPERATOR,
+        "retry": Role.OPERATOR,
+    }
+
+    @extend_schema(
+        operation_id="list_task__get",
+        tags=["tasks"],
+        parameters=[TaskFilterSerializer],
+        responses=TaskSerializer(many=True),
+    )
+    def list(self, request: Request) -> HttpResponse:
+        """Tasks, newest first."""
+        found = Task.objects.narrowed(**read_query(TaskFilterSerializer, request))
+        return page(TaskPages(), found, render, request)
+
+    @extend_schema(
+        operation_id="find_task__task_id__get", tags=["tasks"], parameters=[TASK_ID], responses=TaskSerializer
+    )
+    def retrieve(self, request: Request, task_id: UUID) -> HttpResponse:
+        """A task as it is now."""
+        return answer(render(services.document(task_id)))
+
+    @extend_schema(
+        operation_id="batch_task_batch_post",
+        tags=["tasks"],
+        parameters=[IDEMPOTENCY_KEY],
+        request=BatchSerializer,
+        responses={200: TasksSerializer, 409: error(409)},
+    )
+    def batch(self, request: Request) -> HttpResponse:
+        """Submit up to 1,000 tasks, all or none; the answer has one for each run, in order."""
+        by, runs = request.user.get_username(), read_body(BatchSerializer, request.data)["runs"]
+
+        def build() -> builtins.list[Task]:
+            return submissions.build_batch(runs, by=by)
+
+        key = idempotency_key(request)
+        body = {"route": "batch", "body": request.data}
+        tasks = submissions.once(key, body, by=by, build=build) if key else submissions.together(build())
+        return answer({"tasks": [render_new(task) for task in tasks]})
+
+    @extend_schema(
+        operation_id="cancel_task__task_id__cancel_post",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        request=None,
+        responses={
+            200: OpenApiResponse(TaskSerializer, description="It had not started and is REVOKED"),
+            202: OpenApiResponse(
+                TaskSerializer,
+                description="It runs and is being stopped",
+                examples=[OpenApiExample("being stopped", STOPPING_EXAMPLE)],
+            ),
+            409: error(409),
+        },
+    )
+    def cancel(self, request: Request, task_id: UUID) -> HttpResponse:
+        """Revoke a task that waits, or have a running one stopped."""
+        task = services.cancel(services.get(task_id), by=request.user.get_username())
+        return answer(render_object(task), 200 if task.is_finished else 202)
+
+    @extend_schema(
+        operation_id="retry_task__task_id__retry_post",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        request=None,
+        responses={200: NewTaskSerializer, 409: error(409)},
+    )
+    def retry(self, request: Request, task_id: UUID) -> HttpResponse:
+        """Submit a finished task again, as a new one that names it in `retry_of`."""
+        task = services.retry(services.get(task_id), by=request.user.get_username())
+        return answer(render_new(task))
+
+
+class TaskLogViewSet(ViewSet):
+    pagination_class = LogPages
+    roles: ClassVar[dict[str, Role]] = {"list": Role.VIEWER}
+
+    @extend_schema(
+        operation_id="log_task__task_id__log_get",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        responses=LogLineSerializer(many=True),
+    )
+    def list(self, request: Request, task_id: UUID) -> HttpResponse:
+        """What the task's handler logged, oldest first."""
+        return page(LogPages(), services.get(task_id).log_lines(), render_line, request)
+
+
+class HandlerViewSet(ViewSet):
+    roles: ClassVar[dict[str, Role]] = {"list": Role.VIEWER, "retrieve": Role.VIEWER}
+
+    @extend_schema(operation_id="list_handler__get", tags=["handlers"], responses=HandlersSerializer)
+    def list(self, request: Request) -> HttpResponse:
+        """What can be run, by name."""
+        return answer(HandlersSerializer({"handlers": registry.all_handlers()}).data)
+
+    @extend_schema(
+        operation_id="find_handler__name__get",
+        tags=["handlers"],
+        parameters=[NAME],
+        responses=HandlerSerializer,
+    )
+    def retrieve(self, request: Request, name: str) -> HttpResponse:
+        """A handler, with the JSON Schema of its parameters."""
+        return answer(HandlerSerializer(registry.get(name)).data)

@@ -1,0 +1,240 @@
+"""What is asked of tasks, and what is done to many of them or to whichever is next."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Q
+
+from fmv.mongodb.expressions import NOW, Computed, Mql, Now, literal, literals
+from fmv.mongodb.queryset import QuerySet
+from fmv.mongodb.server import stored_now
+from fmv.mongodb.uuid7 import id_at
+from tasks.models.status import (
+    EPOCH,
+    FINISHED,
+    UNFINISHED,
+    WAITING,
+    Status,
+    entering,
+    error_document,
+    note_of,
+    staying,
+)
+
+if TYPE_CHECKING:
+    from tasks.models import Task
+
+
+#: what a task that repeats another takes over from it
+REPEATED = ("id", "robot", "handler", "params", "status", "priority", "labels", "timeout", "max_attempts")
+STUCK_AFTER = dt.timedelta(minutes=1)  # what ought to happen within seconds has not
+
+
+#: what a task that ends before its (next) start is left with
+EXPIRED = "expired before it started"
+OVER: dict[str, Mql] = {"finished_at": NOW, "run_at": literal(None)}
+
+
+class TaskQuerySet(QuerySet["Task"]):
+    # What is there.
+
+    def of_robot(self, name: str) -> TaskQuerySet:
+        return self.filter(robot=name)
+
+    def queued(self) -> TaskQuerySet:
+        return self.filter(status=Status.QUEUED)
+
+    def started(self) -> TaskQuerySet:
+        return self.filter(status=Status.STARTED)
+
+    def waiting(self) -> TaskQuerySet:
+        return self.filter(status__in=WAITING)
+
+    def unfinished(self) -> TaskQuerySet:
+        return self.filter(status__in=UNFINISHED)
+
+    def finished(self) -> TaskQuerySet:
+        return self.filter(status__in=FINISHED)
+
+    def finished_since(self, moment: dt.datetime) -> TaskQuerySet:
+        return self.filter(finished_at__gte=moment).order_by("finished_at")
+
+    def finished_before(self, moment: dt.datetime) -> TaskQuerySet:
+        return self.filter(finished_at__lt=moment)
+
+    def due(self, now: dt.datetime) -> TaskQuerySet:
+        """Tasks that waited for their time, and it has come; that whose came first first."""
+        return self.filter(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lte=now).order_by("run_at")
+
+    def waiting_for_time(self) -> TaskQuerySet:
+        """Tasks that wait for their time, whenever it comes."""
+        return self.filter(status__in=(Status.SCHEDULED, Status.RETRY))
+
+    def lost(self, now: dt.datetime) -> TaskQuerySet:
+        """Started tasks whose worker has let its lease run out."""
+        return self.started().filter(lease_expires_at__lt=now)
+
+    def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
+        """Started tasks that this process runs for this message: one at most. A message may come to two processes."""
+        return self.started().filter(worker=worker, message_id=message_id)
+
+    def run_by_any(self, workers: Iterable[str]) -> TaskQuerySet:
+        """Started tasks that one of these processes runs."""
+        return self.started().filter(worker__in=list(workers)).order_by()
+
+    def failed(self) -> TaskQuerySet:
+        """Tasks that ended as FAILURE, the latest first."""
+        return self.filter(status=Status.FAILURE).order_by("-finished_at")
+
+    def ended(self) -> TaskQuerySet:
+        """Tasks that are over, the latest first; of one robot by the index `task_ended`."""
+        return self.filter(finished_at__gt=EPOCH).order_by("-finished_at")
+
+    def overdue(self, now: dt.datetime) -> TaskQuerySet:
+        """Tasks that were to start by `expires_at` and never did."""
+        return self.filter(status__in=(Status.SCHEDULED, Status.QUEUED), expires_at__lte=now, attempt=0)
+
+    def narrowed(
+        self,
+        *,
+        status: Sequence[str] = (),
+        label: str | None = None,
+        created_after: dt.datetime | None = None,
+        created_before: dt.datetime | None = None,
+        finished_after: dt.datetime | None = None,
+        finished_before: dt.datetime | None = None,
+        queued_before: dt.datetime | None = None,
+        stuck: bool = False,
+        error: str | None = None,
+        ids: Collection[Any] | None = None,
+        **exactly: str,
+    ) -> TaskQuerySet:
+        """Tasks in one of these statuses, with this label, made or finished in this time (from, to before), `stuck`,
+        waiting since before `queued_before`, whose last failed attempt ended in this type of error, of these ids,
+        with these fields (robot, handler, requested_by). What is not given does not narrow.
+        """
+        conditions: dict[str, Any] = {
+            "status__in": list(status) or None,
+            "labels__contains": None if label is None else [label],
+            "id__gte": created_after and id_at(created_after),
+            "id__lt": created_before and id_at(created_before),
+            "finished_at__gte": finished_after,
+            "finished_at__lt": finished_before,
+            "error__type": error,
+            "pk__in": None if ids is None else list(ids),
+        }
+        found = self.filter(**{key: value for key, value in conditions.items() if value is not None}, **exactly)
+        found = found.queued_before(queued_before) if queued_before else found
+        return found.stuck(stored_now()) if stuck else found
+
+    def stuck(self, now: dt.datetime) -> TaskQuerySet:
+        """Tasks that ought to have moved: whose lease has run out, whose cancel nobody has heeded, or whose time came,
+        each STUCK_AFTER ago but for the lease.
+
+        What is started is few, so its two cases are tested task by task; the third is a range of `task_due`.
+        """
+        late = now - STUCK_AFTER
+        unheeded = Q(cancel_requested=True, changed_at__lt=late)  # the request was its last change
+        started = Q(status=Status.STARTED) & (Q(lease_expires_at__lt=now) | unheeded)
+        return self.filter(started | Q(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lt=late))
+
+    def queued_before(self, moment: dt.datetime) -> TaskQuerySet:
+        """Queued tasks that wait for their robot since before `moment`.
+
+        Found by `task_by_status` among those made before; few of these waited for a later time of theirs.
+        """
+        return self.queued().filter(Q(run_at=None) | Q(run_at__lt=moment), id__lt=id_at(moment))
+
+    def changed_since(self, moment: dt.datetime) -> TaskQuerySet:
+        """Tasks whose history or report has changed since then."""
+        return self.filter(changed_at__gte=moment)
+
+    def latest_changes_first(self) -> TaskQuerySet:
+        return self.order_by("-changed_at")
+
+    def newest_first(self) -> TaskQuerySet:
+        return self.order_by("-id")
+
+    def next_first(self) -> TaskQuerySet:
+        """The order in which a robot takes its tasks: priority, then age."""
+        return self.order_by("-priority", "id")
+
+    # Answers.
+
+    def longest_queued(self) -> tuple[TaskQuerySet, TaskQuerySet]:
+        """Queued tasks that waited for no time of theirs, and those that did, each by since when they are queued."""
+        queued = self.queued()
+        return queued.filter(run_at=None).order_by("id"), queued.filter(run_at__gt=EPOCH).order_by("run_at")
+
+    def robots_waiting(self) -> list[str]:
+        """Return the names of the robots that have queued tasks."""
+        return list(self.queued().order_by().values_list("robot", flat=True).distinct())
+
+    def runs_by_robot(self, robots: Iterable[str]) -> Counter[str]:
+        """Return how many tasks each of these robots runs."""
+        return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))
+
+    def up_to(self, limit: int) -> int:
+        """Return how many these are, but no more than `limit`."""
+        return self.order_by()[:limit].count()
+
+    def tried_again(self, ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+        """Return which of these finished tasks some task repeats."""
+        repeats = self.filter(retry_of__in=list(ids)).order_by()
+        return {id for id in repeats.values_list("retry_of", flat=True) if id}
+
+    def repeatable(self) -> Iterator[Task]:
+        """Yield these tasks with what a repetition needs and no more: results may be large."""
+        for values in self.values(*REPEATED):
+            yield self.model(**values)
+
+    def lanes_taken(self, robot: str) -> set[str]:
+        """Return the lanes that the robot's started tasks hold."""
+        return {lane for lane in self.started().of_robot(robot).order_by().values_list("lane", flat=True) if lane}
+
+    # Transitions of many; of one, and the claim, see Task.
+
+    def move(self, status: Status, note: str, **computed: Mql) -> int:
+        """Take all these tasks to `status` and note it in their history; return how many there were."""
+        return self._set(entering(status, note) | computed)
+
+    def _set(self, stage: dict[str, Mql]) -> int:
+        return self.update(**{column: Computed(mql) for column, mql in stage.items()})
+
+    def end_leases(self) -> int:
+        return self.update(lease_expires_at=Now())
+
+    def promote(self, now: dt.datetime) -> int:
+        return self.due(now).move(Status.QUEUED, "due")
+
+    def expire(self, now: dt.datetime) -> int:
+        return self.overdue(now).move(Status.REVOKED, EXPIRED, **OVER)
+
+    def abandon(self) -> int:
+        """End what waits for a robot that is gone."""
+        error = error_document("RobotGone", "The robot was deleted")
+        return self.waiting().move(Status.FAILURE, note_of(error), **OVER, error=literal(error))
+
+    def revoke(self, note: str) -> int:
+        """Cancel those that wait for their (next) start."""
+        return self.waiting().move(Status.REVOKED, note, **OVER, cancel_requested=literal(True))
+
+    def request_cancel(self, note: str) -> int:
+        """Ask the workers of those that run to stop them, unless they have been asked before."""
+        unasked = self.started().filter(cancel_requested=False)
+        return unasked.move(Status.STARTED, note, cancel_requested=literal(True))
+
+    def reassign(self, robot: str, by: str) -> int:
+        """Let another robot do those that wait."""
+        note = {"$concat": ["moved from ", "$robot", literal(moved_to(robot, by))]}
+        return self.waiting().exclude(robot=robot)._set(staying(note) | literals(robot=robot))
+
+
+def moved_to(robot: str, by: str) -> str:
+    """Return how the note of a task's move there ends."""
+    return f" to {robot} by {by}"

@@ -1,0 +1,265 @@
+"""Task: one document that is the queue entry, the truth about its run, its result and its history.
+
+Every transition is one conditional update of that document: it names the state it starts from (status and, once a
+worker owns the task, the attempt), and adds its line to `history` in the same write. Losing such a race is normal: the
+method answers False and nothing has changed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.db import IntegrityError, models
+from django.db.models import Q
+from django_mongodb_backend.fields import ArrayField
+from uuid_utils.compat import uuid7
+
+from fmv.mongodb.expressions import NOW, Mql, later, literals
+from fmv.mongodb.fields import DocumentField
+from fmv.mongodb.indexes import PartIndex
+from fmv.mongodb.server import stored_now
+from fmv.mongodb.updates import Criteria, exists, find_first, update_one
+from fmv.mongodb.uuid7 import time_of
+from tasks.models.querysets import EXPIRED, OVER, TaskQuerySet
+from tasks.models.records import LogLine
+from tasks.models.status import (
+    DEFAULT_PRIORITY,
+    EPOCH,
+    FINISHED,
+    TICK,
+    WAITING,
+    Status,
+    entering,
+    first_line,
+    lease_until,
+    note_of,
+)
+
+NEXT_FIRST = [("priority", -1), ("_id", 1)]  # the order in which a robot takes its tasks: priority, then age
+
+
+class LaneTaken(Exception):
+    """Another task of the robot holds the lane."""
+
+
+class HistoryField(DocumentField):
+    """A list of `{at, status, attempt, note}`, oldest first."""
+
+    def from_db_value(self, value: list[dict[str, Any]] | None, *args: object) -> list[dict[str, Any]] | None:
+        for entry in value or ():
+            entry["at"] = entry["at"].replace(tzinfo=dt.UTC)
+        return value
+
+
+def _aware(value: Any) -> Any:
+    return value.replace(tzinfo=dt.UTC) if isinstance(value, dt.datetime) else value
+
+
+def _storable(value: Any) -> Any:
+    return str(value) if isinstance(value, uuid.UUID) else value
+
+
+class Task(models.Model):
+    """Work for a robot. See the module's docstring for how it changes; nothing else writes to it."""
+
+    id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
+    robot = models.CharField(max_length=64)
+    handler = models.CharField(max_length=64)
+    params = DocumentField(default=dict)
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
+    priority = models.PositiveSmallIntegerField(default=DEFAULT_PRIORITY)
+    labels = ArrayField(models.CharField(max_length=64), default=list, blank=True)
+    progress = models.FloatField(null=True, help_text="Percent, as its handler reports it.")
+    message = models.CharField(max_length=500, default="", blank=True)
+    result = DocumentField(null=True)
+    error = DocumentField(null=True, help_text="{type, message, traceback} of the last attempt that failed.")
+    attempt = models.PositiveIntegerField(default=0, help_text="Grows with each start: the fencing token.")
+    uncounted = models.PositiveIntegerField(default=0, help_text="Attempts that stopping workers handed back.")
+    max_attempts = models.PositiveIntegerField(default=1)
+    timeout = models.FloatField(help_text="Seconds an attempt may take.")
+    run_at = models.DateTimeField(null=True, help_text="SCHEDULED and RETRY wait for it.")
+    expires_at = models.DateTimeField(null=True, help_text="A task not started by then is revoked.")
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    worker = models.CharField(max_length=255, default="", blank=True, help_text="host/process of the last attempt.")
+    message_id = models.CharField(max_length=64, default="", help_text="The message whose process runs it.")
+    requested_by = models.CharField(max_length=150)
+    request_id = models.CharField(max_length=128, default="-")
+    retry_of = models.UUIDField(null=True, help_text="The finished task that this one repeats.")
+    cancel_requested = models.BooleanField(default=False)
+    lane = models.CharField(max_length=70, null=True, help_text="robot/number, held while STARTED.")
+    lease_expires_at = models.DateTimeField(null=True, help_text="Unless renewed before, the task is lost then.")
+    history = HistoryField(default=list)
+    stored_at = models.DateTimeField(default=stored_now, editable=False, help_text="By MongoDB's clock, as the next.")
+    changed_at = models.DateTimeField(default=stored_now, help_text="When its history or its report last changed.")
+
+    objects: ClassVar[Any] = TaskQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-id",)
+        # A lane holds one task. With the robot in front, so that a collection sharded by robot may have it too.
+        constraints = [models.UniqueConstraint(fields=["robot", "lane"], name="task_lane")]
+        indexes = [
+            # next_of; a robot's started and unfinished tasks; robots_waiting
+            models.Index(fields=["status", "robot", "-priority", "id"], name="task_next"),
+            models.Index(fields=["robot", "-id"], name="task_of_robot"),  # a robot's latest tasks
+            # how a robot's tasks ended of late
+            models.Index(fields=["robot", "-finished_at"], name="task_ended", condition=Q(finished_at__gt=EPOCH)),
+            models.Index(fields=["status", "-id"], name="task_by_status"),  # GET /task/?status=
+            models.Index(fields=["handler", "-id"], name="task_by_handler"),  # ?handler=
+            models.Index(fields=["requested_by", "-id"], name="task_by_requester"),  # ?requested_by=
+            models.Index(fields=["labels", "-id"], name="task_by_label"),  # ?label=
+            models.Index(fields=["status", "run_at", "id"], name="task_due"),  # due; longest_queued
+            # overdue; its last field lets stats.unfinished count without reading a task
+            models.Index(fields=["status", "expires_at", "handler"], name="task_overdue"),
+            models.Index(fields=["finished_at"], name="task_finished"),  # purge by retention; finished_after, _before
+            PartIndex(fields=["error", "-id"], parts={"error": "type"}, name="task_by_error"),  # error
+            # which of some tasks were tried again
+            models.Index(fields=["retry_of"], name="task_again", condition=Q(retry_of__gte=uuid.UUID(int=0))),
+            models.Index(fields=["lease_expires_at"], name="task_lost", condition=Q(status=Status.STARTED)),  # lost
+            models.Index(fields=["-finished_at"], name="task_failed", condition=Q(status=Status.FAILURE)),  # failed
+            # failed, of one handler
+            models.Index(fields=["handler", "-finished_at"], name="task_failed_of", condition=Q(status=Status.FAILURE)),
+            models.Index(fields=["changed_at", "id"], name="task_changed"),  # changed_since, and its versions alone
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    #: what a submit decides; all else happens to the task later
+    SUBMITTED: ClassVar[tuple[str, ...]] = (
+        "robot", "handler", "params", "status", "priority", "labels", "run_at", "expires_at", "timeout", "max_attempts",
+        "requested_by", "request_id", "retry_of",
+    )  # fmt: skip
+
+    def as_submitted(self) -> dict[str, Any]:
+        """Return what makes this task, as yet untouched, as BSON can hold it."""
+        return {"id": str(self.pk)} | {name: _storable(getattr(self, name)) for name in self.SUBMITTED}
+
+    @classmethod
+    def submitted(cls, values: Mapping[str, Any]) -> Task:
+        """Return the task of which `as_submitted` gave these values."""
+        fields = {name: _aware(values[name]) for name in cls.SUBMITTED}
+        fields["retry_of"] = uuid.UUID(values["retry_of"]) if values["retry_of"] else None
+        task = cls(id=uuid.UUID(values["id"]), **fields)
+        task.history = [first_line(task.pk, Status(task.status), task.requested_by)]
+        return task
+
+    @property
+    def created_at(self) -> dt.datetime:
+        return time_of(self.id)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.status in WAITING
+
+    @property
+    def attempts_left(self) -> int:
+        return max(0, self.max_attempts - (self.attempt - self.uncounted))
+
+    def log_lines(self) -> models.QuerySet[LogLine]:
+        return LogLine.objects.filter(task=self.pk)
+
+    # What workers do. `start` makes an attempt; what follows holds only while that attempt owns the task.
+
+    @staticmethod
+    def queue_of(robot: str) -> Criteria:
+        """Return the criteria of what waits for a lane of this robot, by the index `task_next`."""
+        return {"status": Status.QUEUED.value, "robot": robot}
+
+    @classmethod
+    def is_queued_for(cls, robot: str) -> bool:
+        """Tell whether the robot has queued tasks."""
+        return exists(cls, cls.queue_of(robot))
+
+    @classmethod
+    def next_of(cls, robot: str) -> Task | None:
+        """Return the robot's next queued task; None when there is none. One that is too late is revoked on the way."""
+        while task := find_first(cls, cls.queue_of(robot), NEXT_FIRST):
+            if task.attempt or not task.expires_at or task.expires_at > stored_now():
+                return task
+            task._leave_queue(Status.REVOKED, EXPIRED, **OVER)
+        return None
+
+    def start(self, *, lane: str, worker: str, message_id: str, lease: float, grace: float) -> bool:
+        """Begin the next attempt; False when the task is no longer as it was found.
+
+        `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
+        task whose process is stuck ends then. Raises LaneTaken when another task holds the lane.
+        """
+        values = {"lane": lane, "worker": worker, "message_id": message_id, "attempt": self.attempt + 1}
+        values |= {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
+        times = {"started_at": NOW, "lease_expires_at": lease_until(NOW, lease, grace)}
+        try:
+            started = self._leave_queue(Status.STARTED, f"by {worker}", **literals(**values), **times)
+        except IntegrityError as error:
+            raise LaneTaken(lane) from error
+        if started:
+            vars(self).update(values, status=Status.STARTED)
+        return started
+
+    def _leave_queue(self, status: Status, note: str, **computed: Mql) -> bool:
+        found = {"_id": self.pk.hex} | self.queue_of(self.robot) | {"attempt": self.attempt}
+        return update_one(Task, found, entering(status, note, computed.get("attempt", "$attempt")) | computed)
+
+    def _owned(self, lost_at: dt.datetime | None = None, **also: Any) -> Criteria:
+        """Return the criteria of this attempt; `lost_at`: with a lease that has run out by then."""
+        lost = {} if lost_at is None else {"lease_expires_at": {"$lt": lost_at}}
+        own = {"_id": self.pk.hex, "robot": self.robot, "status": Status.STARTED.value, "attempt": self.attempt}
+        return own | lost | also
+
+    def _leave_lane(self, owned: Criteria, status: Status, note: str, **computed: Mql) -> bool:
+        stage = entering(status, note) | literals(lane=None, lease_expires_at=None) | computed
+        return update_one(Task, owned, stage)
+
+    def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
+        """Keep the lease for `lease` seconds more, store what is reported anew; False when cancelled or lost."""
+        stage = {"lease_expires_at": lease_until("$started_at", lease, grace)} | literals(**report)
+        return update_one(Task, self._owned(cancel_requested=False), stage | ({"changed_at": TICK} if report else {}))
+
+    def succeed(self, result: Any, message: str) -> bool:
+        values = literals(result=result, error=None, progress=100.0, message=message)
+        return self._leave_lane(self._owned(), Status.SUCCESS, "", **values, finished_at=NOW)
+
+    def fail(self, error: dict[str, str], lost_at: dt.datetime | None = None) -> bool:
+        """End it for good; with `lost_at` only if its lease has run out by then."""
+        ended = literals(error=error) | {"finished_at": NOW}
+        return self._leave_lane(self._owned(lost_at), Status.FAILURE, note_of(error), **ended)
+
+    def retry(self, error: dict[str, str], *, delay: float, lost_at: dt.datetime | None = None) -> bool:
+        """Let it wait `delay` seconds for its next attempt; False also when its cancel was asked for meanwhile."""
+        waits = literals(error=error) | {"run_at": later(NOW, delay)}
+        return self._leave_lane(self._owned(lost_at, cancel_requested=False), Status.RETRY, note_of(error), **waits)
+
+    def hand_back(self, note: str) -> bool:
+        """Let it run again at once, this attempt not counted; False also when its cancel was asked for meanwhile."""
+        waits = {"uncounted": {"$add": ["$uncounted", 1]}, "run_at": NOW}
+        return self._leave_lane(self._owned(cancel_requested=False), Status.RETRY, note, **waits)
+
+    def stop(self, note: str, lost_at: dt.datetime | None = None) -> bool:
+        """End it as cancelled while it runs."""
+        return self._leave_lane(self._owned(lost_at), Status.REVOKED, note, finished_at=NOW)
+
+    def is_being_cancelled(self) -> bool:
+        return exists(Task, self._owned(cancel_requested=True))
+
+    # What everybody else does.
+
+    def revoke(self, note: str) -> bool:
+        """Cancel it before its (next) start; False when it runs or is over."""
+        return bool(Task.objects.filter(pk=self.pk).revoke(note))
+
+    def request_cancel(self, note: str) -> bool:
+        """Ask its worker to stop it, which notices within a renewal; False when it does not run or has been asked."""
+        return bool(Task.objects.filter(pk=self.pk).request_cancel(note))
+
+    def reassign(self, robot: str, by: str) -> bool:
+        """Let another robot do it; False when it runs, is over, or is another robot's already."""
+        return bool(Task.objects.of_robot(self.robot).filter(pk=self.pk).reassign(robot, by))

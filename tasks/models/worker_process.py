@@ -1,0 +1,51 @@
+"""WorkerProcess: a worker's process that runs tasks, and when it was last seen."""
+
+import datetime as dt
+from typing import Any, ClassVar
+
+from django.db import models
+from django_mongodb_backend.fields import ArrayField
+
+from fmv.mongodb.queryset import QuerySet
+
+ALIVE = dt.timedelta(seconds=30)  # unseen for longer, it counts as lost
+REMEMBERED = dt.timedelta(days=1)  # after which it is forgotten
+
+
+class WorkerProcessQuerySet(QuerySet["WorkerProcess"]):
+    def alive(self, now: dt.datetime) -> "WorkerProcessQuerySet":
+        """Those seen of late; the latest first."""
+        return self._unstopped().filter(seen_at__gte=now - ALIVE)
+
+    def lost(self, now: dt.datetime) -> "WorkerProcessQuerySet":
+        """Those of the last day that were seen no more and had not said that they stop; the latest first."""
+        return self._unstopped().filter(seen_at__lt=now - ALIVE, seen_at__gte=now - REMEMBERED)
+
+    def long_gone(self, now: dt.datetime) -> "WorkerProcessQuerySet":
+        return self.filter(seen_at__lt=now - REMEMBERED).order_by()
+
+    def _unstopped(self) -> "WorkerProcessQuerySet":
+        return self.filter(stopped_at=None).order_by("-seen_at")
+
+
+class WorkerProcess(models.Model):
+    """A process that runs tasks, busy or idle. It writes this itself (see tasks.worker.heartbeat)."""
+
+    name = models.CharField(primary_key=True, db_column="_id", max_length=255, help_text="As in Task.worker.")
+    node = models.CharField(max_length=255, help_text="The Celery worker it belongs to.")
+    queues = ArrayField(models.CharField(max_length=64), default=list)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField(help_text="By MongoDB's clock, as the others.")
+    stopped_at = models.DateTimeField(null=True, help_text="When it said that it stops; null while it lives, or died.")
+
+    objects: ClassVar[Any] = WorkerProcessQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "worker processes"
+        indexes = [
+            models.Index(fields=["stopped_at", "-seen_at"], name="process_by_sight"),  # alive, lost
+            models.Index(fields=["seen_at"], name="process_gone"),  # long_gone
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,339 @@
+"""One act on all tasks that match a filter, in small steps: cancel, retry, move.
+
+A step is planned, done and counted, each in one conditional write of the run's document or in writes that can be
+repeated. The plan names the tasks (of a retry: the whole new tasks, with their ids), so whoever finds it, after a crash
+or at the same moment, does the same thing again and doubles nothing; and what came of it is read from the tasks
+themselves, so it is counted right however often it was done.
+"""
+
+import datetime as dt
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import bson
+from uuid_utils.compat import uuid7
+
+from fmv import audit
+from fmv.http import request_id
+from fmv.http.errors import FmvError, InvalidInput
+from fmv.mongodb.expressions import Now
+from fmv.mongodb.server import server_now
+from robots.models import Robot
+from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, BulkStatus, Status, Task, TaskQuerySet, moved_to
+from tasks.queue import submissions
+from tasks.queue.doorbell import ring_all, ring_for_bulks
+from tasks.queue.errors import NothingToDo
+from tasks.queue.new_task import again, in_service
+
+STEP = 200  # tasks of one step
+PLAN = 8 * 1024 * 1024  # bytes of BSON that a plan may have; MongoDB takes 16 MiB a document
+CAP = 10_000  # tasks that an estimate counts
+BUDGET = 1.0  # seconds that the periodic job works on runs in one go; it comes every other second
+KNOWN = ("id", "request_id")  # of a run that is chosen to be worked on: plans are large
+TOLD = 20  # tasks on which it could not be done of which a run tells why
+
+#: what each act can be done to
+APPLIES: dict[str, tuple[Status, ...]] = {"cancel": UNFINISHED, "retry": FINISHED, "move": WAITING}
+MOMENTS = ("created_after", "created_before", "finished_after", "finished_before", "queued_before")
+
+
+# --- For operators ---------------------------------------------------------------------------------------------------
+
+
+def start(
+    action: str, *, by: str, conditions: Mapping[str, Any], why: str = "", to: str | None = None, again: bool = False
+) -> Bulk:
+    """Begin to cancel, retry or move the tasks that match and exist now; return the run.
+
+    `conditions`: as `Task.objects.narrowed` takes them. `to`: the robot that they move to. `again`: retry those, too,
+    that were tried again before. `why`: what the audit list is to tell besides. It is worked on in the background, or
+    by whoever calls `run`.
+
+    Raises NothingToDo for a filter that no task can match, and for `to` UnknownRobot and RobotOutOfService.
+    """
+    stored = storable(conditions)
+    if not _statuses(action, stored):
+        raise NothingToDo
+    if action == "move":
+        in_service(to or "")
+    count, more = estimate(stored, action)
+    bulk = Bulk(
+        id=uuid7(),
+        action=action,
+        conditions=stored,
+        options=({"to": to} if action == "move" else {}) | ({"again": True} if again else {}),
+        by=by,
+        request_id=request_id.current.get(),
+        expected=None if more else count,
+        changed_at=server_now(),
+    )
+    bulk.save(force_insert=True)
+    text = "; ".join(part for part in (in_words(bulk), why) if part)
+    audit.record("bulk.start", by=by, kind="bulk", key=bulk.pk, text=text)
+    ring_for_bulks()
+    return bulk
+
+
+def stop(bulk: Bulk, *, by: str) -> bool:
+    """Let a run do no further step; the one under way is finished. False when it was over already."""
+    now = {"changed_at": Now(), "finished_at": Now()}
+    stopped = bool(Bulk.objects.running().filter(pk=bulk.pk).advance(status=BulkStatus.STOPPED, **now))
+    while step(bulk):
+        pass
+    if stopped:
+        text = f"after {bulk.done} of the tasks it had found"
+        audit.record("bulk.stop", by=by, kind="bulk", key=bulk.pk, text=text)
+    return stopped
+
+
+def how_many(count: int, more: bool = False) -> str:
+    """Put an estimate in words: "1 task", "1,234 tasks", "more than 10,000 tasks"."""
+    return f"{'more than ' if more else ''}{count:,} task{'' if count == 1 and not more else 's'}"
+
+
+def estimate(conditions: Mapping[str, Any], action: str | None = None) -> tuple[int, bool]:
+    """Return how many tasks match now, to which `action` can be done, counted to CAP; and whether there are more."""
+    count = int(_matching(action, storable(conditions)).up_to(CAP + 1))
+    return min(count, CAP), count > CAP
+
+
+def storable(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the conditions as BSON can hold them, without those that narrow nothing."""
+    stored = {name: value for name, value in conditions.items() if value not in (None, "", False, (), [])}
+    if "ids" in conditions and conditions["ids"] is not None:
+        stored["ids"] = sorted(str(uuid.UUID(str(id))) for id in conditions["ids"])
+    if "status" in stored:
+        stored["status"] = [str(status) for status in stored["status"]]
+    return stored
+
+
+def in_words(bulk: Bulk) -> str:
+    """Say what it does to which tasks, as in "cancel tasks: status QUEUED, robot Wall-E"."""
+    to = f" to {bulk.options['to']}" if "to" in bulk.options else ""
+    return f"{bulk.action} tasks{to}: {filter_in_words(bulk.conditions)}"
+
+
+def filter_in_words(conditions: Mapping[str, Any]) -> str:
+    """Say which tasks the conditions mean."""
+    said = {
+        "status": lambda value: f"status {' or '.join(value)}",
+        "stuck": lambda _: "stuck",
+        "ids": lambda value: f"{len(value)} chosen one by one",
+        "error": lambda value: f"error {value}",
+        "requested_by": lambda value: f"requested by {value}",
+        "queued_before": lambda value: f"waiting since before {_when(value)}",
+        **{name: _moment_in_words(name) for name in MOMENTS[:4]},
+    }
+    words = [said[name](value) if name in said else f"{name} {value}" for name, value in conditions.items()]
+    return ", ".join(words) or "all"
+
+
+def _moment_in_words(name: str) -> Callable[[Any], str]:
+    what, _, side = name.partition("_")
+    return lambda value: f"{what} {'from' if side == 'after' else 'before'} {_when(value)}"
+
+
+def _when(moment: dt.datetime) -> str:
+    return f"{_aware(moment).astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+# --- For whoever does the work ---------------------------------------------------------------------------------------
+
+
+def work_on_bulks(seconds: float = BUDGET) -> int:
+    """Do steps of the runs there are, whichever, for about so many seconds; return how many."""
+    steps, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end and (bulks := list(Bulk.objects.with_work().values(*KNOWN)[:STEP])):
+        step(Bulk(**random.choice(bulks)))  # so that one whose steps fail keeps no other from its turn
+        steps += 1
+    return steps
+
+
+def run(bulk: Bulk, seconds: float = float("inf")) -> Bulk:
+    """Work on the run here and now until it is over, or for about so many seconds; return it as it then is."""
+    end = time.monotonic() + seconds
+    while step(bulk) and time.monotonic() < end:
+        pass
+    return bulk
+
+
+def step(bulk: Bulk) -> bool:
+    """Do the run's next step and bring `bulk` up to date; False when the run is over."""
+    token = request_id.current.set(bulk.request_id)
+    try:
+        bulk.refresh_from_db()
+        if not bulk.open or (bulk.plan is None and not _plan(bulk)):
+            return False
+        if bulk.plan is not None:
+            _carry_out(bulk)
+    except Bulk.DoesNotExist:  # forgotten meanwhile: it was over
+        return False
+    finally:
+        request_id.current.reset(token)
+    return True
+
+
+def _write(bulk: Bulk, **values: Any) -> bool:
+    """Write to the run unless somebody else has since it was read; either way `bulk` is up to date then."""
+    written = bool(Bulk.objects.at(bulk).advance(**values, changed_at=Now()))
+    bulk.refresh_from_db()
+    return written
+
+
+def _plan(bulk: Bulk) -> bool:
+    """Store what the next step will do; False when there is nothing left to do, and the run is over."""
+    plan = ACTS[bulk.action].plan(bulk, _next(bulk)) if bulk.status == BulkStatus.RUNNING else None
+    if plan is not None:
+        _write(bulk, plan=plan)
+        return True
+    over = {"status": BulkStatus.DONE, "finished_at": Now()} if bulk.status == BulkStatus.RUNNING else {}
+    _write(bulk, open=False, **over)
+    return bulk.open
+
+
+def _carry_out(bulk: Bulk) -> None:
+    plan: dict[str, Any] = bulk.plan or {}
+    act = ACTS[bulk.action]
+    act.do(bulk, plan["tasks"])
+    undone = act.undone(bulk, plan["tasks"])
+    failures = plan["failures"] + [{"task": id, "text": text} for id, text in undone.items()]
+    done, skipped = len(plan["tasks"]) - len(undone), plan["skipped"] + len(undone)
+    _write(
+        bulk,
+        plan=None,
+        last=plan["last"],
+        found=bulk.found + done + skipped,
+        done=bulk.done + done,
+        skipped=bulk.skipped + skipped,
+        failures=(bulk.failures + failures)[:TOLD],
+    )
+
+
+def _next(bulk: Bulk) -> TaskQuerySet:
+    """The tasks of the next step, oldest first: of those that existed when the run began."""
+    found = _matching(bulk.action, bulk.conditions).filter(id__lt=bulk.pk)
+    return (found.filter(id__gt=bulk.last) if bulk.last else found).order_by("id")[:STEP]
+
+
+def _matching(action: str | None, conditions: Mapping[str, Any]) -> TaskQuerySet:
+    moments = {name: _aware(conditions[name]) for name in MOMENTS if name in conditions}
+    statuses = _statuses(action, conditions)
+    if not statuses:
+        return Task.objects.none()
+    status = statuses if len(statuses) < len(Status) else ()
+    return Task.objects.narrowed(**{**conditions, **moments, "status": status})
+
+
+def _statuses(action: str | None, conditions: Mapping[str, Any]) -> list[str]:
+    """Return the statuses that the conditions name, or all, but those to which the act cannot be done."""
+    wanted = conditions.get("status") or tuple(Status)
+    return [status.value for status in (APPLIES[action] if action else Status) if status in wanted]
+
+
+def _aware(moment: dt.datetime) -> dt.datetime:
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
+
+
+# --- The acts --------------------------------------------------------------------------------------------------------
+
+
+class Act(NamedTuple):
+    #: returns the plan for these tasks, None without any
+    plan: Callable[[Bulk, TaskQuerySet], dict[str, Any] | None]
+    #: does it to the plan's tasks; to do it again does no harm
+    do: Callable[[Bulk, list[Any]], None]
+    #: returns those of the plan's tasks to which it was not done, with the reason
+    undone: Callable[[Bulk, list[Any]], dict[str, str]]
+
+
+def plan_ids(bulk: Bulk, tasks: TaskQuerySet) -> dict[str, Any] | None:
+    ids = [str(id) for id in tasks.values_list("pk", flat=True)]
+    return {"tasks": ids, "last": ids[-1], "skipped": 0, "failures": []} if ids else None
+
+
+def cancel(bulk: Bulk, ids: list[str]) -> None:
+    tasks, note, wanted = Task.objects.filter(pk__in=ids), _cancel_note(bulk), _statuses("cancel", bulk.conditions)
+    while tasks.narrowed(status=wanted).filter(cancel_requested=False).exists():  # one may start, or be handed back
+        tasks.revoke(note)
+        if Status.STARTED in wanted:
+            tasks.request_cancel(note)
+
+
+def not_cancelled(bulk: Bulk, ids: list[str]) -> dict[str, str]:
+    note, reason = _cancel_note(bulk), "It had moved on: it was over, or being cancelled, already"
+    return dict.fromkeys(_without_note(ids, lambda text: text == note), reason)
+
+
+def _cancel_note(bulk: Bulk) -> str:
+    return f"cancel asked for by {_author(bulk)}"
+
+
+def move(bulk: Bulk, ids: list[str]) -> None:
+    robot = Robot.objects.filter(pk=bulk.options["to"]).first()
+    if robot and Task.objects.filter(pk__in=ids).reassign(robot.name, _author(bulk)) and robot.enabled:
+        ring_all({robot.name: robot.lanes})
+
+
+def not_moved(bulk: Bulk, ids: list[str]) -> dict[str, str]:
+    end = moved_to(bulk.options["to"], _author(bulk))
+    reason = f"It had started, was over, or was {bulk.options['to']}'s already"
+    return dict.fromkeys(_without_note(ids, lambda text: text.endswith(end)), reason)
+
+
+def _author(bulk: Bulk) -> str:
+    return f"{bulk.by}, bulk run {bulk.pk}"
+
+
+def _without_note(ids: Iterable[str], is_it: Callable[[str], bool]) -> list[str]:
+    """Return which of these tasks have no such line in their history."""
+    histories = dict(Task.objects.filter(pk__in=list(ids)).values_list("pk", "history"))
+    return [id for id in ids if not any(is_it(line["note"]) for line in histories.get(uuid.UUID(id), ()))]
+
+
+def plan_retries(bulk: Bulk, tasks: TaskQuerySet) -> dict[str, Any] | None:
+    """The new tasks, as far as one document can hold them; and why there is none for some of the old ones."""
+    old = list(tasks.repeatable())
+    robots = {robot.name: robot for robot in Robot.objects.filter(pk__in={task.robot for task in old})}
+    done_before = set() if bulk.options.get("again") else Task.objects.tried_again(task.pk for task in old)
+    plan: dict[str, Any] = {"tasks": [], "last": None, "skipped": 0, "failures": []}
+    size = 0
+    for task in old:
+        try:
+            new = _repeat(task, robots, done_before, bulk.by).as_submitted()
+        except FmvError as error:
+            plan["skipped"] += 1
+            plan["failures"].append({"task": str(task.pk), "text": str(error)})
+        else:
+            size += len(bson.encode(new))
+            if plan["tasks"] and size > PLAN:
+                break
+            plan["tasks"].append(new)
+        plan["last"] = str(task.pk)
+    return plan if old else None
+
+
+def _repeat(task: Task, robots: Mapping[str, Robot], done_before: set[uuid.UUID], by: str) -> Task:
+    if task.pk in done_before:
+        raise NothingToDo("It was tried again already")
+    if task.robot not in robots:
+        raise NothingToDo(f"The robot {task.robot} is gone")
+    try:
+        return again(task, robots[task.robot], by=by)
+    except InvalidInput as error:
+        raise NothingToDo(f"It cannot run any more: {error}") from None
+
+
+def submit(bulk: Bulk, new: list[dict[str, Any]]) -> None:
+    tasks = [Task.submitted(values) for values in new]
+    submissions.store(tasks)
+    submissions.ring_for(tasks)
+
+
+ACTS = {
+    "cancel": Act(plan_ids, cancel, not_cancelled),
+    "move": Act(plan_ids, move, not_moved),
+    "retry": Act(plan_retries, submit, lambda bulk, new: {}),
+}

@@ -1,0 +1,39 @@
+"""What the queue refuses."""
+
+from fmv.http.errors import FmvError
+
+
+class UnknownTask(FmvError):
+    """Not Found"""
+
+    status = 404
+
+
+class UnknownHandler(FmvError):
+    """Not Found"""
+
+    status = 404
+
+
+class RobotOutOfService(FmvError):
+    """The robot is out of service. With "queue_anyway": true the task waits until it is back."""
+
+
+class RobotHasWork(FmvError):
+    """The robot has unfinished tasks. Cancel them, or let them end, first."""
+
+
+class AlreadyFinished(FmvError):
+    """The task is already over."""
+
+
+class NotFinished(FmvError):
+    """The task is not over yet."""
+
+
+class NotWaiting(FmvError):
+    """The task runs or is over: only one that waits can be moved."""
+
+
+class NothingToDo(FmvError):
+    """No task that matches could be in a state that allows it."""

@@ -1,0 +1,120 @@
+"""New tasks, checked and not stored yet."""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import bson
+import orjson
+from uuid_utils.compat import uuid7
+
+from fmv.http import request_id
+from fmv.http.errors import InvalidInput, Problem
+from fmv.mongodb.uuid7 import time_of
+from robots.errors import UnknownRobot
+from robots.models import Robot
+from tasks import registry
+from tasks.models import DEFAULT_PRIORITY, Status, Task, first_line
+from tasks.queue.errors import RobotOutOfService, UnknownHandler
+
+MAX_PARAMS = 64 * 1024  # bytes of JSON
+
+
+def build(
+    robot: Robot,
+    *,
+    by: str,
+    handler: str = registry.DEFAULT,
+    params: dict[str, Any] | None = None,
+    priority: int = DEFAULT_PRIORITY,
+    labels: Sequence[str] = (),
+    run_at: dt.datetime | None = None,
+    expires_at: dt.datetime | None = None,
+    timeout: float | None = None,
+    max_attempts: int | None = None,
+    queue_anyway: bool = False,
+    retry_of: Any = None,
+) -> Task:
+    """Return a new task, checked but not stored. Raises RobotOutOfService unless `queue_anyway`, and InvalidInput."""
+    task = _new_task(robot, by, handler, params or {}, run_at, expires_at)
+    task.priority, task.labels, task.retry_of = priority, list(labels), retry_of
+    task.timeout = timeout or task.timeout
+    task.max_attempts = max_attempts or task.max_attempts
+    if not robot.enabled and not queue_anyway:
+        raise RobotOutOfService
+    return task
+
+
+def _new_task(
+    robot: Robot,
+    by: str,
+    handler_name: str,
+    params: dict[str, Any],
+    run_at: dt.datetime | None,
+    expires_at: dt.datetime | None,
+) -> Task:
+    handler = _handler_to_run(handler_name)
+    id = uuid7()
+    created_at = time_of(id)
+    if expires_at and expires_at <= max(created_at, run_at or created_at):
+        raise InvalidInput([Problem(("body", "expires_at"), "Must be later than now and than run_at")])
+    status = Status.SCHEDULED if run_at and run_at > created_at else Status.QUEUED
+    return Task(
+        id=id,
+        robot=robot.name,
+        handler=handler.name,
+        params=_storable(handler.read_params(params).model_dump(mode="json")),
+        status=status,
+        timeout=handler.timeout,
+        max_attempts=handler.retry.max_attempts,
+        run_at=run_at if status == Status.SCHEDULED else None,
+        expires_at=expires_at,
+        requested_by=by,
+        request_id=request_id.current.get(),
+        history=[first_line(id, status, by)],
+    )
+
+
+def _handler_to_run(name: str) -> registry.Handler[Any]:
+    try:
+        return registry.get(name)
+    except UnknownHandler:
+        names = ", ".join(known.name for known in registry.all_handlers())
+        raise InvalidInput([Problem(("body", "handler"), f"No such handler; there are: {names}", "enum")]) from None
+
+
+def _storable(params: dict[str, Any]) -> dict[str, Any]:
+    try:
+        bson.encode(params)
+        size = len(orjson.dumps(params))
+    except (bson.errors.BSONError, OverflowError, TypeError, ValueError) as error:
+        raise InvalidInput([Problem(("body", "params"), f"Cannot be stored: {error}")]) from None
+    if size > MAX_PARAMS:
+        raise InvalidInput([Problem(("body", "params"), f"At most {MAX_PARAMS} bytes of JSON", "too_long")])
+    return params
+
+
+def again(task: Task, robot: Robot, *, by: str) -> Task:
+    """Return a new task that repeats a finished one on its robot, be it out of service. Raises InvalidInput."""
+    return build(
+        robot,
+        by=by,
+        handler=task.handler,
+        params=task.params,
+        priority=task.priority,
+        labels=task.labels,
+        timeout=task.timeout,
+        max_attempts=task.max_attempts,
+        queue_anyway=True,
+        retry_of=task.pk,
+    )
+
+
+def in_service(name: str) -> Robot:
+    """Return a robot that takes tasks. Raises UnknownRobot, RobotOutOfService."""
+    robot = Robot.objects.find(name)
+    if robot is None:
+        raise UnknownRobot(f"There is no robot {name}.")
+    if not robot.enabled:
+        raise RobotOutOfService(f"The robot {name} is out of service: put it in service first, or choose another.")
+    return robot

@@ -1,0 +1,130 @@
+"""The periodic steps: each looks at what MongoDB says and mends it. Early, late, twice at once: all harmless."""
+
+import datetime as dt
+import logging
+import random
+from collections import Counter
+
+from django.utils import timezone
+
+from fmv import audit
+from fmv.celery import app
+from fmv.models import ThrottleWindow
+from fmv.mongodb.server import server_now
+from fmv.monitoring import counters
+from robots.models import MAX_LANES, Robot
+from tasks.models import Bulk, Status, Task, WorkerProcess, error_document, id_at
+from tasks.queue.doorbell import ring, ring_all
+from tasks.queue.services import delete_every
+
+logger = logging.getLogger(__name__)
+
+STEP = 500  # documents taken in one go
+SWEEP_BELL = 60.0  # seconds that a sweeper's doorbell counts; there is another every few
+RING_STEP = 200  # robots rung for in one sweep; chosen by chance, so none is left out for ever
+
+
+def promote_due() -> int:
+    """Queue the tasks whose time has come (SCHEDULED, RETRY) and ring for them; return how many."""
+    promoted = 0
+    while due := list(Task.objects.due(now := server_now()).values_list("pk", "robot", "priority")[:STEP]):
+        promoted += Task.objects.filter(pk__in=[pk for pk, _, _ in due]).promote(now)
+        _ring_for(Counter((robot, priority) for _, robot, priority in due))
+    return promoted
+
+
+def _ring_for(queued: Counter[tuple[str, int]]) -> None:
+    for (robot, priority), count in queued.items():
+        if not ring_all({robot: min(count, MAX_LANES)}, priority=priority):
+            return
+
+
+def recover_lost() -> dict[str, int]:
+    """Take the tasks whose worker let its lease run out away from it; return how many went to which status."""
+    outcome: Counter[Status] = Counter()
+    now = server_now()
+    for task in Task.objects.lost(now).order_by()[:STEP]:
+        status = _recover(task, now)
+        if status is None:
+            continue  # its worker, or another sweeper, was faster
+        outcome[status] += 1
+        counters.count("lost_workers")
+        about = {"task_id": str(task.pk), "robot": task.robot, "worker": task.worker, "status": status.value}
+        logger.warning(
+            "Task %(task_id)s of robot %(robot)r lost its worker %(worker)s: %(status)s",
+            about,
+            extra=about | {"request_id": task.request_id},
+        )
+        ring(task.robot)  # its lane is free
+    if outcome[Status.RETRY]:
+        promote_due()
+    return {status.value: count for status, count in outcome.items()}
+
+
+def recover_from(worker: str, message_id: str) -> dict[str, int]:
+    """Recover the task of a process that is known to have died, without waiting for the end of its lease."""
+    return recover_lost() if Task.objects.run_by(worker, message_id).end_leases() else {}
+
+
+def _recover(task: Task, now: dt.datetime) -> Status | None:
+    lost = error_document("WorkerLost", f"The worker {task.worker} stopped renewing its lease")
+    if task.cancel_requested:
+        return Status.REVOKED if task.stop("its worker was lost while it was being cancelled", lost_at=now) else None
+    if task.started_at and now >= task.started_at + dt.timedelta(seconds=task.timeout):
+        late = error_document("TimedOut", f"Ran longer than {task.timeout:g} s and could not be interrupted")
+        return Status.FAILURE if task.fail(late, lost_at=now) else None
+    if task.attempts_left:
+        return Status.RETRY if task.retry(lost, delay=0, lost_at=now) else None
+    return Status.FAILURE if task.fail(lost, lost_at=now) else None
+
+
+def expire() -> int:
+    """Revoke the tasks that were to start by their `expires_at` and did not; return how many."""
+    return Task.objects.expire(server_now())
+
+
+def ring_waiting() -> int:
+    """Ring for robots in service that have queued tasks and a free lane, in case a doorbell was lost; return how many.
+
+    A robot that is gone is rung for too: the worker that looks ends its tasks.
+    """
+    waiting = Task.objects.robots_waiting()
+    chosen = random.sample(waiting, min(RING_STEP, len(waiting)))
+    busy = Task.objects.runs_by_robot(chosen)
+    robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
+    bells = {name: _bells(name, robots.get(name), busy[name]) for name in chosen}
+    ring_all(bells, expires=SWEEP_BELL)  # or they would pile up while no worker is free
+    return sum(times > 0 for times in bells.values())
+
+
+def _bells(name: str, robot: Robot | None, running: int) -> int:
+    """Return how many of its queued tasks the robot could start now."""
+    if robot is None:
+        return 1
+    free = robot.lanes - running if robot.enabled else 0
+    return free if free <= 1 else Task.objects.queued().of_robot(name).up_to(free)
+
+
+def purge(days: float) -> int:
+    """Delete the tasks that finished more than `days` ago (0: none), with their logs; return how many."""
+    if not days:
+        return 0
+    return delete_every(Task.objects.finished_before(server_now() - dt.timedelta(days=days)))
+
+
+def forget_acts(days: float) -> int:
+    """Delete the audit entries and the finished bulk runs that are more than `days` old (0: none); return how many."""
+    if not days:
+        return 0
+    old = Bulk.objects.over().filter(id__lt=id_at(server_now() - dt.timedelta(days=days)))
+    return audit.forget(days) + old.delete()[0]
+
+
+def forget_runs() -> None:
+    """Delete Celery's results of maintenance runs older than CELERY_RESULT_EXPIRES, and throttles' past windows.
+
+    And worker processes that nobody has seen for a day.
+    """
+    app.backend.cleanup()
+    WorkerProcess.objects.long_gone(server_now()).delete()
+    ThrottleWindow.objects.filter(expires_at__lt=timezone.now()).delete()

@@ -1,0 +1,186 @@
+"""What can be done with tasks; API, admin, commands and jobs all come through here."""
+
+from collections.abc import Collection
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+import robots.services
+from fmv import audit
+from fmv.http.errors import InvalidInput, Problem
+from fmv.mongodb.documents import Document, find_document, insert
+from robots.models import Robot
+from tasks.models import WAITING, Bulk, LogLine, Status, Task
+from tasks.queue import bulk
+from tasks.queue.doorbell import ring, ring_all
+from tasks.queue.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
+from tasks.queue.new_task import again, build, in_service
+from tasks.reports import outcomes
+
+AT_ONCE = 1.0  # seconds that a request works on a bulk run; what is left is done in the background
+PURGE_STEP = 1000  # tasks deleted at a time
+
+
+def get(id: Any) -> Task:
+    """Return the task. Raises UnknownTask."""
+    task = Task.objects.find(id)
+    if task is None:
+        raise UnknownTask
+    return task
+
+
+def document(id: UUID) -> Document:
+    """Return the task as MongoDB has it. Raises UnknownTask."""
+    found = find_document(Task, id)
+    if found is None:
+        raise UnknownTask
+    return found
+
+
+def submit(robot: Robot, *, by: str, **options: Any) -> Task:
+    """Store a new task, of the options that `build` takes, and ring for it; a broker that is down does not matter.
+
+    Raises RobotOutOfService and InvalidInput.
+    """
+    return _store(build(robot, by=by, **options), robot)
+
+
+def _store(task: Task, robot: Robot) -> Task:
+    insert(task)
+    if task.status == Status.QUEUED and robot.enabled:
+        ring(robot.name, task.priority)
+    return task
+
+
+def cancel(task: Task, *, by: str) -> Task:
+    """Revoke a task that waits, or ask the worker of a running one to stop it; return it as it now is.
+
+    Raises AlreadyFinished, also when a running task ends by itself before its worker has noticed.
+    """
+    note = f"cancel asked for by {by}"
+    while not task.is_finished:
+        asked = task.revoke(note) or task.request_cancel(note)
+        task = get(task.pk)
+        being_stopped = task.status == Status.STARTED and task.cancel_requested
+        if asked:
+            audit.record("task.cancel", by=by, kind="task", key=task.pk, text=f"it is {task.status}")
+        if being_stopped or (asked and task.status == Status.REVOKED):
+            return task
+    raise AlreadyFinished
+
+
+def retry(task: Task, *, by: str) -> Task:
+    """Submit a finished task again, as a new one that names it. Raises NotFinished, UnknownRobot, InvalidInput."""
+    if not task.is_finished:
+        raise NotFinished
+    robot = robots.services.get(task.robot)
+    new = _store(again(task, robot, by=by), robot)
+    audit.record("task.retry", by=by, kind="task", key=task.pk, text=f"as {new.pk}")
+    return new
+
+
+def move(task: Task, *, to: str, by: str) -> Task:
+    """Let another robot do a task that waits; return it as it now is.
+
+    Raises NotWaiting, UnknownRobot, and RobotOutOfService for a robot that would keep it waiting.
+    """
+    robot = in_service(to)
+    while task.is_waiting and task.robot != to:
+        before = task.robot
+        moved = task.reassign(to, by)
+        task = get(task.pk)
+        if moved:
+            audit.record("task.move", by=by, kind="task", key=task.pk, text=f"from {before} to {to}")
+            ring_for(robot)
+            return task
+    if task.is_waiting:
+        return task
+    raise NotWaiting
+
+
+def change_robot(name: str, *, by: str, **values: Any) -> Robot:
+    """Change some of a robot's fields; put back in service, or given more lanes, its queue starts again.
+
+    Raises UnknownRobot, NotPossible.
+    """
+    robot = robots.services.change(name, by=by, **values)
+    if robot.enabled and ("enabled" in values or "lanes" in values):
+        ring_for(robot)
+    return robot
+
+
+def replace_robot(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
+    """Make the robot exactly this; return it and whether it is new. Its queue starts again, as after `change_robot`.
+
+    Raises InvalidInput, NotPossible.
+    """
+    robot, created = robots.services.replace(name, by=by, **values)
+    if robot.enabled and not created:
+        ring_for(robot)
+    return robot, created
+
+
+def take_out_of_service(
+    name: str, *, by: str, queue: Literal["keep", "cancel", "move"] = "keep", to: str | None = None
+) -> tuple[Robot, Bulk | None]:
+    """Let a robot start nothing more, and keep, cancel, or move to the robot `to` what waits for it.
+
+    Returns the robot, and the run that sees to its queue (None: it keeps it). A short queue is seen to here and now; of
+    a long one the rest is done in the background. What it runs goes on; cancel that by itself. A submit at the same
+    moment may come too late for all that, and waits.
+
+    Raises UnknownRobot, for either robot, and RobotOutOfService for one that would keep them waiting.
+    """
+    if queue == "move" and (to == name or not in_service(to or "")):
+        raise InvalidInput([Problem(("body", "to"), "Must be another robot")])
+    why = {"keep": "its queue waits", "cancel": "its queue is cancelled", "move": f"its queue moves to {to}"}[queue]
+    robot = robots.services.change(name, by=by, enabled=False, why=why)
+    if queue == "keep":
+        return robot, None
+    waiting = {"robot": name, "status": WAITING}
+    run = bulk.start(queue, by=by, conditions=waiting, to=to, why=f"{name} is out of service")
+    return robot, bulk.run(run, AT_ONCE)
+
+
+def put_in_service(name: str, *, by: str) -> Robot:
+    """Let a robot take its queue up again. Raises UnknownRobot."""
+    return change_robot(name, by=by, enabled=True)
+
+
+def ring_for(robot: Robot) -> None:
+    """Ring once for each lane of a robot that has work."""
+    if Task.objects.queued().of_robot(robot.name).exists():
+        ring_all({robot.name: robot.lanes})
+
+
+def delete_robot(robot: Robot, *, by: str, revisions: Collection[int] | None = None) -> None:
+    """Delete a robot with its finished tasks, if it is at one of `revisions` (None: whatever it is at).
+
+    Raises RobotHasWork while it has unfinished tasks, and Changed.
+
+    A task submitted at the same moment may be left without its robot; the first worker to look ends it.
+    """
+    if Task.objects.unfinished().of_robot(robot.name).exists():
+        raise RobotHasWork
+    if revisions is not None:  # nobody changes it any more, not unnoticed
+        robots.services.change(robot.name, by=by, revisions=revisions, enabled=False)
+    delete_every(Task.objects.finished().of_robot(robot.name))
+    outcomes.forget(robot.name)
+    robots.services.delete(robot.name, by=by)
+
+
+def delete_every(tasks: QuerySet[Task]) -> int:
+    """Delete these tasks, which an index finds, with their logs; return how many. For any others: tasks.cli.archive."""
+    deleted, found = 0, tasks.order_by().values_list("pk", flat=True)
+    while ids := list(found[:PURGE_STEP]):
+        delete_all(ids)
+        deleted += len(ids)
+    return deleted
+
+
+def delete_all(ids: Collection[Any]) -> None:
+    """Delete these tasks with their logs. The logs go first: a crash in between leaves a task without its log, never a
+    log without its task."""
+    LogLine.objects.filter(task__in=ids).delete()
+    Task.objects.filter(pk__in=ids).delete()

@@ -1,0 +1,62 @@
+"""Who is let into the admin, and what only superusers may do there."""
+
+import pytest
+
+from fmv.models import Role, User
+from tests.support.factories import PASSWORD, make_user
+from tests.support.pages import ROBOTS, TASKS, USERS, admin, text
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_stranger_signs_in_first(client):
+    for url in ("/admin/", ROBOTS, TASKS, USERS):
+        answer = client.get(url)
+        assert answer.status_code == 302
+        assert answer.headers["Location"].startswith("/admin/login/")
+
+
+def test_somebody_without_a_role_is_not_let_in(client):
+    make_user(Role.NONE, username="nobody")
+    answer = client.post("/admin/login/", {"username": "nobody", "password": PASSWORD})
+    assert "enter the correct username" in text(answer)
+    assert admin(Role.NONE).get(ROBOTS).status_code == 302
+
+
+def test_signing_in_takes_the_right_password(client):
+    make_user(Role.VIEWER, username="Leela")
+    for password in ("wrong", "", "\0"):
+        assert client.post("/admin/login/", {"username": "Leela", "password": password}).status_code == 200
+    for username in ("leela", ".*", "\0"):
+        assert client.post("/admin/login/", {"username": username, "password": PASSWORD}).status_code == 200, username
+    assert client.post("/admin/login/", {"username": "Leela", "password": PASSWORD}).status_code == 302
+
+
+def test_users_are_the_superusers_business():
+    user = make_user(Role.VIEWER, password=None)
+    for role in (Role.VIEWER, Role.MANAGER):
+        client = admin(role)
+        assert client.get(USERS).status_code == 403
+        assert client.post(f"{USERS}{user.pk}/change/", {"role": "manager", "is_superuser": "on"}).status_code == 403
+    client = admin(Role.NONE, is_superuser=True)
+    assert user.username in text(client.get(USERS))
+    form = {"username": "Fry", "usable_password": "true", "role": "operator"}
+    form |= {"password1": PASSWORD, "password2": PASSWORD}
+    assert client.post(USERS + "add/", form).status_code == 302
+    assert type(user).objects.get(username="Fry").role == Role.OPERATOR
+    assert client.post(f"{USERS}{user.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_the_last_superuser_stays_one():
+    client = admin(Role.NONE, username="root", is_superuser=True)
+    make_user(username="gone", is_superuser=True, is_active=False)
+    root, users = User.objects.get(username="root"), User.objects.filter(username="root")
+    fields, page = {"username": "root", "role": "manager"}, f"{USERS}{root.pk}/change/"
+    for less in ({"is_active": "on"}, {"is_superuser": "on"}):
+        assert "Make another user a superuser first" in text(client.post(page, fields | less))
+        assert (users.get().is_superuser, users.get().is_active, users.get().role) == (True, True, Role.NONE)
+    assert client.post(page, fields | {"is_superuser": "on", "is_active": "on"}).status_code == 302
+    assert users.get().role == Role.MANAGER
+    make_user(username="other", is_superuser=True)
+    assert client.post(page, fields | {"is_active": "on"}).status_code == 302
+    assert not users.get().is_superuser

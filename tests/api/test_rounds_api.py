@@ -1,0 +1,117 @@
+"""What each route of the API costs in round trips to MongoDB. Who has not signed in costs none besides."""
+
+import uuid
+
+import pytest
+from django.test import override_settings
+
+from tasks.models import Task
+from tests.support.api import Api
+from tests.support.factories import make_robot, make_task, make_token, make_user
+from tests.support.probes import FUTURE, STARTED, bell_box, listening
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ROBOT, TASK = "find robots_robot", "find tasks_task"
+ROBOTS, TASKS = "aggregate robots_robot", "aggregate tasks_task"
+AUDIT = "insert fmv_auditentry"
+BODY = {"name": "R2", "location": "Tatooine", "description": "beep"}
+BENDER = BODY | {"name": "Bender"}
+NOOP = {"handler": "noop"}
+
+#: method, path, body, what is sent
+READS = [
+    ("GET", "/health", None, []),
+    ("GET", "/handler/", None, []),
+    ("GET", "/handler/wait", None, []),
+    ("GET", "/openapi.json", None, []),
+    ("GET", "/robot/", None, [ROBOTS]),
+    ("GET", "/robot/?q=a&label=x&location=Lab&is_great=no&enabled=yes", None, [ROBOTS]),
+    ("GET", "/robot/Bender", None, [ROBOT, TASKS]),
+    ("GET", "/task/", None, [TASKS]),
+    ("GET", "/task/?robot=Bender&status=QUEUED&handler=wait&label=x&requested_by=test&limit=5", None, [TASKS]),
+    ("GET", "/task/?created_after=2026-01-01T00:00:00Z&created_before=2126-01-01T00:00:00Z", None, [TASKS]),
+    ("GET", "/task/{task}", None, [TASK]),
+    ("GET", "/task/{task}/log", None, [TASK, "aggregate tasks_logline"]),
+]
+WRITES = [
+    ("POST", "/robot/", BODY, ["insert robots_robot", AUDIT]),
+    ("PUT", "/robot/R2", BODY, [ROBOTS, "insert robots_robot", AUDIT]),
+    # the last two: has it work? its latest tasks
+    ("PUT", "/robot/Bender", BENDER, [ROBOTS, "findAndModify robots_robot", AUDIT, TASKS, TASKS]),
+    ("PATCH", "/robot/Bender", {"location": "Mars"}, [ROBOT, "findAndModify robots_robot", AUDIT, TASKS]),
+    ("POST", "/robot/Bender/run", NOOP, [ROBOT, "insert tasks_task"]),
+    ("POST", "/task/{task}/cancel", None, [TASK, "update tasks_task", TASK, AUDIT]),
+    ("POST", "/task/{over}/retry", None, [TASK, ROBOT, "insert tasks_task", AUDIT]),
+]
+
+
+@pytest.fixture(autouse=True)
+def bells():
+    with bell_box() as taken:
+        yield taken
+
+
+@pytest.fixture
+def paths():
+    make_robot(name="Bender")
+    return {"task": make_task(robot="Bender").pk, "over": make_task(robot="Bender", status="SUCCESS").pk}
+
+
+def sent(api, method, path, body, status=(200, 201)):
+    with listening() as commands:
+        answer = api(method, path, *([] if body is None else [body]))
+    assert answer.status_code in status, answer.content
+    return commands.sent
+
+
+@pytest.mark.parametrize(("method", "path", "body", "commands"), READS + WRITES)
+@override_settings(FMV_ANONYMOUS="manager")
+def test_a_route_s_round_trips(method, path, body, commands, paths):
+    assert sent(Api(None), method, path.format(**paths), body) == commands
+
+
+@override_settings(FMV_ANONYMOUS="manager")
+def test_a_robot_is_read_in_two_whatever_it_has_done():
+    make_robot(name="R2")
+    Task.objects.bulk_create(Task(robot="R2", handler="wait", timeout=1, requested_by="test") for _ in range(300))
+    assert sent(Api(None), "GET", "/robot/R2", None) == [ROBOT, TASKS]
+    assert sent(Api(None), "GET", "/task/?robot=R2", None) == [TASKS]
+    assert sent(Api(None), "GET", "/task/?robot=R2&limit=300", None) == [TASKS]
+
+
+@override_settings(FMV_ANONYMOUS="manager")
+def test_a_batch_costs_the_same_for_one_and_for_many(paths):
+    def runs(number):
+        return {"runs": [{"robot": "Bender", **NOOP} for _ in range(number)]}
+
+    few, many = (sent(Api(None), "POST", "/task/batch", runs(number)) for number in (1, 200))
+    assert few == many
+    assert few == [
+        *(ROBOTS, "insert tasks_submission", "insert tasks_task", "update tasks_submission"),
+        ROBOTS,  # which of them are in service now
+    ]
+
+
+def test_a_token_costs_two_more_and_a_session_two(paths):
+    token = make_token(make_user("viewer"))
+    token.last_used_at = None
+    api = Api(None, headers={"Authorization": f"Bearer {token.text}"})
+    sent(api, "GET", "/task/", None)  # the first use of a minute is noted, which is one more
+    found = sent(api, "GET", "/task/", None)
+    assert [command.split()[1] for command in found] == ["fmv_apitoken", "fmv_user", "tasks_task"]
+    found = sent(Api("viewer"), "GET", "/task/", None)
+    assert [command.split()[1] for command in found] == ["fmv_session", "fmv_user", "tasks_task"]
+
+
+@override_settings(FMV_ANONYMOUS="manager")
+def test_what_is_not_there_costs_one():
+    for path, look in (("/robot/R3", ROBOT), (f"/task/{uuid.uuid4()}", TASK)):
+        assert sent(Api(None), "GET", path, None, (404,)) == [look]
+
+
+@override_settings(FMV_ANONYMOUS="manager")
+def test_a_running_task_is_asked_to_stop_in_five():
+    task = make_task(**STARTED, status="STARTED", lane="x/0", expires_at=FUTURE)
+    found = sent(Api(None), "POST", f"/task/{task.pk}/cancel", None, (202,))
+    assert found == [TASK, "update tasks_task", "update tasks_task", TASK, AUDIT]

@@ -1,0 +1,188 @@
+"""The bench itself: its figures, its report, its floor, and what it refuses."""
+
+import datetime as dt
+import io
+import json
+import os
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import orjson
+import pymongo
+import pytest
+from django.test import override_settings
+
+from fmv.devstack import stack
+from tasks.worker.attempt import run_next
+from tests.bench import floor, profile, report, stage, tasks
+from tests.bench.__main__ import PARTS
+from tests.bench.figures import FULL, QUICK, figure, in_turn, reaches
+from tests.bench.requests import prepare, routes
+from tests.support.api import Api
+from tests.support.factories import make_robot
+from tests.support.probes import Commands, bell_box, listening
+
+# --- Figures and report ----------------------------------------------------------------------------------------------
+
+
+def test_a_figure_is_the_median_of_its_pairs_with_their_spread():
+    found = figure("a", "engine", "≥ 0.6", [0.9, 0.5, 0.7])
+    assert (found.ratio, found.low, found.high, found.met) == (0.7, 0.5, 0.9, True)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "goal", "met"),
+    [(0.6, "≥ 0.6", True), (0.59, "≥ 0.6", False), (2, "≤ 2", True), (2.01, "≤ 2", False), (9, "", None)],
+)
+def test_a_goal_is_at_least_or_at_most(ratio, goal, met):
+    assert reaches(ratio, goal) is met
+
+
+def test_the_two_are_measured_in_turn_and_each_begins_every_other_pair():
+    order = []
+
+    def measured(name, value):
+        order.append(name)
+        return value
+
+    assert in_turn(3, lambda: measured("ours", 2.0), lambda: measured("theirs", 4.0)) == [0.5] * 3
+    assert order[2:] == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+
+
+def test_in_a_hurry_is_less_of_everything():
+    assert FULL.pairs >= 5
+    assert all(getattr(QUICK, name) < getattr(FULL, name) for name in vars(FULL))
+
+
+def test_the_report_is_json_a_table_and_a_plot_of_each_part(tmp_path):
+    figures = [figure("a < b", "engine", "≤ 4", [1.0, 5.0, 2.0]), figure("c", "engine", "", [1.0])]
+    report.write(tmp_path, {"requests": figures})
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert [list(each) for each in written] == [["name", "ratio", "low", "high", "goal", "met", "engine"]] * 2
+    assert written[0] == {
+        "name": "a < b", "ratio": 2.0, "low": 1.0, "high": 5.0, "goal": "≤ 4", "met": True, "engine": "engine",
+    }  # fmt: skip
+    drawn = ElementTree.fromstring((tmp_path / "requests.svg").read_text())
+    assert "a < b" in [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "a < b" in report.table(figures)
+    assert "yes" in report.table(figures)
+
+
+# --- What it refuses -------------------------------------------------------------------------------------------------
+
+
+def bench(**environment: str) -> subprocess.CompletedProcess:
+    command, environment = [sys.executable, "-m", "tests.bench"], os.environ | environment
+    return subprocess.run(command, env=environment, cwd=stack.ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_wrong_part_is_named_with_those_there_are():
+    done = bench(PARTS="requests,speed")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"bench: PARTS has no speed; there are: {', '.join(PARTS)}."]
+
+
+def test_without_wrk_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "apt-get install wrk" in stage.what_is_missing(["requests"])
+    assert stage.what_is_missing(["tasks", "growth"]) == ""
+
+
+def test_databases_of_its_own_are_named_after_the_one_given():
+    assert stage.with_suffix("mongodb://h:1/fmv", "_bench") == "mongodb://h:1/fmv_bench"
+    assert stage.with_suffix("mongodb://h:1/", "_bench") == "mongodb://h:1/fmv_bench"
+    assert stage.with_suffix("mongodb://u:p@h/fmv?tls=true", "_x") == "mongodb://u:p@h/fmv_x?tls=true&authSource=fmv"
+
+
+# --- The floor -------------------------------------------------------------------------------------------------------
+
+
+def call_floor(method, path, body):
+    data = (body or "").replace("#", "1").encode()
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path.replace("%20", " "), "CONTENT_LENGTH": str(len(data))}
+    answer = []
+    chunks = floor.application(environ | {"wsgi.input": io.BytesIO(data)}, lambda status, _: answer.append(status))
+    assert answer == ["200 OK"]
+    return orjson.loads(b"".join(chunks))
+
+
+@pytest.fixture
+def floor_commands(monkeypatch):
+    """The commands that the floor sends, in the test's database."""
+    from django.db import connection
+
+    commands = Commands()
+    floor.database.cache_clear()
+    client = floor.MongoClient(os.environ["MONGODB_URI"], event_listeners=[commands], **floor.OPTIONS)
+    monkeypatch.setattr(floor, "database", lambda: client[connection.settings_dict["NAME"]])
+    monkeypatch.setattr(floor, "publish", lambda robot: None)
+    yield commands
+    client.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(FMV_ANONYMOUS="manager")
+def test_the_floor_makes_the_same_calls_of_mongodb_and_answers_as_much(floor_commands):
+    routes_ = routes(prepare(tasks=250))
+    for route in routes_:
+        body = route.body.replace("#", "2").encode()
+        with bell_box(), listening() as commands:
+            answer = Api(None)(route.method, route.path, *([body] if body else []))
+        assert answer.status_code in (200, 201), answer.content
+        floor_commands.sent.clear()
+        theirs = call_floor(route.method, f"/api/v1{route.path}", route.body)
+        assert floor_commands.sent == commands.sent, route.name
+        ours = answer.json()
+        for name in {"robots", "tasks"} & ours.keys():
+            assert len(ours[name]) == len(theirs[name]), route.name
+        assert 0.7 < len(orjson.dumps(theirs)) / len(answer.content) < 1.5, route.name
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_floor_worker_sends_the_same_commands_for_a_task(floor_commands, monkeypatch, tmp_path):
+    monkeypatch.setenv("FMV_BROKER_URL", "memory://localhost")
+    from tests.bench import floor_worker
+
+    monkeypatch.setattr(floor_worker, "ROBOTS", "robots_robot")
+    monkeypatch.setattr(floor_worker, "TASKS", "tasks_task")
+    monkeypatch.setattr(floor_worker, "database", floor.database)
+    robot = make_robot()
+    with bell_box(), listening() as commands:
+        tasks.by_fmv(tmp_path / "marks", robot.name)
+        commands.bodies.clear()
+        run_next(robot.name, "message")
+    floor.database().tasks_task.insert_one(floor.queued(robot.name, "tick"))
+    floor_commands.bodies.clear()
+    floor_worker.run(robot.name, "message", lambda: None)
+    assert alike(floor_commands.bodies) == alike(commands.bodies)
+
+
+def alike(value):
+    """The same without what differs from task to task and from client to client."""
+    if isinstance(value, dict):
+        return {key: alike(part) for key, part in value.items() if key not in ("lsid", "$db", "_id", "ordered")}
+    if isinstance(value, list):
+        return [alike(part) for part in value]
+    return "a moment" if isinstance(value, dt.datetime) else value
+
+
+# --- The profile -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_counts_for_the_package_of_its_innermost_frame_outside_of_python_itself():
+    assert profile.package_of(pymongo.__file__) == "pymongo"
+    assert profile.package_of(stack.__file__) == "fmv"
+    assert profile.package_of(json.__file__) is None
+    assert profile.package_of("<string>") == profile.REST
+    frames = []
+    json.loads("1", parse_int=lambda _: frames.append(sys._getframe(1)))  # a frame of json, called from here
+    assert profile.part_of(frames[0]) == profile.REST  # which is what tests are
+    assert profile.part_of(None) == profile.REST
+
+
+def test_only_the_work_is_sampled_and_not_what_it_needs_first():
+    order = []
+    seen = profile.sample(lambda: order.append("work"), 0.01, lambda: order.append("first"))
+    assert order[:4] == ["first", "work", "first", "work"]
+    assert set(seen) <= {*profile.PARTS.values(), profile.REST}

@@ -1,0 +1,392 @@
+"""`make chaos`: submit tasks while everything they depend on is killed and stopped, then judge what became of them.
+
+    python -m tests.chaos [--seed 1] [--tasks 500] [--kills 20]
+
+The seed fixes what is submitted and which events happen when; which process an event hits also hangs on the moment.
+The last line printed is the verdict as JSON. Exit status: 0 all is well, 1 it is not, 2 it cannot run here.
+"""
+
+import argparse
+import bisect
+import datetime as dt
+import json
+import queue
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import requests
+from pymongo import MongoClient
+
+from fmv.devstack.embedded_mongodb import StackError
+from tests.chaos.client import Client, Submit, make_submit
+from tests.chaos.judge import FINISHED, NEVER, SECOND, Kill, Record, Run, Verdict, judge, percentile, read_runs
+from tests.chaos.world import MAINTENANCE, WORKERS, World, children, what_is_missing
+
+HARD_LIMIT = 600  # seconds of the whole run
+LEASE = 5.0  # seconds: short, so that many recoveries fit in; six renewals long, so that a busy machine loses none
+RENEW = 0.8
+STOP_GRACE = 1.0
+STOP_LIMIT = 20.0  # seconds from SIGTERM to a worker's end: STOP_GRACE, 3 s of interrupts, and a busy machine's share
+DRAIN = 240.0  # seconds that the last tasks may take once everything is up again; idle machines need 30
+RECONNECTED = 3  # seconds from a server's return until all who use it have noticed
+CLIENTS = 8
+ROBOTS = [f"Robot {number:02}" for number in range(40)]
+KILLS = ["process", "worker", "busy", "group", "busy", "maintenance", "busy", "busy", "worker", "group"]
+
+
+class TooLong(Exception):
+    pass
+
+
+def main() -> int:
+    options = read_options()
+    if missing := what_is_missing():
+        print(f"fmv: chaos cannot run here: {missing}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, stop_the_clock)
+    signal.alarm(HARD_LIMIT)
+    directory = Path(tempfile.mkdtemp(prefix="fmv-chaos-"))
+    try:
+        verdict = run(options, directory)
+    except (StackError, TooLong) as error:
+        print(f"fmv: {error} Logs and marks are in {directory}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        shutil.rmtree(directory, ignore_errors=True)
+        return 130
+    if verdict.failed:
+        print(f"\nLogs and marks are in {directory}")
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    print(json.dumps(verdict.figures))
+    return int(verdict.failed)
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Break everything, lose nothing.")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="default: a random one")
+    parser.add_argument("--tasks", type=int, default=500, help="tasks to submit (default: 500)")
+    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of pool processes and workers (default: 20)")
+    options = parser.parse_args()
+    if not (40 <= options.tasks <= 5000 and 1 <= options.kills <= 100):
+        parser.error("it takes 40-5000 tasks and 1-100 kills")
+    return options
+
+
+def stop_the_clock(*_: object) -> None:
+    raise TooLong(f"The run took longer than {HARD_LIMIT // 60} minutes and was stopped without a verdict.")
+
+
+def run(options: argparse.Namespace, directory: Path) -> Verdict:
+    print(f"Seed {options.seed}: {options.tasks} tasks, {options.kills} kills. Starting everything.", flush=True)
+    settings = {"FMV_LEASE_SECONDS": str(LEASE), "FMV_RENEW_SECONDS": str(RENEW), "FMV_STOP_GRACE": str(STOP_GRACE)}
+    with World(directory, **settings) as world:
+        chaos = Chaos(world, options)
+        chaos.register_robots()
+        chaos.happen()
+        chaos.drain()
+        return chaos.judge()
+
+
+class Chaos:
+    def __init__(self, world: World, options: argparse.Namespace) -> None:
+        self.world = world
+        self.options = options
+        self.chance = random.Random(options.seed)
+        self.record = Record(seed=options.seed, deaths=world.watch.deaths)
+        self.record.lanes = {name: self.chance.choices([1, 2, 3], [6, 1, 1])[0] for name in ROBOTS}
+        self.client = Client(world.url, self.record, self.violation)
+        self.window = max(36.0, options.tasks * 0.25, options.kills * 4.5)  # seconds of submits and events
+        self.events: list[tuple[float, Callable[[], None]]] = []  # by time
+        self.threads: list[threading.Thread] = []
+        self.stopping: dict[str, float] = {}  # worker -> since when
+        self.leaving: subprocess.Popen[bytes] | None = None  # RabbitMQ while it stops
+        self.clock_offset = time.time_ns() - time.monotonic_ns()
+        self.began = time.monotonic()
+
+    @property
+    def now(self) -> float:
+        return time.monotonic() - self.began
+
+    def say(self, text: str) -> None:
+        print(f"{self.now:6.1f} s  {text}", flush=True)
+
+    def violation(self, text: str) -> None:
+        self.say(f"VIOLATION: {text}")
+        self.record.violations.append(text)
+
+    def register_robots(self) -> None:
+        for name, lanes in self.record.lanes.items():
+            body = {"name": name, "location": "Earth", "description": "For breaking things.", "lanes": lanes}
+            assert self.client.insist("POST", "/robot/", body).status_code == 201
+
+    # The plan.
+
+    def plan(self) -> None:
+        chance, window = self.chance, self.window
+        crash = chance.choice(
+            [
+                ("RabbitMQ hangs (SIGSTOP)", self.freeze_rabbitmq, self.thaw_rabbitmq),
+                ("kill -9 of RabbitMQ", self.crash_rabbitmq, self.restart_rabbitmq),
+            ]
+        )
+        for share, (what, stop, start) in (
+            (0.16, ("RabbitMQ stops", self.stop_rabbitmq, self.restart_rabbitmq)),
+            (0.68, crash),
+        ):
+            self.at(window * share, self.tell, what, stop)
+            self.at(window * share + chance.uniform(3, 5), start, window * share)
+        self.at(window * 0.42, self.tell, "MongoDB stops", partial(self.aside, self.stop_mongodb, chance.uniform(3, 5)))
+        self.at(window * 0.58, self.tell, "kill -9 of the web server", self.kill_web)
+        for number in range(self.options.kills):
+            at = window * (0.04 + 0.9 * (number + chance.random()) / self.options.kills)
+            self.at(at, self.kill, KILLS[number % len(KILLS)], fork(chance))
+        for name in (chance.choice(WORKERS), chance.choice(WORKERS), chance.choice(MAINTENANCE)):
+            self.at(chance.uniform(0.05, 0.95) * window, self.stop_worker, name)
+        for _ in range(max(6, self.options.tasks // 12)):
+            self.at(chance.uniform(0.05, 0.98) * window, self.aside, self.cancel, fork(chance))
+        for name in chance.sample(ROBOTS, 5):
+            self.at(chance.uniform(0.05, 0.7) * window, self.aside, self.disable, name, chance.uniform(6, 12))
+
+    def at(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
+        bisect.insort(self.events, (seconds, partial(function, *args)), key=lambda event: event[0])
+
+    def aside(self, function: Callable[..., None], *args: Any) -> None:
+        """Call it in a thread of its own."""
+        thread = threading.Thread(target=self.guarded, args=(function, *args), daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def guarded(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            function(*args)
+        except Exception as error:  # a thread that dies in silence would make the verdict worthless
+            self.violation(f"{function.__name__} of the driver itself failed: {error!r}")
+
+    def tell(self, what: str, function: Callable[[], None]) -> None:
+        self.say(what)
+        function()
+
+    # The run.
+
+    def happen(self) -> None:
+        """Let the plan happen beside the submits, and keep running what should run."""
+        self.plan()
+        submits: queue.SimpleQueue[tuple[float, Submit]] = queue.SimpleQueue()
+        for number in range(self.options.tasks):
+            submit = make_submit(f"s{number}", self.chance.choice(ROBOTS), self.world.marks, self.chance)
+            submits.put((self.window * 0.92 * number / self.options.tasks, submit))
+        self.began = time.monotonic()
+        for _ in range(CLIENTS):
+            self.aside(self.submit_all, submits)
+        while self.events or any(thread.is_alive() for thread in self.threads):
+            while self.events and self.events[0][0] <= self.now:
+                self.events.pop(0)[1]()
+            self.supervise()
+            time.sleep(0.05)
+
+    def submit_all(self, submits: "queue.SimpleQueue[tuple[float, Submit]]") -> None:
+        while not submits.empty():
+            at, submit = submits.get()
+            time.sleep(max(0.0, at - self.now))
+            self.client.submit(submit)
+
+    def supervise(self) -> None:
+        """Start again what has ended, as asked or by itself; nothing may end by itself."""
+        for name, process in list(self.world.up.items()):
+            since = self.stopping.get(name)
+            if process.poll() is not None:
+                del self.world.up[name]
+                self.stopping.pop(name, None)
+                if since is None:
+                    self.violation(f"{name} ended by itself with status {process.returncode}")
+                else:
+                    self.say(f"  {name} has stopped, after {self.now - since:.1f} s")
+                self.at(self.now, self.world.start, name)
+            elif since is not None and self.now - since > STOP_LIMIT:
+                self.violation(f"{name} has not stopped within {STOP_LIMIT:g} s of SIGTERM")
+                self.kill_worker(name, "group")
+
+    def drain(self) -> None:
+        """Wait until everything accepted has ended."""
+        self.say("All is up again and submitted; what is left may end.")
+        deadline = time.monotonic() + DRAIN
+        while not self.client.all_have_ended() and time.monotonic() < deadline:
+            while self.events:
+                self.events.pop(0)[1]()
+            self.supervise()
+            time.sleep(0.2)
+        self.say("Everything has ended." if time.monotonic() < deadline else f"Not all has ended in {DRAIN:g} s.")
+
+    def runs(self) -> list[Run]:
+        lines = self.world.marks.read_text().splitlines() if self.world.marks.exists() else []
+        return read_runs(lines, self.record.deaths)
+
+    # Events.
+
+    def kill(self, kind: str, chance: random.Random) -> None:
+        names = [name for name in (MAINTENANCE if kind == "maintenance" else WORKERS) if name in self.world.up]
+        processes = [pid for name in names for pid in children(self.world.up[name].pid)]
+        busy = [run.pid for run in self.runs() if run.end == NEVER]
+        if not processes or (kind == "busy" and not busy and self.now < self.window):
+            self.at(self.now + 0.2, self.kill, kind, chance)  # all were killed a moment ago, or none runs a task
+            return
+        self.record.killed += 1
+        if kind == "maintenance":
+            kind = chance.choice(["process", "worker", "group"])
+        if kind in ("worker", "group"):
+            self.kill_worker(chance.choice(names), kind)
+            return
+        pid = chance.choice(busy if kind == "busy" and busy else processes)
+        at = self.world.watch.kill(pid)
+        self.record.kills.append(Kill(at, pid, "its process"))
+        self.say(f"kill -9 of process {pid}{', which runs a task' if pid in busy else ''}")
+
+    def kill_worker(self, name: str, kind: str) -> None:
+        """Kill its main process, with which the kernel ends its pool processes, or all of them ourselves."""
+        at, forked = self.world.kill(name, group=kind == "group")
+        self.stopping.pop(name, None)
+        self.say(f"kill -9 of {name}{' and all its processes' if kind == 'group' else ''}")
+        self.record.kills += [Kill(at, pid, "its worker") for pid in forked]
+        self.at(self.now + self.chance.uniform(0.5, 2), self.world.start, name)
+
+    def kill_web(self) -> None:
+        self.world.kill("web")
+        self.world.start("web")
+
+    def stop_worker(self, name: str) -> None:
+        process = self.world.up.get(name)
+        if process is None or name in self.stopping:
+            self.at(self.now + 2, self.stop_worker, name)
+            return
+        self.say(f"SIGTERM to {name}")
+        self.stopping[name] = self.now
+        process.terminate()
+
+    def stop_mongodb(self, down: float) -> None:
+        since = self.now
+        self.world.stop_mongodb()
+        self.say(f"  MongoDB has stopped, after {self.now - since:.1f} s")
+        self.at(self.now + down, self.start_mongodb, since)
+
+    def start_mongodb(self, since: float) -> None:
+        self.world.start_mongodb()
+        self.back("MongoDB", since)
+
+    def stop_rabbitmq(self) -> None:
+        self.leaving = self.world.up.pop("rabbitmq")
+        self.leaving.terminate()
+
+    def crash_rabbitmq(self) -> None:
+        self.world.kill("rabbitmq")
+
+    def restart_rabbitmq(self, since: float) -> None:
+        if self.leaving and self.leaving.poll() is None:
+            self.say("  it has not stopped yet")
+            self.at(self.now + 0.5, self.restart_rabbitmq, since)
+            return
+        self.world.start_rabbitmq()
+        self.aside(self.await_rabbitmq, since)
+
+    def await_rabbitmq(self, since: float) -> None:
+        self.world.wait_until(self.world.broker_answers, "rabbitmq")
+        self.back("RabbitMQ", since)
+
+    def freeze_rabbitmq(self) -> None:
+        self.world.up["rabbitmq"].send_signal(signal.SIGSTOP)
+
+    def thaw_rabbitmq(self, since: float) -> None:
+        self.world.up["rabbitmq"].send_signal(signal.SIGCONT)
+        self.back("RabbitMQ", since)
+
+    def back(self, name: str, since: float) -> None:
+        """Note the outage; for RECONNECTED seconds more those who had given up on the server may not be back."""
+        self.say(f"  {name} answers again, after {self.now - since:.1f} s")
+        began = int(self.began * SECOND)
+        self.record.outages.append((began + int(since * SECOND), time.monotonic_ns() + RECONNECTED * SECOND))
+
+    def cancel(self, chance: random.Random) -> None:
+        runs = self.runs()
+        running = [run.task for run in runs if run.end == NEVER]
+        waiting = list(set(self.record.answered.values()).difference(run.task for run in runs))
+        targets = (running or waiting) if chance.random() < 0.6 else (waiting or running)
+        if not targets:
+            return
+        id = chance.choice(sorted(targets))
+        self.record.cancel_attempts.add(id)
+        try:
+            response = self.client.call("POST", f"/task/{id}/cancel")
+        except requests.ConnectionError:
+            return
+        if response.ok:
+            self.record.cancels.append((id, response.json()["attempt"], response.status_code))
+            self.say(f"cancel of a {'waiting' if response.status_code == 200 else 'running'} task")
+
+    def disable(self, name: str, seconds: float) -> None:
+        self.client.insist("PATCH", f"/robot/{name}", {"enabled": False})
+        start = time.monotonic_ns()
+        self.say(f"{name} is out of service for {seconds:.0f} s")
+        time.sleep(seconds)
+        self.record.disabled.append((name, start, time.monotonic_ns()))
+        self.client.insist("PATCH", f"/robot/{name}", {"enabled": True})
+
+    # The verdict.
+
+    def judge(self) -> Verdict:
+        self.check_lanes()
+        tasks = list(self.client.tasks())
+        verdict = judge(self.record, tasks, self.runs(), self.moment)
+        self.report(verdict, tasks)
+        return verdict
+
+    def check_lanes(self) -> None:
+        with MongoClient[dict[str, Any]]("127.0.0.1", self.world.mongodb_port) as mongodb:
+            held = mongodb.fmv.tasks_task.count_documents({"status": {"$in": FINISHED}, "lane": {"$ne": None}})
+        if held:
+            self.violation(f"{held} tasks are over and hold a lane")
+
+    def moment(self, text: str) -> int:
+        """Turn a time of the API into one of the marks' clock."""
+        return int(dt.datetime.fromisoformat(text).timestamp() * 1000) * (SECOND // 1000) - self.clock_offset
+
+    def report(self, verdict: Verdict, tasks: list[dict[str, Any]]) -> None:
+        print("\nVerdict")
+        for name, value in verdict.figures.items():
+            due = "  must be 0" if name in ("unfinished", "overlaps", "doubled") else ""
+            print(f"  {name:16} {value!s:>8}{due}")
+        answers = self.client.answer_times
+        attempts = sum(task["attempt"] for task in tasks)
+        print(
+            f"Submits were answered in {percentile(answers, 0.5)} s (median), {max(answers):.2f} s (longest); "
+            f"{self.record.broken} connections broke."
+        )
+        print(f"{attempts} attempts, {len(self.record.cancels)} cancels taken, {len(verdict.waits)} runs cut off.")
+        undisturbed = [wait.seconds for wait in verdict.waits if not wait.hampered]
+        times = f"{percentile(undisturbed, 0.5)} s (median), {percentile(undisturbed, 0.99)} s (p99)"
+        print(
+            f"With RabbitMQ and MongoDB up, {len(undisturbed)} of them ran again, or had ended, after {times}. Slowest:"
+        )
+        for seconds, kill, task, hampered in verdict.waits[:5]:
+            print(f"  {seconds:5.1f} s after the kill of {kill.kind}: task {task}{' (outage)' if hampered else ''}")
+        for text in verdict.violations:
+            print(f"  VIOLATION: {text}")
+
+
+def fork(chance: random.Random) -> random.Random:
+    """Return a generator of its own for what happens at an uncertain moment, so that the rest stays as seeded."""
+    return random.Random(chance.random())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

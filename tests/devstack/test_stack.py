@@ -1,0 +1,216 @@
+"""`make run` as its user meets it: real processes in a checkout of their own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from fmv.devstack import embedded_mongodb, stack
+from tests.conftest import wait_until
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the code with a `var/` of its own. Nothing that ran in it outlives the test."""
+    root = tmp_path / "checkout"
+    root.mkdir()
+    for part in ("fmv", "robots", "tasks", "templates"):
+        if (stack.ROOT / part).exists():
+            shutil.copytree(stack.ROOT / part, root / part, ignore=shutil.ignore_patterns("__pycache__"))
+    yield root
+    for pid in processes_in(root):
+        os.kill(pid, signal.SIGKILL)
+
+
+def processes_in(root: Path) -> list[int]:
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if process.joinpath("cwd").readlink() == root and process.joinpath("cmdline").read_bytes():
+                pids.append(int(process.name))
+        except OSError:
+            continue  # it ended meanwhile
+    return pids
+
+
+class Run:
+    """`python -m fmv.devstack.stack run` in a checkout, in a process group of its own as a shell would start it."""
+
+    def __init__(self, root: Path, **environment: str) -> None:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("FMV_", "MONGODB_", "DJANGO_"))}
+        self.port = embedded_mongodb.free_port(None)
+        self.output = root / "output.log"
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "fmv.devstack.stack", "run"],
+                env=inherited | {"FMV_PORT": str(self.port)} | environment,
+                cwd=root,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: text in self.text or self.process.poll() is not None, 60)
+        assert text in self.text, self.text
+
+    def press_ctrl_c(self) -> int:
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.process.wait(timeout=30)
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://127.0.0.1:{self.port}{path}"
+        request = Request(url, data, {"Content-Type": "application/json"}, method=method)
+        with urlopen(request, timeout=10) as response:
+            return response.status, json.loads(response.read() or "null")
+
+    def robots(self):
+        _, page = self.call("GET", "/api/v1/robot/")
+        return [robot["name"] for robot in page["robots"]]
+
+    def pid_of(self, name):
+        return int(re.search(rf"{name} started \(pid=(\d+)\)", self.text)[1])
+
+
+def refusal(root: Path, **environment: str) -> str:
+    """Run the stack, which must refuse within seconds; return the one line it says."""
+    begin = time.monotonic()
+    run = Run(root, **environment)
+    assert run.process.wait(timeout=30) == 1, run.text
+    assert time.monotonic() - begin < 10
+    assert not processes_in(root)
+    assert run.text.count("\n") == 1, run.text
+    return run.text
+
+
+def test_it_starts_says_where_everything_is_and_keeps_the_data(checkout):
+    run = Run(checkout)
+    run.wait_for("Ctrl-C stops everything")
+    password = (checkout / "var" / "admin-password").read_text().strip()
+    for line in (f"http://127.0.0.1:{run.port}/api/v1/docs", f"admin, password {password}", "the role manager"):
+        assert line in run.text
+    assert run.call("GET", "/api/v1/health") == (200, {"health": "OK"})
+    assert run.robots() == ["Bender", "Crow T. Robot", "Wall-E"]
+    new = {"name": "R2", "location": "Tatooine", "description": "beep", "is_great": False, "tasks": None}
+    assert run.call("POST", "/api/v1/robot/", new)[0] == 201
+    assert run.call("DELETE", "/api/v1/robot/Wall-E")[0] == 204
+    assert run.press_ctrl_c() == 0
+    assert not processes_in(checkout)
+
+    again = Run(checkout)
+    again.wait_for("Ctrl-C stops everything")
+    assert f"admin, password {password}" in again.text
+    assert again.robots() == ["Bender", "Crow T. Robot", "R2"]
+    again.process.terminate()
+    assert again.process.wait(timeout=30) == 0
+    assert not processes_in(checkout)
+
+
+def test_it_says_which_process_died_and_stops_the_others(checkout):
+    run = Run(checkout)
+    run.wait_for("Ctrl-C stops everything")
+    os.kill(run.pid_of("worker"), signal.SIGKILL)
+    assert run.process.wait(timeout=30) == 1
+    assert run.text.splitlines()[-1].startswith("fmv: the process worker (rc=-9) ended by itself")
+    assert not processes_in(checkout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_killed_outright_it_leaves_nothing_behind_and_starts_again(checkout):
+    run = Run(checkout)
+    run.wait_for("Ctrl-C stops everything")
+    run.process.kill()
+    run.process.wait()
+    wait_until(lambda: not processes_in(checkout), 30)
+    again = Run(checkout)
+    again.wait_for("Ctrl-C stops everything")
+    assert again.press_ctrl_c() == 0
+
+
+def test_it_refuses_a_taken_port(checkout):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"fmv: cannot listen on 127.0.0.1:{port} (Address already in use)" in refusal(
+            checkout, FMV_PORT=str(port)
+        )
+
+
+def test_it_refuses_a_mongodb_that_does_not_answer_and_keeps_its_password(checkout):
+    line = refusal(checkout, MONGODB_URI="mongodb://somebody:secret@127.0.0.1:1/fmv")
+    assert "no usable MongoDB answers at MONGODB_URI=mongodb://somebody@127.0.0.1:1/fmv" in line
+    assert "Connection refused" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://somebody:secret@127.0.0.1:1//", "mongodb://somebody:secret@127.0.0.1:1/fmv_broker"]
+)
+def test_it_refuses_a_broker_that_does_not_answer_and_keeps_its_password(checkout, url):
+    line = refusal(checkout, FMV_BROKER_URL=url)
+    assert f"at FMV_BROKER_URL={url.replace(':secret', '')}" in line
+    assert "Connection refused" in line
+    assert "secret" not in line
+
+
+def test_it_refuses_a_wrong_variable_by_its_name(checkout):
+    assert "FMV_WORKER_PROCESSES" in refusal(checkout, FMV_WORKER_PROCESSES="many")
+
+
+def test_it_refuses_a_second_stack_on_the_same_data(checkout):
+    with embedded_mongodb.embedded_mongodb(checkout / "var" / "mongodb"):
+        run = Run(checkout)
+        assert run.process.wait(timeout=30) == 1
+        assert "fmv: another process already runs the embedded MongoDB" in run.text
+
+
+def test_the_embedded_server_takes_another_port_when_its_own_is_taken(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with embedded_mongodb.embedded_mongodb(tmp_path / "mongodb", port) as uri:
+            assert str(port) not in uri
+
+
+def test_a_server_left_over_from_a_crash_is_stopped_first(tmp_path):
+    command = [
+        Path(sys.executable).with_name("secantusd-py"),
+        "--standalone",
+        "--port",
+        str(embedded_mongodb.free_port(None)),
+    ]
+    with subprocess.Popen([*command, "--storage-path", tmp_path / "mongodb", "--log-level", "ERROR"]) as leftover:
+        (tmp_path / "mongodb.lock").write_text(f"{leftover.pid}\n")
+        wait_until(lambda: embedded_mongodb.runs_on(leftover.pid, tmp_path / "mongodb"))
+        with embedded_mongodb.embedded_mongodb(tmp_path / "mongodb"):
+            assert leftover.wait(timeout=0) is not None
+
+
+def test_a_process_that_only_has_the_old_server_s_number_is_left_alone(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        (tmp_path / "mongodb.lock").write_text(f"{stranger.pid}\n")
+        with embedded_mongodb.embedded_mongodb(tmp_path / "mongodb"):
+            assert stranger.poll() is None
+        stranger.kill()
+
+
+@pytest.mark.parametrize(
+    ("host", "role"),
+    [("127.0.0.1", "manager"), ("::1", "manager"), ("localhost", "manager"), ("0.0.0.0", "none"), ("10.0.0.5", "none")],
+)
+def test_only_a_server_that_other_machines_cannot_reach_lets_everybody_in(tmp_path, monkeypatch, host, role):
+    monkeypatch.setattr(stack, "VAR", tmp_path)
+    assert stack.development_defaults(host, "mongodb://127.0.0.1:27018/")["anonymous"] == role

@@ -1,0 +1,252 @@
+"""The OpenAPI document: complete, compatible with the first backend's clients, and true."""
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import openapi_spec_validator
+import pytest
+from drf_spectacular.generators import SchemaGenerator
+
+from fmv.http.api import Renderer
+from tests.support.api import Api
+from tests.support.factories import make_robot, make_task
+
+FIRST_BACKEND = {
+    ("get", "/robot/"): "list_robot__get",
+    ("post", "/robot/"): "create_robot__post",
+    ("get", "/robot/{name}"): "find_robot__name__get",
+    ("post", "/robot/{name}/run"): "run_robot__name__run_post",
+    ("post", "/auth/login"): "login_session_auth_login_post",
+    ("post", "/auth/logout"): "logout_auth_logout_post",
+    ("get", "/health"): "health_health_get",
+}
+
+
+@pytest.fixture(scope="module")
+def document():
+    answer = Api(None)("GET", "/openapi.json")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    return answer.json()
+
+
+@pytest.fixture(scope="module")
+def operations(document):
+    return {(method, path): found for path, item in document["paths"].items() for method, found in item.items()}
+
+
+def contents(document):
+    """Yield each JSON content of a request or an answer, with where it is."""
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            parts = {"request": operation.get("requestBody", {})} | operation["responses"]
+            for name, part in parts.items():
+                for media_type, content in part.get("content", {}).items():
+                    yield f"{method} {path} {name}", media_type, content
+
+
+def validator(document, schema) -> Any:
+    return jsonschema.Draft202012Validator(
+        schema | {"components": document["components"]}, format_checker=jsonschema.FormatChecker()
+    )
+
+
+def test_it_is_served_as_it_is_generated(document):
+    generated = SchemaGenerator().get_schema(public=True)
+    assert json.loads(Renderer().render(generated)) == document
+
+
+def test_it_is_openapi_3_1_of_this_version(document):
+    assert document["openapi"].startswith("3.1")
+    assert document["info"]["version"] == "1.0.0"
+    assert document["servers"] == [{"url": "/api/v1"}]
+    assert Api(None)("GET", "/openapi.json/").json() == document
+
+
+def test_it_is_valid(document):
+    openapi_spec_validator.validate(document)
+
+
+def test_the_first_backends_operations_keep_their_names(operations):
+    assert {where: operations[where]["operationId"] for where in FIRST_BACKEND} == FIRST_BACKEND
+
+
+def test_every_operation_has_a_name_of_its_own_that_a_generator_can_use(operations):
+    names = [operation["operationId"] for operation in operations.values()]
+    assert len(set(names)) == len(names)
+    for (method, _), operation in operations.items():
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", operation["operationId"])
+        assert operation["operationId"].endswith(f"_{method}")
+        assert operation["description"]
+        assert 0 < len(operation["summary"]) <= 80
+        assert operation["description"].startswith(operation["summary"])
+
+
+def test_every_parameter_header_and_way_to_sign_in_is_explained(document, operations):
+    described = [parameter for operation in operations.values() for parameter in operation.get("parameters", [])]
+    described += document["components"]["headers"].values()
+    described += document["components"]["securitySchemes"].values()
+    assert all(each["description"] for each in described)
+
+
+def test_every_answer_names_the_headers_of_its_kind(operations):
+    for where, operation in operations.items():
+        for status, response in operation["responses"].items():
+            wanted = {"X-Request-ID"}
+            wanted |= {"Retry-After"} if status in ("429", "503") else set()
+            wanted |= {"WWW-Authenticate"} if status == "401" else set()
+            assert wanted <= response["headers"].keys(), (where, status)
+
+
+def test_every_operation_has_one_tag_that_is_explained(document, operations):
+    tags = {tag["name"] for tag in document["tags"]}
+    assert all(tag["description"] for tag in document["tags"])
+    for where, operation in operations.items():
+        assert len(operation["tags"]) == 1, where
+        assert operation["tags"][0] in tags, where
+
+
+def test_every_path_is_there_once(operations):
+    paths = {path for _, path in operations}
+    assert len({path.rstrip("/") for path in paths}) == len(paths)
+    assert {"/robot/", "/task/", "/handler/", "/robot/{name}", "/task/{task_id}/cancel"} <= paths
+
+
+def test_every_operation_tells_its_errors(operations):
+    for (method, path), operation in operations.items():
+        if path.startswith(("/health", "/auth/")):
+            continue
+        wanted = {"401", "403", "429", "503"}
+        wanted |= {"404"} if "{" in path else set()
+        wanted |= {"422"} if "requestBody" in operation or operation.get("parameters") else set()
+        wanted |= {"411", "413", "415"} if "requestBody" in operation else set()
+        assert wanted <= operation["responses"].keys(), (method, path)
+        assert operation["security"], (method, path)
+
+
+def test_everything_has_an_example_that_its_schema_allows(document):
+    for where, media_type, content in contents(document):
+        if media_type != "application/json":
+            continue
+        assert content["examples"], where
+        for example in content["examples"].values():
+            validator(document, content["schema"]).validate(example["value"])
+
+
+def test_every_reference_leads_somewhere(document):
+    for name in re.findall(r'"#/components/(schemas/[^"]+)"', json.dumps(document)):
+        kind, _, schema = name.partition("/")
+        assert schema in document["components"][kind]
+
+
+def test_every_error_has_the_shape_of_errors(document):
+    for where, _, content in contents(document):
+        status = where.split()[-1]
+        if status.startswith(("4", "5")):
+            sentence = status != "422" and where != "post /robot/ 409"
+            name = "Error" if sentence else "InputError"
+            assert content["schema"] == {"$ref": f"#/components/schemas/{name}"}, where
+
+
+def test_the_docs_page_needs_nothing_from_elsewhere(settings):
+    settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
+    answer = Api(None)("GET", "/docs")
+    assert answer.status_code == 200
+    assert b"swagger-ui" in answer.content
+    assert not re.findall(rb'(?:src|href)="(?:https?:)?//', answer.content)
+
+
+# --- It is true ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_real_answers_are_as_it_says(document, settings):
+    settings.FMV_ANONYMOUS = "manager"
+    checked = set()
+    for method, path, url, body, status in real_calls():
+        answer = Api(None)(method, url, body)
+        assert answer.status_code == status, (method, url, answer.content)
+        operation = document["paths"][path][method.lower()]
+        described = operation["responses"][str(status)]
+        if answer.content:
+            schema = described["content"]["application/json"]["schema"]
+            validator(document, schema).validate(answer.json())
+            _no_more_than(document, schema, answer.json())
+        if body != b"" and status < 300:
+            validator(document, operation["requestBody"]["content"]["application/json"]["schema"]).validate(body)
+        checked.add((method.lower(), path))
+    streams = ("/events", "/task/{task_id}/events")  # see test_events_api.py
+    ours = {(method, path) for path, item in document["paths"].items() for method in item if path not in streams}
+    assert {
+        where for where in ours if where[1].startswith(("/robot", "/task/{", "/handler", "/health", "/stats"))
+    } <= checked
+
+
+def real_calls():
+    """Yield method, path as documented, URL, body and the status to expect."""
+    robot = {
+        "name": "R2",
+        "location": "Tatooine",
+        "description": "beep",
+        "labels": ["a"],
+        "endpoint": "http://r2.example",
+    }
+    over = {"error": {"type": "E", "message": "m", "traceback": "t"}, "result": {"any": [1, None]}, "progress": 50.0}
+    bender = make_robot(name="Bender")
+    waits, runs = make_task(robot=bender), make_task(robot=bender, status="STARTED", attempt=1, lane="Bender/0")
+    done = make_task(robot=make_robot(name="C3"), status="FAILURE", labels=["x"], **over)
+    done.log_lines().model.objects.create(task=done.pk, attempt=1, text="a line")
+    unknown = "00000000-0000-0000-0000-000000000000"
+    yield "GET", "/health", "/health", b"", 200
+    yield "POST", "/auth/login", "/auth/login", b"", 401
+    yield "POST", "/auth/logout", "/auth/logout", b"", 200
+    yield "POST", "/robot/", "/robot/", robot, 201
+    yield "POST", "/robot/", "/robot/", robot, 409
+    yield "POST", "/robot/", "/robot/", robot | {"is_great": True}, 400
+    yield "POST", "/robot/", "/robot/", {"name": 1}, 422
+    yield "GET", "/robot/", "/robot/?limit=1", b"", 200
+    yield "GET", "/robot/", "/robot/?limit=0", b"", 422
+    yield "GET", "/robot/{name}", "/robot/Bender", b"", 200
+    yield "GET", "/robot/{name}", "/robot/nobody", b"", 404
+    yield "PUT", "/robot/{name}", "/robot/R2", {"location": "x", "description": "y"}, 200
+    yield "PUT", "/robot/{name}", "/robot/R3", {"location": "x", "description": "y"}, 201
+    yield "PATCH", "/robot/{name}", "/robot/R3", {"labels": ["x"]}, 200
+    yield "PATCH", "/robot/{name}", "/robot/R3", {"is_great": True}, 400
+    yield "POST", "/robot/{name}/run", "/robot/R3/run", {}, 200
+    yield "POST", "/robot/{name}/run", "/robot/R2/run", {"run_at": "2100-01-01T00:00:00Z", "timeout": None}, 200
+    yield "POST", "/robot/{name}/run", "/robot/R2/run", {"handler": "nope"}, 422
+    yield "POST", "/robot/{name}/run", "/robot/nobody/run", {}, 404
+    yield "DELETE", "/robot/{name}", "/robot/Bender", b"", 409
+    yield "GET", "/task/", "/task/?limit=2", b"", 200
+    yield "GET", "/task/{task_id}", f"/task/{done.pk}", b"", 200
+    yield "GET", "/task/{task_id}", f"/task/{unknown}", b"", 404
+    yield "GET", "/task/{task_id}/log", f"/task/{done.pk}/log", b"", 200
+    yield "POST", "/task/{task_id}/cancel", f"/task/{waits.pk}/cancel", b"", 200
+    yield "POST", "/task/{task_id}/cancel", f"/task/{runs.pk}/cancel", b"", 202
+    yield "POST", "/task/{task_id}/cancel", f"/task/{done.pk}/cancel", b"", 409
+    yield "POST", "/task/{task_id}/retry", f"/task/{done.pk}/retry", b"", 200
+    yield "POST", "/task/{task_id}/retry", f"/task/{runs.pk}/retry", b"", 409
+    yield "GET", "/handler/", "/handler/", b"", 200
+    yield "GET", "/handler/{name}", "/handler/http", b"", 200
+    yield "GET", "/handler/{name}", "/handler/nope", b"", 404
+    yield "GET", "/stats", "/stats", b"", 200
+    make_robot(name="Idle")
+    yield "DELETE", "/robot/{name}", "/robot/Idle", b"", 204
+
+
+def _no_more_than(document, schema, value):
+    """Fail when an object of a described type has keys that the document does not name, or another order of them."""
+    while "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    for option in schema.get("oneOf", []) + schema.get("anyOf", []):
+        if value is not None and "$ref" in option:
+            _no_more_than(document, option, value)
+    if isinstance(value, list):
+        for item in value:
+            _no_more_than(document, schema.get("items", {}), item)
+    elif isinstance(value, dict) and "properties" in schema:
+        assert list(value) == list(schema["properties"])
+        for key, part in value.items():
+            _no_more_than(document, schema["properties"][key], part)

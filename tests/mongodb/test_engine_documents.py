@@ -1,0 +1,131 @@
+"""Reading and storing without a query that must be compiled: the same as by one."""
+
+import datetime as dt
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, NotSupportedError
+from django.db.models import F, Q
+from django.db.models.functions import Upper
+from uuid_utils.compat import uuid7
+
+from fmv.mongodb.documents import insert, stored_form
+from robots.models import Robot
+from tasks.models import Status, Task
+from tests.mongodb.test_engine_pipelines import LISTS
+from tests.support.factories import make_robot, make_task
+from tests.support.probes import listening, make_task_in
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def values(row):
+    return {field.attname: getattr(row, field.attname) for field in type(row)._meta.concrete_fields}
+
+
+@pytest.mark.parametrize("status", Status)
+def test_find_gives_what_a_query_gives(status):
+    task = make_task_in(status)
+    found = Task.objects.find(task.pk)
+    assert values(found) == values(Task.objects.get(pk=task.pk))
+    assert (found._state.adding, found._state.db) == (False, "default")
+    assert Task.objects.find(str(task.pk)) == found
+
+
+def test_find_gives_none_for_what_is_not_there():
+    assert Task.objects.find(uuid7()) is None
+    assert Robot.objects.find("R2") is None
+    with pytest.raises(ValidationError):
+        Task.objects.find("no id")
+
+
+def test_documents_are_the_rows_as_they_are_stored():
+    tasks = [make_task(robot="R2", labels=["x"]) for _ in range(3)]
+    rows = list(Task.objects.of_robot("R2").newest_first().documents()[:2])
+    assert [row["_id"] for row in rows] == [task.pk.hex for task in reversed(tasks[1:])]
+    assert rows[0] == stored_form(tasks[2]) | {
+        name: rows[0][name]
+        for name in ("history", "stored_at", "changed_at")  # dates lose their zone
+    }
+    assert list(Task.objects.none().documents()) == []
+    assert Task.objects.filter(pk=tasks[0].pk).documents().get()["_id"] == tasks[0].pk.hex
+
+
+def test_documents_are_whole():
+    for queryset in (
+        Task.objects.annotate(shout=Upper("robot")),
+        Task.objects.values("robot"),
+        Task.objects.distinct(),
+        Task.objects.queued().union(Task.objects.started()),
+    ):
+        with pytest.raises(NotSupportedError):
+            list(queryset.documents())
+
+
+def compiler_of(queryset):
+    return queryset.query.get_compiler("default")
+
+
+BY_LABEL = {name: build for name, build in LISTS.items() if "by label" in name}
+PLAIN = {name: build for name, build in LISTS.items() if name not in BY_LABEL} | {
+    "any order": Task.objects.order_by,
+    "one order twice": lambda: Task.objects.order_by("robot", "-robot", "id"),
+    "reversed": lambda: Task.objects.filter(robot="Bender").order_by("robot", "-priority").reverse(),
+    "from the middle": lambda: Robot.objects.all()[5:9],
+    "not": lambda: Task.objects.exclude(status=Status.QUEUED).filter(Q(lane=None) | ~Q(robot__in=["Bender", "Fry"])),
+    "everything": lambda: Task.objects.filter(~Q(pk__in=[])),
+}
+NOT_PLAIN = BY_LABEL | {
+    "nothing": Task.objects.none,
+    "no rows": lambda: Task.objects.all()[3:3],
+    "columns with each other": lambda: Task.objects.filter(attempt__lt=F("max_attempts")),
+    "columns in a list": lambda: Task.objects.filter(attempt__in=[1, F("max_attempts")]),
+    "computed": lambda: Task.objects.filter(robot=Upper("requested_by")),
+    "by what is computed": lambda: Task.objects.order_by(Upper("robot")),
+    "by another's columns": lambda: LogEntry.objects.order_by("user"),
+    "another's columns": lambda: LogEntry.objects.filter(user__username="fry").order_by("pk"),
+    "another's rows": lambda: Task.objects.filter(robot__in=Robot.objects.values("pk")),
+    "part of a column": lambda: Task.objects.filter(error__type="OSError"),
+    "by part of a column": lambda: Task.objects.order_by("error__type"),
+}
+
+
+@pytest.mark.parametrize("what", PLAIN)
+def test_a_plain_query_is_what_the_compiler_makes_of_it(what):
+    plain, any_ = (compiler_of(PLAIN[what]()) for _ in range(2))
+    assert plain._plain_query().get_pipeline() == any_._any_query().get_pipeline()
+
+
+@pytest.mark.parametrize("what", NOT_PLAIN)
+def test_what_is_not_plain_is_left_to_the_compiler(what):
+    assert compiler_of(NOT_PLAIN[what]())._plain_query() is None
+
+
+def test_insert_stores_what_save_stores():
+    saved, inserted = Robot(name="A", location="Lab", description="x"), Robot(name="B", location="Lab", description="x")
+    saved.save(force_insert=True)
+    insert(inserted)
+    one, two = (values(Robot.objects.get(pk=name)) for name in "AB")
+    times = {"created_at": None, "updated_at": None}
+    assert one | {"name": "B"} | times == two | times
+    assert abs(two["created_at"] - one["created_at"]) < dt.timedelta(minutes=1)
+    assert (inserted._state.adding, inserted._state.db) == (False, "default")
+
+
+def test_insert_of_what_is_there_is_an_integrity_error():
+    robot = make_robot()
+    with pytest.raises(IntegrityError):
+        insert(Robot(name=robot.name, location="Lab", description="x"))
+    with pytest.raises(IntegrityError):
+        insert(*(Robot(name=name, location="Lab", description="x") for name in ("new", robot.name)))
+    insert()  # of nothing
+
+
+def test_a_page_comes_in_one_round_trip():
+    Task.objects.bulk_create(Task(robot="R2", handler="wait", timeout=1, requested_by="test") for _ in range(250))
+    for limit in (100, 101, 201):
+        with listening() as commands:
+            assert len(Task.objects.newest_first().documents()[:limit]) == limit
+            assert len(Task.objects.newest_first()[:limit]) == limit
+        assert commands.sent == ["aggregate tasks_task"] * 2

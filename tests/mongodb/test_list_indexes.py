@@ -1,0 +1,131 @@
+"""Every list of the API, with each of its filters, is answered by an index: the rows it shows and hardly any other.
+
+MongoDB walks an index in the list's order where the index has first the columns that must be equal, then those that
+order. The engines that the tests have do not all tell, so the indexes are held against the pipelines here.
+"""
+
+import datetime as dt
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from fmv.mongodb.plan import planned_indexes
+from robots.models import Robot
+from robots.serializers import RobotFilterSerializer
+from tasks.api.robots import RobotPages
+from tasks.api.serializers import TaskFilterSerializer
+from tasks.api.tasks import LogPages, TaskPages
+from tasks.models import LogLine, Task
+from tests.support.factories import make_task
+from tests.support.pipelines import pipeline
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ID = uuid7()
+NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
+TASK_FILTERS = {
+    "robot": "Bender",
+    "status": ["QUEUED"],
+    "handler": "primes",
+    "label": "night",
+    "requested_by": "fry",
+    "created_after": NOW,
+    "created_before": NOW,
+}
+ROBOT_FILTERS = {"location": "Earth", "is_great": True, "enabled": True, "label": "night", "q": "beep"}
+#: A text somewhere in a robot's words is looked for in all robots, by their names: there are not that many.
+SCANNED = {"q"}
+
+
+def indexes(model) -> list[list[str]]:
+    """The columns of each of the model's indexes that holds all of its documents."""
+    whole = [list(index["key"]) for index in planned_indexes(model) if "partialFilterExpression" not in index]
+    return [["_id"], *whole]
+
+
+def equal_columns(match: dict) -> set[str]:
+    """The columns that a $match asks one value of."""
+    if "$and" in match:
+        return {column for part in match["$and"] for column in equal_columns(part)}
+    equal = {"$all", "$in", "$eq", "$elemMatch"}
+    return {column for column, wanted in match.items() if not isinstance(wanted, dict) or wanted.keys() <= equal}
+
+
+def is_answered_by_an_index(queryset) -> bool:
+    """Whether an index has the columns that must be equal, then those that order, before any other."""
+    by_name = {name: part for stage in pipeline(queryset) for name, part in stage.items()}
+    equal, order = equal_columns(by_name.get("$match", {})) - {"_id"}, list(by_name["$sort"])
+    return any(
+        set(columns[: len(equal)]) == equal and columns[len(equal) :][: len(order)] == order
+        for columns in indexes(queryset.model)
+    )
+
+
+def test_every_filter_is_looked_at_here():
+    assert TASK_FILTERS.keys() == TaskFilterSerializer().fields.keys()
+    assert ROBOT_FILTERS.keys() == RobotFilterSerializer().fields.keys()
+
+
+@pytest.mark.parametrize("name", [None, *TASK_FILTERS])
+def test_a_list_of_tasks_walks_an_index(name):
+    narrowed = Task.objects.narrowed(**({name: TASK_FILTERS[name]} if name else {}))
+    for order in (TaskPages.ordering, LogPages.ordering):  # forwards and, from a later page, backwards
+        assert is_answered_by_an_index(narrowed.order_by(order)[:101]), order
+
+
+@pytest.mark.parametrize("name", [None, *sorted(ROBOT_FILTERS.keys() - SCANNED)])
+def test_a_list_of_robots_walks_an_index(name):
+    narrowed = Robot.objects.narrowed(**({name: ROBOT_FILTERS[name]} if name else {}))
+    for order in (RobotPages.ordering, f"-{RobotPages.ordering}"):
+        assert is_answered_by_an_index(narrowed.order_by(order)[:1001]), order
+
+
+def test_so_do_a_profile_s_tasks_and_a_log():
+    assert is_answered_by_an_index(Task.objects.of_robot("Bender").newest_first()[:50])
+    assert is_answered_by_an_index(LogLine.objects.filter(task=make_task().pk)[:101])
+
+
+def test_this_test_sees_what_no_index_answers():
+    assert not is_answered_by_an_index(Task.objects.filter(worker="host/1").newest_first()[:101])
+    assert not is_answered_by_an_index(Task.objects.of_robot("Bender").order_by("message")[:101])
+
+
+#: each index of tasks -> what it is there for. One that nothing needs slows every write.
+USES = {
+    "task_next": lambda: Task.objects.queued().of_robot("Bender").next_first()[:1],
+    "task_of_robot": lambda: Task.objects.of_robot("Bender").newest_first()[:50],
+    "task_ended": lambda: Task.objects.of_robot("Bender").ended()[:60],
+    "task_by_status": lambda: Task.objects.narrowed(status=["QUEUED"]).newest_first()[:101],
+    "task_by_handler": lambda: Task.objects.narrowed(handler="primes").newest_first()[:101],
+    "task_by_requester": lambda: Task.objects.narrowed(requested_by="fry").newest_first()[:101],
+    "task_by_label": lambda: Task.objects.narrowed(label="night").newest_first()[:101],
+    "task_due": lambda: Task.objects.due(NOW)[:500],
+    "task_overdue": lambda: Task.objects.overdue(NOW).order_by("expires_at")[:500],
+    "task_finished": lambda: Task.objects.finished_before(NOW).order_by("finished_at")[:500],
+    "task_by_error": lambda: Task.objects.narrowed(error="OSError").newest_first()[:101],
+    "task_again": lambda: Task.objects.filter(retry_of=ID).order_by("retry_of")[:20],
+    "task_lost": lambda: Task.objects.lost(NOW).order_by("lease_expires_at")[:500],
+    "task_failed": lambda: Task.objects.failed()[:20],
+    "task_failed_of": lambda: Task.objects.failed().filter(handler="primes")[:20],
+    "task_changed": lambda: Task.objects.changed_since(NOW).order_by("changed_at")[:500],
+    "task_lane": lambda: Task.objects.of_robot("Bender").order_by("lane")[:1],  # no two tasks hold one lane
+}
+
+
+def test_each_index_of_tasks_is_there_for_a_query():
+    named = {index["name"]: list(index["key"]) for index in planned_indexes(Task)}
+    assert named.keys() == USES.keys()
+    for name, columns in named.items():
+        match, order = [next(iter(stage.values())) for stage in pipeline(USES[name]())[:2]]
+        asked = equal_columns(match) | {column for column, wanted in match.items() if isinstance(wanted, dict)}
+        assert columns[0] in asked | set(order), name
+        assert set(order) <= set(columns), name
+
+
+def test_no_index_is_the_beginning_of_another():
+    """What a longer index answers needs no shorter one; each costs every write."""
+    for model in (Task, Robot, LogLine):
+        whole = [index for index in planned_indexes(model) if "partialFilterExpression" not in index]
+        keys = [list(index["key"].items()) for index in whole if not index.get("unique")]
+        for shorter in keys:
+            assert not any(longer[: len(shorter)] == shorter and longer != shorter for longer in keys), shorter

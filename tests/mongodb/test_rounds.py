@@ -1,0 +1,73 @@
+"""What a task costs in round trips to MongoDB, from its submit to its end. Doorbells go elsewhere."""
+
+import pytest
+
+from tasks.models import Status, Task
+from tasks.queue import services
+from tasks.worker import attempt
+from tasks.worker.attempt import run_next
+from tests.support.factories import make_robot, make_task
+from tests.support.probes import bell_box, claim, listening
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def bells():
+    with bell_box() as taken:
+        yield taken
+
+
+SUBMIT = ["insert tasks_task"]
+LOOK = ["find robots_robot"]  # in service? how many lanes?
+LANES = ["aggregate tasks_task"]  # which are taken?
+NEXT = ["find tasks_task"]  # what is it to do next?
+START = ["update tasks_task"]
+END = ["update tasks_task"]
+
+
+def test_a_task_costs_six_round_trips():
+    robot = make_robot()
+    with listening() as commands:
+        task = services.submit(robot, by="test", handler="noop")
+        run_next(robot.name, "message")
+    assert commands.sent == SUBMIT + LOOK + NEXT + START + END + NEXT, "\n".join(commands.sent)
+    assert Task.objects.get(pk=task.pk).status == Status.SUCCESS
+
+
+def test_it_costs_seven_when_the_robot_has_or_may_have_had_more_lanes():
+    for robot in (make_robot(lanes=2), services.change_robot(make_robot().name, by="test", location="Elsewhere")):
+        with listening() as commands:
+            services.submit(robot, by="test", handler="noop")
+            run_next(robot.name, "message")
+        assert commands.sent == SUBMIT + LOOK + NEXT + LANES + START + END + NEXT, "\n".join(commands.sent)
+
+
+def test_a_robot_s_queue_costs_three_a_task(monkeypatch):
+    monkeypatch.setattr(attempt, "TURN", 60.0)
+    robot = make_robot()
+    for _ in range(3):
+        make_task(robot=robot, handler="noop", params={})
+    with listening() as commands:
+        run_next(robot.name, "message")
+    assert commands.sent == LOOK + 3 * (NEXT + START + END) + NEXT, "\n".join(commands.sent)
+
+
+@pytest.mark.parametrize(("queued", "cost"), [(0, LOOK + NEXT), (1, LOOK + NEXT + START)])
+def test_a_doorbell_in_vain_costs_two_or_three(queued, cost):
+    robot = make_robot()
+    make_task(robot=robot)
+    assert claim(robot.name)
+    for _ in range(queued):
+        make_task(robot=robot)
+    with listening() as commands:
+        run_next(robot.name, "message")
+    assert commands.sent == cost, "\n".join(commands.sent)
+
+
+def test_progress_is_written_at_most_once_a_second():
+    robot = make_robot()
+    services.submit(robot, by="test", handler="wait", params={"seconds": 0.5, "steps": 100})
+    with listening() as commands:
+        run_next(robot.name, "message")
+    assert commands.sent == LOOK + NEXT + START + END + NEXT, "\n".join(commands.sent)

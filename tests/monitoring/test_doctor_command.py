@@ -1,0 +1,540 @@
+"""`manage.py doctor`: each check meets what it is for, and none hides another."""
+
+import datetime as dt
+import io
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import kombu
+import pytest
+from amqp.exceptions import NotFound
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+from django.utils import timezone
+from django_celery_results.models import TaskResult
+from pymongo import MongoClient
+
+from fmv.backup import dump, restore
+from fmv.mongodb.counting import collection
+from fmv.mongodb.server import server_now
+from fmv.monitoring import diagnostic_checks, diagnostics
+from fmv.monitoring.diagnostics import Check, Severity, fine
+from robots.models import Robot
+from tasks.models import Submission, Task
+from tasks.models.worker_process import WorkerProcess
+from tasks.reports.diagnostics import expensive, hot_queries
+from tests.conftest import empty_rabbitmq
+from tests.support.factories import make_robot, make_task
+from tests.support.probes import PAST, STARTED
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NOBODY = "127.0.0.1:1"
+HOUR = dt.timedelta(hours=1)
+CHECKS = [
+    "mongodb", "broker", "settings", "clock", "migrations", "indexes", "index use", "storage", "restore", "queues",
+    "workers", "beat", "tasks", "submits", "queries", "retention",
+]  # fmt: skip
+
+
+def run(*arguments):
+    """Return the exit status and what was printed."""
+    out = io.StringIO()
+    status = 0
+    try:
+        call_command("doctor", *arguments, stdout=out)
+    except SystemExit as end:
+        status = end.code
+    return int(status), out.getvalue()
+
+
+def examine(name):
+    """Return what the check found now."""
+    found = [finding.as_dict() for finding in diagnostics.Visit().findings() if finding.check == name]
+    assert found
+    return found
+
+
+def severities(name):
+    return {finding["severity"] for finding in examine(name)}
+
+
+def only(name):
+    [found] = [finding for finding in examine(name) if not finding["ok"]]
+    return found
+
+
+def worker_process(name="host/1", queues=("work", "maintenance"), seen_at=None, **fields):
+    seen_at = seen_at or server_now()
+    fields = {"node": "work@host", "started_at": seen_at} | fields
+    return WorkerProcess.objects.create(name=name, queues=list(queues), seen_at=seen_at, **fields)
+
+
+def maintenance_run(age=0):
+    result = TaskResult.objects.create(task_id=f"run {age}", task_name="tasks.expire", status="SUCCESS")
+    done = server_now() - dt.timedelta(seconds=age)
+    collection(TaskResult).update_one({"task_id": result.task_id}, {"$set": {"date_done": done}})
+
+
+@pytest.fixture
+def well():
+    """A fleet in production of which nothing is to be told, but that its servers are the tests'."""
+    worker_process()
+    maintenance_run()
+
+
+# --- All of it -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_well_is_told_line_by_line(well):
+    status, text = run()
+    lines = text.splitlines()
+    assert "ok       workers     work: 1 processes are alive, 0 of them run a task." in lines
+    assert "ok       indexes     All" in text
+    assert re.fullmatch(r"0 errors, \d+ warnings?[.]", lines[-1]), text  # of a standalone server without HTTPS
+    assert status == 1
+
+
+def test_json_is_a_list_of_findings(well):
+    status, text = run("--json")
+    found = json.loads(text)
+    assert status == 1, text
+    assert {tuple(finding) for finding in found} == {("check", "ok", "severity", "message", "hint")}
+    assert [*dict.fromkeys(finding["check"] for finding in found)] == CHECKS
+    assert {finding["severity"] for finding in found} == {"info", "warning"}
+    assert all(finding["ok"] is (finding["severity"] == "info") for finding in found)
+    assert all(finding["hint"] for finding in found if not finding["ok"] and finding["check"] != "settings")
+
+
+def test_quiet_tells_only_what_is_not_well(well):
+    status, text = run("--quiet", "--json")
+    assert status == 1, text
+    assert {finding["severity"] for finding in json.loads(text)} == {"warning"}
+
+
+@pytest.mark.parametrize(("severity", "status"), [("INFO", 0), ("WARNING", 1), ("ERROR", 2)])
+def test_the_exit_status_is_the_worst_severity(severity, status):
+    found = [fine("well"), diagnostics.Finding(Severity[severity], "so", "hint"), fine("well")]
+    with only_these(Check("one", lambda: found)):
+        assert run()[0] == status
+
+
+@contextmanager
+def only_these(*checks):
+    with patch.object(settings, "FMV_DOCTORS", [f"{__name__}.given"]), patch.dict(globals(), given=lambda: [*checks]):
+        yield
+
+
+def given():
+    """Stands for what `only_these` puts here."""
+
+
+def test_a_check_that_fails_or_hangs_hides_no_other():
+    silence = threading.Event()
+
+    def broken():
+        raise ZeroDivisionError("a fault")
+
+    checks = [Check("broken", broken), Check("silent", silence.wait), Check("well", lambda: [fine("fine")])]
+    checks += [Check("after", lambda: [fine("never")], needs="silent")]
+    try:
+        with only_these(*checks):
+            found = {each.check: each for each in diagnostics.Visit(patience=0.2).findings()}
+    finally:
+        silence.set()
+    assert found["broken"].severity is Severity.ERROR
+    assert "a fault" in found["broken"].message
+    assert found["silent"].message == "No answer within 0.2 s."
+    assert found["well"].message == "fine"
+    assert found["after"].message == "Not looked at: first mend what silent says."
+
+
+def test_wrong_arguments_end_with_2(doctor_process):
+    assert doctor_process("--nonsense").wait() == 2
+
+
+# --- What is down ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def doctor_process(run_process, tmp_path):
+    from fmv.devstack import stack
+
+    def start(*arguments, **environment):
+        return run_process("doctor", sys.executable, str(stack.ROOT / "manage.py"), "doctor", *arguments, **environment)
+
+    return start
+
+
+@contextmanager
+def silent():
+    """Yield the address of somebody who takes calls and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["nobody", "silent"])
+def test_everything_is_down(doctor_process, tmp_path, kind):
+    with silent() as address:
+        where = NOBODY if kind == "nobody" else address
+        begun = time.monotonic()
+        process = doctor_process(MONGODB_URI=f"mongodb://{where}/fmv", FMV_BROKER_URL=f"amqp://{where}//")
+        assert process.wait(timeout=60) == 2
+    text = (tmp_path / "doctor.log").read_text()
+    assert "Traceback" not in text
+    assert "ERROR    mongodb     " in text
+    assert "ERROR    broker      " in text
+    assert "WARNING  tasks       Not looked at: first mend what mongodb says." in text
+    assert "WARNING  queues      Not looked at: first mend what broker says." in text
+    print(f"took {time.monotonic() - begun:.1f} s")
+
+
+def test_only_the_broker_is_down(well):
+    with patch.object(settings, "CELERY_BROKER_URL", f"amqp://{NOBODY}//"):
+        found = {finding.check: finding for finding in diagnostics.Visit().findings()}
+    assert found["broker"].severity is Severity.ERROR
+    assert found["broker"].message.startswith("It cannot be reached: ")
+    assert found["queues"].severity is Severity.WARNING
+    assert found["workers"].severity is Severity.INFO
+
+
+def test_a_database_that_is_not_prepared(doctor_process, tmp_path):
+    from tests.conftest import with_database
+
+    uri = with_database(os.environ["MONGODB_URI"], "fmv_test_doctor")
+    try:
+        assert doctor_process("--json", MONGODB_URI=uri).wait(timeout=60) == 2
+    finally:
+        with MongoClient(uri) as client:
+            client.drop_database("fmv_test_doctor")
+    [text] = [line for line in (tmp_path / "doctor.log").read_text().splitlines() if line.startswith("[")]
+    found = {finding["check"]: finding for finding in json.loads(text) if finding["severity"] == "error"}
+    assert "tasks.0001_initial" in found["migrations"]["message"]
+    assert found["migrations"]["hint"] == "Run `python manage.py migrate`."
+    assert [each for each in json.loads(text) if "Could not be looked at" in each["message"]] == []
+
+
+# --- MongoDB ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("hello", "severity", "text"),
+    [
+        ({}, "warning", "a standalone server"),
+        ({"setName": "rs0", "hosts": ["a", "b", "c"]}, "info", "the replica set rs0 of 3"),
+        ({"setName": "rs0", "hosts": ["a"], "arbiters": ["b"]}, "warning", "the replica set rs0 of 2"),
+        ({"msg": "isdbgrid"}, "info", "a sharded cluster"),
+    ],
+)
+def test_the_topology_is_told(hello, severity, text):
+    with patch.object(dump, "database", lambda: Answers(hello=hello, buildInfo=BUILD)):
+        [found] = diagnostic_checks.mongodb()
+    assert (found.severity.name.lower(), found.message.partition(", ")[2].partition(":")[0].rstrip(".")) == (
+        severity,
+        text,
+    )
+
+
+BUILD = {"version": "8.0.4", "versionArray": [8, 0, 4, 0]}
+
+
+class Answers:
+    """A server that is not at hand here."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+
+    def command(self, name):
+        return self.answers[name]
+
+
+def test_a_server_that_is_too_old_is_an_error():
+    build = {"version": "5.0.9", "versionArray": [5, 0, 9, 0]}
+    with patch.object(dump, "database", lambda: Answers(hello={"msg": "isdbgrid"}, buildInfo=build)):
+        found, _ = diagnostic_checks.mongodb()
+    assert (found.severity, found.message) == (Severity.ERROR, "MongoDB 5.0.9 is too old.")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "severity"), [(0, "info"), (0.5, "info"), (2, "warning"), (-2, "warning"), (7, "error"), (-7, "error")]
+)
+def test_a_wrong_clock_is_told(seconds, severity):
+    with patch.object(diagnostic_checks, "server_now", lambda: server_now() + dt.timedelta(seconds=seconds)):
+        [found] = diagnostic_checks.clock()
+    assert found.severity.name.lower() == severity
+    if severity != "info":
+        assert f"{abs(seconds)}.0 s {'behind' if seconds > 0 else 'ahead of'} MongoDB's" in found.message
+
+
+def test_a_missing_index_is_an_error_that_says_how_to_build_it():
+    tasks = collection(Task)
+    before = tasks.index_information()["task_next"]
+    tasks.drop_index("task_next")
+    try:
+        found = only("indexes")
+    finally:
+        tasks.create_index(before["key"], name="task_next")
+    assert (found["severity"], found["message"]) == ("error", "task_next of tasks_task is missing.")
+    assert "manage.py migrate" in found["hint"]
+    assert (
+        'db.getCollection("tasks_task").createIndex({"status": 1, "robot": 1, "priority": -1, "_id": 1}, '
+        '{"name": "task_next"})'
+    ) in found["hint"]
+    assert severities("indexes") == {"info"}
+
+
+def test_an_index_that_is_not_as_it_should_be_is_an_error():
+    tasks = collection(Task)
+    before = tasks.index_information()["task_finished"]
+    tasks.drop_index("task_finished")
+    tasks.create_index("started_at", name="task_finished")
+    try:
+        found = only("indexes")
+    finally:
+        tasks.drop_index("task_finished")
+        tasks.create_index(before["key"], name="task_finished")
+    assert found["message"] == "task_finished of tasks_task is not as it should be."
+    assert 'dropIndex("task_finished")' in found["hint"]
+
+
+def test_an_index_of_somebody_elses_is_told():
+    collection(Robot).create_index("description", name="by_hand")
+    try:
+        found = examine("indexes")
+    finally:
+        collection(Robot).drop_index("by_hand")
+    assert {finding["severity"] for finding in found} == {"info"}
+    assert found[-1]["message"] == "Not FMV's: by_hand of robots_robot."
+
+
+@pytest.mark.parametrize(
+    ("hours", "ops", "unique", "told"),
+    [(25, 0, False, True), (23, 0, False, False), (25, 1, False, False), (25, 0, True, False)],
+)
+def test_an_index_that_nobody_uses_is_told(hours, ops, unique, told):
+    since = int((server_now() - hours * HOUR).timestamp() * 1000)
+    index = {"name": "x", "accesses": {"ops": ops, "since": since}, "spec": {"unique": unique}}
+    assert diagnostic_checks._is_idle(index, since) is told
+
+
+def test_a_server_that_does_not_count_the_use_of_indexes_says_so():
+    assert [finding["message"] for finding in examine("index use")] == ["This server does not tell."]
+
+
+def test_a_migration_that_is_missing_is_an_error():
+    applied = connection.get_collection("django_migrations")
+    before = applied.find_one_and_delete({"app": "tasks", "name": "0001_initial"})
+    applied.insert_one({"app": "tasks", "name": "0009_later", "applied": PAST})
+    try:
+        found = {finding["severity"]: finding for finding in examine("migrations")}
+    finally:
+        applied.delete_one({"name": "0009_later"})
+        applied.insert_one(before)
+    assert found["error"]["message"] == "Not applied: tasks.0001_initial."
+    assert found["warning"]["message"] == "Applied, but unknown here: tasks.0009_later."
+    assert severities("migrations") == {"info"}
+
+
+def test_the_largest_collections_are_told():
+    make_task()
+    assert any("tasks_task: 1 documents" in finding["message"] for finding in examine("storage"))
+
+
+@pytest.mark.parametrize(("used", "severity"), [(50, "INFO"), (90, "WARNING"), (97, "ERROR")])
+def test_a_full_disk_is_told(used, severity):
+    answers = Answers(dbStats={"fsUsedSize": used, "fsTotalSize": 100})
+    with patch.object(diagnostic_checks, "_size", lambda _: (0, 0)), patch.object(dump, "database", lambda: answers):
+        _, found = diagnostic_checks.storage()
+    assert (found.severity.name, found.message) == (severity, f"MongoDB's disk is {used}% full.")
+
+
+@pytest.mark.parametrize(
+    ("values", "severity", "hint"),
+    [
+        ({"pid": 2**22 + 1}, "warning", "restore --clear"),
+        ({"pid": 2**22 + 1, "switching": True}, "error", "Restore again."),
+        ({"pid": os.getppid()}, "warning", "Wait for it to end."),
+    ],
+)
+def test_an_interrupted_restore_is_told(values, severity, hint):
+    restore.Turn("old.gz").take()
+    dump.database()[restore.MARK].update_one({}, {"$set": values})
+    try:
+        found = only("restore")
+    finally:
+        dump.database()[restore.MARK].drop()
+    assert found["severity"] == severity
+    assert hint in found["hint"]
+    assert severities("restore") == {"info"}
+
+
+# --- Settings --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_fit_for_production_is_told():
+    with patch.object(settings, "FMV_ANONYMOUS", "manager"):
+        found = {finding["message"].partition(":")[0]: finding for finding in examine("settings")}
+    assert found["fmv.E001"]["severity"] == "error"
+    assert "none" in found["fmv.E001"]["hint"]
+    assert found["security.W008"]["severity"] == "warning"  # the tests speak plain HTTP
+
+
+def test_debug_is_told(doctor_process, tmp_path):
+    assert doctor_process("--quiet", FMV_DEBUG="1").wait(timeout=60) in (1, 2)
+    assert "WARNING  settings    FMV_DEBUG is on" in (tmp_path / "doctor.log").read_text()
+
+
+def test_what_is_kept_for_ever_is_told():
+    with patch.object(settings, "FMV_RETENTION_DAYS", 0):
+        assert [finding["message"] for finding in examine("retention")] == ["Finished tasks are kept for ever."]
+
+
+# --- The queue -------------------------------------------------------------------------------------------------------
+
+
+def test_a_queue_without_workers_is_an_error():
+    worker_process("host/1", queues=["work"])
+    found = only("workers")
+    assert (found["severity"], found["message"]) == ("error", "maintenance: nobody works.")
+    assert found["hint"] == "Start a worker: celery -A fmv worker -Q maintenance"
+
+
+def test_lost_workers_are_told(well):
+    worker_process("host/2", seen_at=server_now() - HOUR)
+    worker_process("host/3", seen_at=server_now() - HOUR, stopped_at=server_now() - HOUR)
+    found = only("workers")
+    assert found["severity"] == "warning"
+    assert found["message"].startswith("1 processes were lost within a day, at last: host/2 (")
+
+
+@pytest.mark.parametrize(("age", "severity"), [(1, "info"), (60, "warning"), (600, "error"), (None, "error")])
+def test_a_beat_that_has_stopped_is_told(age, severity):
+    if age is not None:
+        maintenance_run(age + 1000)
+        maintenance_run(age)
+    assert severities("beat") == {severity}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        STARTED | {"status": "STARTED", "lease_expires_at": PAST},
+        {"status": "SCHEDULED", "run_at": PAST},
+        {"status": "RETRY", "run_at": PAST},
+    ],
+)
+def test_stuck_tasks_are_an_error(fields):
+    make_task(**fields)
+    found = only("tasks")
+    assert (found["severity"], found["message"]) == ("error", "1 tasks ought to have moved and did not.")
+
+
+def test_a_task_that_waits_for_long_is_told():
+    make_task(robot=make_robot(name="Flexo", enabled=False), run_at=server_now() - 9 * HOUR)
+    assert severities("tasks") == {"info"}
+    make_task(robot=make_robot(name="Bender"), run_at=server_now() - 2 * HOUR)
+    found = only("tasks")
+    assert found["severity"] == "warning"
+    assert found["message"].startswith("Bender's task ")
+    assert "2:00:0" in found["message"]
+
+
+def test_submits_left_behind_are_an_error():
+    Submission.objects.create(pk="a", created_at=timezone.now() - HOUR)
+    Submission.objects.create(pk="b", created_at=timezone.now())
+    assert only("submits")["message"] == "1 accepted submits are not in the queue."
+
+
+def test_a_bulk_run_that_stands_still_is_an_error():
+    from tasks.models.records import Bulk
+
+    Bulk.objects.create(action="cancel", by="fry", changed_at=timezone.now() - HOUR)
+    Bulk.objects.create(action="cancel", by="fry", changed_at=timezone.now())
+    assert only("submits")["message"].startswith("1 bulk runs stand still: cancel ")
+
+
+def test_plans_that_read_or_sort_a_whole_collection_are_found():
+    scan = {"stages": [{"$cursor": {"queryPlanner": {"winningPlan": {"stage": "SORT", "inputStage": COLLSCAN}}}}]}
+    by_index = {"stage": "LIMIT", "inputStage": {"stage": "FETCH", "inputStage": {"stage": "IXSCAN"}}}
+    assert expensive(scan) == {"SORT", "COLLSCAN"}
+    assert expensive({"queryPlanner": {"winningPlan": by_index, "rejectedPlans": [COLLSCAN]}}) == set()
+    assert expensive({"command": {"stage": 1}, "shards": [{"queryPlan": COLLSCAN}]}) == {"COLLSCAN"}
+
+
+COLLSCAN = {"stage": "COLLSCAN", "direction": "forward"}
+
+
+def test_each_hot_query_can_be_explained():
+    for query in hot_queries().values():
+        assert "winningPlan" in query.explain()
+    assert [finding["message"] for finding in examine("queries")] == [
+        "The embedded server does not tell how MongoDB would answer."
+    ]
+
+
+def test_the_messages_on_mongodb_are_for_development():
+    assert only("broker")["message"] == "MongoDB carries the messages, which is for development."
+    assert severities("queues") == {"info"}
+
+
+# --- RabbitMQ --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rabbitmq():
+    url = os.environ["FMV_TEST_RABBITMQ"]
+    empty_rabbitmq(url)
+    with patch.object(settings, "CELERY_BROKER_URL", url), kombu.Connection(url) as broker:
+        yield broker.default_channel
+    empty_rabbitmq(url)
+
+
+def declare(channel, **arguments):
+    for queue in settings.CELERY_TASK_QUEUES:
+        channel.queue_declare(queue.name, durable=True, auto_delete=False, arguments=queue.queue_arguments | arguments)
+
+
+@pytest.mark.rabbitmq
+def test_rabbitmq_is_told_with_its_version(rabbitmq):
+    [found] = examine("broker")
+    assert found["ok"]
+    assert found["message"].startswith("RabbitMQ ")
+
+
+@pytest.mark.rabbitmq
+def test_queues_that_are_not_there_are_an_error(rabbitmq):
+    assert [finding["message"] for finding in examine("queues")] == [
+        "The queue work is not there.",
+        "The queue maintenance is not there.",
+    ]
+    with pytest.raises(NotFound, match="NOT_FOUND"):
+        rabbitmq.queue_declare("work", passive=True)  # the doctor has not made it
+
+
+@pytest.mark.rabbitmq
+def test_queues_of_another_type_are_an_error(rabbitmq):
+    declare(rabbitmq, **{"x-queue-type": "classic"})
+    for found in examine("queues"):
+        assert found["severity"] == "error"
+        assert "is not of the type quorum" in found["message"]
+        assert "rabbitmqctl delete_queue" in found["hint"]
+
+
+@pytest.mark.rabbitmq
+def test_queues_tell_their_messages_and_readers(rabbitmq):
+    declare(rabbitmq)
+    assert {finding["severity"] for finding in examine("queues")} == {"error"}
+    for queue in settings.CELERY_TASK_QUEUES:
+        rabbitmq.basic_consume(queue.name)
+    assert [finding["message"] for finding in examine("queues")] == [
+        "work: 0 messages, 1 workers read it.",
+        "maintenance: 0 messages, 1 workers read it.",
+    ]

@@ -1,0 +1,119 @@
+"""/livez and /readyz while parts are missing or silent, and while the clock is wrong."""
+
+import datetime as dt
+import os
+import signal
+import socket
+import time
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+import requests
+from django.test import Client
+
+from fmv.devstack import embedded_mongodb
+from fmv.mongodb.server import server_now
+from fmv.monitoring import probes
+
+NOBODY = "127.0.0.1:1"
+
+
+def ready(url):
+    """Return the status and lines of /readyz; it must answer within three seconds."""
+    begun = time.monotonic()
+    answer = requests.get(f"{url}/readyz", timeout=10)
+    assert time.monotonic() - begun < 6  # three, and the patience of a loaded machine
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert requests.get(f"{url}/livez", timeout=10).text == "OK"
+    return answer.status_code, dict(line.split(": ", 1) for line in answer.text.splitlines())
+
+
+@contextmanager
+def silence():
+    """Yield the address of somebody who takes calls and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_all_is_well(web):
+    assert ready(web(os.environ["FMV_BROKER_URL"])) == (200, {"mongodb": "OK", "broker": "OK"})
+
+
+def test_mongodb_is_down(web):
+    status, lines = ready(web(os.environ["FMV_BROKER_URL"], MONGODB_URI=f"mongodb://{NOBODY}/fmv"))
+    assert (status, lines) == (
+        503,
+        {"mongodb": "cannot be reached: ServerSelectionTimeoutError", "broker": "OK"},
+    )
+
+
+def test_rabbitmq_is_down(web):
+    status, lines = ready(web(f"amqp://{NOBODY}//"))
+    assert (status, lines["mongodb"]) == (503, "OK")
+    assert lines["broker"].startswith("cannot be reached: ")
+
+
+def test_a_mongodb_that_carries_the_messages_is_down(web):
+    status, lines = ready(web(f"mongodb://{NOBODY}/broker"))
+    assert (status, lines["mongodb"]) == (503, "OK")
+    assert lines["broker"].startswith("cannot be reached: ")
+
+
+def test_both_are_down(web):
+    status, lines = ready(web(f"amqp://{NOBODY}//", MONGODB_URI=f"mongodb://{NOBODY}/fmv"))
+    assert status == 503
+    assert [line[:17] for line in lines.values()] == ["cannot be reached"] * 2
+
+
+def test_rabbitmq_takes_the_call_and_says_nothing(web):
+    with silence() as address:
+        status, lines = ready(web(f"amqp://{address}//"))
+    assert (status, lines["mongodb"]) == (503, "OK")
+    assert lines["broker"] != "OK"
+
+
+def test_mongodb_takes_the_call_and_says_nothing(web):
+    with silence() as address:
+        status, lines = ready(web(os.environ["FMV_BROKER_URL"], MONGODB_URI=f"mongodb://{address}/fmv"))
+    assert (status, lines["broker"]) == (503, "OK")
+    assert lines["mongodb"].startswith("cannot be reached: ")
+
+
+def test_mongodb_falls_silent_and_comes_back(web, tmp_path):
+    with embedded_mongodb.embedded_mongodb(tmp_path / "mongodb") as server:
+        pid = int((tmp_path / "mongodb.lock").read_text())
+        url = web(os.environ["FMV_BROKER_URL"], MONGODB_URI=f"{server}fmv")
+        assert ready(url)[0] == 200
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert ready(url)[0] == 503
+            assert ready(url)[0] == 503
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        deadline = time.monotonic() + 20
+        while ready(url)[0] != 200:
+            assert time.monotonic() < deadline
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("ahead", "line"), [(7, "7.0 s behind MongoDB's"), (-8, "8.0 s ahead of MongoDB's")])
+def test_a_wrong_clock_is_told_and_does_no_harm(ahead, line):
+    with patch.object(probes, "server_now", lambda: server_now() + dt.timedelta(seconds=ahead)):
+        answer = Client().get("/readyz")
+    assert answer.status_code == 200
+    assert answer.content.decode() == f"mongodb: OK\nbroker: OK\nclock: {line}\n"
+
+
+@pytest.mark.django_db
+def test_a_clock_that_is_nearly_right_is_not_told():
+    with patch.object(probes, "server_now", lambda: server_now() + dt.timedelta(seconds=4)):
+        assert Client().get("/readyz").content == b"mongodb: OK\nbroker: OK\n"
+
+
+@pytest.mark.django_db
+def test_probes_need_no_host_name_and_no_https(settings):
+    settings.SECURE_SSL_REDIRECT = True
+    for path in ("/livez", "/readyz"):
+        assert Client().get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200
+    assert Client().get("/api/v1/health").status_code == 301

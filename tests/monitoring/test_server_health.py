@@ -1,0 +1,83 @@
+"""How database and broker are, as pages tell it: asked beside the page, once for all who look."""
+
+import socket
+import threading
+
+import pytest
+
+from fmv.monitoring import servers
+from tests.conftest import wait_until
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def nothing_known():
+    for server in (servers.database, servers.broker):
+        server.forget()
+
+
+def healthy(server: servers.Watched) -> servers.Health:
+    wait_until(lambda: server.look().state != "unknown")
+    return server.look()
+
+
+def test_servers_that_answer_say_what_they_are():
+    for server in (servers.database, servers.broker):
+        answer = healthy(server)
+        assert answer.state == "ok"
+        assert answer.text.startswith("MongoDB ")
+        assert answer.text.endswith(" ms")
+
+
+@pytest.mark.parametrize("scheme", ["amqp://guest:guest@", "mongodb://"])
+def test_a_dead_broker_is_named_with_since_when(scheme, settings):
+    settings.CELERY_BROKER_URL = f"{scheme}127.0.0.1:1/x"
+    first = healthy(servers.broker)
+    assert first.state == "error"
+    assert "Does not answer" in first.text
+    assert "refused" in first.text
+    assert "guest" not in first.text
+    servers.broker.ask_now()
+    wait_until(lambda: not servers.broker.is_asking)
+    assert servers.broker.look().since == first.since
+
+
+def test_a_broker_that_says_nothing_holds_no_page_up(settings):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings.CELERY_BROKER_URL = f"amqp://guest:guest@127.0.0.1:{listener.getsockname()[1]}//"
+        assert servers.broker.look().state == "unknown"  # it is still being asked
+        assert healthy(servers.broker).state == "error"
+
+
+def test_a_server_is_asked_once_however_many_look():
+    asked, go = [], threading.Event()
+
+    def ask() -> str:
+        asked.append(1)
+        go.wait(10)
+        return "Server 1"
+
+    server = servers.Watched("Server", ask)
+    assert {server.look().state for _ in range(3)} == {"unknown"}
+    go.set()
+    assert healthy(server).text.startswith("Server 1, answers in ")
+    assert len(asked) == 1
+
+
+def test_a_server_that_comes_back_is_well_again():
+    answers = iter([OSError("away"), OSError("away"), "Server 2"])
+
+    def ask() -> str:
+        answer = next(answers)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    server = servers.Watched("Server", ask)
+    states = [healthy(server).state]
+    for _ in range(2):
+        server.ask_now()
+        wait_until(lambda: not server.is_asking)
+        states.append(server.look().state)
+    assert states == ["error", "error", "ok"]

@@ -1,0 +1,222 @@
+"""The periodic steps, each called as a service; and beat, which calls them in a real worker."""
+
+import datetime as dt
+import os
+import time
+
+import pytest
+from django.conf import settings as project
+from django.db import connection
+from django.utils import timezone
+from django_celery_results.models import TaskResult
+
+from fmv.mongodb.server import server_now
+from robots.models import Robot
+from tasks.models import FINISHED, UNFINISHED, LogLine, Status, Task
+from tasks.queue import periodic as steps
+from tasks.queue import services
+from tasks.worker.attempt import run_next
+from tests.conftest import wait_until, with_database
+from tests.support.factories import make_robot, make_task
+from tests.support.probes import FUTURE, PAST, bell_box, fields_of, make_task_in, started, statuses
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def bells():
+    with bell_box() as taken:
+        yield taken
+
+
+def rung(bells) -> list[str]:
+    return sorted(robot for task, robot, _ in bells() if task == "tasks.run_next")
+
+
+# --- promote_due -----------------------------------------------------------------------------------------------------
+
+
+def test_due_tasks_are_queued_and_rung_for(bells):
+    due = [make_task_in(status, priority=number) for number, status in enumerate((Status.SCHEDULED, Status.RETRY), 3)]
+    early = [make_task_in(status, run_at=FUTURE) for status in (Status.SCHEDULED, Status.RETRY)]
+    assert steps.promote_due() == 2
+    assert [statuses(task)[-1] for task in due] == ["QUEUED", "QUEUED"]
+    assert [statuses(task)[-1] for task in early] == ["SCHEDULED", "RETRY"]
+    assert sorted(bells()) == sorted(("tasks.run_next", task.robot, task.priority) for task in due)
+    assert steps.promote_due() == 0
+    assert bells() == []
+
+
+def test_more_are_due_than_one_step_takes(monkeypatch):
+    monkeypatch.setattr(steps, "STEP", 3)
+    for _ in range(10):
+        make_task_in(Status.SCHEDULED)
+    assert steps.promote_due() == 10
+
+
+# --- recover_lost ----------------------------------------------------------------------------------------------------
+
+
+def lost(**fields) -> Task:
+    task = started(**fields)
+    Task.objects.filter(pk=task.pk).update(lease_expires_at=PAST)
+    return task
+
+
+def test_a_lost_task_is_tried_again_at_once(bells):
+    task = lost(max_attempts=2)
+    assert steps.recover_lost() == {"RETRY": 1}
+    assert statuses(task) == ["STARTED", "RETRY", "QUEUED"]
+    stored = fields_of(task)
+    assert (stored["error"]["type"], stored["lane"]) == ("WorkerLost", None)
+    assert "host/1" in stored["error"]["message"]
+    assert set(rung(bells)) == {task.robot}
+
+
+def test_a_lost_task_without_attempts_left_has_failed(bells):
+    task = lost(max_attempts=1)
+    assert steps.recover_lost() == {"FAILURE": 1}
+    stored = fields_of(task)
+    assert (stored["status"], stored["error"]["type"], stored["lane"]) == (Status.FAILURE, "WorkerLost", None)
+    assert rung(bells) == [task.robot]  # for the next: its lane is free
+
+
+def test_a_lost_task_that_was_being_cancelled_is_revoked():
+    task = lost(max_attempts=3)
+    task.request_cancel("asked")
+    assert steps.recover_lost() == {"REVOKED": 1}
+    assert statuses(task)[-1] == "REVOKED"
+
+
+def test_a_lost_task_past_its_timeout_has_timed_out():
+    task = lost(max_attempts=3)
+    Task.objects.filter(pk=task.pk).update(started_at=PAST)
+    assert steps.recover_lost() == {"FAILURE": 1}
+    assert fields_of(task)["error"]["type"] == "TimedOut"
+
+
+def test_a_task_within_its_lease_is_left_alone():
+    task = started()
+    assert steps.recover_lost() == {}
+    assert fields_of(task)["status"] == Status.STARTED
+
+
+def test_the_task_of_a_dead_process_is_recovered_before_its_lease_ends():
+    mine, another = started(max_attempts=3), started(max_attempts=3)
+    Task.objects.filter(pk=another.pk).update(message_id="another")
+    recovered = steps.recover_from("host/1", "message")
+    time.sleep(0.01)
+    assert recovered | steps.recover_lost() == {"RETRY": 1}
+    assert [fields_of(task)["status"] for task in (mine, another)] == [Status.QUEUED, Status.STARTED]
+    assert steps.recover_from("host/1", "unknown") == {}
+
+
+# --- expire ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_not_started_in_time_is_revoked():
+    late = [make_task_in(status, expires_at=PAST) for status in (Status.SCHEDULED, Status.QUEUED)]
+    make_task_in(Status.QUEUED, expires_at=FUTURE)
+    make_task_in(Status.QUEUED, robot="Other")
+    assert steps.expire() == 2
+    assert [statuses(task)[-1] for task in late] == ["REVOKED", "REVOKED"]
+    assert steps.expire() == 0
+
+
+# --- ring_waiting ----------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_doorbell_is_rung_again(bells):
+    robot = make_robot()
+    make_task(robot=robot)
+    make_robot(name="Idle")
+    assert steps.ring_waiting() == 1
+    assert rung(bells) == [robot.name]
+
+
+def test_it_rings_once_for_each_free_lane(bells):
+    robot = make_robot(lanes=3)
+    started(robot=robot)
+    for times in (1, 2, 2):  # and no more often than it has tasks
+        make_task(robot=robot)
+        assert steps.ring_waiting() == 1
+        assert rung(bells) == [robot.name] * times
+
+
+@pytest.mark.parametrize("state", ["busy", "out of service", "scheduled", "over-full"])
+def test_it_does_not_ring_in_vain(state, bells):
+    robot = make_robot(lanes=2 if state == "over-full" else 1, enabled=state != "out of service")
+    if state in ("busy", "over-full"):
+        started(robot=robot)
+    if state == "over-full":
+        make_task_in(Status.STARTED, robot=robot.name, lane=f"{robot.name}/1")
+        Robot.objects.filter(pk=robot.name).update(lanes=1)
+    make_task(robot=robot, status="SCHEDULED" if state == "scheduled" else "QUEUED", run_at=FUTURE)
+    assert steps.ring_waiting() == 0
+    assert bells() == []
+
+
+def test_it_rings_for_robots_that_are_gone_so_that_their_tasks_end(bells):
+    task = make_task(robot="Gone")
+    assert steps.ring_waiting() == 1
+    assert rung(bells) == ["Gone"]
+    run_next("Gone", "message")
+    assert fields_of(task)["error"]["type"] == "RobotGone"
+
+
+def test_of_very_many_it_takes_some_at_a_time(bells, monkeypatch):
+    monkeypatch.setattr(steps, "RING_STEP", 3)
+    for _ in range(9):
+        make_task()
+    heard = set()
+    for _ in range(40):
+        assert steps.ring_waiting() == 3
+        heard.update(rung(bells))
+    assert len(heard) == 9
+
+
+# --- purge -----------------------------------------------------------------------------------------------------------
+
+
+def test_old_finished_tasks_go_with_their_logs(monkeypatch):
+    monkeypatch.setattr(services, "PURGE_STEP", 2)
+    old = [make_task_in(status) for status in FINISHED for _ in range(2)]
+    young = make_task_in(Status.SUCCESS, finished_at=server_now() - dt.timedelta(days=6))
+    unfinished = [make_task_in(status) for status in UNFINISHED]
+    for task in (*old, young, *unfinished):
+        LogLine.objects.create(task=task.pk, attempt=1, text="line")
+    assert steps.purge(7) == len(old)
+    kept = {young.pk, *(task.pk for task in unfinished)}
+    assert set(Task.objects.values_list("pk", flat=True)) == kept
+    assert set(LogLine.objects.values_list("task", flat=True)) == kept
+
+
+def test_nothing_goes_when_tasks_are_kept_for_ever():
+    make_task_in(Status.SUCCESS)
+    assert steps.purge(0) == 0
+    assert Task.objects.exists()
+
+
+# --- Runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_old_runs_are_forgotten():
+    for task_id, age in (("old", 2 * project.CELERY_RESULT_EXPIRES), ("young", 60)):
+        run = TaskResult.objects.create(task_id=task_id, task_name="tasks.expire", status="SUCCESS")
+        TaskResult.objects.filter(pk=run.pk).update(date_done=timezone.now() - dt.timedelta(seconds=age))
+    steps.forget_runs()
+    assert list(TaskResult.objects.values_list("task_id", flat=True)) == ["young"]
+
+
+def test_beat_runs_the_steps_and_their_runs_are_visible(maintenance, worker_id):
+    name = f"fmv_test_beat_{worker_id}"
+    due = make_task_in(Status.SCHEDULED)
+    maintenance(with_database(os.environ["MONGODB_URI"], name))
+    often = {"tasks.promote_due", "tasks.recover_lost", "tasks.ring_waiting", "tasks.expire"}
+    try:
+        wait_until(lambda: often <= set(TaskResult.objects.values_list("task_name", flat=True)))
+        wait_until(lambda: TaskResult.objects.filter(task_name="tasks.promote_due", result="1").exists())
+    finally:
+        connection.get_database().client.drop_database(name)
+    assert set(TaskResult.objects.values_list("status", flat=True)) == {"SUCCESS"}
+    assert statuses(due)[-1] == "QUEUED"

@@ -1,0 +1,115 @@
+import datetime as dt
+
+import pytest
+
+from fmv.http import request_id
+from fmv.http.errors import InvalidInput
+from fmv.mongodb.server import server_now
+from tasks import registry
+from tasks.models import Status, Task
+from tasks.queue import services
+from tasks.queue.errors import RobotOutOfService
+from tests.support.factories import make_robot
+from tests.support.probes import FUTURE, PAST, bell_box, fields_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def bells():
+    with bell_box() as taken:
+        yield taken
+
+
+def test_it_stores_the_task_and_rings(bells):
+    robot = make_robot()
+    token = request_id.current.set("request 1")
+    task = services.submit(robot, by="leela", handler="echo", params={"value": 1}, priority=7, labels=["a", "b"])
+    request_id.current.reset(token)
+    stored = fields_of(task)
+    assert stored["status"] == Status.QUEUED
+    assert (stored["robot"], stored["handler"], stored["params"]) == (robot.name, "echo", {"value": 1})
+    assert (stored["priority"], stored["labels"]) == (7, ["a", "b"])
+    assert (stored["requested_by"], stored["request_id"]) == ("leela", "request 1")
+    assert (stored["attempt"], stored["lane"], stored["finished_at"], stored["run_at"]) == (0, None, None, None)
+    assert [(e["status"], e["attempt"], e["note"]) for e in stored["history"]] == [("QUEUED", 0, "by leela")]
+    assert abs(stored["history"][0]["at"] - server_now()) < dt.timedelta(seconds=5)
+    assert bells() == [("tasks.run_next", robot.name, 7)]
+
+
+def test_the_handlers_policy_counts_unless_told_otherwise():
+    robot, handler = make_robot(), registry.get("mark")
+    params = {"file": "f"}
+    task = services.submit(robot, by="test", handler="mark", params=params)
+    assert (task.timeout, task.max_attempts) == (handler.timeout, handler.retry.max_attempts)
+    task = services.submit(robot, by="test", handler="mark", params=params, timeout=1.5, max_attempts=2)
+    assert (task.timeout, task.max_attempts) == (1.5, 2)
+
+
+def test_the_default_handler_counts_primes():
+    task = services.submit(make_robot(), by="test")
+    assert task.handler == "primes"
+    assert 3_000_000 <= task.params["count"] <= 3_500_000
+
+
+def test_a_task_for_later_waits_without_a_doorbell(bells):
+    task = services.submit(make_robot(), by="test", handler="noop", run_at=FUTURE)
+    assert (fields_of(task)["status"], fields_of(task)["run_at"]) == (Status.SCHEDULED, FUTURE)
+    assert bells() == []
+
+
+def test_a_time_that_has_passed_means_now(bells):
+    task = services.submit(make_robot(), by="test", handler="noop", run_at=PAST)
+    assert (fields_of(task)["status"], fields_of(task)["run_at"]) == (Status.QUEUED, None)
+    assert len(bells()) == 1
+
+
+@pytest.mark.parametrize(
+    "times", [{"expires_at": PAST}, {"run_at": FUTURE, "expires_at": FUTURE - dt.timedelta(days=1)}]
+)
+def test_it_must_not_expire_before_it_could_start(times):
+    with pytest.raises(InvalidInput, match="expires_at"):
+        services.submit(make_robot(), by="test", handler="noop", **times)
+    assert not Task.objects.exists()
+
+
+def test_a_robot_out_of_service_takes_a_task_only_when_told(bells):
+    robot = make_robot(enabled=False)
+    with pytest.raises(RobotOutOfService):
+        services.submit(robot, by="test", handler="noop")
+    assert not Task.objects.exists()
+    task = services.submit(robot, by="test", handler="noop", queue_anyway=True)
+    assert fields_of(task)["status"] == Status.QUEUED
+    assert bells() == []
+
+
+@pytest.mark.parametrize(
+    ("handler", "params", "named"),
+    [
+        ("no-such", {}, "body.handler"),
+        ("wait", {}, "body.params.seconds"),
+        ("wait", {"seconds": "long"}, "body.params.seconds"),
+        ("wait", {"seconds": -1}, "body.params.seconds"),
+        ("noop", {"surplus": 1}, "body.params.surplus"),
+        ("echo", {"value": "x" * 70_000}, "body.params"),
+        ("echo", {"value": 2**70}, "body.params"),
+        ("echo", {"value": {"a\0": 1}}, "body.params"),
+        ("echo", {"value": "\udce9"}, "body.params"),
+    ],
+)
+def test_params_are_checked_before_anything_is_stored(handler, params, named, bells):
+    with pytest.raises(InvalidInput, match=named):
+        services.submit(make_robot(), by="test", handler=handler, params=params)
+    assert not Task.objects.exists()
+    assert bells() == []
+
+
+@pytest.mark.parametrize("value", ["$robot", {"$add": [1, 1]}, {"a.b": 1}, {"": None}, [[[]]], 2**62])
+def test_params_are_stored_as_they_are(value):
+    task = services.submit(make_robot(), by="test", handler="echo", params={"value": value})
+    assert fields_of(task)["params"] == {"value": value}
+
+
+def test_params_are_stored_with_their_defaults():
+    task = services.submit(make_robot(), by="test", handler="wait", params={"seconds": 1})
+    assert fields_of(task)["params"] == {"seconds": 1, "steps": 10}

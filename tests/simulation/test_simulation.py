@@ -1,0 +1,343 @@
+"""`make simulate`: it agrees with queueing theory where theory has an answer, and with FMV where it copies FMV."""
+
+import math
+import statistics
+from collections import Counter
+from dataclasses import fields
+
+import pytest
+from django.conf import settings
+from django.test import override_settings
+
+from fmv.celery import app
+from robots import services as registry
+from tasks import jobs
+from tasks.queue import periodic, services
+from tasks.worker import attempt
+from tests.simulation import __main__ as command
+from tests.simulation.figures import figures
+from tests.simulation.model import Costs, Fleet, Plan
+from tests.simulation.sweepers import JOBS, RESULT, Maintenance, Work, whole
+from tests.support.factories import make_robot, make_task
+from tests.support.probes import PAST, STARTED, bell_box, listening
+
+FREE = Costs(**{cost.name: 0.0 for cost in fields(Costs)})
+BEAT = settings.CELERY_BEAT_SCHEDULE
+HANDLING = 0.1  # seconds within which an idle fleet starts what it is rung for
+
+
+def quiet(**changed) -> Fleet:
+    """A fleet to which nobody submits but the test; its tasks take next to no time."""
+    plan = {"robots": 1000, "load": 0, "processes": 100, "seconds": 0.001, "distribution": "constant"}
+    return Fleet(Plan(**plan | changed))
+
+
+def submit(fleet: Fleet, robots: int) -> None:
+    for number in range(robots):
+        fleet.submit(fleet.robots[number])
+
+
+def worked(seconds: float, **plan) -> Fleet:
+    fleet = Fleet(Plan(**plan))
+    fleet.env.run(seconds)
+    return fleet
+
+
+def mean_wait(fleet: Fleet) -> float:
+    return statistics.fmean(queued for queued, _ in fleet.waits)
+
+
+# --- Theory ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_robot_with_one_lane_and_workers_enough_is_an_m_m_1_queue():
+    fleet = worked(3000, robots=20, processes=20, load=0.5, costs=FREE)
+    assert mean_wait(fleet) == pytest.approx(0.5 / (1 - 0.5), rel=0.07)
+    longer = sum(queued > 1 for queued, _ in fleet.waits) / len(fleet.waits)
+    assert longer == pytest.approx(0.5 * math.exp(-0.5), rel=0.05)
+
+
+def test_few_workers_of_many_robots_are_an_m_m_c_queue():
+    c, load = 8, 0.8
+    fleet = worked(5000, robots=100_000, processes=c, load=load, costs=FREE)
+    offered = c * load
+    all_busy = offered**c / math.factorial(c) / (1 - load)
+    waits = all_busy / (sum(offered**k / math.factorial(k) for k in range(c)) + all_busy)  # Erlang C
+    assert sum(queued > 0 for queued, _ in fleet.waits) / len(fleet.waits) == pytest.approx(waits, rel=0.07)
+    assert mean_wait(fleet) == pytest.approx(waits / (c - offered), rel=0.1)
+    assert fleet.busy.mean / c == pytest.approx(load, rel=0.02)
+
+
+def test_what_machines_hold_in_reserve_makes_tasks_wait_that_another_could_run():
+    one, many = (worked(300, robots=10_000, processes=32, machines=n, load=0.8, costs=FREE) for n in (1, 16))
+    assert mean_wait(many) > 2 * mean_wait(one)
+
+
+@pytest.mark.parametrize("robots", [20, 10_000])
+def test_little_s_law_holds(robots):
+    fleet = worked(1000, robots=robots, processes=20, machines=4, load=0.7)
+    assert fleet.queued.mean == pytest.approx(fleet.submitted / 1000 * mean_wait(fleet), rel=0.02)
+
+
+def test_the_load_asked_for_is_the_load_there_is():
+    fleet = worked(1000, robots=1000, processes=20, machines=3, load=0.6)
+    assert fleet.busy.mean / 20 == pytest.approx(0.6, rel=0.05)
+
+
+# --- Nothing is lost -------------------------------------------------------------------------------------------------
+
+
+def test_every_task_ends_or_waits_or_runs_whatever_dies():
+    fleet = Fleet(Plan(robots=200, processes=20, machines=5, load=0.7, lost=0.3, deaths=60))
+    Maintenance(fleet)
+    for _ in range(50):
+        fleet.env.run(fleet.env.now + 7.3)
+        under_way = sum(len(robot.queue) + robot.running for robot in fleet.robots.values())
+        assert fleet.submitted == fleet.finished + under_way
+        assert all(0 <= robot.running <= 1 for robot in fleet.robots.values())
+    assert fleet.restarts
+    assert fleet.repairs
+
+
+def test_what_was_submitted_ends_though_most_doorbells_are_lost_and_machines_die():
+    fleet = quiet(lost=0.9, deaths=30, machines=5, seconds=2.0)
+    Maintenance(fleet)
+    for _ in range(4):
+        submit(fleet, 100)
+    fleet.env.run(900)
+    assert fleet.finished == fleet.submitted == 400
+    assert not fleet.orphans
+    assert not fleet.missed
+
+
+# --- Repairs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_doorbell_costs_a_sweep_at_most():
+    fleet = quiet(lost=1.0)
+    Maintenance(fleet)
+    fleet.env.run(17)
+    submit(fleet, periodic.RING_STEP)
+    fleet.env.run(60)
+    period = BEAT["ring_waiting"]["schedule"]
+    most = period + periodic.RING_STEP * fleet.costs.message + HANDLING
+    assert len(fleet.repairs) == periodic.RING_STEP
+    assert period / 2 < max(fleet.repairs) <= most
+
+
+def test_more_lost_doorbells_than_a_sweep_rings_for_take_several():
+    fleet = quiet(lost=1.0)
+    Maintenance(fleet)
+    submit(fleet, 4 * periodic.RING_STEP)
+    fleet.env.run(60)
+    assert 4 * BEAT["ring_waiting"]["schedule"] <= max(fleet.repairs) <= 5 * BEAT["ring_waiting"]["schedule"]
+
+
+def restart(**plan) -> float:
+    """Seconds from a machine's death to the next start of the task that it ran for 25 seconds."""
+    fleet = quiet(machines=2, seconds=100.0, **plan)
+    Maintenance(fleet)
+    submit(fleet, 1)
+    fleet.env.run(25)
+    for machine in fleet.machines:
+        fleet.kill(machine)
+    fleet.env.run(600)
+    [seconds] = fleet.restarts
+    return seconds
+
+
+def test_a_dead_machine_s_task_starts_again_when_its_lease_is_over():
+    left = settings.FMV_LEASE_SECONDS - 25 % settings.FMV_RENEW_SECONDS
+    assert left - HANDLING <= restart() <= left + BEAT["recover_lost"]["schedule"] + HANDLING
+
+
+# --- It is FMV's -----------------------------------------------------------------------------------------------------
+
+
+def test_a_longer_lease_of_fmv_is_a_later_restart():
+    before = restart()
+    with override_settings(FMV_LEASE_SECONDS=settings.FMV_LEASE_SECONDS + 60):
+        assert restart() == pytest.approx(before + 60, abs=1.1)
+
+
+def test_a_rarer_sweep_of_fmv_is_a_later_repair():
+    rarer = BEAT | {"ring_waiting": BEAT["ring_waiting"] | {"schedule": 40.0}}
+    with override_settings(CELERY_BEAT_SCHEDULE=rarer):
+        fleet = quiet(lost=1.0)
+        Maintenance(fleet)
+        submit(fleet, 1)
+        fleet.env.run(100)
+    assert 40 <= fleet.repairs[0] <= 40 + HANDLING
+
+
+def test_smaller_sweeps_of_fmv_ring_for_fewer(monkeypatch):
+    monkeypatch.setattr(periodic, "RING_STEP", 3)
+    fleet = quiet(lost=1.0)
+    Maintenance(fleet)
+    submit(fleet, 30)
+    fleet.env.run(BEAT["ring_waiting"]["schedule"] + 1)
+    assert len(fleet.repairs) == 3
+
+
+def test_a_process_keeps_a_robot_for_fmv_s_turn(monkeypatch):
+    messages = []
+    for turn in (attempt.TURN, 0.0):
+        monkeypatch.setattr(attempt, "TURN", turn)
+        fleet = quiet()
+        for _ in range(5):
+            fleet.submit(fleet.robots[0])
+        fleet.env.run(5)
+        messages.append(fleet.messages)
+    assert messages == [5, 9]  # one of each submit; and one of each task but the last
+
+
+def test_more_prefetch_of_fmv_is_more_in_reserve():
+    waits = []
+    for multiplier in (settings.CELERY_WORKER_PREFETCH_MULTIPLIER, 8):
+        with override_settings(CELERY_WORKER_PREFETCH_MULTIPLIER=multiplier):
+            waits.append(mean_wait(worked(300, robots=10_000, processes=32, machines=8, load=0.9, costs=FREE)))
+    assert waits[1] > 1.5 * waits[0]
+
+
+def test_each_of_beat_s_jobs_is_modelled():
+    assert JOBS.keys() == BEAT.keys()
+
+
+@pytest.fixture
+def bells():
+    with bell_box() as taken:
+        yield taken
+
+
+def commands_of(fleet: Fleet) -> Counter[str]:
+    """What the simulation counted, as `listening` names it."""
+    return Counter({name.removeprefix("maintenance: "): n for name, n in fleet.commands.items() if "hello" not in name})
+
+
+def modelled(name: str, fleet: Fleet) -> Counter[str]:
+    fleet.commands.clear()
+    for _ in JOBS[name](Work(fleet)):
+        pass
+    return commands_of(fleet)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("tasks", "lanes"), [(1, 1), (2, 1), (5, 1), (1, 3), (3, 3)])
+def test_tasks_cost_the_commands_that_they_cost_fmv(tasks, lanes, bells, monkeypatch):
+    monkeypatch.setattr(attempt, "TURN", 60.0)  # a test's MongoDB may be slow
+    robot = make_robot(lanes=lanes)
+    with listening() as real:
+        for _ in range(tasks):
+            services.submit(registry.get(robot.name), by="test", handler="noop")
+        for _ in range(tasks):
+            attempt.run_next(robot.name, "message")
+    fleet = quiet(processes=1, lanes=lanes)
+    for _ in range(tasks):
+        fleet.submit(fleet.robots[0])
+    fleet.env.run(5)
+    assert fleet.finished == tasks
+    assert commands_of(fleet) == Counter(real.sent)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_an_idle_job_costs_the_commands_that_it_costs_fmv(name, bells):
+    with listening() as real:
+        getattr(jobs, name)()
+    assert modelled(name, quiet()) == Counter(real.sent)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_ringing_for_waiting_robots_costs_the_commands_that_it_costs_fmv(lanes, bells):
+    for _ in range(3):
+        make_task(robot=make_robot(lanes=lanes).name)
+    with listening() as real:
+        periodic.ring_waiting()
+    fleet = quiet(lost=1.0, lanes=lanes)
+    submit(fleet, 3)
+    assert modelled("ring_waiting", fleet) == Counter(real.sent)
+    assert len(bells()) == fleet.messages - 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_recovering_lost_tasks_costs_the_commands_that_it_costs_fmv(bells):
+    for _ in range(2):
+        robot = make_robot().name
+        lost = {"lease_expires_at": PAST, "timeout": 1e9, "max_attempts": 3}
+        make_task(robot=robot, status="STARTED", lane=f"{robot}/0", **STARTED | lost)
+    with listening() as real:
+        assert periodic.recover_lost() == {"RETRY": 2}
+    fleet = quiet(machines=2, seconds=100.0)
+    submit(fleet, 2)
+    fleet.env.run(1)
+    for machine in fleet.machines:
+        fleet.kill(machine)
+    fleet.env.run(100)
+    assert modelled("recover_lost", fleet) == Counter(real.sent)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_note_of_a_run_costs_the_commands_that_it_costs_celery():
+    with listening() as real:
+        app.backend.store_result("an-id", 0, "SUCCESS")
+    assert list(RESULT) == real.sent
+
+
+# --- The command -----------------------------------------------------------------------------------------------------
+
+
+def run_of(seed: int) -> dict:
+    options = command.read_options(["--seed", str(seed), "--span", "20"])
+    return command.run("steady", command.plan_of(options, 500, 0.5), options)
+
+
+def test_the_same_seed_says_the_same_and_another_does_not():
+    assert run_of(3) == run_of(3) != run_of(4)
+
+
+def test_what_comes_more_seldom_than_the_span_is_long_is_told_too():
+    fleet = worked(30, robots=100, processes=4, load=0.5)
+    found = figures(fleet, Maintenance(fleet))["sweepers"]["purge"]
+    assert found["written"] == round(fleet.plan.rate * 3600)
+    assert found["share"] > 0
+
+
+def test_a_job_takes_as_long_as_its_steps():
+    fleet = quiet()
+    begun = fleet.env.now
+    fleet.env.run(fleet.env.process(whole("forget_runs", work := Work(fleet))))
+    assert work.done.seconds == pytest.approx(fleet.env.now - begun)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--robots", "0"], "'0' is not a whole number above 0"),
+        (["--robots", "10,many"], "'many' is not a whole number above 0"),
+        (["--loads", "0.5,1.2"], "'1.2' is not a share above 0 and below 1, as 0.6 or 60%"),
+        (["--loads", "110%"], "is not a share above 0 and below 1, as 0.6 or 60%"),
+        (["--seconds", "-1"], "'-1' is not a number above 0"),
+        (["--span", "nan"], "'nan' is not a number above 0"),
+        (["--write", "-0.1"], "'-0.1' is not a number, 0 or more"),
+        (["--distribution", "uniform"], "invalid choice: 'uniform'"),
+        (["--seed", "x"], "invalid int value: 'x'"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_a_sentence(arguments, sentence, capsys):
+    with pytest.raises(SystemExit) as refusal:
+        command.read_options(arguments)
+    assert refusal.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_report_is_a_table_and_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "REPORT", tmp_path / "var" / "report.json")
+    monkeypatch.setattr(command, "TASKS", 50)
+    assert command.main(["--robots", "20", "--loads", "50%", "--span", "5", "--lost", "20%"]) == 0
+    table = capsys.readouterr().out
+    assert "RabbitMQ is away" in table
+    assert "ring_waiting" in table
+    text = (tmp_path / "var" / "report.json").read_text()
+    assert '"scenario": "a machine dies"' in text
+    assert f'"lease_seconds": {settings.FMV_LEASE_SECONDS}' in text

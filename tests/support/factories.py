@@ -1,0 +1,40 @@
+"""Plain functions that store what a test starts from: `make_robot(lanes=2)`, `make_task(status="STARTED")`."""
+
+from itertools import count
+from typing import Any
+
+from fmv.accounts import api_tokens
+from fmv.models import ApiToken, Role, User
+from robots.models import Robot
+from tasks.models import Task
+
+PASSWORD = "open sesame, robots"
+
+_numbers = count(1)
+
+
+def make_robot(**fields: Any) -> Robot:
+    fields = {"name": f"Robot {next(_numbers)}", "location": "Lab", "description": "Made for a test"} | fields
+    return Robot.objects.create(**fields)
+
+
+def make_task(**fields: Any) -> Task:
+    """Store a task of the robot named or given, or of a new one. It is stored as it is, and no doorbell rings."""
+    robot = fields.pop("robot", None) or make_robot()
+    name = robot if isinstance(robot, str) else robot.name
+    fields = {"handler": "wait", "params": {"seconds": 0}, "timeout": 30.0, "requested_by": "test"} | fields
+    return Task.objects.create(robot=name, **fields)
+
+
+def make_user(role: str = Role.VIEWER, **fields: Any) -> User:
+    """Store a user whose password is PASSWORD unless `password` says another."""
+    fields = {"username": f"user-{next(_numbers)}", "password": PASSWORD} | fields
+    return User.objects.create_user(role=role, **fields)
+
+
+def make_token(user: str | User = Role.VIEWER, **options: Any) -> ApiToken:
+    """Store an API token, with its secret as `.text`, of the user or of a new one with that role."""
+    user = user if isinstance(user, User) else make_user(user, password=None)
+    token = api_tokens.build(user, **{"name": f"Token {next(_numbers)}"} | options)
+    api_tokens.store(token, by="test")
+    return token

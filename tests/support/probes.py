@@ -1,0 +1,204 @@
+"""What tests of the queue look at it with: doorbells that rang, commands that went to MongoDB, races in threads."""
+
+import datetime as dt
+import gc
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import kombu.pools
+from django.db import connection
+from kombu.exceptions import ChannelError
+from kombu.transport.memory import Channel, Transport
+from pymongo.monitoring import CommandListener, CommandStartedEvent
+
+from fmv.celery import app
+from fmv.mongodb.server import server_now
+from tasks.models import Status, Task
+from tasks.worker.attempt import LEASE_GRACE
+from tests.support.factories import make_task
+
+PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+FUTURE = dt.datetime(2120, 1, 1, tzinfo=dt.UTC)
+LEASE = 30.0
+
+
+# --- Tasks -----------------------------------------------------------------------------------------------------------
+
+STARTED = {
+    "attempt": 1,
+    "worker": "host/1",
+    "message_id": "message",
+    "started_at": PAST,
+    "lease_expires_at": FUTURE,
+    "progress": 10.0,
+    "message": "under way",
+}
+#: how a task in each status looks
+FIELDS: dict[str, dict[str, Any]] = {
+    Status.SCHEDULED: {"run_at": PAST},
+    Status.QUEUED: {},
+    Status.STARTED: STARTED,
+    Status.RETRY: {"attempt": 1, "run_at": PAST, "error": {"type": "E", "message": "m", "traceback": ""}},
+    Status.SUCCESS: {"attempt": 1, "finished_at": PAST, "result": 1},
+    Status.FAILURE: {"attempt": 1, "finished_at": PAST, "error": {"type": "E", "message": "m", "traceback": ""}},
+    Status.REVOKED: {"finished_at": PAST},
+}
+
+
+def make_task_in(status: str, **fields: Any) -> Task:
+    """Store a task as it looks in this status, with two lines of history."""
+    robot = fields.pop("robot", None) or f"robot of {status}"
+    lane = f"{robot}/0" if status == Status.STARTED else None
+    history = [line("QUEUED", 0), line(status, FIELDS[status].get("attempt", 0))]
+    return make_task(
+        **{"robot": robot, "status": status, "lane": lane, "history": history, "max_attempts": 3}
+        | FIELDS[status]
+        | fields
+    )
+
+
+def line(status: str, attempt: int, note: str = "") -> dict[str, Any]:
+    return {"at": PAST, "status": str(status), "attempt": attempt, "note": note}
+
+
+def fields_of(task: Task) -> dict[str, Any]:
+    """All of the task's fields, as they are stored now."""
+    stored = Task.objects.get(pk=task.pk)
+    return {field.attname: getattr(stored, field.attname) for field in Task._meta.fields}
+
+
+def changes(task: Task, act: Callable[[], object]) -> dict[str, Any]:
+    """What `act` changed of the stored task: the new values."""
+    before = fields_of(task)
+    act()
+    return {name: value for name, value in fields_of(task).items() if value != before[name]}
+
+
+def claim(robot: str, *, lane: int = 0, worker: str = "host/1", message_id: str = "message") -> Task | None:
+    """Start the robot's next task as a worker does that nobody outruns."""
+    task = Task.next_of(robot)
+    owner = {"lane": f"{robot}/{lane}", "worker": worker, "message_id": message_id}
+    return task if task and task.start(**owner, lease=LEASE, grace=LEASE_GRACE) else None
+
+
+def started(**fields: Any) -> Task:
+    """Store a task and start it as a worker does."""
+    task = make_task(**{"max_attempts": 3} | fields)
+    claimed = claim(task.robot)
+    assert claimed is not None
+    assert claimed.pk == task.pk
+    return claimed
+
+
+def statuses(task: Task) -> list[str]:
+    """The task's way, by its history."""
+    return [entry["status"] for entry in Task.objects.get(pk=task.pk).history]
+
+
+# --- Doorbells -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def bell_box() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
+    """Send messages to a broker in this process; yields what takes them out: (task, argument, priority) of each."""
+    before = app.conf.broker_url
+    use_broker("memory://localhost")
+
+    def taken() -> list[tuple[str, str, int]]:
+        messages = []
+        with app.connection_for_read() as broker:
+            for queue in ("work", "maintenance"):
+                try:
+                    while message := broker.default_channel.basic_get(queue, no_ack=True):
+                        args = message.decode()[0]
+                        messages.append(
+                            (message.headers["task"], args[0] if args else "", message.properties["priority"])
+                        )
+                except ChannelError:
+                    continue  # nobody has rung yet
+        return messages
+
+    try:
+        yield taken
+    finally:
+        Channel.queues.clear()
+        Transport.global_state.clear()
+        use_broker(before)
+
+
+def use_broker(url: str) -> None:
+    pools = (app._pool, app.amqp._producer_pool, kombu.pools.connections, kombu.pools.producers)
+    used = any(pools) and not app.conf.broker_url.startswith("memory:")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Kombu leaves MongoClients unclosed
+        kombu.pools.reset()
+        app.amqp._producer_pool = app._pool = None
+        if used:  # it takes 0.1 s
+            gc.collect()
+    app.conf.broker_url = url
+
+
+# --- MongoDB's side --------------------------------------------------------------------------------------------------
+
+
+class Commands(CommandListener):
+    """Commands on tasks, logs and robots, in order: "update tasks_task"."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.bodies: list[Any] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command_name not in ("hello", "endSessions", "killCursors"):
+            self.sent.append(f"{event.command_name} {event.command[event.command_name]}")
+            self.bodies.append(event.command)
+
+    def succeeded(self, event: object) -> None:
+        pass
+
+    def failed(self, event: object) -> None:
+        pass
+
+
+@contextmanager
+def listening() -> Iterator[Commands]:
+    """Yields the commands that this process sends to MongoDB meanwhile."""
+    commands, options = Commands(), connection.settings_dict["OPTIONS"]
+    connection.close_pool()
+    connection.settings_dict["OPTIONS"] = options | {"event_listeners": [commands]}
+    try:
+        connection.ensure_connection()
+        server_now()
+        yield commands
+    finally:
+        connection.close_pool()
+        connection.settings_dict["OPTIONS"] = options
+
+
+# --- Races -----------------------------------------------------------------------------------------------------------
+
+
+def at_once(*functions: Callable[[], Any]) -> list[Any]:
+    """Call each in a thread of its own, all at the same moment; return what they return, in order."""
+    gate = threading.Barrier(len(functions))
+    results: list[Any] = [None] * len(functions)
+    errors: list[BaseException] = []
+
+    def call(number: int, function: Callable[[], Any]) -> None:
+        try:
+            gate.wait(10)
+            results[number] = function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call, args=pair) for pair in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results

@@ -1,0 +1,50 @@
+"""`make screenshots`: the README's pictures, of a real stack with a night behind it and work at hand."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from robots.models import Robot
+from tasks.models import Task, WorkerProcess
+from tasks.queue import services
+from tests.conftest import wait_until
+from tests.support.browser import SIZES
+from tests.support.factories import make_user
+from tests.support.night import TROUBLED, explain_the_trouble, spend_a_night
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def fleet(worker, maintenance, site, transactional_db):
+    spend_a_night()
+    worker(os.environ["FMV_BROKER_URL"], processes=3, name="work")
+    maintenance(os.environ["FMV_BROKER_URL"])
+    for name in ("Wall-E", "Bender", "R2-D2"):
+        services.submit(Robot.objects.get(pk=name), by="leela", handler="wait", params={"seconds": 60, "steps": 100})
+    for seconds in range(5):
+        services.submit(
+            Robot.objects.get(pk="Bender"), by="fry", handler="wait", params={"seconds": seconds}, priority=seconds
+        )
+    wait_until(lambda: Task.objects.started().filter(progress__gt=20).count() == 3, seconds=60)
+    wait_until(lambda: WorkerProcess.objects.count() == 4)
+    return explain_the_trouble()
+
+
+def test_pictures(fleet, visit):
+    PICTURES.mkdir(exist_ok=True)
+    operator = make_user("operator", username="leela", name="Turanga Leela", password=None)
+    desk, phone = visit(operator), visit(operator, size="phone", theme="dark")
+    for page, address, name in (
+        (desk, "/admin/", "dashboard"),
+        (desk, f"/admin/tasks/task/{fleet.pk}/change/", "failure"),
+        (phone, f"/admin/robots/robot/{TROUBLED}/change/", "robot"),
+    ):
+        page.goto(address)
+        page.wait_for_load_state("networkidle")
+        height = 1250 if page is desk else 844
+        page.set_viewport_size(SIZES["desk" if page is desk else "phone"] | {"height": height})
+        page.screenshot(path=PICTURES / f"{name}.png")
