@@ -36,8 +36,7 @@ class MongoAdminConfig(AdminConfig):
 
     def ready(self) -> None:
         super().ready()
-        from fmv.audit import admin  # noqa: F401 - registers its page
-        from tasks.admin import bulk, robots, tasks  # noqa: F401 - register theirs
+        from tasks.admin import bulk, robots, tasks  # noqa: F401 - register their pages
 
 
 class MongoAuthConfig(AuthConfig):

@@ -23,9 +23,9 @@ from pymongo.errors import PyMongoError
 from tqdm import tqdm
 from uuid_utils.compat import uuid7
 
+from fmv.errors import FmvError, InvalidInput
 from fmv.http import request_id
-from fmv.http.api import RFC_3339
-from fmv.http.errors import FmvError, InvalidInput
+from fmv.http.fields import RFC_3339
 from fmv.mongodb.server import is_unreachable
 from fmv.monitoring.servers import reason
 

@@ -174,7 +174,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if _https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = _https
 SECURE_HSTS_PRELOAD = _https
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
-CSRF_FAILURE_VIEW = "fmv.http.views.csrf_failure"
+CSRF_FAILURE_VIEW = "fmv.http.error_pages.csrf_failure"
 SESSION_ENGINE = "fmv.accounts.sessions"
 SESSION_COOKIE_AGE = 12 * 3600  # seconds: a shift
 
@@ -208,13 +208,13 @@ REST_FRAMEWORK = {
         "fmv.accounts.authentication.OidcBearer",
         "fmv.accounts.authentication.Session",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["fmv.accounts.authentication.HasRole"],
+    "DEFAULT_PERMISSION_CLASSES": ["fmv.accounts.permissions.HasRole"],
     "DEFAULT_THROTTLE_CLASSES": ["fmv.http.throttle.Throttle"],
-    "DEFAULT_RENDERER_CLASSES": ["fmv.http.api.Renderer"],
-    "DEFAULT_PARSER_CLASSES": ["fmv.http.api.Parser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "fmv.http.api.AlwaysJSON",
+    "DEFAULT_RENDERER_CLASSES": ["fmv.http.json.Renderer"],
+    "DEFAULT_PARSER_CLASSES": ["fmv.http.json.Parser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "fmv.http.json.AlwaysJSON",
     "DEFAULT_SCHEMA_CLASS": "fmv.http.openapi.Schema",
-    "EXCEPTION_HANDLER": "fmv.http.api.exception_handler",
+    "EXCEPTION_HANDLER": "fmv.http.errors.exception_handler",
     "UNAUTHENTICATED_USER": "fmv.accounts.authentication.Anonymous",
     "URL_FORMAT_OVERRIDE": None,
 }

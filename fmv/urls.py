@@ -1,30 +1,41 @@
 """All routes. Within `/api/v1` each is served with and without its trailing slash, and neither redirects."""
 
 from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.templatetags.static import static
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
-from fmv.http import views
+from fmv.accounts.views import LoginView, LogoutView
+from fmv.http.docs import DocsView, DocumentView
 from fmv.http.openapi import both
+from fmv.monitoring.views import HealthView, MetricsView
 
 v1: list[URLPattern | URLResolver] = [
-    *both("health", views.HealthView.as_view(), "health"),
-    *both("auth/login", views.LoginView.as_view(), "login"),
-    *both("auth/logout", views.LogoutView.as_view(), "logout"),
-    *both("openapi.json", views.DocumentView.as_view(), "openapi"),
-    *both("docs", views.DocsView.as_view(url_name="openapi"), "docs"),
+    *both("health", HealthView.as_view(), "health"),
+    *both("auth/login", LoginView.as_view(), "login"),
+    *both("auth/logout", LogoutView.as_view(), "logout"),
+    *both("openapi.json", DocumentView.as_view(), "openapi"),
+    *both("docs", DocsView.as_view(url_name="openapi"), "docs"),
 ]
+
+
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Redirect browsers that ask for it when they show an answer that is no page."""
+    return redirect(static("fmv/favicon.svg"))
+
 
 urlpatterns = [
     path("api/v1/", include("tasks.api.urls")),  # first, as inside of it, what is asked for most: the search is a walk
     path("api/v1/", include(v1)),
     path("", RedirectView.as_view(url="/admin/")),
-    path("favicon.ico", views.favicon),
-    path("metrics", views.MetricsView.as_view(), name="metrics"),
+    path("favicon.ico", favicon),
+    path("metrics", MetricsView.as_view(), name="metrics"),
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "fmv.http.views.handle_400"
-handler403 = "fmv.http.views.handle_403"
-handler404 = "fmv.http.views.handle_404"
-handler500 = "fmv.http.views.handle_500"
+handler400 = "fmv.http.error_pages.handle_400"
+handler403 = "fmv.http.error_pages.handle_403"
+handler404 = "fmv.http.error_pages.handle_404"
+handler500 = "fmv.http.error_pages.handle_500"

@@ -1,6 +1,6 @@
 """What the registry refuses."""
 
-from fmv.http.errors import FmvError, InvalidInput, Problem
+from fmv.errors import FmvError, InvalidInput, Problem
 
 
 class UnknownRobot(FmvError):

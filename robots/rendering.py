@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fmv.http.api import moment
+from fmv.http.fields import moment
 
 
 def summary(robot: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.api import Moment, Text, Whole
+from fmv.http.fields import Moment, Text, Whole
 from robots.models import MAX_LABELS, MAX_LANES, validate_endpoint, validate_label, validate_name
 
 EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}

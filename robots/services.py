@@ -10,7 +10,7 @@ from django.utils import timezone
 from pymongo import UpdateOne
 
 from fmv import audit
-from fmv.http.errors import InvalidInput, Problem
+from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import Document, find_document, insert, stored_form
 from robots.errors import Changed, NameTaken, NotPossible, UnknownRobot

@@ -17,8 +17,8 @@ import orjson
 from django.core.exceptions import ValidationError as ModelError
 from rest_framework.exceptions import ValidationError
 
-from fmv.http.api import flatten
-from fmv.http.errors import FmvError
+from fmv.errors import FmvError
+from fmv.http.errors import flatten
 from fmv.mongodb.streaming import by_key
 from robots import services
 from robots.models import Robot

@@ -22,7 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 
-from fmv.http.errors import InvalidInput, Problem
+from fmv.errors import InvalidInput, Problem
 from robots.models import Robot
 from tasks.queue.errors import UnknownHandler
 

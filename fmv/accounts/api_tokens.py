@@ -18,9 +18,10 @@ from django.conf import settings
 from django.utils import timezone
 
 from fmv import audit
+from fmv.accounts.models import USE_NOTED, ApiToken, User
 from fmv.accounts.oidc import refuse
-from fmv.http.errors import FmvError
-from fmv.models import USE_NOTED, ApiToken, Role, User
+from fmv.accounts.permissions import Role
+from fmv.errors import FmvError
 
 logger = logging.getLogger(__name__)
 

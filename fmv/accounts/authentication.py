@@ -1,31 +1,24 @@
-"""Who calls, and what they may do: roles, never a query beyond the user's own document."""
+"""Who calls: the ways to sign in to the API, and by password to the admin."""
 
 from typing import Any
-from urllib.parse import urlsplit
 
-from corsheaders.middleware import CorsMiddleware
 from django.conf import settings
-from django.contrib.auth import get_user
 from django.contrib.auth.backends import BaseBackend
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import AnonymousUser
-from django.db import DatabaseError
-from django.http import HttpRequest, HttpResponse
-from django.utils.functional import SimpleLazyObject
+from django.http import HttpRequest
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from pymongo.errors import PyMongoError
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication, get_authorization_header
-from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied
-from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
 from fmv.accounts import api_tokens, oidc_users
-from fmv.accounts.oidc import IssuerUnavailable, refuse
-from fmv.models import Role, User
+from fmv.accounts.models import User
+from fmv.accounts.oidc import refuse
+from fmv.accounts.permissions import Role
 
 
 class RoleBackend(BaseBackend):
-    """Password sign-in. Permissions follow from the user's role (`fmv.models.PERMISSIONS`)."""
+    """Password sign-in. Permissions follow from the user's role (`fmv.accounts.permissions.PERMISSIONS`)."""
 
     def authenticate(
         self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **_: Any
@@ -129,65 +122,3 @@ class OidcScheme(OpenApiAuthenticationExtension):
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         description = "An ID or access token of the organisation's OpenID Connect issuer."
         return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": description}
-
-
-class HasRole(BasePermission):
-    """Lets a caller in whose role includes the one the view's `roles` names for the action (or method)."""
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        if (required := required_role(view, request.method or "")) is None:
-            return True  # not offered: the answer is 405
-        caller: Any = request.user
-        if not caller.is_authenticated and is_foreign(request):
-            return False
-        return bool(caller.effective_role.includes(required))
-
-
-def is_foreign(request: Request) -> bool:
-    """Tell whether a page of an origin that is neither ours nor in FMV_CORS_ORIGINS wants to change something.
-
-    Browsers send some such requests without asking first; a server on loopback with FMV_ANONYMOUS would obey them.
-    """
-    origin = request._request.META.get("HTTP_ORIGIN")
-    if origin is None or request.method in SAFE_METHODS or origin == f"{request.scheme}://{request.get_host()}":
-        return False
-    try:
-        return not CorsMiddleware(lambda _: HttpResponse()).origin_found_in_white_lists(origin, urlsplit(origin))
-    except ValueError:  # no URL at all
-        return True
-
-
-def required_role(view: Any, method: str) -> Role | None:
-    """Return the least role for what the view is asked, None when it offers no such thing."""
-    roles: dict[str, Role] = view.roles
-    if hasattr(view, "action_map"):
-        asked = view.action
-    else:
-        handler = "get" if method == "HEAD" else method.lower()
-        asked = handler if hasattr(view, handler) else None
-    if asked in ("options", "metadata"):  # as DRF calls OPTIONS of a view and of a viewset
-        return Role.VIEWER
-    return roles[asked] if asked else None
-
-
-def is_still_let_in(view: Any, request: HttpRequest) -> bool:
-    """Tell whether the view would let in again the request that it has let in; yes, while nobody can tell."""
-    try:
-        _forget_caller(request)
-        again = Request(request, authenticators=view.get_authenticators())
-        view.perform_authentication(again)
-        view.check_permissions(again)
-    except (AuthenticationFailed, NotAuthenticated, PermissionDenied):
-        return False
-    except (IssuerUnavailable, DatabaseError, PyMongoError):
-        pass
-    return True
-
-
-def _forget_caller(request: HttpRequest) -> None:
-    """Let the session, if there is one, and its user be read anew, where they are asked for."""
-    if not hasattr(request, "session"):
-        return
-    request.session = type(request.session)(request.session.session_key)
-    caller: Any = SimpleLazyObject(lambda: get_user(request))
-    request.user = caller

@@ -31,7 +31,7 @@ from django.views.decorators.http import require_GET
 from rest_framework.exceptions import AuthenticationFailed
 
 from fmv.accounts import oidc, oidc_users
-from fmv.models import User
+from fmv.accounts.models import User
 
 logger = logging.getLogger(__name__)
 

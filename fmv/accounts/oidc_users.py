@@ -10,8 +10,9 @@ from django.conf import settings
 from django.db import IntegrityError
 
 from fmv.accounts import user_audit
+from fmv.accounts.models import User
 from fmv.accounts.oidc import Asked, Claims, refuse, verify
-from fmv.models import Role, User
+from fmv.accounts.permissions import Role
 
 
 def sign_in(token: str, asked: Asked | None = None) -> User:

@@ -8,6 +8,6 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 class SessionStore(DatabaseStore):
     @classmethod
     def get_model_class(cls) -> type[Any]:
-        from fmv.models import Session
+        from fmv.accounts.models import Session
 
         return Session

@@ -3,7 +3,7 @@ through the organisation, each in its own way.
 """
 
 from fmv import audit
-from fmv.models import User
+from fmv.accounts.models import User
 
 ISSUER = "issuer"  # in whose name a sign-in changes what the organisation's claims say
 TOLD = ("username", "name", "email", "role", "is_active", "is_superuser")

@@ -13,8 +13,8 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from pymongo.errors import PyMongoError
 
+from fmv.audit.models import AuditEntry
 from fmv.http import request_id
-from fmv.models import AuditEntry
 from fmv.mongodb.documents import insert
 from fmv.mongodb.uuid7 import id_at
 

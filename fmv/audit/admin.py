@@ -12,8 +12,8 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.timezone import localtime
 
-from fmv.admin import ReadOnlyAdmin
-from fmv.models import AuditEntry
+from fmv.admin_base import ReadOnlyAdmin
+from fmv.audit.models import AuditEntry
 from fmv.mongodb.counting import collection
 
 

@@ -35,7 +35,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
-from fmv.http.errors import FmvError
+from fmv.errors import FmvError
 from fmv.mongodb.base import DatabaseWrapper
 from fmv.mongodb.server import server_now
 

@@ -188,7 +188,7 @@ def prepare() -> int:
 
 
 def sign_in(password_file: Path) -> str:
-    from fmv.models import User
+    from fmv.accounts.models import User
 
     admin = User.objects.filter(username="admin").first()
     password = password_file.read_text().strip() if password_file.exists() else ""

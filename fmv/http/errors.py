@@ -1,37 +1,79 @@
-"""Errors that services raise; `fmv.http.api` alone turns them into HTTP."""
+"""The one place that turns errors into HTTP answers."""
 
-import inspect
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.http import Http404, HttpResponse
+from rest_framework import exceptions
+
+from fmv.errors import FmvError, InvalidInput, Problem
+from fmv.http.json import answer
+from fmv.mongodb.server import is_unreachable
+
+logger = logging.getLogger(__name__)
+
+#: DRF's codes in the words that v1 clients know from Pydantic
+TYPES = {
+    "required": "missing",
+    "null": "none_not_allowed",
+    "blank": "string_too_short",
+    "max_length": "string_too_long",
+    "min_value": "greater_than_equal",
+    "max_value": "less_than_equal",
+    "not_a_list": "list_type",
+    "not_a_dict": "dict_type",
+    "invalid_choice": "enum",
+    "invalid": "value_error",
+}
 
 
-class FmvError(Exception):
-    """Something FMV refuses to do. A subclass's docstring is its message unless it is given another."""
-
-    status: ClassVar[int] = 409
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message or inspect.getdoc(type(self)))
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with one part of the input: where it is, what it should be, and a word for the kind of fault."""
-
-    loc: tuple[str | int, ...]
-    msg: str
-    type: str = "value_error"
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"loc": list(self.loc), "msg": self.msg, "type": self.type}
+def flatten(detail: Any, loc: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Yield a Problem for each message in a DRF error's nested detail."""
+    if isinstance(detail, dict):
+        for key, part in detail.items():
+            yield from flatten(part, loc if key == "non_field_errors" else (*loc, key))
+    elif isinstance(detail, list):
+        for index, part in enumerate(detail):
+            yield from flatten(part, loc if isinstance(part, str) else (*loc, index))
+    else:
+        yield Problem(loc, str(detail), TYPES.get(detail.code, detail.code))
 
 
-@dataclass(eq=False)
-class InvalidInput(FmvError):
-    """The input is at fault, in one or more places; each `loc` begins with body, query, path or header."""
+def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
+    """Return the status, the body's `detail` and the headers that tell a client of this error."""
+    match error:
+        case InvalidInput():
+            return error.status, [problem.as_dict() for problem in error.problems], {}
+        case FmvError():
+            return error.status, str(error), {}
+        case exceptions.ValidationError():
+            return 422, [problem.as_dict() for problem in flatten(error.detail, ("body",))], {}
+        case Http404() | exceptions.NotFound():
+            return 404, "Not Found", {}
+        case exceptions.AuthenticationFailed():
+            return 401, str(error.detail), {"WWW-Authenticate": "Bearer"}
+        case exceptions.NotAuthenticated():
+            return 401, "Not authenticated", {"WWW-Authenticate": "Bearer"}
+        case SuspiciousOperation() | BadRequest():
+            return 400, "Bad Request", {}
+        case exceptions.APIException():
+            wait = getattr(error, "wait", None)
+            return error.status_code, str(error.detail), {"Retry-After": f"{math.ceil(wait)}"} if wait else {}
+        case _ if is_unreachable(error):
+            logger.warning("MongoDB cannot be reached: %s", error)
+            return 503, "The database cannot be reached. Try again soon.", {"Retry-After": "5"}
+    logger.error("Unexpected %s", type(error).__name__, exc_info=error)
+    return 500, "Internal Server Error", {}
 
-    problems: list[Problem] = field(default_factory=list)
-    status: ClassVar[int] = 422
 
-    def __post_init__(self) -> None:
-        super().__init__("; ".join(f"{'.'.join(map(str, p.loc))}: {p.msg}" for p in self.problems))
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
+    """DRF's hook: every error of a view, expected or not, becomes JSON, whatever the view itself renders."""
+    return error_response(*describe(error))
+
+
+def error_response(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return an error in the shape that v1 clients parse; middleware and unknown paths answer so too."""
+    return answer({"detail": detail}, status, headers)

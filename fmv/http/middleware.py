@@ -20,8 +20,8 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.functional import LazyObject, empty
 
 from fmv.http import request_id, security_headers
-from fmv.http.api import error_response
 from fmv.http.client_address import client_address
+from fmv.http.errors import error_response
 from fmv.monitoring import metrics, probes
 
 access = logging.getLogger("fmv.access")

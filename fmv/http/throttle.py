@@ -15,9 +15,9 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
-from fmv.http.api import describe, error_response
 from fmv.http.client_address import client_address, network
-from fmv.models import ThrottleWindow
+from fmv.http.errors import describe, error_response
+from fmv.http.models import ThrottleWindow
 from fmv.mongodb.counting import collection, increment
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}

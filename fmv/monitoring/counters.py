@@ -7,8 +7,8 @@ from collections import Counter as Counts
 from django.db import DatabaseError
 from pymongo.errors import PyMongoError
 
-from fmv.models import Counter
 from fmv.mongodb.counting import increment
+from fmv.monitoring.models import Counter
 
 logger = logging.getLogger(__name__)
 

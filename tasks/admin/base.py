@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
-from fmv.admin import FleetAdmin
+from fmv.admin_base import FleetAdmin
 
 
 class PagesAdmin(FleetAdmin):

@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.timezone import localtime
 
 from fmv import audit
-from fmv.admin import ReadOnlyAdmin
+from fmv.admin_base import ReadOnlyAdmin
 from tasks.admin.base import PagesAdmin, username
 from tasks.admin.task_filters import uuid_or_none
 from tasks.models import Bulk, BulkStatus

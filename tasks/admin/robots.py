@@ -14,8 +14,10 @@ from rest_framework.exceptions import ValidationError
 
 import robots.services
 from fmv import audit
-from fmv.http.api import check_json, flatten, read_body
-from fmv.http.errors import FmvError, InvalidInput
+from fmv.errors import FmvError, InvalidInput
+from fmv.http.errors import flatten
+from fmv.http.fields import read_body
+from fmv.http.json import check_json
 from robots.models import Robot
 from tasks import registry
 from tasks.admin import robot_page

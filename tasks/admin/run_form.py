@@ -13,7 +13,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from fmv.http.errors import Problem
+from fmv.errors import Problem
 from tasks import registry
 from tasks.models import DEFAULT_PRIORITY, MAX_PRIORITY
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.http import QueryDict
 
-from fmv.http.errors import InvalidInput, Problem
+from fmv.errors import InvalidInput, Problem
 from tasks.models import Status
 
 DAY, HOUR = dt.timedelta(days=1), dt.timedelta(hours=1)

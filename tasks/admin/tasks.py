@@ -9,8 +9,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from fmv import audit
-from fmv.admin import ReadOnlyAdmin
-from fmv.http.errors import FmvError, InvalidInput
+from fmv.admin_base import ReadOnlyAdmin
+from fmv.errors import FmvError, InvalidInput
 from fmv.mongodb.counting import collection
 from robots.errors import UnknownRobot
 from tasks import registry

@@ -11,13 +11,12 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from fmv.accounts.authentication import is_still_let_in
-from fmv.http.api import read_query
-from fmv.http.errors import InvalidInput, Problem
+from fmv.accounts.permissions import Role, still_allowed
+from fmv.errors import InvalidInput, Problem
+from fmv.http.fields import read_query
 from fmv.http.openapi import Error
 from fmv.http.rest import ViewSet
 from fmv.http.sse import MEDIA_TYPE, EventStream, TooManyStreams
-from fmv.models import Role
 from tasks.api.event_hub import RETRY_HINT, AllTasks, OneTask, missed
 from tasks.api.event_log import ID, Key, parse_id
 from tasks.api.serializers import TASK_EXAMPLE, EventFilterSerializer
@@ -76,7 +75,7 @@ class EventViewSet(ViewSet):
         if not task.is_finished:
             if request.method == "HEAD":
                 return EventStream(())
-            is_let_in = partial(is_still_let_in, self, request._request)
+            is_let_in = partial(still_allowed, self, request._request)
             return EventStream(OneTask(request._request, task_id, after, is_let_in=is_let_in))
         events = missed(task, after)
         if not events:  # a browser would ask for ever: https://html.spec.whatwg.org/#event-stream-interpretation
@@ -101,7 +100,7 @@ class EventViewSet(ViewSet):
         if request.method == "HEAD":
             return EventStream(())
         wanted = filters.get("robot", ()), filters.get("status", ())
-        is_let_in = partial(is_still_let_in, self, request._request)
+        is_let_in = partial(still_allowed, self, request._request)
         return EventStream(AllTasks(request._request, after, *wanted, is_let_in=is_let_in))
 
 

@@ -7,7 +7,7 @@ longer than MongoDB does to find them; here it is one dict. Tests hold both to t
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fmv.http.api import moment
+from fmv.http.fields import moment
 from fmv.mongodb.documents import columns_of
 from fmv.mongodb.uuid7 import dashed, time_of
 from robots import rendering

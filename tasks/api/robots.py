@@ -10,11 +10,13 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from rest_framework.request import Request
 
 import robots.services
-from fmv.http.api import Pages, answer, nothing, page, read_body, read_query
-from fmv.http.errors import InvalidInput, Problem
+from fmv.accounts.permissions import Role
+from fmv.errors import InvalidInput, Problem
+from fmv.http.fields import read_body, read_query
+from fmv.http.json import answer, nothing
 from fmv.http.openapi import error, input_error
+from fmv.http.pagination import Pages, page
 from fmv.http.rest import ViewSet
-from fmv.models import Role
 from fmv.mongodb.documents import columns_of
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot

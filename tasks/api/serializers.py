@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.api import Moment, StrictSerializer, Text, Whole
+from fmv.http.fields import Moment, StrictSerializer, Text, Whole
 from robots.serializers import EXAMPLE, Labels, RobotSerializer
 from tasks import registry
 from tasks.models import DEFAULT_PRIORITY, FINISHED, MAX_PRIORITY, Status, Task

@@ -6,9 +6,9 @@ from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from fmv.http.api import answer
+from fmv.accounts.permissions import Role
+from fmv.http.json import answer
 from fmv.http.rest import View
-from fmv.models import Role
 from tasks.api.serializers import StatsSerializer
 from tasks.reports import queue_stats
 

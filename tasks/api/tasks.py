@@ -8,10 +8,12 @@ from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 
-from fmv.http.api import Pages, answer, page, read_body, read_query
+from fmv.accounts.permissions import Role
+from fmv.http.fields import read_body, read_query
+from fmv.http.json import answer
 from fmv.http.openapi import error
+from fmv.http.pagination import Pages, page
 from fmv.http.rest import ViewSet
-from fmv.models import Role
 from tasks import registry
 from tasks.api.rendering import render, render_line, render_new, render_object
 from tasks.api.robots import IDEMPOTENCY_KEY, idempotency_key

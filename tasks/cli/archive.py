@@ -14,7 +14,7 @@ from uuid import UUID
 
 import orjson
 
-from fmv.http.errors import FmvError
+from fmv.errors import FmvError
 from fmv.mongodb.streaming import by_key
 from tasks.api.serializers import LogLineSerializer, TaskSerializer
 from tasks.models import LogLine, Task, TaskQuerySet

@@ -17,8 +17,8 @@ import bson
 from uuid_utils.compat import uuid7
 
 from fmv import audit
+from fmv.errors import FmvError, InvalidInput
 from fmv.http import request_id
-from fmv.http.errors import FmvError, InvalidInput
 from fmv.mongodb.expressions import Now
 from fmv.mongodb.server import server_now
 from robots.models import Robot

@@ -1,6 +1,6 @@
 """What the queue refuses."""
 
-from fmv.http.errors import FmvError
+from fmv.errors import FmvError
 
 
 class UnknownTask(FmvError):

@@ -8,8 +8,8 @@ import bson
 import orjson
 from uuid_utils.compat import uuid7
 
+from fmv.errors import InvalidInput, Problem
 from fmv.http import request_id
-from fmv.http.errors import InvalidInput, Problem
 from fmv.mongodb.uuid7 import time_of
 from robots.errors import UnknownRobot
 from robots.models import Robot

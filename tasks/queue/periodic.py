@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from fmv import audit
 from fmv.celery import app
-from fmv.models import ThrottleWindow
+from fmv.http.models import ThrottleWindow
 from fmv.mongodb.server import server_now
 from fmv.monitoring import counters
 from robots.models import MAX_LANES, Robot

@@ -8,7 +8,7 @@ from django.db.models import QuerySet
 
 import robots.services
 from fmv import audit
-from fmv.http.errors import InvalidInput, Problem
+from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.documents import Document, find_document, insert
 from robots.models import Robot
 from tasks.models import WAITING, Bulk, LogLine, Status, Task

@@ -16,7 +16,7 @@ from django.db import IntegrityError
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from fmv.http.errors import InvalidInput, Problem
+from fmv.errors import InvalidInput, Problem
 from robots.models import Robot
 from tasks.models import Status, Submission, Task
 from tasks.queue import new_task

@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from fmv.admin import badge
+from fmv.admin_base import badge
 from tasks.models import Task
 
 register = template.Library()

@@ -28,8 +28,8 @@ from django.conf import settings
 from django.db import DatabaseError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from fmv.errors import FmvError
 from fmv.http import request_id
-from fmv.http.errors import FmvError
 from fmv.mongodb.server import is_unreachable, server_now
 from fmv.monitoring import counters
 from robots.models import Robot

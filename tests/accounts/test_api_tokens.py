@@ -10,7 +10,8 @@ from django.db import connection
 from django.utils import timezone
 
 from fmv.accounts import api_tokens
-from fmv.models import ApiToken, Role, User
+from fmv.accounts.models import ApiToken, User
+from fmv.accounts.permissions import Role
 from tests.support.api import Api, assert_refused
 from tests.support.factories import make_token, make_user
 

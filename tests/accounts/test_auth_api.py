@@ -1,6 +1,6 @@
 import pytest
 
-from fmv.models import Session, User
+from fmv.accounts.models import Session, User
 from tests.support.api import Api, assert_refused
 
 pytestmark = pytest.mark.django_db

@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from django.db import connections
 
 from fmv.accounts import oidc
+from fmv.accounts.models import User
 from fmv.accounts.oidc_users import key_of, sign_in
+from fmv.accounts.permissions import Role
 from fmv.devstack import embedded_mongodb
-from fmv.models import Role, User
 from tasks.models import Task
 from tests.conftest import wait_until
 from tests.support.api import Api, assert_refused

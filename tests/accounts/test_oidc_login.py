@@ -17,9 +17,9 @@ from django.test import Client
 from django.utils import timezone
 
 from fmv.accounts import oidc, oidc_login
+from fmv.accounts.models import Session, User
 from fmv.accounts.oidc_users import key_of
 from fmv.devstack import embedded_mongodb
-from fmv.models import Session, User
 from tests.conftest import wait_until
 from tests.support.browser import assert_fine
 from tests.support.factories import make_user

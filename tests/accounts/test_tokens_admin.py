@@ -9,7 +9,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from fmv.accounts import api_tokens
-from fmv.models import ApiToken, Role
+from fmv.accounts.models import ApiToken
+from fmv.accounts.permissions import Role
 from tests.support.factories import make_token, make_user
 
 pytestmark = pytest.mark.django_db

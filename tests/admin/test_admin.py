@@ -2,7 +2,8 @@
 
 import pytest
 
-from fmv.models import Role, User
+from fmv.accounts.models import User
+from fmv.accounts.permissions import Role
 from tests.support.factories import PASSWORD, make_user
 from tests.support.pages import ROBOTS, TASKS, USERS, admin, text
 

@@ -7,7 +7,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
-from fmv.models import Role
+from fmv.accounts.permissions import Role
 from tasks.models import Status
 from tests.support.browser import SIZES, assert_accessible, assert_fine, assert_fits
 from tests.support.factories import PASSWORD, make_robot, make_task, make_token, make_user

@@ -8,7 +8,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from fmv import audit
-from fmv.models import Role
+from fmv.accounts.permissions import Role
 from tasks.models import Bulk, BulkStatus, Status, Task
 from tasks.queue import bulk
 from tests.support.factories import make_robot, make_user

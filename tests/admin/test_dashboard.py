@@ -9,7 +9,7 @@ from django.db import DatabaseError
 from django.test import Client
 from pymongo.errors import ServerSelectionTimeoutError
 
-from fmv.models import Role
+from fmv.accounts.permissions import Role
 from fmv.mongodb.server import server_now
 from fmv.monitoring import servers
 from tasks.admin import charts, dashboard
@@ -104,7 +104,7 @@ def test_strangers_and_people_without_a_role_are_sent_to_sign_in(name):
 def test_who_may_not_see_tasks_sees_none_of_it():
     failed("secret words")
     client = visitor()
-    with patch.dict("fmv.models.PERMISSIONS", {Role.VIEWER: frozenset({"robots.view_robot"})}):
+    with patch.dict("fmv.accounts.permissions.PERMISSIONS", {Role.VIEWER: frozenset({"robots.view_robot"})}):
         page = client.get("/admin/").content.decode()
         assert "You may not see robots and tasks" in page
         assert "data-live" not in page

@@ -10,7 +10,7 @@ from django.test import Client
 from pydantic import BaseModel, Field
 from pymongo.collection import Collection
 
-from fmv.models import Role
+from fmv.accounts.permissions import Role
 from fmv.mongodb.server import server_now
 from tasks import registry
 from tasks.admin import handlers
@@ -53,7 +53,7 @@ def test_who_may_look(url):
     for client in (Client(), visitor(Role.NONE)):
         assert client.get(url).headers["Location"].startswith("/admin/login/")
     client = visitor()
-    with patch.dict("fmv.models.PERMISSIONS", {Role.VIEWER: frozenset()}):
+    with patch.dict("fmv.accounts.permissions.PERMISSIONS", {Role.VIEWER: frozenset()}):
         assert client.get(url).status_code == 403
 
 

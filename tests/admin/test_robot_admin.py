@@ -5,7 +5,8 @@ from urllib.parse import quote as percent
 
 import pytest
 
-from fmv.models import AuditEntry, Role
+from fmv.accounts.permissions import Role
+from fmv.audit.models import AuditEntry
 from robots.models import Robot
 from tasks.models import UNFINISHED, Bulk, LogLine, Status, Task
 from tasks.reports import queue_stats

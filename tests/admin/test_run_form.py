@@ -9,7 +9,7 @@ import pytest
 from django.http import QueryDict
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from fmv.http.errors import InvalidInput, Problem
+from fmv.errors import InvalidInput, Problem
 from tasks import registry
 from tasks.admin.run_form import PREFIX, RunForm, initial_of, properties, takes_more
 from tasks.registry import Params

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fmv.models import Role
+from fmv.accounts.permissions import Role
 from tasks.models import Task
 from tests.support.factories import make_robot, make_task
 from tests.support.pages import TASKS, admin, messages, robot_url, text

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 from django.utils import timezone
 
-from fmv.models import Role
+from fmv.accounts.permissions import Role
 from tasks.models import Bulk, Task
 from tasks.queue import bulk
 from tests.support.api import stored

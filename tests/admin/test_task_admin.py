@@ -6,7 +6,8 @@ import pytest
 from django.utils import timezone
 from uuid_utils.compat import uuid7
 
-from fmv.models import AuditEntry, Role
+from fmv.accounts.permissions import Role
+from fmv.audit.models import AuditEntry
 from robots.models import Robot
 from tasks.models import UNFINISHED, Bulk, LogLine, Task, error_document, id_at
 from tests.support.api import stored

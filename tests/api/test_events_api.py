@@ -20,11 +20,11 @@ from rest_framework.exceptions import AuthenticationFailed
 from uuid_utils.compat import uuid7
 
 from fmv.accounts import api_tokens
-from fmv.accounts.authentication import is_still_let_in
+from fmv.accounts.models import ApiToken, Session, User
 from fmv.accounts.oidc import IssuerUnavailable
+from fmv.accounts.permissions import Role, still_allowed
 from fmv.accounts.sessions import SessionStore
 from fmv.devstack import embedded_mongodb, stack
-from fmv.models import ApiToken, Role, Session, User
 from fmv.mongodb.server import server_now
 from tasks.api.event_hub import NOW, hub, now
 from tasks.api.event_log import before, milliseconds
@@ -431,12 +431,12 @@ def test_a_caller_is_let_in_while_nobody_can_tell(monkeypatch, error):
     request = RequestFactory().get("/", headers={"Authorization": f"Bearer {make_token().text}"})
     request.session = SessionStore()
     view = EventViewSet(action_map={"get": "of_all"}, action="of_all")
-    assert is_still_let_in(view, request)
+    assert still_allowed(view, request)
     with monkeypatch.context() as away:
         away.setattr(api_tokens, "sign_in", Mock(side_effect=error))
-        assert is_still_let_in(view, request)
+        assert still_allowed(view, request)
     monkeypatch.setattr(api_tokens, "sign_in", Mock(side_effect=AuthenticationFailed))
-    assert not is_still_let_in(view, request)
+    assert not still_allowed(view, request)
 
 
 def test_a_stream_ends_after_its_time(monkeypatch):

@@ -15,8 +15,9 @@ from django.utils import timezone
 import robots.services
 from fmv import audit
 from fmv.accounts import api_tokens, oidc_users
+from fmv.accounts.permissions import Role
+from fmv.audit.models import AuditEntry
 from fmv.http import request_id
-from fmv.models import AuditEntry, Role
 from fmv.mongodb.uuid7 import id_at
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot

@@ -6,9 +6,10 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from fmv import audit
+from fmv.accounts.permissions import Role
 from fmv.audit.admin import AuditEntryAdmin
+from fmv.audit.models import AuditEntry
 from fmv.http import request_id
-from fmv.models import AuditEntry, Role
 from tests.support.browser import SIZES, assert_fine
 from tests.support.factories import make_robot, make_user
 from tests.support.pipelines import pipeline

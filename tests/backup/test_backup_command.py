@@ -27,10 +27,12 @@ from pymongo.monitoring import CommandListener
 from uuid_utils.compat import uuid7
 
 from fmv import audit
+from fmv.accounts.models import Session, User
+from fmv.audit.models import AuditEntry
 from fmv.backup import dump, restore
 from fmv.devstack import embedded_mongodb, stack
-from fmv.models import AuditEntry, Counter, Session, User
 from fmv.mongodb.counting import collection
+from fmv.monitoring.models import Counter
 from robots.models import Robot
 from tasks.models import LogLine, Submission, Tally, Task
 from tasks.models.records import Bulk, LastOutcomes

@@ -178,7 +178,7 @@ class Clients:
     def __init__(self, databases: Any) -> None:
         from django.test import Client
 
-        from fmv.models import User
+        from fmv.accounts.models import User
 
         self._clients = {}
         for filled in databases:

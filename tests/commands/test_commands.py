@@ -13,8 +13,8 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from fmv import cli
 from fmv.cli import FmvCommand, Table, in_words, new_file, printable
+from fmv.errors import FmvError, InvalidInput, Problem
 from fmv.http import request_id
-from fmv.http.errors import FmvError, InvalidInput, Problem
 
 # --- Arguments -------------------------------------------------------------------------------------------------------
 

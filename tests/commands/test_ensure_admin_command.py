@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from fmv.models import User
+from fmv.accounts.models import User
 from tests.support.factories import make_user
 
 pytestmark = pytest.mark.django_db

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 from django.utils import timezone
 
-from fmv.models import AuditEntry
+from fmv.audit.models import AuditEntry
 from fmv.mongodb.uuid7 import id_at
 from tasks.api.serializers import TaskSerializer
 from tasks.cli import archive

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from fmv.accounts import api_tokens
-from fmv.models import ApiToken
+from fmv.accounts.models import ApiToken
 from tests.support.factories import make_token, make_user
 
 pytestmark = pytest.mark.django_db

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fmv.accounts import api_tokens
+from fmv.accounts.permissions import Role
 from fmv.devstack import stack
-from fmv.models import Role
 from tests.support.factories import make_user
 
 CLIENTS = Path(__file__).parents[1] / "clients"

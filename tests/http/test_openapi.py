@@ -9,7 +9,7 @@ import openapi_spec_validator
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 
-from fmv.http.api import Renderer
+from fmv.http.json import Renderer
 from tests.support.api import Api
 from tests.support.factories import make_robot, make_task
 

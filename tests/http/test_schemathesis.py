@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from fmv.accounts import api_tokens
+from fmv.accounts.permissions import Role
 from fmv.devstack import embedded_mongodb, stack
-from fmv.models import Role
 from tests.support.factories import make_robot, make_user
 from tests.support.issuers import Issuer, running
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 from fmv.environment import Environment
 from fmv.http import throttle
 from fmv.http.client_address import client_address, network
-from fmv.models import ThrottleWindow
+from fmv.http.models import ThrottleWindow
 from fmv.mongodb.counting import collection
 from tasks.queue import periodic
 from tests.support.api import Api, assert_refused

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from fmv.models import AuditEntry
+from fmv.audit.models import AuditEntry
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo.monitoring import CommandListener
 
-from fmv.models import Role, User
+from fmv.accounts.models import User
+from fmv.accounts.permissions import Role
 from fmv.mongodb.base import DatabaseWrapper
 from fmv.mongodb.expressions import NOW, Computed, Now, appended, later, literal
 from fmv.mongodb.queryset import QuerySet as QuerySetOfFMV

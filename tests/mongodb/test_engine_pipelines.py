@@ -8,7 +8,7 @@ from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subqu
 from django.db.models.functions import Upper
 from uuid_utils.compat import uuid7
 
-from fmv.models import User
+from fmv.accounts.models import User
 from robots.models import Robot
 from tasks.models import NEXT_FIRST, LogLine, Status, Task, id_at
 from tests.support.factories import make_task

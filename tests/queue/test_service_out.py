@@ -3,7 +3,7 @@
 import pytest
 
 from fmv import audit
-from fmv.http.errors import InvalidInput
+from fmv.errors import InvalidInput
 from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks.models import FINISHED, WAITING, Bulk, BulkStatus, Status, Task

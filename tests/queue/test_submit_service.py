@@ -2,8 +2,8 @@ import datetime as dt
 
 import pytest
 
+from fmv.errors import InvalidInput
 from fmv.http import request_id
-from fmv.http.errors import InvalidInput
 from fmv.mongodb.server import server_now
 from tasks import registry
 from tasks.models import Status, Task

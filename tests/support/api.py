@@ -6,7 +6,8 @@ from typing import Any
 from django.http import HttpResponse
 from django.test import Client
 
-from fmv.models import Role, User
+from fmv.accounts.models import User
+from fmv.accounts.permissions import Role
 from robots.models import Robot
 from tasks.models import LogLine, Task
 from tests.support.factories import make_user

@@ -83,7 +83,7 @@ def session_of(who) -> str:
     """Sign the user in, or a new one with this role, and return the key of the session."""
     from django.test import Client
 
-    from fmv.models import User
+    from fmv.accounts.models import User
     from tests.support.factories import make_user
 
     client = Client()

@@ -4,7 +4,8 @@ from itertools import count
 from typing import Any
 
 from fmv.accounts import api_tokens
-from fmv.models import ApiToken, Role, User
+from fmv.accounts.models import ApiToken, User
+from fmv.accounts.permissions import Role
 from robots.models import Robot
 from tasks.models import Task
 

@@ -7,7 +7,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
-from fmv.models import Role
+from fmv.accounts.permissions import Role
 from tests.support.factories import make_user
 
 ROBOTS, TASKS, USERS = "/admin/robots/robot/", "/admin/tasks/task/", "/admin/fmv/user/"

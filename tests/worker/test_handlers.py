@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fmv.http.errors import InvalidInput
+from fmv.errors import InvalidInput
 from robots.models import Robot
 from tasks import registry
 from tasks.handlers import MAX_ANSWER, MAX_REDIRECTS

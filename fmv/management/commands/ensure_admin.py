@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import IntegrityError
 
 from fmv.accounts import user_audit
-from fmv.models import User
+from fmv.accounts.models import User
 
 
 class Command(BaseCommand):

@@ -8,8 +8,9 @@ from django.core.management.base import CommandError
 from django.utils.timezone import localtime
 
 from fmv.accounts import api_tokens
+from fmv.accounts.models import ApiToken, User
+from fmv.accounts.permissions import Role
 from fmv.cli import BY, FmvCommand, add_json, days
-from fmv.models import ApiToken, Role, User
 
 
 def token_id(text: str) -> str:

@@ -9,8 +9,10 @@ from django.core.management.base import CommandError
 from rest_framework.exceptions import ValidationError
 
 from fmv.cli import BY, FmvCommand, add_json, ahead, as_json, clock, positive, printable, seconds
-from fmv.http.api import check_json, flatten, read_body
-from fmv.http.errors import InvalidInput
+from fmv.errors import InvalidInput
+from fmv.http.errors import flatten
+from fmv.http.fields import read_body
+from fmv.http.json import check_json
 from tasks import registry
 from tasks.api.serializers import SubmitSerializer, TaskSerializer
 from tasks.cli.filters import find_robot

@@ -1,0 +1,195 @@
+"""Users and API tokens in the admin."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.forms import UserChangeForm, UserCreationForm
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+
+from fmv import audit
+from fmv.accounts import api_tokens, user_audit
+from fmv.accounts.models import ApiToken, User
+from fmv.admin_base import FleetAdmin, badge
+from fmv.errors import FmvError
+
+
+class NewUserForm(UserCreationForm):
+    class Meta:
+        model = User
+        fields = ("username", "role")
+
+
+class UserForm(UserChangeForm):
+    def clean(self) -> None:
+        super().clean()
+        stays = self.cleaned_data.get("is_superuser") and self.cleaned_data.get("is_active")
+        if not stays and user_audit.is_last_superuser(self.instance):  # which is still as it was
+            raise forms.ValidationError("Nobody else could look after users. Make another user a superuser first.")
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin):
+    """Superusers only: roles are theirs to give."""
+
+    form = UserForm
+    add_form = NewUserForm
+    list_display = ("username", "name", "email", "rights", "state", "signs_in_by", "last_login")
+    list_filter = ("role", "is_active", "is_superuser")
+    sortable_by = ("username", "name", "email", "last_login")
+    search_fields = ("username", "name", "email")
+    ordering = ("username",)
+    filter_horizontal = ()
+    readonly_fields = ("subject", "email_verified", "picture", "last_login", "date_joined")
+    fieldsets = (
+        (None, {"fields": ("username", "password")}),
+        ("Person", {"fields": ("name", "email", "email_verified", "picture", "subject")}),
+        ("Rights", {"fields": ("role", "is_active", "is_superuser")}),
+        ("Dates", {"fields": ("last_login", "date_joined")}),
+    )
+    add_fieldsets = ((None, {"fields": ("username", "password1", "password2", "role")}),)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # the audit trail names users: deactivate instead
+
+    @admin.display(description="role")
+    def rights(self, user: User) -> str:
+        return "Superuser" if user.is_superuser else user.get_role_display()
+
+    @admin.display(description="state")
+    def state(self, user: User) -> str:
+        return badge("active", "state-ok") if user.is_active else badge("deactivated", "state-out")
+
+    @admin.display(description="signs in by")
+    def signs_in_by(self, user: User) -> str:
+        ways = {"organisation": user.subject, "password": user.has_usable_password()}
+        return " or ".join(way for way, open_ in ways.items() if open_) or "nothing"
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        shown: dict[str, Any] = {}
+        if user := self.get_object(request, unquote(object_id)):
+            shown = {"tokens": user.api_tokens.order_by("-created_at"), "audit": audit.of("user", user.username)}
+        return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        before = User.objects.filter(pk=obj.pk).first() if change else None
+        super().save_model(request, obj, form, change)
+        by = request.user.get_username()
+        if before:
+            user_audit.changed(before, obj, by=by)
+        else:
+            user_audit.created(obj, by=by)
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
+        answer = super().user_change_password(request, id, form_url)
+        if request.method == "POST" and answer.status_code == 302:
+            user_audit.password_changed(User.objects.get(pk=unquote(id)), by=request.user.get_username())
+        return answer
+
+
+class NewTokenForm(forms.ModelForm):
+    days = forms.FloatField(help_text="How long it is good for.", initial=lambda: settings.FMV_TOKEN_DAYS)
+    requester: User  # set for each request
+
+    class Meta:
+        model = ApiToken
+        fields = ("name", "role", "user")
+
+    def clean(self) -> None:
+        super().clean()
+        if self.errors:
+            return
+        values = {"user": self.requester} | self.cleaned_data
+        try:
+            self.instance = api_tokens.build(**values)
+        except FmvError as error:
+            raise forms.ValidationError(str(error)) from None
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(FleetAdmin):
+    """Everybody's own tokens, and superusers' everybody's: to make, and to revoke."""
+
+    form = NewTokenForm
+    list_display = ("name", "short_id", "user", "rights", "status", "created_at", "expires_at", "last_used_at")
+    list_select_related = False
+    sortable_by = ("created_at",)
+    autocomplete_fields = ("user",)
+    actions = ("revoke",)
+    shown = (*list_display, "revoked_at")
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        user: Any = request.user
+        return bool(user.is_active and user.is_staff)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return self.has_module_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_module_permission(request)  # of those that get_queryset() lets the user see
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # who had one is remembered: revoke instead
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
+        tokens = super().get_queryset(request).prefetch_related("user")
+        user: Any = request.user
+        return tokens if user.is_superuser else tokens.filter(user_id=user.pk)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        if obj is not None:
+            return self.shown
+        user: Any = request.user
+        return ("name", "role", "days", *(("user",) if user.is_superuser else ()))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if obj is None else self.shown
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form: Any = super().get_form(request, obj, change, **kwargs)
+        form.requester = request.user
+        return form
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        return {"user": request.user.pk, **super().get_changeform_initial_data(request)}
+
+    def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
+        api_tokens.store(obj, by=request.user.get_username())
+
+    def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: Any = None) -> HttpResponse:
+        """Show the secret in this very answer: a message or a redirect would have to keep it somewhere."""
+        context = {**self.admin_site.each_context(request), "title": "A new API token", "opts": self.opts, "token": obj}
+        return TemplateResponse(request, "admin/fmv/apitoken/created.html", context)
+
+    @admin.display(description="role")
+    def rights(self, token: ApiToken) -> str:
+        return token.get_role_display() if token.role else "as its user"
+
+    @admin.display(description="state")
+    def status(self, token: ApiToken) -> str:
+        return badge(token.state, f"state-{token.state}")
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        token = self.get_object(request, unquote(object_id))
+        if token and "_revoke" in request.POST:
+            self.revoke(request, self.get_queryset(request).filter(pk=token.pk))
+            return HttpResponseRedirect(request.path)
+        shown = {"audit": audit.of("token", token.short_id), "token": token} if token else {}
+        return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
+
+    @admin.action(description="Revoke the selected tokens")
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        revoked = sum(api_tokens.revoke(token, by=request.user.get_username()) for token in queryset)
+        self.message_user(request, f"Revoked {revoked} of {len(queryset)}.")

@@ -1,0 +1,117 @@
+"""What a caller may do. It follows from the caller's role in code, so that no check costs a query."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from corsheaders.middleware import CorsMiddleware
+from django.contrib.auth import get_user
+from django.db import DatabaseError, models
+from django.http import HttpRequest, HttpResponse
+from django.utils.functional import SimpleLazyObject
+from pymongo.errors import PyMongoError
+from rest_framework.exceptions import AuthenticationFailed, NotAuthenticated, PermissionDenied
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from fmv.accounts.oidc import IssuerUnavailable
+
+
+class Role(models.TextChoices):
+    """What a user may do; each role includes those before it."""
+
+    #: may sign in and nothing else
+    NONE = "", "No role"
+    #: reads robots, tasks and handlers
+    VIEWER = "viewer", "Viewer"
+    #: runs, cancels and retries tasks, takes robots out of service
+    OPERATOR = "operator", "Operator"
+    #: changes the registry
+    MANAGER = "manager", "Manager"
+
+    def includes(self, other: "Role") -> bool:
+        """Tell whether this role may do what `other` may."""
+        order = list(Role)
+        return order.index(self) >= order.index(other)
+
+
+_READS = frozenset(
+    {
+        "robots.view_robot",
+        "tasks.view_task",
+        "tasks.view_bulk",
+        "fmv.view_auditentry",
+        "django_celery_results.view_taskresult",
+    }
+)
+_OPERATES = frozenset({"robots.operate_robot", "tasks.operate_task"})
+_MANAGES = frozenset({"robots.add_robot", "robots.change_robot", "robots.delete_robot"})
+
+#: What each role may do, in Django's names for permissions; users and their roles are the superusers' business.
+PERMISSIONS: dict[Role, frozenset[str]] = {
+    Role.NONE: frozenset(),
+    Role.VIEWER: _READS,
+    Role.OPERATOR: _READS | _OPERATES,
+    Role.MANAGER: _READS | _OPERATES | _MANAGES,
+}
+
+
+class HasRole(BasePermission):
+    """Lets a caller in whose role includes the one the view's `roles` names for the action (or method)."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if (required := required_role(view, request.method or "")) is None:
+            return True  # not offered: the answer is 405
+        caller: Any = request.user
+        if not caller.is_authenticated and is_foreign(request):
+            return False
+        return bool(caller.effective_role.includes(required))
+
+
+def is_foreign(request: Request) -> bool:
+    """Tell whether a page of an origin that is neither ours nor in FMV_CORS_ORIGINS wants to change something.
+
+    Browsers send some such requests without asking first; a server on loopback with FMV_ANONYMOUS would obey them.
+    """
+    origin = request._request.META.get("HTTP_ORIGIN")
+    if origin is None or request.method in SAFE_METHODS or origin == f"{request.scheme}://{request.get_host()}":
+        return False
+    try:
+        return not CorsMiddleware(lambda _: HttpResponse()).origin_found_in_white_lists(origin, urlsplit(origin))
+    except ValueError:  # no URL at all
+        return True
+
+
+def required_role(view: Any, method: str) -> Role | None:
+    """Return the least role for what the view is asked, None when it offers no such thing."""
+    roles: dict[str, Role] = view.roles
+    if hasattr(view, "action_map"):
+        asked = view.action
+    else:
+        handler = "get" if method == "HEAD" else method.lower()
+        asked = handler if hasattr(view, handler) else None
+    if asked in ("options", "metadata"):  # as DRF calls OPTIONS of a view and of a viewset
+        return Role.VIEWER
+    return roles[asked] if asked else None
+
+
+def still_allowed(view: Any, request: HttpRequest) -> bool:
+    """Tell whether the view would let in again the request that it has let in; yes, while nobody can tell."""
+    try:
+        _forget_caller(request)
+        again = Request(request, authenticators=view.get_authenticators())
+        view.perform_authentication(again)
+        view.check_permissions(again)
+    except (AuthenticationFailed, NotAuthenticated, PermissionDenied):
+        return False
+    except (IssuerUnavailable, DatabaseError, PyMongoError):
+        pass
+    return True
+
+
+def _forget_caller(request: HttpRequest) -> None:
+    """Let the session, if there is one, and its user be read anew, where they are asked for."""
+    if not hasattr(request, "session"):
+        return
+    request.session = type(request.session)(request.session.session_key)
+    caller: Any = SimpleLazyObject(lambda: get_user(request))
+    request.user = caller

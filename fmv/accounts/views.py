@@ -1,0 +1,74 @@
+"""The API's sign-in and sign-out."""
+
+from django.contrib.auth import login, logout
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.exceptions import NotAuthenticated
+from rest_framework.request import Request
+
+from fmv.accounts.authentication import OidcBearer
+from fmv.http.json import answer
+from fmv.http.openapi import error
+from fmv.http.rest import View
+
+USER_EXAMPLE = {
+    "active": True,
+    "name": "Hubert J. Farnsworth",
+    "sub": "248289761001",
+    "picture": "https://planet-express.example/professor.png",
+    "email": "professor@planet-express.example",
+    "email_verified": True,
+}
+
+
+@extend_schema_serializer(examples=[OpenApiExample("a user", USER_EXAMPLE, response_only=True)])
+class UserSerializer(serializers.Serializer):
+    """A user as v1 clients know it."""
+
+    active = serializers.BooleanField(source="is_active")
+    name = serializers.CharField()
+    sub = serializers.CharField(source="subject", allow_null=True)
+    picture = serializers.CharField()
+    email = serializers.CharField()
+    email_verified = serializers.BooleanField()
+
+
+class LoginView(View):
+    authentication_classes = [OidcBearer]
+    permission_classes = []
+
+    @extend_schema(
+        operation_id="login_session_auth_login_post",
+        tags=["auth"],
+        request=None,
+        responses={200: UserSerializer, 401: error(401), 503: error(503)},
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """Open a session for the owner of an organisation's token; its cookie comes with the answer.
+
+        What the session changes afterwards needs the header `X-CSRFToken` with the value of the cookie `csrftoken`.
+        """
+        if not request.user.is_authenticated:
+            raise NotAuthenticated
+        request.session.flush()  # or else the same user would go on under the old key
+        login(request._request, request.user)
+        return answer(UserSerializer(request.user).data)
+
+
+class LogoutView(View):
+    authentication_classes = []
+    permission_classes = []
+
+    @extend_schema(
+        operation_id="logout_auth_logout_post",
+        tags=["auth"],
+        request=None,
+        auth=[],
+        responses={200: OpenApiResponse(dict, description="The session is gone, if there was one"), 503: error(503)},
+        examples=[OpenApiExample("signed out", {}, response_only=True, status_codes=["200"])],
+    )
+    def post(self, request: Request) -> HttpResponse:
+        """End the session that the cookie names; the cookie is deleted."""
+        logout(request)
+        return answer({})

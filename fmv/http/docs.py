@@ -1,0 +1,26 @@
+"""The routes that serve the OpenAPI document.
+
+They are not in openapi.py because drf-spectacular's views import the schema class that is defined there.
+"""
+
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+
+from fmv.http.json import Renderer
+
+
+class DocumentView(SpectacularJSONAPIView):
+    """The OpenAPI document of this version."""
+
+    renderer_classes = [Renderer]
+    authentication_classes = []
+    permission_classes = []
+    throttle_classes = []
+
+
+class DocsView(SpectacularSwaggerSplitView):
+    """The document as a page to try it from; without script or style in the page itself, which the policy forbids."""
+
+    template_name = "fmv/docs.html"
+    authentication_classes = []
+    permission_classes = []
+    throttle_classes = []

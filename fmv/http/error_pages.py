@@ -1,0 +1,51 @@
+"""What is answered where no view does: JSON on the API's paths, pages elsewhere."""
+
+import sys
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.defaults import bad_request, server_error
+
+from fmv.http.errors import describe, error_response
+
+
+def _is_api(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/api/")
+
+
+def _page(request: HttpRequest, status: int, title: str, text: str) -> HttpResponse:
+    context = {**admin.site.each_context(request), "title": title, "text": text}
+    return render(request, "admin/message.html", context, status=status)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Answer a form that Django does not believe to be ours; its own page holds a style of its own."""
+    return _page(request, 403, "The form is out of date", "Go back, reload the page, and send the form again.")
+
+
+def handle_400(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return error_response(400, "Bad Request") if _is_api(request) else bad_request(request, exception)
+
+
+def handle_403(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_api(request):
+        return error_response(403, "Forbidden")
+    return _page(request, 403, "Not allowed", "Your role does not let you see or do this. A superuser can change it.")
+
+
+def handle_404(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if _is_api(request):
+        return error_response(404, "Not Found")
+    return _page(request, 404, "Page not found", "There is no such page. What it was about may have been deleted.")
+
+
+def handle_500(request: HttpRequest) -> HttpResponse:
+    """Tell an unreachable database (503) from a fault of ours (500), on API and pages alike."""
+    error = sys.exception()
+    status, detail, headers = describe(error or RuntimeError("unknown"))
+    if _is_api(request):
+        return error_response(status, detail, headers)
+    if status == 503:
+        return HttpResponse(detail, status=503, headers=headers, content_type="text/plain")
+    return server_error(request)

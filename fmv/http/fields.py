@@ -1,0 +1,115 @@
+"""Strict fields and serializers, and how a view reads its input with them."""
+
+import datetime as dt
+import re
+from functools import cache
+from typing import Any
+
+from rest_framework import exceptions, serializers
+from rest_framework.request import Request
+
+from fmv.errors import InvalidInput
+from fmv.http.errors import flatten
+
+NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"  # a character that `trim_whitespace` leaves, in JSON Schema's words
+
+
+class Text(serializers.CharField):
+    """A string and nothing that could be made into one. Outer blanks are trimmed.
+
+    `pattern` is for the document alone: what validators check is theirs to say there too.
+    """
+
+    default_error_messages = {"invalid": "Input should be a valid string"}
+
+    def __init__(self, *, pattern: str = NOT_BLANK, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.json_schema = {"pattern": pattern} if self.trim_whitespace else {}
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if data is not serializers.empty and data is not None and not isinstance(data, str):
+            self.fail("invalid")
+        return super().run_validation(data)
+
+
+class Whole(serializers.IntegerField):
+    """A whole number and nothing that could be made into one. To JSON, 4.0 is one."""
+
+    default_error_messages = {"invalid": "Input should be a valid integer"}
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int | float) or data != int(data):
+            self.fail("invalid")
+        return int(data)
+
+
+RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ]([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+
+def moment(value: dt.datetime | None) -> str | None:
+    """Return a time of UTC, whether it says so or not, as the API writes it."""
+    return None if value is None else value.isoformat("T", "milliseconds")[:23] + "Z"
+
+
+class Moment(serializers.DateTimeField):
+    """RFC 3339; in UTC with milliseconds on the way out, with an offset on the way in."""
+
+    default_error_messages = {"invalid": "Input should be a time as in 2027-01-31T08:00:00Z, with its offset"}
+
+    def to_internal_value(self, value: Any) -> Any:
+        if not isinstance(value, str) or not RFC_3339.fullmatch(value):
+            self.fail("invalid")
+        return super().to_internal_value(value.upper())
+
+    def to_representation(self, value: Any) -> Any:
+        return moment(value)
+
+
+class StrictSerializer(serializers.Serializer):
+    """Refuses fields it does not know: a misspelt option would do harm."""
+
+    json_schema = {"additionalProperties": False}
+
+    def to_internal_value(self, data: Any) -> Any:
+        values = super().to_internal_value(data)
+        if unknown := sorted(set(data) - set(self.fields)):
+            raise exceptions.ValidationError(
+                {key: exceptions.ErrorDetail("Extra inputs are not permitted", "extra_forbidden") for key in unknown}
+            )
+        return values
+
+
+@cache
+def _reader(serializer_class: type[serializers.Serializer]) -> serializers.Serializer:
+    """Return a serializer that only ever reads, and so can be anybody's: making one copies all of its fields."""
+    return serializer_class()
+
+
+def read_body(serializer_class: type[serializers.Serializer], data: Any, **kwargs: Any) -> dict[str, Any]:
+    """Return the body as the serializer reads it; raises DRF's ValidationError that names each wrong field."""
+    serializer = serializer_class(**kwargs) if kwargs else _reader(serializer_class)
+    values: dict[str, Any] = serializer.run_validation(data)
+    return values
+
+
+@cache
+def _unasked(serializer_class: type[serializers.Serializer]) -> dict[str, Any]:
+    values: dict[str, Any] = _reader(serializer_class).run_validation({})
+    return values
+
+
+def read_query(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
+    """Return the query parameters as the serializer reads them; raises InvalidInput that names each wrong one."""
+    params = request.query_params
+    if not params:
+        return dict(_unasked(serializer_class))
+    serializer = _reader(serializer_class)
+    fields: dict[str, serializers.Field] = dict(serializer.fields)
+    many = {name for name, field in fields.items() if isinstance(field, serializers.ListField)}
+    # A plain dict: DRF takes a QueryDict for an HTML form, in which a missing boolean means False.
+    data = {name: params.getlist(name) if name in many else params[name] for name in fields if name in params}
+    try:
+        values: dict[str, Any] = serializer.run_validation(data)
+    except exceptions.ValidationError as error:
+        raise InvalidInput(list(flatten(error.detail, ("query",)))) from None
+    return values
