@@ -1,11 +1,16 @@
-"""The README says what is so."""
+"""The documents agree with the code."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 from fmv.environment import Environment
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+OPERATIONS = (ROOT / "fmv" / "OPERATIONS.md").read_text()
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("[ft]*/**/*.md"))]
 
 
 def row(field) -> str:
@@ -26,6 +31,13 @@ def test_the_table_of_variables_is_what_the_environment_reads():
 def test_the_table_of_commands_names_all_of_ours_and_no_other():
     from django.core.management import get_commands
 
-    rows = re.findall(r"^\| (`python manage.py .*?) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| (`python manage.py .*?) \|", OPERATIONS, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(?:python manage.py )?([a-z_]+)", row)}
     assert named == {name for name, app in get_commands().items() if app in ("fmv", "robots", "tasks")}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_to_a_file(document):
+    text = (ROOT / document).read_text()
+    links = re.findall(r"""(?:\]\(|src=")([^)"#:]+)(?:#[^)"]*)?[)"]""", text)
+    assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
