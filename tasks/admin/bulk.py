@@ -12,7 +12,8 @@ from fmv import audit
 from fmv.admin_base import ReadOnlyAdmin
 from tasks.admin.base import PagesAdmin, username
 from tasks.admin.task_filters import uuid_or_none
-from tasks.models import Bulk, BulkStatus
+from tasks.models import Bulk
+from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
 from tasks.templatetags.fleet import status
 

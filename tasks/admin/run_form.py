@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 
 from fmv.errors import Problem
 from tasks import registry
-from tasks.models import DEFAULT_PRIORITY, MAX_PRIORITY
+from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 
 PREFIX = "params."  # of the names of fields that are parameters
 REST = "params"  # the field for what the schema has no field for

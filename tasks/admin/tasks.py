@@ -16,7 +16,8 @@ from robots.errors import UnknownRobot
 from tasks import registry
 from tasks.admin.base import PagesAdmin, username
 from tasks.admin.task_filters import AGES, QUESTIONS, TaskFilter, read, uuid_or_none
-from tasks.models import LogLine, Status, Task, TaskQuerySet
+from tasks.models import LogLine, Status, Task
+from tasks.models.querysets import TaskQuerySet
 from tasks.queue import bulk, services
 from tasks.queue.errors import UnknownTask
 from tasks.reports.robot_status import slim

@@ -8,7 +8,8 @@ from rest_framework import serializers
 from fmv.http.fields import Moment, StrictSerializer, Text, Whole
 from robots.serializers import EXAMPLE, Labels, RobotSerializer
 from tasks import registry
-from tasks.models import DEFAULT_PRIORITY, FINISHED, MAX_PRIORITY, Status, Task
+from tasks.models import FINISHED, Status, Task
+from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 
 LATEST = 50  # tasks in a robot's profile
 

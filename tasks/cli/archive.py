@@ -17,7 +17,8 @@ import orjson
 from fmv.errors import FmvError
 from fmv.mongodb.streaming import by_key
 from tasks.api.serializers import LogLineSerializer, TaskSerializer
-from tasks.models import LogLine, Task, TaskQuerySet
+from tasks.models import LogLine, Task
+from tasks.models.querysets import TaskQuerySet
 from tasks.queue.services import PURGE_STEP, delete_all
 
 CHUNK = 20  # tasks in memory at a time: each may hold a MiB

@@ -12,7 +12,8 @@ from fmv.cli import BY, MOMENT_HELP, FmvCommand, Table, add_dry_run, add_json, a
 from fmv.mongodb.uuid7 import time_of
 from robots.errors import UnknownRobot
 from robots.models import Robot
-from tasks.models import Bulk, BulkStatus, Status, Task
+from tasks.models import Bulk, Status, Task
+from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
 
 SAMPLE = 5  # tasks that a dry run shows

@@ -14,6 +14,7 @@ from fmv.mongodb.expressions import NOW, Computed, Mql, Now, literal, literals
 from fmv.mongodb.queryset import QuerySet
 from fmv.mongodb.server import stored_now
 from fmv.mongodb.uuid7 import id_at
+from tasks.models.error_document import error_document, note_of
 from tasks.models.status import (
     EPOCH,
     FINISHED,
@@ -21,8 +22,6 @@ from tasks.models.status import (
     WAITING,
     Status,
     entering,
-    error_document,
-    note_of,
     staying,
 )
 

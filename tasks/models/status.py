@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from typing import Any
 
 from django.db import models
 
 from fmv.mongodb.expressions import NOW, Mql, appended, later, literal
-from fmv.mongodb.uuid7 import time_of
 
 EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
 DEFAULT_PRIORITY = 4
@@ -42,20 +39,6 @@ UNFINISHED = (*WAITING, Status.STARTED)
 FINISHED = (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
 
 
-def error_document(type: str, message: str, traceback: str = "") -> dict[str, str]:
-    """Return what `Task.error` holds; long texts are cut, of a traceback the end is kept."""
-    return {"type": type, "message": encodable(message)[:2000], "traceback": encodable(traceback)[-20_000:]}
-
-
-def encodable(text: str) -> str:
-    """Return the text as UTF-8, and so MongoDB, can hold it: half characters, as in odd file names, become "?"."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def note_of(error: dict[str, str]) -> str:
-    return f"{error['type']}: {error['message']}"[:500]
-
-
 def entering(status: Status, note: str, attempt: Mql = "$attempt") -> dict[str, Mql]:
     """Return what every entry into `status` sets: the status, and its line of history."""
     line = appended("history", at=TICK, status=status.value, attempt=attempt, note=literal(note))
@@ -71,8 +54,3 @@ def staying(note: Mql) -> dict[str, Mql]:
 def lease_until(started_at: Mql, lease: float, grace: float) -> Mql:
     """When a lease taken or renewed now ends: `lease` seconds on, but at most `grace` seconds after the timeout."""
     return {"$min": [later(NOW, lease), later(started_at, {"$add": ["$timeout", grace]})]}
-
-
-def first_line(id: uuid.UUID, status: Status, by: str) -> dict[str, Any]:
-    """Return the line that a new task's history begins with."""
-    return {"at": time_of(id), "status": status.value, "attempt": 0, "note": f"by {by}"}

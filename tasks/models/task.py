@@ -23,8 +23,10 @@ from fmv.mongodb.indexes import PartIndex
 from fmv.mongodb.server import stored_now
 from fmv.mongodb.updates import Criteria, exists, find_first, update_one
 from fmv.mongodb.uuid7 import time_of
+from tasks.models.error_document import note_of
+from tasks.models.history import HistoryField, first_line
+from tasks.models.log_line import LogLine
 from tasks.models.querysets import EXPIRED, OVER, TaskQuerySet
-from tasks.models.records import LogLine
 from tasks.models.status import (
     DEFAULT_PRIORITY,
     EPOCH,
@@ -33,9 +35,7 @@ from tasks.models.status import (
     WAITING,
     Status,
     entering,
-    first_line,
     lease_until,
-    note_of,
 )
 
 NEXT_FIRST = [("priority", -1), ("_id", 1)]  # the order in which a robot takes its tasks: priority, then age
@@ -43,15 +43,6 @@ NEXT_FIRST = [("priority", -1), ("_id", 1)]  # the order in which a robot takes 
 
 class LaneTaken(Exception):
     """Another task of the robot holds the lane."""
-
-
-class HistoryField(DocumentField):
-    """A list of `{at, status, attempt, note}`, oldest first."""
-
-    def from_db_value(self, value: list[dict[str, Any]] | None, *args: object) -> list[dict[str, Any]] | None:
-        for entry in value or ():
-            entry["at"] = entry["at"].replace(tzinfo=dt.UTC)
-        return value
 
 
 def _aware(value: Any) -> Any:

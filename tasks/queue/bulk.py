@@ -22,7 +22,9 @@ from fmv.http import request_id
 from fmv.mongodb.expressions import Now
 from fmv.mongodb.server import server_now
 from robots.models import Robot
-from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, BulkStatus, Status, Task, TaskQuerySet, moved_to
+from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, Status, Task
+from tasks.models.bulk import BulkStatus
+from tasks.models.querysets import TaskQuerySet, moved_to
 from tasks.queue import submissions
 from tasks.queue.doorbell import ring_all, ring_for_bulks
 from tasks.queue.errors import NothingToDo

@@ -9,7 +9,7 @@ from kombu.exceptions import KombuError
 from pymongo.errors import PyMongoError
 
 from fmv.monitoring import counters
-from tasks.models import DEFAULT_PRIORITY
+from tasks.models.status import DEFAULT_PRIORITY
 from tasks.queue.messages import send
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,9 @@ from fmv.mongodb.uuid7 import time_of
 from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks import registry
-from tasks.models import DEFAULT_PRIORITY, Status, Task, first_line
+from tasks.models import Status, Task
+from tasks.models.history import first_line
+from tasks.models.status import DEFAULT_PRIORITY
 from tasks.queue.errors import RobotOutOfService, UnknownHandler
 
 MAX_PARAMS = 64 * 1024  # bytes of JSON

@@ -11,9 +11,11 @@ from fmv import audit
 from fmv.celery import app
 from fmv.http.models import ThrottleWindow
 from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import counters
 from robots.models import MAX_LANES, Robot
-from tasks.models import Bulk, Status, Task, WorkerProcess, error_document, id_at
+from tasks.models import Bulk, Status, Task, WorkerProcess
+from tasks.models.error_document import error_document
 from tasks.queue.doorbell import ring, ring_all
 from tasks.queue.services import delete_every
 

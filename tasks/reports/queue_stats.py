@@ -24,8 +24,11 @@ from django.db import IntegrityError
 
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import time_of
 from robots.models import Robot
-from tasks.models import EPOCH, FINISHED, UNFINISHED, Status, Tally, Task, TaskQuerySet, time_of
+from tasks.models import FINISHED, UNFINISHED, Status, Tally, Task
+from tasks.models.querysets import TaskQuerySet
+from tasks.models.status import EPOCH
 from tasks.reports import outcomes
 
 MINUTE = dt.timedelta(minutes=1)

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from fmv.mongodb.counting import collection
 from robots.models import Robot, RobotQuerySet
-from tasks.models import EPOCH, Status, Task, TaskQuerySet
+from tasks.models import Status, Task
+from tasks.models.querysets import TaskQuerySet
+from tasks.models.status import EPOCH
 from tasks.reports import outcomes, queue_stats
 from tasks.reports.outcomes import Outcomes
 from tasks.templatetags.fleet import counted

@@ -34,7 +34,9 @@ from fmv.mongodb.server import is_unreachable, server_now
 from fmv.monitoring import counters
 from robots.models import Robot
 from tasks import registry
-from tasks.models import LaneTaken, LogLine, Task, encodable, error_document
+from tasks.models import LogLine, Task
+from tasks.models.error_document import encodable, error_document
+from tasks.models.task import LaneTaken
 from tasks.queue.doorbell import ring
 from tasks.registry import Handler, PermanentError
 

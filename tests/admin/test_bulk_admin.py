@@ -9,7 +9,8 @@ from django.test.utils import CaptureQueriesContext
 
 from fmv import audit
 from fmv.accounts.permissions import Role
-from tasks.models import Bulk, BulkStatus, Status, Task
+from tasks.models import Bulk, Status, Task
+from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
 from tests.support.factories import make_robot, make_user
 from tests.support.probes import bell_box, make_task_in, statuses

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tasks.models import Bulk, BulkStatus, Status
+from tasks.models import Bulk, Status
+from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
 from tests.conftest import wait_until
 from tests.support.browser import assert_accessible

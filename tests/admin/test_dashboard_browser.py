@@ -6,7 +6,8 @@ import re
 import pytest
 
 from fmv.mongodb.server import server_now
-from tasks.models import Status, Task, WorkerProcess, error_document
+from tasks.models import Status, Task, WorkerProcess
+from tasks.models.error_document import error_document
 from tasks.reports import queue_stats
 from tests.support.browser import SIZES, assert_fine
 from tests.support.factories import make_robot, make_task

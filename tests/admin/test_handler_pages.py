@@ -14,7 +14,8 @@ from fmv.accounts.permissions import Role
 from fmv.mongodb.server import server_now
 from tasks import registry
 from tasks.admin import handlers
-from tasks.models import Tally, Task, error_document
+from tasks.models import Tally, Task
+from tasks.models.error_document import error_document
 from tasks.reports import queue_stats
 from tests.support.factories import make_robot, make_task, make_user
 from tests.support.pipelines import pipeline, stages

@@ -8,8 +8,10 @@ from uuid_utils.compat import uuid7
 
 from fmv.accounts.permissions import Role
 from fmv.audit.models import AuditEntry
+from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
-from tasks.models import UNFINISHED, Bulk, LogLine, Task, error_document, id_at
+from tasks.models import UNFINISHED, Bulk, LogLine, Task
+from tasks.models.error_document import error_document
 from tests.support.api import stored
 from tests.support.factories import make_robot, make_task
 from tests.support.pages import TASKS, admin, messages, robot_url, task_url, text

@@ -29,7 +29,8 @@ from fmv.mongodb.server import server_now
 from tasks.api.event_hub import NOW, hub, now
 from tasks.api.event_log import before, milliseconds
 from tasks.api.events import EventViewSet
-from tasks.models import Task, error_document
+from tasks.models import Task
+from tasks.models.error_document import error_document
 from tasks.queue import services
 from tasks.queue.doorbell import ring
 from tests.conftest import wait_until

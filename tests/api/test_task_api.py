@@ -3,7 +3,8 @@ import uuid
 
 import pytest
 
-from tasks.models import Status, error_document
+from tasks.models import Status
+from tasks.models.error_document import error_document
 from tests.support.api import Api
 from tests.support.factories import make_task
 

@@ -4,7 +4,8 @@ import uuid
 
 import pytest
 
-from tasks.models import Status, Task, id_at
+from fmv.mongodb.uuid7 import id_at
+from tasks.models import Status, Task
 from tests.support.api import Api, assert_refused, problems
 from tests.support.factories import make_robot, make_task
 

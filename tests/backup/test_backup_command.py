@@ -34,8 +34,7 @@ from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.counting import collection
 from fmv.monitoring.models import Counter
 from robots.models import Robot
-from tasks.models import LogLine, Submission, Tally, Task
-from tasks.models.records import Bulk, LastOutcomes
+from tasks.models import Bulk, LastOutcomes, LogLine, Submission, Tally, Task
 from tasks.queue import periodic
 from tests.conftest import wait_until
 from tests.support.factories import make_robot, make_task, make_token, make_user

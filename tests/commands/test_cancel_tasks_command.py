@@ -5,7 +5,8 @@ import json
 import pytest
 
 from fmv import audit
-from tasks.models import Bulk, BulkStatus, Status, Task
+from tasks.models import Bulk, Status, Task
+from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
 from tests.support.commands import run
 from tests.support.factories import make_task

@@ -23,8 +23,9 @@ from fmv.mongodb.base import DatabaseWrapper
 from fmv.mongodb.expressions import NOW, Computed, Now, appended, later, literal
 from fmv.mongodb.queryset import QuerySet as QuerySetOfFMV
 from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
-from tasks.models import Status, Task, id_at
+from tasks.models import Status, Task
 from tests.support.factories import make_robot, make_task, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -9,8 +9,10 @@ from django.db.models.functions import Upper
 from uuid_utils.compat import uuid7
 
 from fmv.accounts.models import User
+from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
-from tasks.models import NEXT_FIRST, LogLine, Status, Task, id_at
+from tasks.models import LogLine, Status, Task
+from tasks.models.task import NEXT_FIRST
 from tests.support.factories import make_task
 from tests.support.pipelines import pipeline, stages
 from tests.support.probes import claim, listening

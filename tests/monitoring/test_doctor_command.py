@@ -454,7 +454,7 @@ def test_submits_left_behind_are_an_error():
 
 
 def test_a_bulk_run_that_stands_still_is_an_error():
-    from tasks.models.records import Bulk
+    from tasks.models import Bulk
 
     Bulk.objects.create(action="cancel", by="fry", changed_at=timezone.now() - HOUR)
     Bulk.objects.create(action="cancel", by="fry", changed_at=timezone.now())

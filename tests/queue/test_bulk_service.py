@@ -12,7 +12,8 @@ from fmv.http import request_id
 from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks import jobs
-from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, BulkStatus, Status, Task
+from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, Status, Task
+from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk, services, submissions
 from tasks.queue.errors import NothingToDo, RobotOutOfService
 from tests.support.factories import make_robot, make_task

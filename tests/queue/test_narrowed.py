@@ -9,7 +9,8 @@ from django.db import connection
 from django.utils import timezone
 
 from fmv.mongodb.uuid7 import id_at
-from tasks.models import FINISHED, WAITING, Status, Task, error_document
+from tasks.models import FINISHED, WAITING, Status, Task
+from tasks.models.error_document import error_document
 from tests.support.factories import make_robot
 from tests.support.pipelines import pipeline, stages
 from tests.support.probes import FUTURE, PAST, make_task_in, started

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from robots.models import Robot
-from tasks.models import MAX_PRIORITY, Status, Task
+from tasks.models import Status, Task
+from tasks.models.status import MAX_PRIORITY
 from tasks.queue import periodic, services
 from tasks.worker import attempt
 from tasks.worker.attempt import claim, run_next

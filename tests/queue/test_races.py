@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from robots.models import Robot
-from tasks.models import Status, Task, error_document
+from tasks.models import Status, Task
+from tasks.models.error_document import error_document
 from tasks.queue import periodic, services
 from tasks.queue.errors import AlreadyFinished, RobotHasWork
 from tasks.worker import attempt

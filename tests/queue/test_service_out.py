@@ -6,7 +6,8 @@ from fmv import audit
 from fmv.errors import InvalidInput
 from robots.errors import UnknownRobot
 from robots.models import Robot
-from tasks.models import FINISHED, WAITING, Bulk, BulkStatus, Status, Task
+from tasks.models import FINISHED, WAITING, Bulk, Status, Task
+from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk, services
 from tasks.queue.errors import RobotOutOfService
 from tasks.worker import attempt

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fmv.mongodb.server import server_now
 from robots.models import Robot
-from tasks.models import FINISHED, WAITING, Status, Task, error_document
+from tasks.models import FINISHED, WAITING, Status, Task
+from tasks.models.error_document import error_document
 from tasks.queue import periodic, services
 from tasks.queue.errors import AlreadyFinished
 from tasks.worker import attempt as execution

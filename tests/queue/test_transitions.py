@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from fmv.mongodb.server import server_now
-from tasks.models import FINISHED, WAITING, LaneTaken, Status, Task, error_document, id_at, time_of
+from fmv.mongodb.uuid7 import id_at, time_of
+from tasks.models import FINISHED, WAITING, Status, Task
+from tasks.models.error_document import error_document
+from tasks.models.task import LaneTaken
 from tasks.worker.attempt import LEASE_GRACE
 from tests.support.factories import make_task
 from tests.support.probes import FUTURE, LEASE, PAST, changes, claim, fields_of, line, listening, make_task_in, started

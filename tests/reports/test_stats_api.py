@@ -6,8 +6,9 @@ from django.core.management import call_command
 from pymongo.collection import Collection
 
 from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
-from tasks.models import Status, Tally, Task, id_at
+from tasks.models import Status, Tally, Task
 from tasks.reports import queue_stats
 from tests.support.api import Api, assert_refused
 from tests.support.factories import make_robot, make_task

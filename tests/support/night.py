@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
-from tasks.models import LogLine, Status, Task, error_document
+from tasks.models import LogLine, Status, Task
+from tasks.models.error_document import error_document
 from tasks.reports import queue_stats
 
 ROBOTS = {

@@ -12,7 +12,8 @@ from fmv.http import request_id
 from fmv.mongodb.server import server_now
 from tasks.cli.archive import Archive, purge
 from tasks.cli.filters import add_status
-from tasks.models import FINISHED, Task, TaskQuerySet
+from tasks.models import FINISHED, Task
+from tasks.models.querysets import TaskQuerySet
 from tasks.queue import bulk
 
 CAP = 100_000  # tasks that are counted before

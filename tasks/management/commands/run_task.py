@@ -16,7 +16,8 @@ from fmv.http.json import check_json
 from tasks import registry
 from tasks.api.serializers import SubmitSerializer, TaskSerializer
 from tasks.cli.filters import find_robot
-from tasks.models import DEFAULT_PRIORITY, MAX_PRIORITY, Status, Task
+from tasks.models import Status, Task
+from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 from tasks.queue import services
 
 PAUSE = 0.2  # seconds between two looks at a task that is waited for

@@ -1,4 +1,4 @@
-"""What is kept beside the tasks."""
+"""Bulk: one act on all tasks that match a filter, done in steps."""
 
 import datetime as dt
 from typing import Any, ClassVar
@@ -9,78 +9,6 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.fields import DocumentField
 from fmv.mongodb.queryset import QuerySet
 from fmv.mongodb.uuid7 import time_of
-
-
-class LogLine(models.Model):
-    """A line that a handler logged. Its id tells when."""
-
-    id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
-    task = models.UUIDField()
-    attempt = models.PositiveIntegerField()
-    text = models.CharField(max_length=4000)
-
-    objects: ClassVar[Any] = QuerySet.as_manager()
-
-    class Meta:
-        ordering = ("id",)
-        indexes = [models.Index(fields=["task", "id"], name="log_of_task")]  # GET /task/{id}/log
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def at(self) -> dt.datetime:
-        return time_of(self.id)
-
-
-class SubmissionQuerySet(QuerySet["Submission"]):
-    def left_behind(self, moment: dt.datetime) -> "SubmissionQuerySet":
-        """Those accepted before then that are not in the queue."""
-        return self.filter(stored=False, created_at__lt=moment)
-
-    def done_before(self, moment: dt.datetime) -> "SubmissionQuerySet":
-        """Those accepted before then that are."""
-        return self.filter(stored=True, created_at__lt=moment)
-
-
-class Submission(models.Model):
-    """Tasks that were accepted together, or by a request that may come again (see tasks.queue.submissions)."""
-
-    id = models.CharField(primary_key=True, db_column="_id", max_length=64)
-    fingerprint = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the request's body.")
-    tasks = DocumentField(default=list)
-    stored = models.BooleanField(default=False, help_text="All of them are in the queue.")
-    created_at = models.DateTimeField()
-
-    objects: ClassVar[Any] = SubmissionQuerySet.as_manager()
-
-    class Meta:
-        # left_behind, done_before
-        indexes = [models.Index(fields=["stored", "created_at"], name="submission_left_behind")]
-
-    def __str__(self) -> str:
-        return self.id
-
-
-class Tally(models.Model):
-    """What all tasks that had finished before `until` came to, since FMV counts them (tasks.reports.queue_stats)."""
-
-    until = models.DateTimeField(primary_key=True, db_column="_id")
-    totals = DocumentField(default=list, help_text="[{status, handler, count, attempts, seconds}]")
-
-    def __str__(self) -> str:
-        return f"until {self.until:%Y-%m-%d %H:%M}"
-
-
-class LastOutcomes(models.Model):
-    """A robot's last success and last failure that a tally covers; what ended since is looked up: reports.outcomes."""
-
-    robot = models.CharField(primary_key=True, db_column="_id", max_length=64)
-    success = DocumentField(null=True, help_text="{at, id}: when, and which task.")
-    failure = DocumentField(null=True, help_text="The same.")
-
-    def __str__(self) -> str:
-        return self.robot
 
 
 class BulkStatus(models.TextChoices):
