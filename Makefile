@@ -2,7 +2,7 @@
 # make manage   a management command on what `make run` runs; ARGS="tokens list"
 # make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest. With CI set, a failed one gets two
 #               more tries: what times real processes on a busy machine fails now and then; the last line counts them
-# make lint     style, types, security, migrations, production settings, the OpenAPI document
+# make lint     style, imports between the rooms, types, security, migrations, production settings, the OpenAPI document
 # make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
 # make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
 # make bench    what FMV costs, as ratios to the same work without it; QUICK=1 PARTS=requests,tasks,…
@@ -39,6 +39,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check
 	@! grep -rnF --include='*.py' '.select_for_update(' fmv robots tasks tests || \
 		{ echo "select_for_update does nothing on MongoDB: use a conditional update." >&2; exit 1; }
+	$(BIN)/lint-imports --no-cache
 	FMV_DEBUG=1 $(BIN)/mypy
 	$(BIN)/bandit -q -c pyproject.toml -r fmv robots tasks
 	@$(BIN)/python -m tests.support.pip_audit

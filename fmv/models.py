@@ -1,6 +1,7 @@
 """The models of the app `fmv`, which lie in its rooms. Django looks for them here."""
 
-from fmv.accounts.models import ApiToken, Session, User
+from fmv.accounts.models import ApiToken, User
+from fmv.accounts.sessions import Session
 from fmv.audit.models import AuditEntry
 from fmv.http.models import ThrottleWindow
 from fmv.monitoring.models import Counter

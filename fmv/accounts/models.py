@@ -1,4 +1,4 @@
-"""Users, their sessions, and their programs' API tokens."""
+"""Users, and their programs' API tokens."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.validators import UnicodeUsernameValidator
-from django.contrib.sessions.base_session import AbstractBaseSession
 from django.db import models
 from django.utils import timezone
 from uuid_utils.compat import uuid7
@@ -140,15 +139,3 @@ class ApiToken(models.Model):
         if self.revoked_at:
             return "revoked"
         return "usable" if self.expires_at > timezone.now() else "expired"
-
-
-class Session(AbstractBaseSession):
-    """A signed-in browser. Its key is the document's `_id`, so that a request finds it by index."""
-
-    session_key = models.CharField(max_length=40, primary_key=True, db_column="_id")
-
-    @classmethod
-    def get_session_store_class(cls) -> type[Any]:
-        from fmv.accounts.sessions import SessionStore
-
-        return SessionStore

@@ -1,13 +1,23 @@
-"""Where sessions are kept: `SESSION_ENGINE`."""
+"""Sessions: the model, and the store that `SESSION_ENGINE` names. Each needs the other, so they share a file."""
 
 from typing import Any
 
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
+from django.contrib.sessions.base_session import AbstractBaseSession
+from django.db import models
+
+
+class Session(AbstractBaseSession):
+    """A signed-in browser. Its key is the document's `_id`, so that a request finds it by index."""
+
+    session_key = models.CharField(max_length=40, primary_key=True, db_column="_id")
+
+    @classmethod
+    def get_session_store_class(cls) -> type[Any]:
+        return SessionStore
 
 
 class SessionStore(DatabaseStore):
     @classmethod
     def get_model_class(cls) -> type[Any]:
-        from fmv.accounts.models import Session
-
         return Session

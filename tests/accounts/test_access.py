@@ -5,8 +5,8 @@ import uuid
 import pytest
 from django.urls import URLResolver, get_resolver
 
-from fmv.accounts.models import Session
 from fmv.accounts.permissions import Role
+from fmv.accounts.sessions import Session
 from robots.models import Robot
 from tasks.models import Task
 from tests.support.api import Api, stored

@@ -1,6 +1,7 @@
 import pytest
 
-from fmv.accounts.models import Session, User
+from fmv.accounts.models import User
+from fmv.accounts.sessions import Session
 from tests.support.api import Api, assert_refused
 
 pytestmark = pytest.mark.django_db

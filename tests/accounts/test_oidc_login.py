@@ -17,8 +17,9 @@ from django.test import Client
 from django.utils import timezone
 
 from fmv.accounts import oidc, oidc_login
-from fmv.accounts.models import Session, User
+from fmv.accounts.models import User
 from fmv.accounts.oidc_users import key_of
+from fmv.accounts.sessions import Session
 from fmv.devstack import embedded_mongodb
 from tests.conftest import wait_until
 from tests.support.browser import assert_fine

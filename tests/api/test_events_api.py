@@ -20,10 +20,10 @@ from rest_framework.exceptions import AuthenticationFailed
 from uuid_utils.compat import uuid7
 
 from fmv.accounts import api_tokens
-from fmv.accounts.models import ApiToken, Session, User
+from fmv.accounts.models import ApiToken, User
 from fmv.accounts.oidc import IssuerUnavailable
 from fmv.accounts.permissions import Role, still_allowed
-from fmv.accounts.sessions import SessionStore
+from fmv.accounts.sessions import Session, SessionStore
 from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.server import server_now
 from tasks.api.event_hub import NOW, hub, now

@@ -27,7 +27,8 @@ from pymongo.monitoring import CommandListener
 from uuid_utils.compat import uuid7
 
 from fmv import audit
-from fmv.accounts.models import Session, User
+from fmv.accounts.models import User
+from fmv.accounts.sessions import Session
 from fmv.audit.models import AuditEntry
 from fmv.backup import dump, restore
 from fmv.devstack import embedded_mongodb, stack
