@@ -20,20 +20,26 @@ from fmv.http.fields import read_body
 from fmv.http.json import check_json
 from robots.models import Robot
 from tasks import registry
-from tasks.admin import robot_page
+from tasks.admin import charts
 from tasks.admin.base import PagesAdmin, username
 from tasks.admin.run_form import RunForm, initial_of
 from tasks.admin.task_filters import uuid_or_none
 from tasks.admin.tasks import task_url
 from tasks.api.serializers import SubmitSerializer
-from tasks.models import Task
+from tasks.models import Status, Task
 from tasks.queue import services, submissions
 from tasks.queue.errors import RobotOutOfService, UnknownHandler
-from tasks.reports.robot_status import STATES, glances, in_state
-from tasks.templatetags.fleet import robot_url
+from tasks.reports.robot_status import QUEUE_CAP, STATES, glances, in_state, slim
+from tasks.templatetags.fleet import counted, robot_url
 
-PAGE = 50  # robots on a page of the list
-OFFERED = 500  # robots that a field offers to complete
+PAGE_ROWS = 50  # robots on a page of the list
+QUEUE_ROWS = 20  # tasks of its queue on a robot's page
+LATEST_ROWS = 20  # its latest tasks there, whatever their status
+MAX_SUGGESTIONS = 500  # robot names that a field offers
+
+QUEUE_FIELDS = ("id", "handler", "priority", "requested_by")
+LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
+ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at")
 QUEUE_CHOICES = {"keep": "Keep it: it waits", "cancel": "Cancel it", "move": "Move it to another robot"}
 
 
@@ -78,7 +84,7 @@ class RobotAdmin(PagesAdmin):
         robot = _find(object_id)
         if robot is None:
             return self.to_list(request, f"There is no robot {unquote(object_id)[:64]}.")
-        context = {"audit": audit.of("robot", robot.name), **robot_page.live(robot)}
+        context = {"audit": audit.of("robot", robot.name), **_live(robot)}
         return self.page(request, "robots/robot/page.html", robot.name, **context)
 
     def live_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -86,7 +92,7 @@ class RobotAdmin(PagesAdmin):
         robot = _find(object_id)
         if robot is None:
             return HttpResponse(status=404)
-        return self.fragment(request, "robots/robot/live.html", **robot_page.live(robot))
+        return self.fragment(request, "robots/robot/live.html", **_live(robot))
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         return HttpResponseRedirect(robot_url(unquote(object_id)))
@@ -233,7 +239,7 @@ class OutForm(forms.Form):
     def offered(self) -> list[str]:
         """The robots that the page offers, by name."""
         others = Robot.objects.in_service().exclude(pk=self.robot.pk)
-        return list(others.order_by("name").values_list("name", flat=True)[:OFFERED])
+        return list(others.order_by("name").values_list("name", flat=True)[:MAX_SUGGESTIONS])
 
 
 # --- What the pages show ---------------------------------------------------------------------------------------------
@@ -254,15 +260,33 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
     found = Robot.objects.narrowed(label=words["label"] or None, q=words["q"])
     if words["after"]:
         found = found.filter(name__gt=words["after"])
-    robots = list(in_state(found, words["state"]).order_by("name")[: PAGE + 1])
-    shown = robots[:PAGE]
+    robots = list(in_state(found, words["state"]).order_by("name")[: PAGE_ROWS + 1])
+    shown = robots[:PAGE_ROWS]
     return {
         "glances": glances(shown),
         "words": words,
         "query": urlencode(words),
         "first": urlencode(words | {"after": ""}),
-        "next": urlencode(words | {"after": shown[-1].name}) if len(robots) > PAGE else "",
+        "next": urlencode(words | {"after": shown[-1].name}) if len(robots) > PAGE_ROWS else "",
         "states": [(name, state, name == words["state"], _toggle(words, name)) for name, state in STATES.items()],
+    }
+
+
+def _live(robot: Robot) -> dict[str, Any]:
+    """Return what changes: ten queries, each bounded."""
+    [glance] = glances([robot])
+    of_robot = Task.objects.of_robot(robot.name)
+    ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)
+    return {
+        "robot": robot,
+        "glance": glance,
+        "next": slim(of_robot.queued().next_first()[:QUEUE_ROWS], QUEUE_FIELDS),
+        "later": counted(of_robot.waiting_for_time().up_to(QUEUE_CAP), QUEUE_CAP),
+        "bars": charts.task_bars(ended),
+        "longest": max((charts.seconds_of(task) for task in ended), default=0.0),
+        "failed": sum(task.status == Status.FAILURE for task in ended),
+        "chart": {"width": charts.CHART_WIDTH, "height": charts.CHART_HEIGHT},
+        "latest": slim(of_robot.newest_first()[:LATEST_ROWS], LATEST_FIELDS),
     }
 
 

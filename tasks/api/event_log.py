@@ -105,6 +105,12 @@ def events_of(task: Task) -> list[Event]:
     return [Event(key, task) for key in keys]
 
 
+def missed(task: Task, after: Key | None) -> list[Event]:
+    """Return the task's events after that one; without one the last event, which is the task as it is now."""
+    events = events_of(task)
+    return events[-1:] if after is None else [event for event in events if step_of(event.key) > step_of(after)]
+
+
 def step_of(key: Key) -> tuple[int, int]:
     """What orders the events of one task, whatever the clocks did: only reports share a step."""
     return key.step, key.at if key.step % 2 else 0

@@ -17,9 +17,10 @@ from fmv.http.fields import read_query
 from fmv.http.openapi import Error
 from fmv.http.rest import ViewSet
 from fmv.http.sse import MEDIA_TYPE, EventStream, TooManyStreams
-from tasks.api.event_hub import RETRY_HINT, AllTasks, OneTask, missed
-from tasks.api.event_log import ID, Key, parse_id
-from tasks.api.serializers import TASK_EXAMPLE, EventFilterSerializer
+from tasks.api.event_log import ID, Key, missed, parse_id
+from tasks.api.event_stream import RETRY_HINT, AllTasks, OneTask
+from tasks.api.examples import TASK_EXAMPLE
+from tasks.api.serializers import EventFilterSerializer
 from tasks.queue import services
 
 TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")

@@ -27,10 +27,13 @@ from robots.serializers import (
     RobotReplacementSerializer,
     RobotSummarySerializer,
 )
+from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.rendering import render_new, render_profile
-from tasks.api.serializers import LATEST, NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
+from tasks.api.serializers import NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
 from tasks.models import Task
 from tasks.queue import services, submissions
+
+LATEST = 50  # tasks in a robot's profile
 
 NAME = OpenApiParameter(
     "name",
@@ -38,12 +41,6 @@ NAME = OpenApiParameter(
     OpenApiParameter.PATH,
     description="The robot's name, percent-encoded: `Crow%20T.%20Robot`.",
     examples=[OpenApiExample("a robot", "Bender")],
-)
-IDEMPOTENCY_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
-    OpenApiParameter.HEADER,
-    description="The same key and body within 24 hours get the first answer again and start nothing.",
 )
 IF_MATCH = OpenApiParameter(
     "If-Match", str, OpenApiParameter.HEADER, description="Only if the robot's ETag is still this one."
@@ -60,14 +57,6 @@ class RobotPages(Pages):
     key = "robots"
     page_size = 1000
     ordering = "name"
-
-
-def idempotency_key(request: Request) -> str | None:
-    """Return the request's `Idempotency-Key`, None without one. Raises InvalidInput for one that is no such key."""
-    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    if key is not None and not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
-        raise InvalidInput([Problem(("header", "Idempotency-Key"), "Input should be 1-255 printable ASCII characters")])
-    return key
 
 
 def revisions(request: Request) -> Collection[int] | None:

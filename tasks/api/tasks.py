@@ -1,4 +1,4 @@
-"""The API's routes about tasks and handlers."""
+"""The API's routes about tasks."""
 
 import builtins
 from typing import ClassVar
@@ -14,14 +14,11 @@ from fmv.http.json import answer
 from fmv.http.openapi import error
 from fmv.http.pagination import Pages, page
 from fmv.http.rest import ViewSet
-from tasks import registry
+from tasks.api.examples import STOPPING_EXAMPLE
+from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.rendering import render, render_line, render_new, render_object
-from tasks.api.robots import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.serializers import (
-    STOPPING_EXAMPLE,
     BatchSerializer,
-    HandlerSerializer,
-    HandlersSerializer,
     LogLineSerializer,
     NewTaskSerializer,
     TaskFilterSerializer,
@@ -32,14 +29,6 @@ from tasks.models import Task
 from tasks.queue import services, submissions
 
 TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")
-
-NAME = OpenApiParameter(
-    "name",
-    str,
-    OpenApiParameter.PATH,
-    description="The handler's name.",
-    examples=[OpenApiExample("a handler", "wait")],
-)
 
 
 class TaskPages(Pages):
@@ -148,22 +137,3 @@ class TaskLogViewSet(ViewSet):
     def list(self, request: Request, task_id: UUID) -> HttpResponse:
         """What the task's handler logged, oldest first."""
         return page(LogPages(), services.get(task_id).log_lines(), render_line, request)
-
-
-class HandlerViewSet(ViewSet):
-    roles: ClassVar[dict[str, Role]] = {"list": Role.VIEWER, "retrieve": Role.VIEWER}
-
-    @extend_schema(operation_id="list_handler__get", tags=["handlers"], responses=HandlersSerializer)
-    def list(self, request: Request) -> HttpResponse:
-        """What can be run, by name."""
-        return answer(HandlersSerializer({"handlers": registry.all_handlers()}).data)
-
-    @extend_schema(
-        operation_id="find_handler__name__get",
-        tags=["handlers"],
-        parameters=[NAME],
-        responses=HandlerSerializer,
-    )
-    def retrieve(self, request: Request, name: str) -> HttpResponse:
-        """A handler, with the JSON Schema of its parameters."""
-        return answer(HandlerSerializer(registry.get(name)).data)

@@ -3,17 +3,15 @@
 from typing import Any
 
 from fmv.http.openapi import both
-from tasks.api import events, stats, tasks
-from tasks.api import robots as robot_views
+from tasks.api import events, handlers, robots, stats, tasks
 
-robots: dict[str, Any] = {"get": "list", "post": "create"}
-robot: dict[str, Any] = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
+ROBOT: dict[str, Any] = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
 
 urlpatterns = [
     *both("task/<uuid:task_id>", tasks.TaskViewSet.as_view({"get": "retrieve"}), "task"),
-    *both("robot/<str:name>/run", robot_views.RobotViewSet.as_view({"post": "run"}), "run"),
-    *both("robot/<str:name>", robot_views.RobotViewSet.as_view(robot), "robot"),
-    *both("robot/", robot_views.RobotViewSet.as_view(robots), "robots"),
+    *both("robot/<str:name>/run", robots.RobotViewSet.as_view({"post": "run"}), "run"),
+    *both("robot/<str:name>", robots.RobotViewSet.as_view(ROBOT), "robot"),
+    *both("robot/", robots.RobotViewSet.as_view({"get": "list", "post": "create"}), "robots"),
     *both("task/", tasks.TaskViewSet.as_view({"get": "list"}), "tasks"),
     *both("task/batch", tasks.TaskViewSet.as_view({"post": "batch"}), "batch"),
     *both("task/<uuid:task_id>/cancel", tasks.TaskViewSet.as_view({"post": "cancel"}), "cancel"),
@@ -22,6 +20,6 @@ urlpatterns = [
     *both("task/<uuid:task_id>/events", events.EventViewSet.as_view({"get": "of_task"}), "task_events"),
     *both("events", events.EventViewSet.as_view({"get": "of_all"}), "events"),
     *both("stats", stats.StatsView.as_view(), "stats"),
-    *both("handler/", tasks.HandlerViewSet.as_view({"get": "list"}), "handlers"),
-    *both("handler/<str:name>", tasks.HandlerViewSet.as_view({"get": "retrieve"}), "handler"),
+    *both("handler/", handlers.HandlerViewSet.as_view({"get": "list"}), "handlers"),
+    *both("handler/<str:name>", handlers.HandlerViewSet.as_view({"get": "retrieve"}), "handler"),
 ]

@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from fmv.mongodb.counting import collection
 from robots.models import Robot
-from tasks.admin.robot_page import ENDED_FIELDS, LATEST_FIELDS, NEXT_FIELDS
+from tasks.admin.robots import ENDED_FIELDS, LATEST_FIELDS, QUEUE_FIELDS
 from tasks.admin.task_filters import read
 from tasks.admin.tasks import ROW, matching
 from tasks.models import Task
@@ -74,7 +74,7 @@ def test_what_is_stuck_is_an_or_of_what_indexes_hold():
 
 PARTS = {
     "how its tasks ended": (lambda: Task.objects.of_robot("R1").ended()[:60].values(*ENDED_FIELDS), "task_ended"),
-    "its queue": (lambda: Task.objects.of_robot("R1").queued().next_first()[:20].values(*NEXT_FIELDS), "task_next"),
+    "its queue": (lambda: Task.objects.of_robot("R1").queued().next_first()[:20].values(*QUEUE_FIELDS), "task_next"),
     "its latest": (lambda: Task.objects.of_robot("R1").newest_first()[:20].values(*LATEST_FIELDS), "task_of_robot"),
     "repetitions": (lambda: Task.objects.filter(retry_of=ID).newest_first()[:20].values("id"), "task_again"),
 }

@@ -222,7 +222,7 @@ def test_bars_are_stacked_from_the_ground_and_the_least_can_be_seen():
     assert (drawn.width, drawn.top, drawn.middle) == (20, 800, 50)
     one, other = drawn.bars
     assert [(part.kind, part.y, part.height) for part in one.parts] == [("ok", 25, 75), ("other", 0, 25)]
-    assert [(part.kind, part.y, part.height) for part in other.parts] == [("other", 98, charts.LEAST)]
+    assert [(part.kind, part.y, part.height) for part in other.parts] == [("other", 98, charts.MIN_PART_HEIGHT)]
     assert (one.x, other.x) == (1, 11)
 
 

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 from django.utils import timezone
 
-from tasks.admin.robot_page import ENDED, HEIGHT, LEAST, WIDTH, bars
+from tasks.admin.charts import CHART_HEIGHT, CHART_WIDTH, MAX_BARS, MIN_BAR_HEIGHT, task_bars
 from tasks.models import Task
 from tasks.templatetags.fleet import ago, duration, lasting, moment, pretty, weight
 
@@ -68,11 +68,11 @@ def test_how_long_a_task_took():
 
 def test_the_chart_has_the_latest_at_the_right_and_the_longest_highest():
     short, long, never = task(seconds=1), task("FAILURE", seconds=10), Task(status="REVOKED", finished_at=NOON)
-    drawn = bars([short, long, never])
+    drawn = task_bars([short, long, never])
     assert [bar.kind for bar in drawn] == ["ok", "failed", "other"]
-    assert [bar.height for bar in drawn] == [HEIGHT / 10, HEIGHT, LEAST]
+    assert [bar.height for bar in drawn] == [CHART_HEIGHT / 10, CHART_HEIGHT, MIN_BAR_HEIGHT]
     assert drawn[0].x > drawn[1].x > drawn[2].x
-    assert all(bar.y + bar.height == pytest.approx(HEIGHT) for bar in drawn)
-    full = bars([short] * ENDED)
-    assert 0 <= full[-1].x < full[0].x + full[0].width <= WIDTH
-    assert bars([]) == []
+    assert all(bar.y + bar.height == pytest.approx(CHART_HEIGHT) for bar in drawn)
+    full = task_bars([short] * MAX_BARS)
+    assert 0 <= full[-1].x < full[0].x + full[0].width <= CHART_WIDTH
+    assert task_bars([]) == []

@@ -13,9 +13,9 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from fmv.http.sse import Stream, TooManyStreams
 from fmv.mongodb.server import server_now, stored_now
-from tasks.api import event_hub
-from tasks.api.event_hub import Hub, missed
-from tasks.api.event_log import Event, Key, as_of, before, events_of, keys_of, milliseconds, parse_id
+from tasks.api import event_hub, event_stream
+from tasks.api.event_hub import Hub
+from tasks.api.event_log import Event, Key, as_of, before, events_of, keys_of, milliseconds, missed, parse_id
 from tasks.models import Status, Task
 from tests.support.factories import make_task
 from tests.support.probes import LEASE, claim, line, started
@@ -181,7 +181,7 @@ class Fake:
         self.ended = False
 
     def hand(self, events: Any) -> None:
-        self.events += event_hub
+        self.events += events
 
     def end(self) -> None:
         self.ended = True
@@ -395,9 +395,9 @@ def test_a_place_is_given_back_once(stream, settings):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_stream_with_too_much_to_send_ends_so_that_its_client_comes_back(monkeypatch):
-    monkeypatch.setattr(event_hub, "WAITING", 3)
+    monkeypatch.setattr(event_stream, "WAITING", 3)
     task = make_task(history=[line("QUEUED", 0)])
-    stream = event_hub.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
+    stream = event_stream.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
     try:
         pieces = iter(stream)
         next(pieces)
@@ -411,7 +411,7 @@ def test_a_stream_with_too_much_to_send_ends_so_that_its_client_comes_back(monke
 
 @pytest.mark.django_db(transaction=True)
 def test_while_mongodb_cannot_be_reached_streams_wait_and_say_so(monkeypatch):
-    stream = event_hub.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
+    stream = event_stream.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
     try:
         pieces = iter(stream)
         next(pieces)
@@ -432,7 +432,7 @@ def unreachable() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_hub_that_breaks_ends_its_streams_and_the_next_starts_another(monkeypatch):
-    stream = event_hub.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
+    stream = event_stream.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
     broken = []
     monkeypatch.setattr(threading, "excepthook", broken.append)
     with monkeypatch.context() as breaking:
@@ -442,7 +442,7 @@ def test_a_hub_that_breaks_ends_its_streams_and_the_next_starts_another(monkeypa
     stream.close()
     assert len(broken) == 1
     assert pieces
-    another = event_hub.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
+    another = event_stream.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
     task = make_task(history=[line("QUEUED", 0)])
     assert any(task.pk.hex.encode() in piece for piece in another)
     another.close()

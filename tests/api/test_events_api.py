@@ -26,8 +26,9 @@ from fmv.accounts.permissions import Role, still_allowed
 from fmv.accounts.sessions import Session, SessionStore
 from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.server import server_now
-from tasks.api.event_hub import NOW, hub, now
+from tasks.api.event_hub import hub, now
 from tasks.api.event_log import before, milliseconds
+from tasks.api.event_stream import NOW
 from tasks.api.events import EventViewSet
 from tasks.models import Task
 from tasks.models.error_document import error_document
@@ -441,7 +442,7 @@ def test_a_caller_is_let_in_while_nobody_can_tell(monkeypatch, error):
 
 
 def test_a_stream_ends_after_its_time(monkeypatch):
-    monkeypatch.setattr("tasks.api.event_hub.LIFE", 0.5)
+    monkeypatch.setattr("tasks.api.event_stream.LIFE", 0.5)
     answer = Api("viewer")("GET", f"/task/{queued().pk}/events")
     assert b"event: task" in b"".join(answer)
     answer.close()

@@ -73,6 +73,7 @@ def test_a_robot_in_a_list_and_by_itself_is_what_its_serializers_say():
     stored = Robot.objects.get(pk=robot.pk)
     assert as_json(robots.summary(document_of(robot))) == by_serializer(RobotSummarySerializer, stored)
     latest = Task.objects.of_robot(robot.name).newest_first().documents()
+    stored.tasks = list(Task.objects.of_robot(robot.name).newest_first())
     assert as_json(render_profile(document_of(robot), latest)) == by_serializer(RobotProfileSerializer, stored)
     assert len(tasks) == len(render_profile(document_of(robot), latest)["tasks"])
 

@@ -1,0 +1,81 @@
+"""What the OpenAPI document shows as examples of requests and answers."""
+
+from robots.serializers import EXAMPLE
+
+TASK_EXAMPLE = {
+    "task_id": "019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10",
+    "status": "SUCCESS",
+    "robot": "Bender",
+    "handler": "primes",
+    "params": {"count": 100},
+    "priority": 4,
+    "labels": [],
+    "progress": 100.0,
+    "message": "25 primes so far",
+    "result": {"up_to": 100, "primes": 25, "largest": 97},
+    "error": None,
+    "attempt": 1,
+    "max_attempts": 3,
+    "timeout": 600.0,
+    "run_at": None,
+    "expires_at": None,
+    "created_at": "2026-11-23T08:00:00.000Z",
+    "started_at": "2026-11-23T08:00:00.012Z",
+    "finished_at": "2026-11-23T08:00:00.020Z",
+    "worker": "host/4711",
+    "requested_by": "anonymous",
+    "retry_of": None,
+    "cancel_requested": False,
+    "history": [{"at": "2026-11-23T08:00:00.000Z", "status": "QUEUED", "attempt": 0, "note": "by anonymous"}],
+}
+
+NEW_TASK_EXAMPLE = TASK_EXAMPLE | {
+    "status": "CREATED",
+    "progress": None,
+    "message": "",
+    "result": None,
+    "attempt": 0,
+    "started_at": None,
+    "finished_at": None,
+    "worker": "",
+}
+STOPPING_EXAMPLE = TASK_EXAMPLE | {
+    "status": "STARTED",
+    "progress": 40.0,
+    "result": None,
+    "finished_at": None,
+    "cancel_requested": True,
+}
+PROFILE_EXAMPLE = EXAMPLE | {
+    "tasks": [TASK_EXAMPLE],
+    "enabled": True,
+    "lanes": 1,
+    "labels": [],
+    "endpoint": None,
+    "created_at": "2026-11-23T07:00:00.000Z",
+    "updated_at": "2026-11-23T07:00:00.000Z",
+}
+HANDLER_EXAMPLE = {
+    "name": "wait",
+    "description": "Do nothing for some seconds, in steps: for rehearsals.",
+    "params": {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]},
+    "timeout": 86400.0,
+    "max_attempts": 3,
+}
+COUNTS_EXAMPLE = {
+    "SCHEDULED": 2,
+    "QUEUED": 17,
+    "STARTED": 3,
+    "RETRY": 1,
+    "SUCCESS": 120934,
+    "FAILURE": 310,
+    "REVOKED": 25,
+}
+STATS_EXAMPLE = {
+    "tasks": COUNTS_EXAMPLE,
+    "handlers": {"primes": COUNTS_EXAMPLE},
+    "queue_age": 4.2,
+    "last_hour": {"SUCCESS": 410, "FAILURE": 2, "REVOKED": 0},
+    "robots": {"in_service": 40, "out_of_service": 2, "busy": 3},
+}
+LOG_LINE_EXAMPLE = {"at": "2026-11-23T08:00:00.015Z", "attempt": 1, "text": "GET http://robot.example/: 200"}

@@ -1,0 +1,40 @@
+"""The API's routes about handlers."""
+
+from typing import ClassVar
+
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework.request import Request
+
+from fmv.accounts.permissions import Role
+from fmv.http.json import answer
+from fmv.http.rest import ViewSet
+from tasks import registry
+from tasks.api.serializers import HandlerSerializer, HandlersSerializer
+
+NAME = OpenApiParameter(
+    "name",
+    str,
+    OpenApiParameter.PATH,
+    description="The handler's name.",
+    examples=[OpenApiExample("a handler", "wait")],
+)
+
+
+class HandlerViewSet(ViewSet):
+    roles: ClassVar[dict[str, Role]] = {"list": Role.VIEWER, "retrieve": Role.VIEWER}
+
+    @extend_schema(operation_id="list_handler__get", tags=["handlers"], responses=HandlersSerializer)
+    def list(self, request: Request) -> HttpResponse:
+        """What can be run, by name."""
+        return answer(HandlersSerializer({"handlers": registry.all_handlers()}).data)
+
+    @extend_schema(
+        operation_id="find_handler__name__get",
+        tags=["handlers"],
+        parameters=[NAME],
+        responses=HandlerSerializer,
+    )
+    def retrieve(self, request: Request, name: str) -> HttpResponse:
+        """A handler, with the JSON Schema of its parameters."""
+        return answer(HandlerSerializer(registry.get(name)).data)
