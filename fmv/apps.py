@@ -4,10 +4,6 @@ from django.apps import AppConfig
 from django.contrib.admin.apps import AdminConfig
 from django.contrib.auth.apps import AuthConfig
 from django.contrib.contenttypes.apps import ContentTypesConfig
-from django.core.cache import close_caches
-from django.core.handlers.base import reset_urlconf
-from django.core.signals import request_finished, request_started
-from django.db import close_old_connections, reset_queries
 from django_celery_results.apps import CeleryResultConfig
 
 OBJECT_ID = "django_mongodb_backend.fields.ObjectIdAutoField"
@@ -19,15 +15,6 @@ class FmvConfig(AppConfig):
 
     def ready(self) -> None:
         from fmv import checks  # noqa: F401 - registers them
-
-        # What Django does around each request, and what here would do nothing: the engine's close() is empty, for a
-        # MongoClient looks after its own connections; queries are not kept, nothing is in a cache, all URLs are of one
-        # urlconf.
-        request_started.disconnect(reset_queries)
-        request_started.disconnect(close_old_connections)
-        request_finished.disconnect(close_old_connections)
-        request_finished.disconnect(close_caches)
-        request_finished.disconnect(reset_urlconf)
 
 
 class MongoAdminConfig(AdminConfig):

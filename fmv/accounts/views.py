@@ -6,11 +6,11 @@ from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from fmv.accounts.authentication import OidcBearer
 from fmv.http.json import answer
 from fmv.http.openapi import error
-from fmv.http.rest import View
 
 USER_EXAMPLE = {
     "active": True,
@@ -34,7 +34,7 @@ class UserSerializer(serializers.Serializer):
     email_verified = serializers.BooleanField()
 
 
-class LoginView(View):
+class LoginView(APIView):
     authentication_classes = [OidcBearer]
     permission_classes = []
 
@@ -56,7 +56,7 @@ class LoginView(View):
         return answer(UserSerializer(request.user).data)
 
 
-class LogoutView(View):
+class LogoutView(APIView):
     authentication_classes = []
     permission_classes = []
 

@@ -161,11 +161,10 @@ class Body:
 
 
 class Cors(CorsMiddleware):
-    """Spares a request without an `Origin` the look at what such a page may do: it is no page's."""
+    """Skips the CORS checks of an API request without `Origin`: no web page sent it."""
 
     def __call__(self, request: HttpRequest) -> Any:
-        request.is_plain = is_plain(request)  # type: ignore[attr-defined]
-        if "HTTP_ORIGIN" in request.META or not request.is_plain:  # type: ignore[attr-defined]
+        if "HTTP_ORIGIN" in request.META or not is_plain(request):
             return super().__call__(request)
         response: Any = self.get_response(request)
         response["Vary"] = "Cookie, origin"  # with either the answer could be another
@@ -173,19 +172,18 @@ class Cors(CorsMiddleware):
 
 
 def is_plain(request: HttpRequest) -> bool:
-    """Tell whether a program calls the API, without a cookie and not to get one: there is no session, and no page."""
+    """Return True for API requests without cookies, which need no session, CSRF or messages."""
     path = request.path_info
     return path.startswith("/api/") and not request.META.get("HTTP_COOKIE") and not path.startswith("/api/v1/auth/")
 
 
 class NotPlain:
-    """Mixed into middleware that plain requests have no use for."""
+    """Mixed into middleware that plain requests do not need."""
 
     get_response: Any
 
     def __call__(self, request: HttpRequest) -> Any:
-        is_plain: bool = request.is_plain  # type: ignore[attr-defined]  # as Cors has found
-        return self.get_response(request) if is_plain else super().__call__(request)  # type: ignore[misc]
+        return self.get_response(request) if is_plain(request) else super().__call__(request)  # type: ignore[misc]
 
 
 class Sessions(NotPlain, SessionMiddleware):

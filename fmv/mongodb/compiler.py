@@ -5,13 +5,11 @@ MongoDB reads, joins and sorts a whole collection to find the latest twenty (SER
 order that starts with `$match`, `$sort`, `$skip`, `$limit` wherever that selects the same rows.
 """
 
-from contextlib import suppress
 from typing import Any
 
 from bson import SON
-from django.core.exceptions import EmptyResultSet, FullResultSet
+from django.core.exceptions import EmptyResultSet
 from django.db import NotSupportedError
-from django.db.models.expressions import Col
 from django.db.models.sql import UpdateQuery
 from django.db.models.sql.constants import LOUTER, MULTI
 from django_mongodb_backend import compiler as stock
@@ -155,15 +153,6 @@ def _is_identity(path: str, value: Any) -> bool:
     return bool(value == f"${path}")
 
 
-def _is_plain(lookup: Any) -> bool:
-    """Whether it compares a column of this collection with a value."""
-    column, value = getattr(lookup, "lhs", None), getattr(lookup, "rhs", None)
-    if type(column) is not Col or column.alias != column.target.model._meta.db_table:
-        return False
-    values = value if isinstance(value, list | tuple | set) else [value]
-    return not any(hasattr(each, "resolve_expression") for each in values)
-
-
 class SQLCompiler(stock.SQLCompiler):
     query_class = MongoQuery
     _whole = False  # documents as they are: nobody asks for columns by name
@@ -179,43 +168,12 @@ class SQLCompiler(stock.SQLCompiler):
         """Return the rows as MongoDB has them. Raises NotSupportedError where they would not be whole documents."""
         if self.query.annotations or not self.query.default_cols or self.query.distinct or self.query.combinator:
             raise NotSupportedError("documents() is for whole rows of one collection.")
+        self._whole = True
         try:
-            return (self._plain_query() or self._any_query()).get_cursor().to_list()
+            self.pre_sql_setup()
+            return self.build_query(None).get_cursor().to_list()
         except EmptyResultSet:
             return []
-
-    def _any_query(self) -> MongoQuery:
-        self._whole = True
-        self.pre_sql_setup()
-        query: MongoQuery = self.build_query(None)
-        return query
-
-    def _plain_query(self) -> MongoQuery | None:
-        """Return what `_any_query` would, for own columns compared with values and a sort by own columns, else None.
-
-        Lists are nearly all like that, and Django takes longer to prepare for SQL what they do not use than MongoDB
-        takes to find a robot.
-        """
-        sort = self._plain_sort()
-        if sort is None or self.query.extra or not all(map(_is_plain, self.query.where.leaves())):
-            return None
-        self.query.get_initial_alias()
-        query = self.query_class(self)
-        query.ordering = sort
-        with suppress(FullResultSet):
-            query.match_mql = self.query.where.as_mql(self, self.connection) if self.query.where else {}
-        return query
-
-    def _plain_sort(self) -> SON[str, int] | None:
-        meta, sort = self.query.get_meta(), SON[str, int]()
-        columns = {field.name: field.column for field in meta.concrete_fields if not field.is_relation}
-        for name in self.query.order_by or (meta.ordering if self.query.default_ordering else ()):
-            column = columns.get(name.removeprefix("-")) if isinstance(name, str) else None
-            if column is None:
-                return None
-            falls = name.startswith("-") == self.query.standard_ordering
-            sort.setdefault(column, -1 if falls else 1)
-        return None if self.query.extra_order_by else sort
 
 
 class SQLAggregateCompiler(stock.SQLAggregateCompiler):

@@ -6,10 +6,10 @@ from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from fmv.accounts.permissions import Role
 from fmv.http.json import answer
-from fmv.http.rest import View
 from fmv.monitoring import probes
 
 
@@ -17,7 +17,7 @@ class HealthSerializer(serializers.Serializer):
     health = serializers.CharField()
 
 
-class HealthView(View):
+class HealthView(APIView):
     authentication_classes = []
     permission_classes = []
     throttle_classes = []
@@ -33,7 +33,7 @@ class HealthView(View):
         return answer({"health": "OK"})
 
 
-class MetricsView(View):
+class MetricsView(APIView):
     """What Prometheus reads, for callers who may read the rest too."""
 
     roles: ClassVar[dict[str, Role]] = {"get": Role.VIEWER}

@@ -54,9 +54,6 @@ class Log(gunicorn.glogging.Logger):
     def setup(self, cfg: Any) -> None:
         logging.config.dictConfig(logging_config(_environment))
         logging.captureWarnings(True)
-        # Not to be found out for each line, as none tells it: https://docs.python.org/3/howto/logging.html#optimization
-        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-        logging._srcfile = None
         self.error_log.propagate = True
 
 

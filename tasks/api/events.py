@@ -10,12 +10,12 @@ from django.http import HttpResponse, HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
 
 from fmv.accounts.permissions import Role, still_allowed
 from fmv.errors import InvalidInput, Problem
 from fmv.http.fields import read_query
 from fmv.http.openapi import Error
-from fmv.http.rest import ViewSet
 from fmv.http.sse import MEDIA_TYPE, EventStream, TooManyStreams
 from tasks.api.event_log import ID, Key, missed, parse_id
 from tasks.api.event_stream import RETRY_HINT, AllTasks, OneTask

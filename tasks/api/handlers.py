@@ -5,10 +5,10 @@ from typing import ClassVar
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
 
 from fmv.accounts.permissions import Role
 from fmv.http.json import answer
-from fmv.http.rest import ViewSet
 from tasks import registry
 from tasks.api.serializers import HandlerSerializer, HandlersSerializer
 

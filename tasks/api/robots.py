@@ -8,6 +8,7 @@ from django.http import HttpResponse
 from django.utils.http import parse_etags
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
 
 import robots.services
 from fmv.accounts.permissions import Role
@@ -16,7 +17,6 @@ from fmv.http.fields import read_body, read_query
 from fmv.http.json import answer, nothing
 from fmv.http.openapi import error, input_error
 from fmv.http.pagination import Pages, page
-from fmv.http.rest import ViewSet
 from fmv.mongodb.documents import columns_of
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot

@@ -5,15 +5,15 @@ from typing import ClassVar
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
+from rest_framework.views import APIView
 
 from fmv.accounts.permissions import Role
 from fmv.http.json import answer
-from fmv.http.rest import View
 from tasks.api.serializers import StatsSerializer
 from tasks.reports import queue_stats
 
 
-class StatsView(View):
+class StatsView(APIView):
     roles: ClassVar[dict[str, Role]] = {"get": Role.VIEWER}
 
     @extend_schema(operation_id="stats_stats_get", tags=["service"], responses=StatsSerializer)

@@ -7,13 +7,13 @@ from uuid import UUID
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
 
 from fmv.accounts.permissions import Role
 from fmv.http.fields import read_body, read_query
 from fmv.http.json import answer
 from fmv.http.openapi import error
 from fmv.http.pagination import Pages, page
-from fmv.http.rest import ViewSet
 from tasks.api.examples import STOPPING_EXAMPLE
 from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.rendering import render, render_line, render_new, render_object

@@ -8,9 +8,9 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 from pymongo.errors import PyMongoError
 
+from fmv.celery import app
 from fmv.monitoring import counters
 from tasks.models.status import DEFAULT_PRIORITY
-from tasks.queue.messages import send
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def ring_for_bulks() -> bool:
 
 def _send(name: str, *arguments: str, **options: Any) -> bool:
     try:
-        send(name, arguments, confirm_timeout=CONFIRM_TIMEOUT, **options)
+        app.send_task(name, arguments, confirm_timeout=CONFIRM_TIMEOUT, ignore_result=True, **options)
     except (AMQPError, KombuError, OSError, PyMongoError) as error:
         logger.warning("The broker did not take %s%r: %s", name, arguments, error)
         counters.count("doorbells_not_taken")

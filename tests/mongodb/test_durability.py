@@ -19,7 +19,7 @@ SUBMITS = """
 import django
 django.setup()
 from robots.models import Robot
-from tasks import services
+from tasks.queue import services
 robot = Robot.objects.create(name="R2", location="Tatooine", description="beep", enabled=False)
 while True:
     print(services.submit(robot, by="test", handler="noop", queue_anyway=True).pk, flush=True)

@@ -3,17 +3,14 @@
 import datetime as dt
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, NotSupportedError
-from django.db.models import F, Q
 from django.db.models.functions import Upper
 from uuid_utils.compat import uuid7
 
 from fmv.mongodb.documents import insert, stored_form
 from robots.models import Robot
 from tasks.models import Status, Task
-from tests.mongodb.test_engine_pipelines import LISTS
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import listening, make_task_in
 
@@ -61,45 +58,6 @@ def test_documents_are_whole():
     ):
         with pytest.raises(NotSupportedError):
             list(queryset.documents())
-
-
-def compiler_of(queryset):
-    return queryset.query.get_compiler("default")
-
-
-BY_LABEL = {name: build for name, build in LISTS.items() if "by label" in name}
-PLAIN = {name: build for name, build in LISTS.items() if name not in BY_LABEL} | {
-    "any order": Task.objects.order_by,
-    "one order twice": lambda: Task.objects.order_by("robot", "-robot", "id"),
-    "reversed": lambda: Task.objects.filter(robot="Bender").order_by("robot", "-priority").reverse(),
-    "from the middle": lambda: Robot.objects.all()[5:9],
-    "not": lambda: Task.objects.exclude(status=Status.QUEUED).filter(Q(lane=None) | ~Q(robot__in=["Bender", "Fry"])),
-    "everything": lambda: Task.objects.filter(~Q(pk__in=[])),
-}
-NOT_PLAIN = BY_LABEL | {
-    "nothing": Task.objects.none,
-    "no rows": lambda: Task.objects.all()[3:3],
-    "columns with each other": lambda: Task.objects.filter(attempt__lt=F("max_attempts")),
-    "columns in a list": lambda: Task.objects.filter(attempt__in=[1, F("max_attempts")]),
-    "computed": lambda: Task.objects.filter(robot=Upper("requested_by")),
-    "by what is computed": lambda: Task.objects.order_by(Upper("robot")),
-    "by another's columns": lambda: LogEntry.objects.order_by("user"),
-    "another's columns": lambda: LogEntry.objects.filter(user__username="fry").order_by("pk"),
-    "another's rows": lambda: Task.objects.filter(robot__in=Robot.objects.values("pk")),
-    "part of a column": lambda: Task.objects.filter(error__type="OSError"),
-    "by part of a column": lambda: Task.objects.order_by("error__type"),
-}
-
-
-@pytest.mark.parametrize("what", PLAIN)
-def test_a_plain_query_is_what_the_compiler_makes_of_it(what):
-    plain, any_ = (compiler_of(PLAIN[what]()) for _ in range(2))
-    assert plain._plain_query().get_pipeline() == any_._any_query().get_pipeline()
-
-
-@pytest.mark.parametrize("what", NOT_PLAIN)
-def test_what_is_not_plain_is_left_to_the_compiler(what):
-    assert compiler_of(NOT_PLAIN[what]())._plain_query() is None
 
 
 def test_insert_stores_what_save_stores():
