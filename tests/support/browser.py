@@ -30,12 +30,16 @@ WATCH_POLICY = """addEventListener("securitypolicyviolation", (event) =>
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator:
+def browser(django_db_setup) -> Iterator:
+    from django.db import connections
     from playwright.sync_api import sync_playwright
 
-    # Playwright waits in an event loop of this very thread, in which Django then refuses every query.
+    # Playwright keeps an event loop running in this thread. Inside one, Django refuses queries, and asgiref shows
+    # other connections: tests would close the MongoClient that the teardown of the database still uses.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    connection = connections["default"]
     with sync_playwright() as playwright:
+        connections["default"] = connection
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         yield chromium
         chromium.close()
