@@ -19,7 +19,7 @@ PARTS = {
     "profile": profile.measure,
     "memory": memory.measure,
     "listeners": listeners.measure,
-    "growth": growth.measure,  # last: it lets Django ask other databases
+    "growth": growth.measure,  # last: it connects Django to other databases
 }
 
 
@@ -30,7 +30,7 @@ def main() -> int:
     size = figures.QUICK if os.environ.get("QUICK") else figures.FULL
     if most := os.environ.get("MOST"):
         if most not in map(str, growth.SIZES):
-            return refuse(f"MOST is one of {', '.join(map(str, growth.SIZES))}, not {most}.")
+            return refuse(f"MOST must be one of {', '.join(map(str, growth.SIZES))}, not {most}.")
         size = replace(size, most=int(most))
     if missing := what_is_missing(chosen):
         return refuse(missing)
@@ -47,12 +47,12 @@ def main() -> int:
 def run(chosen: list[str], size: figures.Size) -> None:
     done: dict[str, list[figures.Figure]] = {}
     with tempfile.TemporaryDirectory(prefix="fmv-bench-") as directory, Stage(Path(directory)) as stage:
-        stage.engine += f"; in a hurry: {size.pairs} pairs" if size.pairs < 5 else ""
+        stage.engine += f"; only {size.pairs} pairs" if size.pairs < 5 else ""
         for part in [part for part in PARTS if part in chosen]:
             figures.say(part)
             stage.clear()
             done[part] = PARTS[part](stage, size)
-            report.write(DIRECTORY, done)  # each part as soon as it is there
+            report.write(DIRECTORY, done)  # after each part, so that an interrupted run keeps what it measured
     print("\n" + report.table([each for part in done.values() for each in part]))
     print(f"\nThe report is in {(DIRECTORY / 'report.json').relative_to(stack.ROOT)}, with plots beside it.")
 

@@ -1,4 +1,4 @@
-"""FMV for the web servers that were not chosen: memory and counts as in `fmv.server.gunicorn`."""
+"""FMV's application for the other web servers, with the same start-up steps as in `fmv.server.gunicorn`."""
 
 from fmv.server.gunicorn import when_ready
 from fmv.wsgi import application

@@ -1,4 +1,4 @@
-"""A figure of the report: a ratio, its spread, and whether it reaches its goal."""
+"""The figures of the report: a ratio, its spread, and whether it reaches its goal."""
 
 import statistics
 import sys
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 class Size:
     """How much is measured."""
 
-    pairs: int  # at least five, but in a hurry
-    seconds: int  # of requests, for one measurement
-    tasks: int  # for one measurement
-    rounds: int  # of what is timed one by one
-    load: int  # requests or tasks that memory is measured after
-    most: int  # tasks in the greatest collection
+    pairs: int  # at least five, except with QUICK
+    seconds: int  # of requests in one measurement
+    tasks: int  # in one measurement
+    rounds: int  # of calls that are timed one by one
+    load: int  # requests or tasks before memory is measured
+    most: int  # tasks in the largest collection
     fill: float  # seconds that filling a collection may take
 
 
@@ -25,9 +25,9 @@ QUICK = Size(pairs=3, seconds=2, tasks=200, rounds=10, load=1000, most=10_000, f
 
 @dataclass(frozen=True)
 class Figure:
-    """`ratio`: the median of the pairs; `low`, `high`: the least and the greatest.
+    """`ratio` is the median of the pairs, `low` and `high` are the lowest and the highest.
 
-    `goal` is like "≥ 0.6" or "≤ 2"; "" when there is none, and `met` is None then.
+    `goal` is like "≥ 0.6" or "≤ 2". Without a goal it is "" and `met` is None.
     """
 
     name: str
@@ -54,8 +54,8 @@ def reaches(ratio: float, goal: str) -> bool | None:
 
 
 def in_turn(pairs: int, ours: Callable[[], float], theirs: Callable[[], float], name: str = "") -> list[float]:
-    """Return ours / theirs of so many pairs; every other pair begins with theirs."""
-    ours()  # once for the caches
+    """Return ours / theirs for each pair; every other pair begins with theirs."""
+    ours()  # to fill the caches
     theirs()
     ratios = []
     for number in range(pairs):

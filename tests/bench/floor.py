@@ -1,6 +1,7 @@
-"""The floor: a WSGI application that makes the MongoDB calls of FMV's routes with bare PyMongo, and nothing else.
+"""The floor: a WSGI application that sends the MongoDB commands of FMV's routes with bare PyMongo.
 
-The same gunicorn serves it with the same configuration. No framework, no sign-in, no checks, no logs; JSON by orjson.
+The same gunicorn serves it with the same configuration. It has no framework, no sign-in, no checks and no logs, and
+renders JSON with orjson.
 """
 
 import datetime as dt
@@ -27,7 +28,7 @@ ROBOT = (
 LATEST = [{"$sort": {"_id": -1}}, {"$limit": 101}]
 
 
-#: as FMV has them: writes wait for the journal; with a time limit each read of a socket is two system calls
+#: FMV's own options: writes wait for the journal, and a timeout makes two system calls of each read of a socket
 OPTIONS = {
     "w": "majority", "journal": True,
     "serverSelectionTimeoutMS": 3000, "connectTimeoutMS": 3000, "socketTimeoutMS": 60000,
@@ -36,7 +37,7 @@ OPTIONS = {
 
 @cache
 def database() -> Any:
-    """The database, by a client of this process's own: the first call comes after the fork."""
+    """Return the database. Each process has its own client, because the first call comes after the fork."""
     return MongoClient(os.environ["MONGODB_URI"], **OPTIONS).get_default_database()
 
 
@@ -90,7 +91,7 @@ def create_robot(_: str, body: Any) -> Any:
 
 
 def queued(robot: str, handler: str) -> dict[str, Any]:
-    """Return a new task, as FMV stores it."""
+    """Return the document of a new task as FMV stores it."""
     now = dt.datetime.now(dt.UTC)
     nothing = (
         "progress", "result", "error", "run_at", "expires_at", "started_at", "finished_at", "retry_of", "lane",

@@ -1,4 +1,4 @@
-"""What FMV's tasks are measured against: Celery alone, and Celery with the MongoDB commands that a task needs."""
+"""Two workers to compare FMV's with: Celery alone, and Celery with the MongoDB commands that a task needs."""
 
 import os
 import socket
@@ -64,12 +64,12 @@ END = line("SUCCESS", "$attempt", "") | literals(LEFT) | {"finished_at": NOW}
 
 @app.task(name="bare.floor")
 def floor(file: str, robot: str) -> None:
-    """What a task costs at the least: find the robot, claim, finish, ask for the next."""
+    """Find the robot, claim its task, finish it, look for the next: the least that a task costs."""
     run(robot, floor.request.id, lambda: mark(file, "start"))
 
 
 def run(robot: str, message: str, work: Callable[[], None]) -> None:
-    """Send the commands that FMV sends for a no-op task of a robot that has one lane and no more tasks."""
+    """Send the commands that FMV sends for a no-op task of a robot with one lane and no other task."""
     database()[ROBOTS].find_one({"_id": robot})
     if task := next_of(robot):
         found = {"_id": task["_id"], "status": "QUEUED", "robot": robot, "attempt": task["attempt"]}

@@ -1,7 +1,7 @@
 """Growth: what a call costs with many tasks ÷ with few.
 
-Each number of tasks has a database of its own, so the calls alternate between them. One robot holds half of the tasks,
-a thousand others the rest; one task in a hundred waits, the others are over.
+Each number of tasks has its own database, and the calls alternate between them. One robot has half of the tasks, a
+thousand others have the rest. One task in a hundred is queued, the others have finished.
 """
 
 import datetime as dt
@@ -19,13 +19,13 @@ from tests.bench.figures import Figure, Size, figure, in_turn, say
 from tests.bench.stage import Stage
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-DAYS = 20.0  # over which the tasks were made, evenly
-BUSY, OTHERS, WAITING = "Busy", 1_000, 100  # of the others, so many have a queued task
-STEP = 5_000  # documents inserted in one go
-PATIENCE = 2.0  # seconds that one measurement may take, for engines that do not use indexes
+DAYS = 20.0  # the tasks were created evenly over this time
+BUSY, OTHERS, WAITING = "Busy", 1_000, 100  # WAITING of the OTHERS have a queued task
+BATCH = 5_000  # documents of one insert
+MEASUREMENT_LIMIT = 2.0  # seconds; for engines that do not use indexes
 GOAL = "≤ 1.3"
 
-#: pages and lists: what they are called -> path
+#: pages and lists: name -> path
 API = {
     "robots": "/robot/",
     "robots by location": "/robot/?location=Lab%203",
@@ -53,7 +53,7 @@ ADMIN = {
 
 @dataclass(frozen=True)
 class Filled:
-    """A database with so many tasks."""
+    """A database and its number of tasks."""
 
     tasks: int
     name: str
@@ -68,7 +68,7 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
     settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
     logging.disable(logging.WARNING)
     base = 10_000 if size.most > 10_000 else 1_000
-    with bell_box():  # doorbells go to a broker in this process, and nobody takes them
+    with bell_box():  # wake-up messages go to a broker in this process, where no worker reads them
         filled = {each.tasks: each for each in fill_all(stage, size)}
         clients = Clients(filled.values())
         return [
@@ -84,11 +84,11 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
 
 
 def fill_all(stage: Stage, size: Size) -> Iterator[Filled]:
-    """Fill a database for each size, but for those that would take longer than `size.fill` seconds."""
+    """Fill a database for each size, except for sizes that would take longer than `size.fill` seconds."""
     rate = 0.0
     for tasks in (each for each in SIZES if each <= size.most):
         if rate and tasks / rate > size.fill:
-            say(f"  {tasks:,} tasks are left out: {stage.engine} would take {tasks / rate:.0f} s to store them.")
+            say(f"  {tasks:,} tasks are left out: {stage.engine} would need {tasks / rate:.0f} s to store them.")
             return
         begin = time.monotonic()
         yield fill(stage, tasks)
@@ -114,7 +114,7 @@ def fill(stage: Stage, tasks: int) -> Filled:
     batch: list[dict[str, Any]] = []
     for document in documents(tasks, names):
         batch.append(document)
-        if len(batch) == STEP:
+        if len(batch) == BATCH:
             collection(Task).insert_many(batch, ordered=False)
             batch = []
     collection(Task).insert_many(batch or [next(documents(1, names))], ordered=False)
@@ -125,7 +125,7 @@ def fill(stage: Stage, tasks: int) -> Filled:
 
 
 def documents(tasks: int, names: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the tasks as they are stored, oldest first."""
+    """Yield the documents of the tasks, oldest first."""
     from fmv.mongodb.documents import stored_form
     from tasks.models import Task
 
@@ -160,7 +160,7 @@ def document(number: int, made: dt.datetime, names: list[str]) -> dict[str, Any]
 
 
 def use(filled: Filled) -> None:
-    """Let Django ask this database, over the connections it has."""
+    """Connect Django to this database, over the connections it has."""
     from django.db import connection
 
     own: Any = connection
@@ -169,7 +169,7 @@ def use(filled: Filled) -> None:
     own.database = own.connection[filled.name]
 
 
-# What is timed.
+# The timed calls.
 
 
 class Clients:
@@ -203,7 +203,7 @@ class Clients:
 
 
 def calls(clients: Clients, size: Size) -> dict[str, Callable[[Filled], float]]:
-    """Return what is measured: each answers the median of its seconds in that database."""
+    """Return the measurements by name; each returns its median seconds in the given database."""
     middle = (dt.datetime.now(dt.UTC) - dt.timedelta(days=DAYS / 2)).isoformat(timespec="milliseconds")[:23] + "Z"
     paths = {name: f"/api/v1{path.format(middle=middle)}" for name, path in API.items()} | ADMIN
     timed: dict[str, Callable[[Filled], float]] = {
@@ -212,7 +212,10 @@ def calls(clients: Clients, size: Size) -> dict[str, Callable[[Filled], float]]:
     }
     timed["run"] = partial(median_of, size.rounds, seconds_of(clients.run))
     timed["claim"] = partial(median_of, size.rounds, claim)
-    timed |= {f"sweep: {name}": partial(median_of, size.rounds, seconds_of(step)) for name, step in sweeps().items()}
+    timed |= {
+        f"periodic step: {name}": partial(median_of, size.rounds, seconds_of(step))
+        for name, step in periodic_steps().items()
+    }
     timed |= {
         f"PyMongo alone: {name}": partial(median_of, size.rounds, seconds_of(ask)) for name, ask in bare().items()
     }
@@ -221,10 +224,10 @@ def calls(clients: Clients, size: Size) -> dict[str, Callable[[Filled], float]]:
 
 
 def median_of(rounds: int, act: Callable[[Filled], float], filled: Filled) -> float:
-    """Return the median of what so many rounds give, or of as many as go into PATIENCE, but three."""
+    """Return the median seconds of the rounds, or of those that fit into MEASUREMENT_LIMIT but at least three."""
     use(filled)
     seconds: list[float] = []
-    over = time.perf_counter() + PATIENCE
+    over = time.perf_counter() + MEASUREMENT_LIMIT
     while len(seconds) < 3 or (len(seconds) < rounds and time.perf_counter() < over):
         seconds.append(act(filled))
     return statistics.median(seconds)
@@ -239,7 +242,7 @@ def seconds_of(act: Callable[[Filled], object]) -> Callable[[Filled], float]:
     return timed
 
 
-def sweeps() -> dict[str, Callable[[Filled], object]]:
+def periodic_steps() -> dict[str, Callable[[Filled], object]]:
     from tasks.queue import periodic
     from tasks.reports import queue_stats
 
@@ -248,7 +251,7 @@ def sweeps() -> dict[str, Callable[[Filled], object]]:
 
 
 def bare() -> dict[str, Callable[[Filled], object]]:
-    """What the engine makes of an index by itself; where this grows, what FMV asks by it can do no better."""
+    """Return queries with PyMongo alone. Where they grow with the tasks, FMV's queries by the same index must too."""
     from fmv.mongodb.counting import collection
     from tasks.models import Task
 
@@ -263,7 +266,7 @@ def bare() -> dict[str, Callable[[Filled], object]]:
 
 
 def claim(filled: Filled) -> float:
-    """Claim the busy robot's next task and put it back; return the seconds of the claim alone."""
+    """Claim the busy robot's next task and queue it again; return the seconds of the claim alone."""
     from fmv.mongodb.counting import collection
     from tasks.models import Task
 
@@ -277,7 +280,7 @@ def claim(filled: Filled) -> float:
 
 
 class Purge:
-    """Each time deletes the oldest hundredth of what there was."""
+    """Deletes the oldest hundredth of the original tasks at each call."""
 
     def __init__(self) -> None:
         self._times: dict[Filled, int] = {}

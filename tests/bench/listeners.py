@@ -1,4 +1,4 @@
-"""Listeners: what open event streams cost everybody else."""
+"""Listeners: how much open event streams slow other requests down."""
 
 from contextlib import ExitStack
 
@@ -12,7 +12,7 @@ STREAMS = (1, 50, 200)
 
 
 def measure(stage: Stage, size: Size) -> list[Figure]:
-    """A request's median latency while so many listen ÷ while nobody does; a task is submitted all the while."""
+    """Measure a request's median latency with open event streams ÷ without any."""
     task = prepare()
     url = f"{stage.serve('fmv', *stack.WEB)}/api/v1"
     stage.call(f"{url}/task/{task}", 1)

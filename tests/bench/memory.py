@@ -1,4 +1,4 @@
-"""Memory: what processes hold after requests and tasks, and what a finished task takes in MongoDB."""
+"""Memory: how much processes hold after requests and tasks, and how much a finished task takes in MongoDB."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +14,7 @@ from tests.bench.stage import Stage
 from tests.bench.tasks import by_fmv, start_workers, throughput
 from tests.chaos.world import descendants
 
-SMALL = 2048  # bytes that a small finished task may take, its index entries with it
+SMALL = 2048  # bytes that a small finished task may take, including its index entries
 
 
 def measure(stage: Stage, size: Size) -> list[Figure]:
@@ -36,17 +36,17 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
 
 
 def _call_all(stage: Stage, urls: list[str], requests: int) -> None:
-    """Make so many requests at least, by calling for a second at a time: up to a minute."""
+    """Make at least this many requests, calling one URL after the other for a second each, up to a minute."""
     made = 0.0
     for number in range(60):
         made += stage.call(urls[number % len(urls)], 1).rate
         if made >= requests:
             return
-    say(f"  {made:.0f} requests only, in a minute")
+    say(f"  only {made:.0f} requests in a minute")
 
 
 def _growth(stage: Stage, size: Size, name: str, load: Callable[[], object]) -> list[float]:
-    """Return the memory after twice the load ÷ after it once, in each of the pairs (one, for what grows stays)."""
+    """Return the memory after twice the load ÷ after the load: one ratio, because memory once grown stays."""
     at_rest = resident(stage.up[name].pid)
     load()
     once = resident(stage.up[name].pid)
@@ -57,7 +57,7 @@ def _growth(stage: Stage, size: Size, name: str, load: Callable[[], object]) -> 
 
 
 def resident(pid: int) -> float:
-    """Return MiB of a process and all below it, shared pages counted once (PSS)."""
+    """Return the MiB of a process and its descendants, with shared pages counted once (PSS)."""
     kib = 0
     for each in (pid, *descendants(pid)):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
@@ -67,7 +67,7 @@ def resident(pid: int) -> float:
 
 
 def small_task() -> int:
-    """Return the bytes of BSON of a finished no-op task, and of its entries in every index that holds it."""
+    """Return the bytes of BSON of a finished no-op task and of its entries in all indexes."""
     from fmv.mongodb.counting import collection
     from fmv.mongodb.plan import planned_indexes
     from tasks.models import Task
@@ -80,7 +80,7 @@ ID = {"key": {"_id": 1}, "name": "_id_"}
 
 
 def entry_size(document: dict[str, Any], index: dict[str, Any]) -> int:
-    """Return the bytes of BSON that an index holds of a document, for each label one; 0 where it leaves it out."""
+    """Return the bytes of BSON of a document's entries in an index; 0 when a partial index leaves the document out."""
     only = index.get("partialFilterExpression", {})
     if not all(_holds(_value(document, path), wanted) for path, wanted in only.items()):
         return 0
@@ -98,5 +98,5 @@ def _value(document: dict[str, Any], path: str) -> Any:
 
 
 def _holds(value: Any, wanted: Any) -> bool:
-    """Whether a partial index with this condition holds a document with this value."""
+    """Return whether a partial index with this condition holds a document with this value."""
     return value == wanted["$eq"] if "$eq" in wanted else value is not None

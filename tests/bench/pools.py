@@ -1,7 +1,7 @@
-"""The worker's pool: what the same no-op tasks cost on others of Celery's, the candidates that lost.
+"""Pools: what the same no-op tasks cost on Celery's other pools.
 
-They run the floor's task, for FMV itself needs what only prefork has: a process of its own for each task, whose main
-thread a signal can interrupt and which can be killed without its neighbours.
+They run the floor's task, because FMV itself works only with prefork: each running task needs its own process, so that
+a signal can interrupt its main thread and it can be killed without the others.
 """
 
 import sys
@@ -15,12 +15,12 @@ from tests.chaos.world import children
 
 TASKS_AT_ONCE = 2
 OURS = "prefork"
-LOST = {"threads": "threads in one process", "solo": "processes of one task each, without a parent"}
+OTHERS = {"threads": "threads in one process", "solo": "processes of one task each, without a parent"}
 
 
 def measure(stage: Stage, size: Size) -> list[Figure]:
     prepare()
-    for pool in (OURS, *LOST):
+    for pool in (OURS, *OTHERS):
         start(stage, pool)
     marks = stage.directory / "marks"
 
@@ -34,7 +34,7 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
             "",
             in_turn(size.pairs, partial(timed, pool), partial(timed, OURS), pool),
         )
-        for pool, about in LOST.items()
+        for pool, about in OTHERS.items()
     ]
 
 

@@ -1,8 +1,8 @@
 """Profile: where a request's and a task's wall time goes, by the package of the innermost Python frame.
 
-The web server's application is called in this process, in one thread, and so are a task's submit and run; a timer
-interrupts them a thousand times a second. Time that C code takes counts for the frame that called it: waiting for
-MongoDB for PyMongo, waiting for the broker's confirmation for the messages. Where the innermost frame is Python's own
+The web server's application, a task's submit and a task's run are called in one thread of this process, and a timer
+interrupts them a thousand times a second. Time in C code counts for the frame that called it: waiting for MongoDB
+counts for PyMongo, waiting for the broker's confirmation for the messages. Where the innermost frame is in Python's own
 library (logging, sockets, locks), the nearest frame outside of it counts.
 """
 
@@ -28,7 +28,7 @@ from tests.bench.requests import Route, prepare, routes
 from tests.bench.stage import Stage
 
 INTERVAL = 0.001  # seconds between samples
-#: packages -> what the report calls them
+#: package -> its name in the report
 PARTS = {
     **dict.fromkeys(("pymongo", "bson", "gridfs"), "MongoDB and its driver"),
     **dict.fromkeys(("celery", "kombu", "amqp", "vine", "billiard"), "messages"),
@@ -43,7 +43,7 @@ OURS = f"{stack.ROOT}/"
 
 
 def package_of(file: str) -> str | None:
-    """Return the package that a source file is of; None for Python's own library."""
+    """Return the package that a source file belongs to; None for Python's own library."""
     for root in (SITE, OURS):
         if file.startswith(root):
             return file.removeprefix(root).partition("/")[0]
@@ -59,7 +59,7 @@ def part_of(frame: FrameType | None) -> str:
 
 
 def sample(work: Callable[[], object], seconds: float, first: Callable[[], object] = int) -> Counter[str]:
-    """Repeat the work for so long, and return how often each part was seen at it; not at what it needs first."""
+    """Repeat the work for `seconds`; return the number of samples in each part. `first` is called before, unsampled."""
     seen: Counter[str] = Counter()
     at_work = False
     before = signal.signal(signal.SIGALRM, lambda _, frame: seen.update([part_of(frame)] if at_work else ()))
@@ -78,7 +78,7 @@ def sample(work: Callable[[], object], seconds: float, first: Callable[[], objec
 
 
 def call(application: Any, route: Route, numbers: Any) -> None:
-    """Ask as gunicorn would. Raises RuntimeError when the answer is no success."""
+    """Call the application as gunicorn would. Raises RuntimeError when the response is no success."""
     body = route.body.replace("#", f"profile-{next(numbers)}").encode()
     environ = {
         "REQUEST_METHOD": route.method, "PATH_INFO": unquote(f"/api/v1{route.path}"), "SCRIPT_NAME": "",
@@ -114,7 +114,7 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
 
 @contextmanager
 def _logging_to(file: TextIO) -> Iterator[None]:
-    """Write the log as a web server does, and to the same kind of place."""
+    """Write the log to this file, as a web server writes to one."""
     [handler] = logging.getLogger().handlers
     before = handler.setStream(file)  # type: ignore[attr-defined]
     try:
@@ -126,8 +126,8 @@ def _logging_to(file: TextIO) -> Iterator[None]:
 def _shares(
     stage: Stage, size: Size, name: str, work: Callable[[], object], first: Callable[[], object]
 ) -> list[Figure]:
-    """Return each part's share of the samples, of as many runs as others have pairs."""
-    sample(work, 0.2, first)  # once for the caches
+    """Return each part's share of the samples, over `size.pairs` runs."""
+    sample(work, 0.2, first)  # to fill the caches
     runs = [sample(work, size.seconds / 4, first) for _ in range(size.pairs)]
     found = []
     for part in [*dict.fromkeys(PARTS.values()), REST]:

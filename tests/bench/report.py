@@ -1,7 +1,7 @@
 """The report: a table, JSON, and a plot of each part.
 
-The plots are SVG of our own, a bar for the spread and a tick for the goal: forty lines, where matplotlib would be
-thirty packages' worth of download for a development tool.
+This module writes the plots as SVG, with a bar for the spread and a tick for the goal; matplotlib would be a large
+download for a development tool.
 """
 
 import json

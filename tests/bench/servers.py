@@ -1,7 +1,7 @@
-"""Servers: FMV under other web servers, against the one it has, under 16 connections.
+"""Servers: FMV on other web servers compared with FMV on gunicorn, over 16 connections.
 
-None of them also carries event streams as `fmv.server.gunicorn` does, so each is taken as it comes, with as many
-threads or processes as requests are worked on at once there.
+The others do not keep event streams as `fmv.server.gunicorn` does. Each runs with its defaults and as many threads or
+processes as gunicorn works on requests at once.
 """
 
 import sys
@@ -17,16 +17,16 @@ ROUTES = ("a task", "a robot with 50 tasks")
 PROCESSES, THREADS = 2, 4
 GUNICORN = ("gunicorn", "-c", "python:fmv.server.gunicorn")
 
-#: without the address, which each is told in its own way
+#: web server -> the arguments after `python -m`
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    # one that also asks for threads is not "sync" any more
+    # with more than one thread gunicorn would not use its sync worker
     "gunicorn sync": (*GUNICORN, "-k", "sync", "--threads", "1", "-w", f"{PROCESSES * THREADS}", "fmv.wsgi"),
     "granian": (
         *("granian", "--interface", "wsgi", "--no-ws", "--no-access-log", "--log-level", "warning"),
         *("--workers", f"{PROCESSES}", "--blocking-threads", f"{THREADS}", "--host", "127.0.0.1", "--port", "{port}"),
         APPLICATION,
     ),
-    # which is always one process
+    # always one process
     "waitress": ("waitress", "--listen", "127.0.0.1:{port}", "--threads", f"{PROCESSES * THREADS}", APPLICATION),
 }
 

@@ -1,4 +1,4 @@
-"""The real servers of a bench, all on loopback: MongoDB, broker, web servers, workers; and wrk, which calls them."""
+"""The real servers of the bench, all on loopback: MongoDB, broker, web servers, workers; and wrk, which calls them."""
 
 import json
 import os
@@ -23,15 +23,15 @@ from tests.chaos.world import RABBITMQ, World, descendants
 CONNECTIONS = 16
 FLOOR = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.server.gunicorn", "tests.bench.floor:application")
 SERVERS = {"rabbitmq", "epmd"}
-BARE = ("bare", "bare-prefork", "bare-threads", "bare-solo")  # queues of bare Celery's workers
+BARE = ("bare", "bare-prefork", "bare-threads", "bare-solo")  # the queues of bare Celery's workers
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
 def with_suffix(uri: str, suffix: str) -> str:
-    """Return the URI of another database of the same server: its name with the suffix."""
+    """Return the URI of another database on the same server, whose name has the suffix."""
     parts = urlsplit(uri)
     query = dict(parse_qsl(parts.query))
-    if "@" in parts.netloc:  # the user is looked up in the database that the path names, unless told otherwise
+    if "@" in parts.netloc:  # without authSource MongoDB looks for the user in the database that the path names
         query.setdefault("authSource", parts.path.strip("/") or "admin")
     name = (parts.path.strip("/") or "fmv") + suffix
     return parts._replace(path=f"/{name}", query=urlencode(query)).geturl()
@@ -39,16 +39,16 @@ def with_suffix(uri: str, suffix: str) -> str:
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk measured: requests, how many a second, and seconds that one took."""
+    """What wrk measured."""
 
     requests: int
-    rate: float
-    median: float
+    rate: float  # requests a second
+    median: float  # seconds of one request
     p99: float
 
 
 class Stage(World):
-    """A World whose MongoDB and broker may be given. Its databases are its own there too, and dropped at the end."""
+    """A World that can use a given MongoDB and broker. It creates its own databases there and drops them at the end."""
 
     def __init__(self, directory: Path, **variables: str) -> None:
         super().__init__(directory, (), **{"FMV_WEB_PROCESSES": "2"} | variables)
@@ -82,20 +82,20 @@ class Stage(World):
         return self
 
     def clear(self) -> None:
-        """End what the last part has left: processes, documents, messages."""
+        """Remove what the last part has left: processes, documents, messages."""
         for name in self.up.keys() - SERVERS:
             self.stop(name)
         self.drop_databases()
         with kombu.Connection(self.broker_url) as broker:
             for queue in ("work", "maintenance"):
-                with suppress(*broker.channel_errors):  # there is none
+                with suppress(*broker.channel_errors):  # the queue does not exist
                     broker.channel().queue_purge(queue)
             for queue in BARE:
                 broker.channel().queue_delete(queue)
         self._run("migrate", sys.executable, str(stack.ROOT / "manage.py"), "migrate", "--verbosity", "0")
 
     def close(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would leave something behind
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # so that a second Ctrl-C leaves no process or database behind
         for name in self.up.keys() - SERVERS:
             self.stop(name)
         if not self.own_mongodb and hasattr(self, "client"):
@@ -118,7 +118,7 @@ class Stage(World):
     # Processes.
 
     def serve(self, name: str, *command: str, **environment: str) -> str:
-        """Start a web server and return its address once it answers. `{port}` in the command is the port it gets."""
+        """Start a web server and return its address when it answers. `{port}` in the command stands for its port."""
         port = str(embedded_mongodb.free_port(None))
         self.spawn(name, *(part.replace("{port}", port) for part in command), FMV_PORT=port, **environment)
         url = f"http://127.0.0.1:{port}"
@@ -131,7 +131,7 @@ class Stage(World):
         return False
 
     def stop(self, name: str) -> None:
-        """End it as SIGTERM does."""
+        """Stop the process with SIGTERM, after 20 s with SIGKILL."""
         process = self.up.pop(name)
         with suppress(ProcessLookupError):
             process.terminate()
@@ -142,7 +142,7 @@ class Stage(World):
             process.wait()
 
     def cpu(self, name: str) -> float:
-        """Return the seconds of CPU that the process and those below it have used."""
+        """Return the seconds of CPU time that the process and its descendants have used."""
         pid, ticks = self.up[name].pid, 0
         for each in (pid, *descendants(pid)):
             with suppress(FileNotFoundError, ProcessLookupError):
@@ -151,9 +151,9 @@ class Stage(World):
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def call(self, url: str, seconds: int, *, method: str = "GET", body: str = "") -> Load:
-        """Call the URL over 16 connections for so long. `#` in the body is a new number each time.
+        """Call the URL over 16 connections for this many seconds. `#` in the body becomes a new number each time.
 
-        Raises StackError when one answer is no success.
+        Raises StackError when a response is no success.
         """
         body = body.replace("#", f"{next(self._runs)}-#")
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "20s", "-s", str(SCRIPT), url]
@@ -171,12 +171,12 @@ class Stage(World):
 
 
 def what_is_missing(parts: Sequence[str]) -> str:
-    """Return a sentence about what these parts need and this machine lacks, "" when it lacks nothing."""
+    """Return a sentence that names what these parts need and this machine lacks; "" when it lacks nothing."""
     if sys.platform != "linux":
-        return "it watches processes through /proc and pidfds, which only Linux has."
+        return "the bench watches processes through /proc and pidfds, which only Linux has."
     if shutil.which("wrk") is None and {"requests", "servers", "memory", "listeners"} & set(parts):
         return (
             "the parts requests, servers, memory and listeners call the web server with wrk, which is not installed "
-            "(apt-get install wrk). PARTS=tasks,pools,profile,growth go without."
+            "(apt-get install wrk). PARTS=tasks,pools,profile,growth do not need it."
         )
     return ""

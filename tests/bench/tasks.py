@@ -1,4 +1,4 @@
-"""Tasks: no-op tasks end to end, against bare Celery on the same broker, and against the same MongoDB commands."""
+"""Tasks: no-op tasks end to end, compared with bare Celery and with Celery that sends FMV's MongoDB commands."""
 
 import os
 import statistics
@@ -47,7 +47,7 @@ def prepare() -> None:
 
 
 def start_workers(stage: Stage) -> None:
-    """Start as many processes for the bare tasks as for FMV's."""
+    """Start FMV's workers, and one of bare Celery with as many processes."""
     bare = [sys.executable, "-m", "celery", "--quiet", "-A", "tests.bench.floor_worker", "worker", "-Q", "bare"]
     for name in ("work1", "maintenance1"):
         stage.start(name)
@@ -56,7 +56,7 @@ def start_workers(stage: Stage) -> None:
         stage.wait_until(lambda name=name: children(stage.up[name].pid), name)  # type: ignore[misc]
 
 
-# One submit of each kind; what runs leaves one mark.
+# One submit of each kind. A task that runs leaves one mark.
 
 
 def by_fmv(marks: Path, robot: str) -> None:
@@ -84,7 +84,7 @@ def by_floor(marks: Path, robot: str, queue: str = "bare") -> None:
 
 
 def throughput(marks: Path, tasks: int, submit: Submit) -> float:
-    """Return tasks a second, from the first submit to the last mark."""
+    """Return the tasks a second, from the first submit to the last mark."""
     marks.write_bytes(b"")
     begin = time.monotonic()
     for number in range(tasks):
@@ -94,7 +94,7 @@ def throughput(marks: Path, tasks: int, submit: Submit) -> float:
 
 
 def latency(marks: Path, rounds: int, submit: Submit) -> float:
-    """Return the median of seconds from a submit, with nothing else to do, to the start of what it asked for."""
+    """Return the median seconds from a submit to the start of its task, when nothing else runs."""
     seconds = []
     for number in range(rounds):
         marks.write_bytes(b"")
@@ -102,12 +102,12 @@ def latency(marks: Path, rounds: int, submit: Submit) -> float:
         submit(marks, ROBOTS[number % len(ROBOTS)])
         wait_for(marks, 1)
         seconds.append((int(marks.read_text().split()[0]) - begin) / 1e9)
-        time.sleep(0.02)  # the worker goes back to waiting
+        time.sleep(0.02)  # until the worker waits for messages again
     return statistics.median(seconds)
 
 
 def shares_of_cpu(stage: Stage, size: Size, rate: Callable[[Submit], float]) -> list[Figure]:
-    """Tell whose CPU a task takes, and how much of it bare Celery takes; the rest of the machine must be idle."""
+    """Return the shares of a task's CPU time, and bare Celery's part of it. The rest of the machine must be idle."""
 
     def spent(submit: Submit, worker: str) -> dict[str, float]:
         processes = {"the submitter": time.process_time, "the worker": partial(stage.cpu, worker), "all": busy}
@@ -125,7 +125,7 @@ def shares_of_cpu(stage: Stage, size: Size, rate: Callable[[Submit], float]) -> 
 
 
 def busy() -> float:
-    """Return the seconds of CPU that this machine has used: https://man7.org/linux/man-pages/man5/proc_stat.5.html"""
+    """Return the seconds of CPU time that this machine has used: https://man7.org/linux/man-pages/man5/proc_stat.5.html"""
     user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 

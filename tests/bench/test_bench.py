@@ -1,4 +1,4 @@
-"""The bench itself: its figures, its report, its floor, and what it refuses."""
+"""The bench itself: its figures, its report, its floor, and its refusals."""
 
 import datetime as dt
 import io
@@ -39,7 +39,7 @@ def test_a_goal_is_at_least_or_at_most(ratio, goal, met):
     assert reaches(ratio, goal) is met
 
 
-def test_the_two_are_measured_in_turn_and_each_begins_every_other_pair():
+def test_the_two_are_measured_in_turn_and_take_turns_to_begin_a_pair():
     order = []
 
     def measured(name, value):
@@ -50,7 +50,7 @@ def test_the_two_are_measured_in_turn_and_each_begins_every_other_pair():
     assert order[2:] == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
 
 
-def test_in_a_hurry_is_less_of_everything():
+def test_quick_measures_less_of_everything():
     assert FULL.pairs >= 5
     assert all(getattr(QUICK, name) < getattr(FULL, name) for name in vars(FULL))
 
@@ -69,7 +69,7 @@ def test_the_report_is_json_a_table_and_a_plot_of_each_part(tmp_path):
     assert "yes" in report.table(figures)
 
 
-# --- What it refuses -------------------------------------------------------------------------------------------------
+# --- Refusals --------------------------------------------------------------------------------------------------------
 
 
 def bench(**environment: str) -> subprocess.CompletedProcess:
@@ -77,19 +77,19 @@ def bench(**environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, cwd=stack.ROOT, capture_output=True, text=True, check=False)
 
 
-def test_a_wrong_part_is_named_with_those_there_are():
+def test_a_wrong_part_is_refused_with_the_list_of_parts():
     done = bench(PARTS="requests,speed")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [f"bench: PARTS has no speed; there are: {', '.join(PARTS)}."]
 
 
-def test_without_wrk_it_says_how_to_get_it(monkeypatch):
+def test_without_wrk_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert "apt-get install wrk" in stage.what_is_missing(["requests"])
     assert stage.what_is_missing(["tasks", "growth"]) == ""
 
 
-def test_databases_of_its_own_are_named_after_the_one_given():
+def test_its_databases_are_named_after_the_given_one():
     assert stage.with_suffix("mongodb://h:1/fmv", "_bench") == "mongodb://h:1/fmv_bench"
     assert stage.with_suffix("mongodb://h:1/", "_bench") == "mongodb://h:1/fmv_bench"
     assert stage.with_suffix("mongodb://u:p@h/fmv?tls=true", "_x") == "mongodb://u:p@h/fmv_x?tls=true&authSource=fmv"
@@ -109,7 +109,7 @@ def call_floor(method, path, body):
 
 @pytest.fixture
 def floor_commands(monkeypatch):
-    """The commands that the floor sends, in the test's database."""
+    """Collects the commands that the floor sends to the test's database."""
     from django.db import connection
 
     commands = Commands()
@@ -123,7 +123,7 @@ def floor_commands(monkeypatch):
 
 @pytest.mark.django_db(transaction=True)
 @override_settings(FMV_ANONYMOUS="manager")
-def test_the_floor_makes_the_same_calls_of_mongodb_and_answers_as_much(floor_commands):
+def test_the_floor_sends_the_same_mongodb_commands_and_returns_as_much(floor_commands):
     routes_ = routes(prepare(tasks=250))
     for route in routes_:
         body = route.body.replace("#", "2").encode()
@@ -159,7 +159,7 @@ def test_the_floor_worker_sends_the_same_commands_for_a_task(floor_commands, mon
 
 
 def alike(value):
-    """The same without what differs from task to task and from client to client."""
+    """Return the command without the parts that differ from task to task and from client to client."""
     if isinstance(value, dict):
         return {key: alike(part) for key, part in value.items() if key not in ("lsid", "$db", "_id", "ordered")}
     if isinstance(value, list):
@@ -181,7 +181,7 @@ def test_a_sample_counts_for_the_package_of_its_innermost_frame_outside_of_pytho
     assert profile.part_of(None) == profile.REST
 
 
-def test_only_the_work_is_sampled_and_not_what_it_needs_first():
+def test_only_the_work_is_sampled_and_not_its_preparation():
     order = []
     seen = profile.sample(lambda: order.append("work"), 0.01, lambda: order.append("first"))
     assert order[:4] == ["first", "work", "first", "work"]

@@ -1,5 +1,5 @@
--- wrk -s wrk.lua URL -- METHOD BODY: sends the body with each `#` replaced by a number of its own, and prints one
--- line of JSON at the end: requests, errors, and seconds of the run, of the median request and of the slowest 1 %.
+-- wrk -s wrk.lua URL -- METHOD BODY: sends the body, with each `#` replaced by a new number, and prints one line of JSON
+-- at the end: requests, errors, seconds of the run, seconds of the median request and of the 99th percentile.
 
 local method, body, number = "GET", "", 0
 local headers = { ["Content-Type"] = "application/json" }
