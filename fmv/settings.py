@@ -125,40 +125,9 @@ FMV_OIDC_OUTAGE_SECONDS = ENVIRONMENT.oidc_outage_seconds
 FMV_TOKEN_DAYS = ENVIRONMENT.token_days
 FMV_TOKEN_MAX_DAYS = ENVIRONMENT.token_max_days
 
-# --- Admin -----------------------------------------------------------------------------------------------------------
+# --- Audit -----------------------------------------------------------------------------------------------------------
 
-#: functions that return pages which are no model's; see tasks.admin.site
-FMV_ADMIN_PAGES = ["fmv.accounts.oidc_login.pages", "tasks.admin.dashboard.pages", "tasks.admin.handlers.pages"]
-FMV_DASHBOARD = "tasks.admin.dashboard.index"  # the function that returns what the first page shows
-#: groups of (title, name of the page's URL, icon of fmv/icons.svg, permission unless it is a model's list)
-FMV_NAVIGATION: list[tuple[str, list[tuple[str, ...]]]] = [
-    ("", [("Dashboard", "admin:index", "dashboard")]),
-    (
-        "Work",
-        [
-            ("Robots", "admin:robots_robot_changelist", "robot"),
-            ("Tasks", "admin:tasks_task_changelist", "task"),
-            ("Handlers", "admin:handlers", "handler", "tasks.view_task"),
-            ("Bulk runs", "admin:tasks_bulk_changelist", "bulk"),
-        ],
-    ),
-    (
-        "Record",
-        [
-            ("Audit", "admin:fmv_auditentry_changelist", "audit"),
-            ("Maintenance runs", "admin:django_celery_results_taskresult_changelist", "maintenance"),
-        ],
-    ),
-    (
-        "Access",
-        [
-            ("API tokens", "admin:fmv_apitoken_changelist", "token"),
-            ("Users", "admin:fmv_user_changelist", "user"),
-        ],
-    ),
-]
-
-#: kind of an audit entry -> the name of the URL of such a thing's page
+#: kind of an audit entry -> the name of the URL of that object's page
 FMV_AUDIT_PAGES = {
     "robot": "admin:robots_robot_change",
     "task": "admin:tasks_task_change",

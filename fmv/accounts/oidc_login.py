@@ -13,7 +13,6 @@ import hmac
 import logging
 import re
 import secrets
-from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import requests
@@ -55,11 +54,11 @@ class NoToken(oidc.IssuerFault):
     """The issuer was reached, and gave no ID token for the code."""
 
 
-def pages(site: Any) -> list[URLPattern]:
+def pages() -> list[URLPattern]:
     return [path("oidc/login/", begin, name="oidc_login"), path("oidc/callback/", finish, name="oidc_callback")]
 
 
-def address(request: HttpRequest) -> str:
+def sign_in_url(request: HttpRequest) -> str:
     """Return where a sign-in by the organisation begins, "" where that is not set up."""
     if not settings.FMV_OIDC_CLIENT_ID:
         return ""
@@ -67,7 +66,7 @@ def address(request: HttpRequest) -> str:
     return _with(reverse("admin:oidc_login"), **{REDIRECT_FIELD_NAME: asked_for})
 
 
-def sign_out_address(request: HttpRequest) -> str:
+def sign_out_url(request: HttpRequest) -> str:
     """Return where this session's user can sign out of the organisation too, "" when there is no such place."""
     if not settings.FMV_OIDC_CLIENT_ID or not request.session.get(BY_ORGANISATION):
         return ""

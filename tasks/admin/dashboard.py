@@ -24,11 +24,11 @@ from pymongo.errors import PyMongoError
 
 from fmv.mongodb.server import server_now
 from fmv.monitoring import servers as health
+from fmv.templatetags.display import counted
 from tasks.admin import charts
 from tasks.models import FINISHED, UNFINISHED, Status, Task
 from tasks.reports import queue_stats
 from tasks.reports.robot_status import STATES
-from tasks.templatetags.fleet import counted
 from tasks.worker import heartbeat
 
 logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from fmv.errors import FmvError, InvalidInput
 from fmv.http.errors import flatten
 from fmv.http.fields import read_body
 from fmv.http.json import check_json
+from fmv.templatetags.display import counted
 from robots.models import Robot
 from tasks import registry
 from tasks.admin import charts
@@ -30,7 +31,7 @@ from tasks.models import Status, Task
 from tasks.queue import services, submissions
 from tasks.queue.errors import RobotOutOfService, UnknownHandler
 from tasks.reports.robot_status import QUEUE_CAP, STATES, glances, in_state, slim
-from tasks.templatetags.fleet import counted, robot_url
+from tasks.templatetags.fleet import robot_url
 
 PAGE_ROWS = 50  # robots on a page of the list
 QUEUE_ROWS = 20  # tasks of its queue on a robot's page

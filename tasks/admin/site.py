@@ -1,33 +1,55 @@
-"""The admin site: its frame, its navigation, and how apps bring pages that are no model's.
-
-FMV_ADMIN_PAGES names functions `(site) -> list of URL patterns`, whose views go through `site.admin_view`;
-FMV_DASHBOARD one, `(request) -> dict`, that returns what the template admin/index.html shows.
-FMV_NAVIGATION holds the groups of entries. An entry is shown to who may see its page, and when that page exists.
-"""
+"""The admin site: its frame, its navigation, and the pages that are not a model's."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from django.conf import settings
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, URLResolver, reverse
-from django.utils.module_loading import import_string
+from django.urls import URLPattern, URLResolver, reverse
 
 from fmv.accounts import oidc_login, user_audit
+from tasks.admin import dashboard, handlers
 
 
 class Entry(NamedTuple):
-    """A line of the navigation: `page` is the name of its URL, `permission` what its reader needs unless the page is
-    a model's list, whose admin says that itself.
+    """A line of the navigation: the page's title, the name of its URL, its icon in fmv/icons.svg, and the permission
+    that a reader needs. A model's list needs none here: its admin decides.
     """
 
     title: str
     page: str
     icon: str
     permission: str = ""
+
+
+NAVIGATION = [
+    ("", [Entry("Dashboard", "admin:index", "dashboard")]),
+    (
+        "Work",
+        [
+            Entry("Robots", "admin:robots_robot_changelist", "robot"),
+            Entry("Tasks", "admin:tasks_task_changelist", "task"),
+            Entry("Handlers", "admin:handlers", "handler", "tasks.view_task"),
+            Entry("Bulk runs", "admin:tasks_bulk_changelist", "bulk"),
+        ],
+    ),
+    (
+        "Record",
+        [
+            Entry("Audit", "admin:fmv_auditentry_changelist", "audit"),
+            Entry("Maintenance runs", "admin:django_celery_results_taskresult_changelist", "maintenance"),
+        ],
+    ),
+    (
+        "Access",
+        [
+            Entry("API tokens", "admin:fmv_apitoken_changelist", "token"),
+            Entry("Users", "admin:fmv_user_changelist", "user"),
+        ],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -46,25 +68,24 @@ class FleetSite(AdminSite):
     enable_nav_sidebar = False  # Django's lists apps and models; ours is in the header, see admin/navigation.html
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
-        pages = [page for path in settings.FMV_ADMIN_PAGES for page in import_string(path)(self)]
-        return [*pages, *super().get_urls()]  # last of Django's is one for any path
+        pages = [*oidc_login.pages(), *dashboard.pages(self), *handlers.pages(self)]
+        return [*pages, *super().get_urls()]  # the last of Django's routes matches any path
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return super().each_context(request) | {"navigation": self.navigation(request)}
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        shown = import_string(settings.FMV_DASHBOARD)(request) if settings.FMV_DASHBOARD else {}
-        return super().index(request, shown | (extra_context or {}))
+        return super().index(request, dashboard.index(request) | (extra_context or {}))
 
     def app_index(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
-        return HttpResponseRedirect(reverse("admin:index"))  # apps are no places of this admin
+        return HttpResponseRedirect(reverse("admin:index"))  # this admin has no page for an app
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        shown = {"organisation_url": oidc_login.address(request)}
+        shown = {"organisation_url": oidc_login.sign_in_url(request)}
         return super().login(request, shown | (extra_context or {}))
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        shown = {"organisation_url": oidc_login.sign_out_address(request)}  # while the session still tells
+        shown = {"organisation_url": oidc_login.sign_out_url(request)}  # before the session ends
         return super().logout(request, shown | (extra_context or {}))
 
     def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
@@ -75,16 +96,16 @@ class FleetSite(AdminSite):
         return answer
 
     def navigation(self, request: HttpRequest) -> list[tuple[str, list[Link]]]:
-        """Return the groups of entries that the user may see, none for who has not signed in."""
+        """Return the groups of entries that the user may see: none without a sign-in."""
         if not self.has_permission(request):
             return []
-        groups = [(title, [*self._links(request, entries)]) for title, entries in settings.FMV_NAVIGATION]
+        groups = [(title, [*self._links(request, entries)]) for title, entries in NAVIGATION]
         return [(title, links) for title, links in groups if links]
 
-    def _links(self, request: HttpRequest, entries: list[tuple[str, ...]]) -> Iterator[Link]:
-        for entry in (Entry(*entry) for entry in entries):
-            url = _address(entry.page)
-            if url and self._may_see(request, entry):
+    def _links(self, request: HttpRequest, entries: list[Entry]) -> Iterator[Link]:
+        for entry in entries:
+            if self._may_see(request, entry):
+                url = reverse(entry.page)
                 yield Link(entry.title, entry.icon, url, _is_within(request.path, url))
 
     def _may_see(self, request: HttpRequest, entry: Entry) -> bool:
@@ -93,13 +114,6 @@ class FleetSite(AdminSite):
                 return bool(page.has_module_permission(request) and page.has_view_or_change_permission(request))
         user: Any = request.user
         return not entry.permission or bool(user.has_perm(entry.permission))
-
-
-def _address(page: str) -> str:
-    try:
-        return reverse(page)
-    except NoReverseMatch:
-        return ""
 
 
 def _is_within(path: str, url: str) -> bool:

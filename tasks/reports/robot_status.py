@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fmv.mongodb.counting import collection
+from fmv.templatetags.display import counted
 from robots.models import Robot, RobotQuerySet
 from tasks.models import Status, Task
 from tasks.models.querysets import TaskQuerySet
 from tasks.models.status import EPOCH
 from tasks.reports import outcomes, queue_stats
 from tasks.reports.outcomes import Outcomes
-from tasks.templatetags.fleet import counted
 
 QUEUE_CAP = 100  # queued tasks of a robot that are counted
 PAGE_CAP = 50_000  # the same for a page of robots, before each is counted by itself

@@ -13,11 +13,11 @@ from fmv.accounts.permissions import Role
 from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import servers
+from fmv.templatetags.display import counted
 from tasks.admin import charts, dashboard
 from tasks.models import Status, Tally, Task, WorkerProcess
 from tasks.models.error_document import error_document
 from tasks.reports import queue_stats
-from tasks.templatetags.fleet import counted
 from tests.conftest import wait_until
 from tests.support.factories import make_robot, make_task, make_user
 from tests.support.probes import listening

@@ -5,9 +5,10 @@ import datetime as dt
 import pytest
 from django.utils import timezone
 
+from fmv.templatetags.display import ago, lasting, pretty, timestamp, weight
 from tasks.admin.charts import CHART_HEIGHT, CHART_WIDTH, MAX_BARS, MIN_BAR_HEIGHT, task_bars
 from tasks.models import Task
-from tasks.templatetags.fleet import ago, duration, lasting, moment, pretty, weight
+from tasks.templatetags.fleet import duration
 
 NOON = dt.datetime(2026, 11, 23, 12, 0, 0, 250_000, tzinfo=dt.UTC)
 
@@ -45,13 +46,13 @@ def test_how_long_ago_something_was(seconds, shown):
 
 def test_a_moment_is_shown_in_utc_with_its_milliseconds_in_the_title():
     there = NOON.astimezone(dt.timezone(dt.timedelta(hours=5)))
-    assert 'title="2026-11-23 12:00:00.250 UTC">2026-11-23 12:00:00</time>' in moment(there)
-    assert moment(None) == ago(None) == "\N{EN DASH}"
+    assert 'title="2026-11-23 12:00:00.250 UTC">2026-11-23 12:00:00</time>' in timestamp(there)
+    assert timestamp(None) == ago(None) == "\N{EN DASH}"
 
 
 def test_json_is_shown_over_lines_and_cut_when_it_is_long():
     assert pretty({"ä": 1}) == '{\n  "ä": 1\n}'
-    assert pretty("x" * 200_000).endswith("… cut here; the API has all of it")
+    assert pretty("x" * 200_000).endswith("… cut here; the API returns all of it")
     assert (weight({"ä": 1}), weight("x" * 2000)) == ("8 bytes", "2.0 KiB")
 
 
