@@ -189,7 +189,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "FMV",
-    "DESCRIPTION": "A registry of robots and a durable queue of the tasks that workers run for them.",
+    "DESCRIPTION": (BASE_DIR / "fmv/http/openapi.md").read_text("utf-8"),
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
     "LICENSE": {"name": "MIT"},
@@ -207,11 +207,11 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "fmv.http.openapi.add_headers"],
     "TAGS": [
         {"name": "robots", "description": "The registry of robots."},
-        {"name": "tasks", "description": "What workers run, or ran, for robots."},
-        {"name": "events", "description": "What happens to tasks, live."},
-        {"name": "handlers", "description": "What a task can do."},
+        {"name": "tasks", "description": "The work of robots: submit it, follow it, cancel it, retry it."},
+        {"name": "events", "description": "Changes of tasks as server-sent events."},
+        {"name": "handlers", "description": "The functions that tasks run."},
         {"name": "auth", "description": "Sign in and out."},
-        {"name": "service", "description": "FMV itself."},
+        {"name": "service", "description": "The state of FMV as a whole."},
     ],
 }
 

@@ -1,4 +1,4 @@
-"""How the OpenAPI document is made: both forms of a path are one, and every operation tells its errors."""
+"""How the OpenAPI document is made: both forms of a path are one, and every operation lists its errors."""
 
 import re
 from collections.abc import Callable
@@ -16,14 +16,14 @@ SENTENCES = {
     401: "Not authenticated",
     403: "The caller's role does not allow it",
     404: "Not Found",
-    409: "The state of things does not allow it",
-    412: "The robot is no longer what If-Match or If-None-Match says",
-    411: "The body's length is not declared",
+    409: "Conflict with the current state of the robot or task",
+    412: "The robot does not match If-Match or If-None-Match",
+    411: "The request has a body without Content-Length",
     413: "The body is too large",
     415: "The body is not JSON",
-    422: "The input is at fault",
-    429: "Too many requests; try again after the seconds in Retry-After",
-    503: "The database or the issuer cannot be reached; try again after the seconds in Retry-After",
+    422: "Invalid input",
+    429: "Too many requests; Retry-After says how many seconds to wait",
+    503: "MongoDB or the identity provider cannot be reached; Retry-After says how many seconds to wait",
 }
 
 
@@ -31,38 +31,38 @@ PROBLEM = {"loc": ["body", "name"], "msg": "This field is required.", "type": "m
 
 
 class Error(serializers.Serializer):
-    """Why not, in a sentence."""
+    """An error, explained in one sentence."""
 
     detail = serializers.CharField()
 
 
 @extend_schema_field({"type": "array", "items": {"type": ["string", "integer"]}})
 class Location(serializers.ListField):
-    """The way to a part of the input."""
+    """The path to a part of the input."""
 
 
 class InputProblem(serializers.Serializer):
-    """What is wrong with one part of the input."""
+    """A problem with one part of the input."""
 
-    loc = Location(help_text="The way there; it begins with body, query, path or header.")
+    loc = Location(help_text="The path to that part; it begins with `body`, `query`, `path` or `header`.")
     msg = serializers.CharField()
     type = serializers.CharField()
 
 
 class InputError(serializers.Serializer):
-    """What is wrong with the input."""
+    """All problems with the input."""
 
     detail = InputProblem(many=True)
 
 
 def error(status: int) -> OpenApiResponse:
-    """Return the document's entry for this status where the answer is a sentence."""
+    """Return the document's entry for this status whose `detail` is a sentence."""
     example = OpenApiExample("a refusal", {"detail": SENTENCES[status]})
     return OpenApiResponse(Error, description=SENTENCES[status], examples=[example])
 
 
 def input_error(description: str = SENTENCES[422]) -> OpenApiResponse:
-    """Return the document's entry for an answer that says what is wrong with the input."""
+    """Return the document's entry whose `detail` lists the problems of the input."""
     return OpenApiResponse(InputError, description, examples=[OpenApiExample("a problem", {"detail": [PROBLEM]})])
 
 
@@ -82,9 +82,9 @@ def only_canonical_paths(endpoints: list[Endpoint]) -> list[Endpoint]:
 
 #: headers of answers, with the statuses that have them ("" is every one)
 HEADERS = {
-    "X-Request-ID": ("", "Names the request in FMV's log; the client's own, when it sent a sane one."),
-    "WWW-Authenticate": ("401", "How to sign in: `Bearer`."),
-    "Retry-After": ("429 503", "Seconds after which it is worth another try."),
+    "X-Request-ID": ("", "The id of the request in FMV's log: the client's own, if it sent a valid one."),
+    "WWW-Authenticate": ("401", "The authentication scheme: `Bearer`."),
+    "Retry-After": ("429 503", "Seconds to wait before trying again."),
 }
 
 

@@ -23,13 +23,46 @@ from tasks.api.examples import TASK_EXAMPLE
 from tasks.api.serializers import EventFilterSerializer
 from tasks.queue import services
 
-TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")
-LAST = "The `id` of the last event that was seen; the stream goes on after it."
+TASK_ID = OpenApiParameter(
+    "task_id", UUID, OpenApiParameter.PATH, description="The task's id, as in the answer to its submit."
+)
 AN_ID = {"type": "string", "pattern": f"^({ID.pattern})?$"}
 LAST_EVENT_ID = [
-    OpenApiParameter("Last-Event-ID", AN_ID, OpenApiParameter.HEADER, description=LAST),
+    OpenApiParameter(
+        "Last-Event-ID",
+        AN_ID,
+        OpenApiParameter.HEADER,
+        description="The `id` of the last event that the client received: the stream continues after it.",
+    ),
     OpenApiParameter("last_event_id", AN_ID, description="The same, for clients that cannot set headers."),
 ]
+STREAM_RULES = """
+The stream is [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html), as `EventSource`
+reads them.
+
+- Each line of a task's history makes one event `task`, and so does each report of its handler (progress or message); of
+  reports in quick succession only the last one does. The event's data is the Task as it was then. Values of an earlier
+  step that are no longer known, such as its `progress` or `error`, are empty.
+- To continue a stream that was cut, send the `id` of the last event as `Last-Event-ID` or `?last_event_id=`, to any web
+  server. Nothing is lost or repeated, unless a write to MongoDB took more than 0.5 seconds to become visible.
+- A comment line every 15 seconds (`FMV_STREAM_COMMENT_SECONDS`) keeps proxies from closing a quiet stream. With each
+  comment the caller's rights are checked again.
+- A client that accepts no data for 30 seconds is disconnected. Every stream ends after an hour, and when the server
+  stops; the client then connects again. While MongoDB cannot be reached, the stream stays open and waits.
+- A web server process has a limited number of streams (`FMV_MAX_STREAMS`). Beyond it the answer is 503 with
+  `Retry-After`.
+"""
+OF_TASK = f"""Follow a task until it is finished.
+
+The stream begins with the task in its current state and ends when the task is finished. A client that has received all
+events of a finished task and asks again gets 204, on which a browser stops asking.
+{STREAM_RULES}"""
+OF_ALL = f"""Follow all tasks, or those of some robots and statuses.
+
+The stream begins now, or after the event that `Last-Event-ID` names. It is about a second behind, because its events
+come in the order of MongoDB's clock. It goes back at most one hour and 20,000 changed tasks: if events before that are
+missing, an event `gap` with `{{"before": <time>}}` says so.
+{STREAM_RULES}"""
 EXAMPLE = f"""retry: 2000
 
 id: 1795420800020-019ab0f37c1e7a319d3c2f6c1b7e4a10-4
@@ -41,14 +74,13 @@ data: {orjson.dumps(TASK_EXAMPLE).decode()}
 """
 STREAM = OpenApiResponse(
     OpenApiTypes.STR,
-    description="Server-sent events: `task`, whose data is a Task. Those of all tasks may begin with a `gap`, whose "
-    "data `{before}` tells up to when some are missing: an id older than an hour, or too much that happened since.",
+    description="Server-sent events: `task`, whose data is a Task, and in the stream of all tasks also `gap`, whose "
+    "data is `{before}`: events before that time are missing.",
     examples=[OpenApiExample("the end of a task", EXAMPLE, media_type=MEDIA_TYPE)],
 )
 UNAVAILABLE = OpenApiResponse(
     Error,
-    description="As many streams are open as may be, or the database cannot be reached; try again after the seconds in "
-    "Retry-After",
+    description="Too many streams are open, or MongoDB cannot be reached; Retry-After says how many seconds to wait",
     examples=[OpenApiExample("too many", {"detail": TooManyStreams.default_detail})],
 )
 
@@ -58,19 +90,18 @@ class EventViewSet(ViewSet):
 
     @extend_schema(
         operation_id="events_task__task_id__events_get",
+        description=OF_TASK,
         tags=["events"],
         parameters=[TASK_ID, *LAST_EVENT_ID],
         responses={
             (200, MEDIA_TYPE): STREAM,
-            204: OpenApiResponse(description="The task is over and all of it was seen: do not come back"),
+            204: OpenApiResponse(
+                description="The task is finished and the client has received all of its events: do not connect again"
+            ),
             503: UNAVAILABLE,
         },
     )
     def of_task(self, request: Request, task_id: UUID) -> HttpResponseBase:
-        """A task as it is now, then every change of it; the stream ends when the task is over.
-
-        There is an event for each line of its history, and for its handler's reports.
-        """
         after = last_event_id(request, task_id)
         task = services.get(task_id)
         if not task.is_finished:
@@ -86,16 +117,12 @@ class EventViewSet(ViewSet):
 
     @extend_schema(
         operation_id="events_events_get",
+        description=OF_ALL,
         tags=["events"],
         parameters=[EventFilterSerializer, *LAST_EVENT_ID],
         responses={(200, MEDIA_TYPE): STREAM, 503: UNAVAILABLE},
     )
     def of_all(self, request: Request) -> HttpResponseBase:
-        """Every change of every task, from now on or after the last event that was seen; it does not end by itself.
-
-        There is an event for each line of a task's history, and for its handler's reports. A past line's event shows
-        `status`, `attempt` and `history` as they were, and leaves empty what is no longer known.
-        """
         filters = read_query(EventFilterSerializer, request)
         after = last_event_id(request)
         if request.method == "HEAD":
@@ -106,9 +133,9 @@ class EventViewSet(ViewSet):
 
 
 def last_event_id(request: Request, task_id: UUID | None = None) -> Key | None:
-    """Return where the client wants to go on, None for "now": the header counts, the query where there is none.
+    """Return the event after which the client wants to continue, None for "now". The header precedes the query.
 
-    Raises InvalidInput when either is no id of this stream.
+    Raises InvalidInput when either is not an id of this stream.
     """
     header = read_id(request.headers.get("Last-Event-ID", ""), ("header", "Last-Event-ID"), task_id)
     query = read_id(request.query_params.get("last_event_id", ""), ("query", "last_event_id"), task_id)
@@ -123,5 +150,5 @@ def read_id(text: str, loc: tuple[str, str], task_id: UUID | None) -> Key | None
         if task_id and key.task != task_id.hex:
             raise ValueError(text)
     except ValueError:
-        raise InvalidInput([Problem(loc, "Not an id that this stream gave", "value_error")]) from None
+        raise InvalidInput([Problem(loc, "Not an id of this stream", "value_error")]) from None
     return key

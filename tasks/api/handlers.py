@@ -26,7 +26,7 @@ class HandlerViewSet(ViewSet):
 
     @extend_schema(operation_id="list_handler__get", tags=["handlers"], responses=HandlersSerializer)
     def list(self, request: Request) -> HttpResponse:
-        """What can be run, by name."""
+        """List the handlers that tasks can run, by name."""
         return answer(HandlersSerializer({"handlers": registry.all_handlers()}).data)
 
     @extend_schema(
@@ -36,5 +36,5 @@ class HandlerViewSet(ViewSet):
         responses=HandlerSerializer,
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
-        """A handler, with the JSON Schema of its parameters."""
+        """Get a handler with the JSON Schema of its parameters."""
         return answer(HandlerSerializer(registry.get(name)).data)

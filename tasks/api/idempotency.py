@@ -11,12 +11,13 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     OpenApiParameter.HEADER,
-    description="The same key and body within 24 hours get the first answer again and start nothing.",
+    description="A key that the client chooses, to be able to repeat the request: the same key, caller and body within "
+    "24 hours get the first answer again and start nothing; the same key with another body gets 422.",
 )
 
 
 def idempotency_key(request: Request) -> str | None:
-    """Return the request's `Idempotency-Key`, None without one. Raises InvalidInput for one that is no such key."""
+    """Return the request's `Idempotency-Key`, None without one. Raises InvalidInput for an invalid key."""
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is not None and not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
         raise InvalidInput([Problem(("header", "Idempotency-Key"), "Input should be 1-255 printable ASCII characters")])

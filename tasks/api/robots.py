@@ -1,4 +1,4 @@
-"""The API's routes about robots; they are here and not in `robots` because a profile shows tasks."""
+"""The API's routes about robots. They are not in `robots` because a robot's profile shows its tasks."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -43,13 +43,24 @@ NAME = OpenApiParameter(
     examples=[OpenApiExample("a robot", "Bender")],
 )
 IF_MATCH = OpenApiParameter(
-    "If-Match", str, OpenApiParameter.HEADER, description="Only if the robot's ETag is still this one."
+    "If-Match",
+    str,
+    OpenApiParameter.HEADER,
+    description="Do it only if the robot still has this `ETag`; otherwise the answer is 412.",
 )
 IF_NONE_MATCH = OpenApiParameter(
-    "If-None-Match", {"type": "string", "enum": ["*"]}, OpenApiParameter.HEADER, description="Only if it is new."
+    "If-None-Match",
+    {"type": "string", "enum": ["*"]},
+    OpenApiParameter.HEADER,
+    description="Create the robot; if it exists already, the answer is 412.",
 )
 ETAG = OpenApiParameter(
-    "ETag", str, OpenApiParameter.HEADER, description="The robot's revision.", response=[200, 201], required=True
+    "ETag",
+    str,
+    OpenApiParameter.HEADER,
+    description="The robot's revision; it changes with each change of the robot.",
+    response=[200, 201],
+    required=True,
 )
 
 
@@ -66,12 +77,12 @@ def revisions(request: Request) -> Collection[int] | None:
 
 
 def caller(request: Request) -> str:
-    """Return the caller's name, as histories and the audit list tell it."""
+    """Return the caller's name for histories and the audit list."""
     return request.user.get_username()
 
 
 def only_if_new(request: Request) -> bool:
-    """Tell whether `If-None-Match: *` is there. Raises InvalidInput for another value: it would not be heeded."""
+    """Return whether the request has `If-None-Match: *`. Raises InvalidInput for another value."""
     value = request.headers.get("If-None-Match", "*").strip()
     if value != "*":
         raise InvalidInput([Problem(("header", "If-None-Match"), "Input should be *", "enum")])
@@ -79,7 +90,7 @@ def only_if_new(request: Request) -> bool:
 
 
 def profile(robot: Mapping[str, Any], *, is_new: bool = False) -> HttpResponse:
-    """Answer with the robot, of its columns, and its latest tasks; a new one is spared the look for them."""
+    """Answer with the robot, given its columns, and its latest tasks; a new robot has none, so none are looked up."""
     latest = [] if is_new else Task.objects.of_robot(robot["_id"]).newest_first().documents()[:LATEST]
     status, etag = 201 if is_new else 200, f'"{robot["revision"]}"'
     return answer(render_profile(robot, latest), status, {"ETag": etag})
@@ -104,7 +115,10 @@ class RobotViewSet(ViewSet):
         responses=RobotSummarySerializer(many=True),
     )
     def list(self, request: Request) -> HttpResponse:
-        """Robots by name, at most 1,000 a page."""
+        """List robots by name, 1,000 to a page unless `limit` says otherwise.
+
+        `next` and `previous` are the URLs of the neighbouring pages, or null.
+        """
         found = Robot.objects.narrowed(**read_query(RobotFilterSerializer, request))
         return page(RobotPages(), found, summary, request)
 
@@ -120,7 +134,10 @@ class RobotViewSet(ViewSet):
         },
     )
     def create(self, request: Request) -> HttpResponse:
-        """Register a robot."""
+        """Create a robot.
+
+        `is_great` is refused with 400 for every robot but `Bender`. A name that is taken is refused with 409.
+        """
         robot = robots.services.create(**read_body(RobotInputSerializer, request.data), by=caller(request))
         return profile(columns_of(robot), is_new=True)
 
@@ -128,7 +145,7 @@ class RobotViewSet(ViewSet):
         operation_id="find_robot__name__get", tags=["robots"], parameters=[NAME, ETAG], responses=RobotProfileSerializer
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
-        """A robot with its latest 50 tasks, newest first."""
+        """Get a robot with its latest 50 tasks, newest first. The header `ETag` is its revision."""
         return profile(robots.services.document(name))
 
     @extend_schema(
@@ -139,7 +156,11 @@ class RobotViewSet(ViewSet):
         responses={200: RobotProfileSerializer, 201: RobotProfileSerializer, 400: error(400), 412: error(412)},
     )
     def update(self, request: Request, name: str) -> HttpResponse:
-        """Make the robot exactly this, whether it exists or not."""
+        """Create the robot, or replace all of its fields.
+
+        Fields that the body leaves out get their defaults. With `If-Match` the robot is replaced only if its `ETag` is
+        still that one; with `If-None-Match: *` it is created only if it does not exist. Otherwise the answer is 412.
+        """
         values = read_body(RobotReplacementSerializer, request.data, context={"name": name})
         robot, created = _replace(request, **values | {"name": name, "by": caller(request)})
         return profile(columns_of(robot), is_new=created)
@@ -152,7 +173,11 @@ class RobotViewSet(ViewSet):
         responses={200: RobotProfileSerializer, 400: error(400), 412: error(412)},
     )
     def partial_update(self, request: Request, name: str) -> HttpResponse:
-        """Change the fields that are given; operators may take a robot out of service and back, managers change all."""
+        """Change the fields that the body names.
+
+        Operators may change `enabled` only, which takes a robot out of service and back; managers may change all. With
+        `If-Match` the robot is changed only if its `ETag` is still that one; otherwise the answer is 412.
+        """
         values = read_body(RobotReplacementSerializer, request.data, context={"name": name}, partial=True)
         user: Any = request.user
         if values.keys() - {"name", "enabled"} and not user.effective_role.includes(Role.MANAGER):
@@ -165,13 +190,17 @@ class RobotViewSet(ViewSet):
         tags=["robots"],
         parameters=[NAME, IF_MATCH],
         responses={
-            204: OpenApiResponse(description="It is gone, its finished tasks too"),
+            204: OpenApiResponse(description="The robot and its finished tasks are deleted"),
             409: error(409),
             412: error(412),
         },
     )
     def destroy(self, request: Request, name: str) -> HttpResponse:
-        """Delete a robot and its finished tasks; refused while it has unfinished ones."""
+        """Delete a robot and its finished tasks.
+
+        A robot with unfinished tasks is refused with 409. With `If-Match` the robot is deleted only if its `ETag` is
+        still that one; otherwise the answer is 412.
+        """
         services.delete_robot(robots.services.get(name), by=caller(request), revisions=revisions(request))
         return nothing()
 
@@ -183,7 +212,12 @@ class RobotViewSet(ViewSet):
         responses={200: NewTaskSerializer, 409: error(409)},
     )
     def run(self, request: Request, name: str) -> HttpResponse:
-        """Submit a task for the robot; without a body `primes` of a random count."""
+        """Submit a task for the robot.
+
+        Without a body the task runs the handler `primes` with a random count. A robot that is out of service is refused
+        with 409 unless the body says `"queue_anyway": true`. Send an `Idempotency-Key` to be able to repeat the request
+        safely.
+        """
         key, by = idempotency_key(request), caller(request)
         if key is None:
             robot = robots.services.get(name)

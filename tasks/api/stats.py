@@ -1,4 +1,4 @@
-"""The API's route about how queue and fleet are doing."""
+"""The API's route with the numbers of the queue and the fleet."""
 
 from typing import ClassVar
 
@@ -18,5 +18,9 @@ class StatsView(APIView):
 
     @extend_schema(operation_id="stats_stats_get", tags=["service"], responses=StatsSerializer)
     def get(self, request: Request) -> HttpResponse:
-        """Tasks by status and handler, how long the queue has waited, the last hour, and the robots."""
+        """Get the numbers of the queue and the fleet.
+
+        Unfinished tasks by status and handler, up to 100,000 of each status; all tasks that ever finished, including
+        those that were deleted since; the wait of the oldest queued task; the last hour; robots in and out of service.
+        """
         return answer(StatsSerializer(queue_stats.overview()).data)

@@ -28,7 +28,9 @@ from tasks.api.serializers import (
 from tasks.models import Task
 from tasks.queue import services, submissions
 
-TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="As a submit answered it.")
+TASK_ID = OpenApiParameter(
+    "task_id", UUID, OpenApiParameter.PATH, description="The task's id, as in the answer to its submit."
+)
 
 
 class TaskPages(Pages):
@@ -61,7 +63,10 @@ class TaskViewSet(ViewSet):
         responses=TaskSerializer(many=True),
     )
     def list(self, request: Request) -> HttpResponse:
-        """Tasks, newest first."""
+        """List tasks, newest first, 100 to a page unless `limit` says otherwise.
+
+        The filters are combined. `next` and `previous` are the URLs of the neighbouring pages, or null.
+        """
         found = Task.objects.narrowed(**read_query(TaskFilterSerializer, request))
         return page(TaskPages(), found, render, request)
 
@@ -69,7 +74,7 @@ class TaskViewSet(ViewSet):
         operation_id="find_task__task_id__get", tags=["tasks"], parameters=[TASK_ID], responses=TaskSerializer
     )
     def retrieve(self, request: Request, task_id: UUID) -> HttpResponse:
-        """A task as it is now."""
+        """Get a task in its current state."""
         return answer(render(services.document(task_id)))
 
     @extend_schema(
@@ -80,7 +85,12 @@ class TaskViewSet(ViewSet):
         responses={200: TasksSerializer, 409: error(409)},
     )
     def batch(self, request: Request) -> HttpResponse:
-        """Submit up to 1,000 tasks, all or none; the answer has one for each run, in order."""
+        """Submit up to 1,000 tasks, all or none.
+
+        The answer has one task for each run, in order. The batch is accepted in one write; once accepted, it is queued
+        even if the web server dies in the middle of it. Send an `Idempotency-Key` to be able to repeat the request
+        safely.
+        """
         by, runs = request.user.get_username(), read_body(BatchSerializer, request.data)["runs"]
 
         def build() -> builtins.list[Task]:
@@ -97,17 +107,21 @@ class TaskViewSet(ViewSet):
         parameters=[TASK_ID],
         request=None,
         responses={
-            200: OpenApiResponse(TaskSerializer, description="It had not started and is REVOKED"),
+            200: OpenApiResponse(TaskSerializer, description="The task had not started and is now REVOKED"),
             202: OpenApiResponse(
                 TaskSerializer,
-                description="It runs and is being stopped",
+                description="The task is running and is being stopped",
                 examples=[OpenApiExample("being stopped", STOPPING_EXAMPLE)],
             ),
             409: error(409),
         },
     )
     def cancel(self, request: Request, task_id: UUID) -> HttpResponse:
-        """Revoke a task that waits, or have a running one stopped."""
+        """Cancel a task.
+
+        A task that has not started is revoked at once (200). A running one is asked to stop (202); it becomes REVOKED
+        when its handler has stopped. A finished task is refused with 409.
+        """
         task = services.cancel(services.get(task_id), by=request.user.get_username())
         return answer(render_object(task), 200 if task.is_finished else 202)
 
@@ -119,7 +133,10 @@ class TaskViewSet(ViewSet):
         responses={200: NewTaskSerializer, 409: error(409)},
     )
     def retry(self, request: Request, task_id: UUID) -> HttpResponse:
-        """Submit a finished task again, as a new one that names it in `retry_of`."""
+        """Submit a finished task again.
+
+        The new task names the old one in `retry_of`. An unfinished task is refused with 409.
+        """
         task = services.retry(services.get(task_id), by=request.user.get_username())
         return answer(render_new(task))
 
@@ -135,5 +152,9 @@ class TaskLogViewSet(ViewSet):
         responses=LogLineSerializer(many=True),
     )
     def list(self, request: Request, task_id: UUID) -> HttpResponse:
-        """What the task's handler logged, oldest first."""
+        """List the lines that the task's handler logged, oldest first.
+
+        There are 100 to a page unless `limit` says otherwise. `next` and `previous` are the URLs of the neighbouring
+        pages, or null.
+        """
         return page(LogPages(), services.get(task_id).log_lines(), render_line, request)
