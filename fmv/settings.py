@@ -35,14 +35,14 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "fmv.http.middleware.RequestID",
-    "fmv.http.middleware.Watch",
+    "fmv.http.middleware.AccessLog",
     "fmv.http.middleware.SecurityHeaders",
     "fmv.http.middleware.Probes",
     "fmv.http.middleware.Cors",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "fmv.http.middleware.Body",
-    "fmv.http.throttle.Refusals",
+    "fmv.http.middleware.BodyLimit",
+    "fmv.http.throttle.FailedAuthThrottle",
     "fmv.http.middleware.Sessions",
     "django.middleware.common.CommonMiddleware",
     "fmv.http.middleware.Csrf",
@@ -175,7 +175,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "fmv.accounts.authentication.ApiTokenBearer",
         "fmv.accounts.authentication.OidcBearer",
-        "fmv.accounts.authentication.Session",
+        "fmv.accounts.authentication.SessionCookie",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["fmv.accounts.permissions.HasRole"],
     "DEFAULT_THROTTLE_CLASSES": ["fmv.http.throttle.Throttle"],

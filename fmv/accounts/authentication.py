@@ -1,4 +1,4 @@
-"""Who calls: the ways to sign in to the API, and by password to the admin."""
+"""Who calls: authentication of API requests, and sign-in to the admin by password."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class RoleBackend(BaseBackend):
             return None
         user = User.objects.filter(username=username).first()
         if user is None:
-            make_password(password)  # as slow as a wrong password, so that answers do not tell who exists
+            make_password(password)  # as slow as a wrong password, so that timing does not reveal which users exist
             return None
         return user if user.is_active and user.check_password(password) else None
 
@@ -48,7 +48,7 @@ class Anonymous(AnonymousUser):
 def bearer_token(request: Request) -> str | None:
     """Return the token of an `Authorization: Bearer` header, None without such a header.
 
-    Raises AuthenticationFailed for one that holds no token: who tries to sign in does not go on as somebody else.
+    Raises AuthenticationFailed for one that holds no token: a failed sign-in must not go on as somebody else.
     """
     if "HTTP_AUTHORIZATION" not in request._request.META:
         return None
@@ -57,12 +57,12 @@ def bearer_token(request: Request) -> str | None:
         return None
     token = token.strip()
     if not token or not token.isascii() or b" " in token:
-        refuse("it is missing or garbled")
+        refuse("it is missing or malformed")
     return token.decode("ascii")
 
 
 class Bearer(BaseAuthentication):
-    """A token in the `Authorization` header. Browsers never send it by themselves, so it needs no CSRF protection."""
+    """A token in the `Authorization` header. Browsers never add it by themselves, so it needs no CSRF protection."""
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
@@ -84,10 +84,10 @@ class OidcBearer(Bearer):
         return (oidc_users.sign_in(token), None) if token and not api_tokens.is_api_token(token) else None
 
 
-class Session(SessionAuthentication):
-    """The session cookie from the admin's or the API's sign-in, with CSRF protection of whatever changes something.
+class SessionCookie(SessionAuthentication):
+    """The session cookie from the admin's or the API's sign-in, with CSRF protection for unsafe methods.
 
-    Where `fmv.http.middleware.Sessions` has passed by a request without a cookie, there is none.
+    A request without a cookie has no session at all, because `fmv.http.middleware.Sessions` skips it.
     """
 
     def authenticate_header(self, request: Request) -> str:
@@ -95,12 +95,12 @@ class Session(SessionAuthentication):
 
 
 class SessionScheme(OpenApiAuthenticationExtension):
-    target_class = Session
+    target_class = SessionCookie
     name = "session"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         description = (
-            "The session that the admin's or the API's sign-in opens. What changes something then also needs the "
+            "The session that sign-in to the admin or the API opens. Requests that change something also need the "
             f"header `X-CSRFToken` with the value of the cookie `{settings.CSRF_COOKIE_NAME}`."
         )
         return {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME, "description": description}
@@ -111,7 +111,7 @@ class ApiTokenScheme(OpenApiAuthenticationExtension):
     name = "token"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        description = f"A program's API token, `{api_tokens.PREFIX}…`, made in the admin or by command."
+        description = f"A program's API token, `{api_tokens.PREFIX}…`, created in the admin or with `manage.py tokens`."
         return {"type": "http", "scheme": "bearer", "description": description}
 
 

@@ -1,4 +1,4 @@
-"""What a caller may do. It follows from the caller's role in code, so that no check costs a query."""
+"""What a caller may do. It follows from the caller's role in code, so that a check costs no query."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ class Role(models.TextChoices):
     MANAGER = "manager", "Manager"
 
     def includes(self, other: "Role") -> bool:
-        """Tell whether this role may do what `other` may."""
+        """Return whether this role may do everything that `other` may."""
         order = list(Role)
         return order.index(self) >= order.index(other)
 
@@ -46,7 +46,7 @@ _READS = frozenset(
 _OPERATES = frozenset({"robots.operate_robot", "tasks.operate_task"})
 _MANAGES = frozenset({"robots.add_robot", "robots.change_robot", "robots.delete_robot"})
 
-#: What each role may do, in Django's names for permissions; users and their roles are the superusers' business.
+#: What each role may do, as Django's permissions. Only superusers manage users and roles.
 PERMISSIONS: dict[Role, frozenset[str]] = {
     Role.NONE: frozenset(),
     Role.VIEWER: _READS,
@@ -56,7 +56,7 @@ PERMISSIONS: dict[Role, frozenset[str]] = {
 
 
 class HasRole(BasePermission):
-    """Lets a caller in whose role includes the one the view's `roles` names for the action (or method)."""
+    """Lets a caller in if their role includes the one that the view's `roles` gives for the action (or method)."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
         if (required := required_role(view, request.method or "")) is None:
@@ -68,21 +68,21 @@ class HasRole(BasePermission):
 
 
 def is_foreign(request: Request) -> bool:
-    """Tell whether a page of an origin that is neither ours nor in FMV_CORS_ORIGINS wants to change something.
+    """Return whether a web page of an origin that is neither ours nor in FMV_CORS_ORIGINS wants to change something.
 
-    Browsers send some such requests without asking first; a server on loopback with FMV_ANONYMOUS would obey them.
+    Browsers send some of these requests without a preflight, and a server with FMV_ANONYMOUS would carry them out.
     """
     origin = request._request.META.get("HTTP_ORIGIN")
     if origin is None or request.method in SAFE_METHODS or origin == f"{request.scheme}://{request.get_host()}":
         return False
     try:
         return not CorsMiddleware(lambda _: HttpResponse()).origin_found_in_white_lists(origin, urlsplit(origin))
-    except ValueError:  # no URL at all
+    except ValueError:  # not a URL
         return True
 
 
 def required_role(view: Any, method: str) -> Role | None:
-    """Return the least role for what the view is asked, None when it offers no such thing."""
+    """Return the least role that the request needs, None if the view does not offer the method."""
     roles: dict[str, Role] = view.roles
     if hasattr(view, "action_map"):
         asked = view.action
@@ -95,7 +95,7 @@ def required_role(view: Any, method: str) -> Role | None:
 
 
 def still_allowed(view: Any, request: HttpRequest) -> bool:
-    """Tell whether the view would let in again the request that it has let in; yes, while nobody can tell."""
+    """Return whether the view would let this request in again; True while that cannot be checked."""
     try:
         _forget_caller(request)
         again = Request(request, authenticators=view.get_authenticators())
@@ -109,7 +109,7 @@ def still_allowed(view: Any, request: HttpRequest) -> bool:
 
 
 def _forget_caller(request: HttpRequest) -> None:
-    """Let the session, if there is one, and its user be read anew, where they are asked for."""
+    """Make the session, if there is one, and its user be loaded again when they are next used."""
     if not hasattr(request, "session"):
         return
     request.session = type(request.session)(request.session.session_key)

@@ -1,4 +1,4 @@
-"""Where a request comes from."""
+"""The IP address a request comes from."""
 
 import ipaddress
 
@@ -7,10 +7,10 @@ from django.http import HttpRequest
 
 
 def client_address(request: HttpRequest) -> str:
-    """Return the caller's IP address: the peer's own, or with FMV_TRUSTED_PROXIES what the outermost of ours saw.
+    """Return the caller's IP address: the peer's, or with FMV_TRUSTED_PROXIES the one that the outermost proxy saw.
 
-    Only the entries of `X-Forwarded-For` that our proxies added count: whatever stands before them anybody may claim.
-    Returns "-" where there is no address (a Unix socket).
+    Only the entries of `X-Forwarded-For` that our proxies added count, because a client can put anything before them.
+    Returns "-" if there is no address (a Unix socket).
     """
     peer = request.META.get("REMOTE_ADDR") or "-"
     proxies: int = settings.FMV_TRUSTED_PROXIES
@@ -24,7 +24,7 @@ def client_address(request: HttpRequest) -> str:
 
 
 def network(address: str) -> str:
-    """Return whom the address stands for: itself, or the /64 that one caller has of IPv6."""
+    """Return the address itself for IPv4, and for IPv6 its /64, because one caller usually has a whole /64."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

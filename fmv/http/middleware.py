@@ -1,4 +1,4 @@
-"""What happens to every request before anything else sees it."""
+"""Middleware: what happens to every request before and after its view."""
 
 import hmac
 import logging
@@ -33,7 +33,7 @@ GetResponse = Callable[[HttpRequest], HttpResponse]
 
 
 class RequestID:
-    """Answers with `X-Request-ID`, the client's own when it is sane, and puts it into every log line."""
+    """Adds `X-Request-ID` to every answer and log line: the client's own id if it is harmless, else a new one."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -52,8 +52,8 @@ def forget_request_id(**_: Any) -> None:
     request_id.current.set("-")
 
 
-class Watch:
-    """Counts and times each request, and logs a line about it: its route, never what was in its path or query."""
+class AccessLog:
+    """Counts and times each request, and logs one line with its route, never with the values in its path or query."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -64,7 +64,7 @@ class Watch:
         duration = time.perf_counter() - begun
         method, route, status = request.method or "-", route_of(request), response.status_code
         metrics.count_request(method, route, status, duration)
-        often = route in PROBES or "X-Live" in response  # a page that keeps itself fresh
+        often = route in PROBES or "X-Live" in response  # a page that refreshes itself
         if not access.isEnabledFor(level := logging.DEBUG if often and status < 400 else logging.INFO):
             return response
         particulars = {
@@ -85,7 +85,7 @@ class Watch:
 
 
 def route_of(request: HttpRequest) -> str:
-    """Return the template of the request's path, as in /api/v1/robot/{name}; "-" where there is no such route."""
+    """Return the template of the request's path, such as /api/v1/robot/{name}; "-" if no route matches."""
     if request.path_info in PROBES:
         return request.path_info
     return template(request.resolver_match.route) if request.resolver_match else "-"
@@ -98,14 +98,14 @@ def template(route: str) -> str:
 
 
 def user_of(request: HttpRequest) -> str:
-    """Return the name of the user whom the view found; "-" when nothing asked, which costs no query now."""
+    """Return the user's name; "-" if nothing has loaded the user, since loading it now would cost a query."""
     user: Any = getattr(request, "user", None)
     unknown = user is None or (isinstance(user, LazyObject) and user._wrapped is empty)
     return "-" if unknown else str(user.get_username() or "anonymous")
 
 
 class SecurityHeaders:
-    """Adds to every answer the headers of `fmv.http.security_headers` that it does not have yet."""
+    """Adds the headers of `fmv.http.security_headers` that an answer does not have yet."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -119,9 +119,9 @@ class SecurityHeaders:
 
 
 class Probes:
-    """Answers /livez, /readyz and /metrics first of all: probes need not know the host names or speak HTTPS.
+    """Answers /livez, /readyz and /metrics before the checks of host name and HTTPS, which probes cannot pass.
 
-    To /metrics that holds for who has FMV_METRICS_TOKEN; everybody else must be let in by the view.
+    For /metrics this needs FMV_METRICS_TOKEN; without the token the view checks the caller's role.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -140,7 +140,7 @@ def _has_metrics_token(request: HttpRequest) -> bool:
     return bool(token) and hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode())
 
 
-class Body:
+class BodyLimit:
     """Refuses a body that is too large before it is read, and one of undeclared length, which Django would not see."""
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -167,7 +167,7 @@ class Cors(CorsMiddleware):
         if "HTTP_ORIGIN" in request.META or not is_plain(request):
             return super().__call__(request)
         response: Any = self.get_response(request)
-        response["Vary"] = "Cookie, origin"  # with either the answer could be another
+        response["Vary"] = "Cookie, origin"  # the answer depends on both
         return response
 
 
@@ -177,8 +177,8 @@ def is_plain(request: HttpRequest) -> bool:
     return path.startswith("/api/") and not request.META.get("HTTP_COOKIE") and not path.startswith("/api/v1/auth/")
 
 
-class NotPlain:
-    """Mixed into middleware that plain requests do not need."""
+class BrowserOnly:
+    """Mixed into middleware that only browsers need: `is_plain` requests skip it."""
 
     get_response: Any
 
@@ -186,17 +186,17 @@ class NotPlain:
         return self.get_response(request) if is_plain(request) else super().__call__(request)  # type: ignore[misc]
 
 
-class Sessions(NotPlain, SessionMiddleware):
+class Sessions(BrowserOnly, SessionMiddleware):
     pass
 
 
-class Csrf(NotPlain, CsrfViewMiddleware):
-    """What a session changes by the API is checked by `accounts.authentication.Session`, as REST framework has it."""
+class Csrf(BrowserOnly, CsrfViewMiddleware):
+    """Checks forms. For the API `fmv.accounts.authentication.SessionCookie` does it, in REST framework's way."""
 
 
-class Users(NotPlain, AuthenticationMiddleware):
+class Users(BrowserOnly, AuthenticationMiddleware):
     pass
 
 
-class Messages(NotPlain, MessageMiddleware):
+class Messages(BrowserOnly, MessageMiddleware):
     pass

@@ -12,12 +12,12 @@ current: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 def from_client(value: str | None) -> str:
-    """Return the client's own id when it is 1-128 harmless characters, else a new one."""
+    """Return the client's own id if it is 1-128 harmless characters, else a new one."""
     return value if value and SANE.fullmatch(value) else str(uuid7())
 
 
 class LogFilter(logging.Filter):
-    """Gives every log record its `request_id`, "-" outside a request or task, unless `extra` has brought one."""
+    """Sets `request_id` on every log record that has none from `extra`; "-" outside a request or task."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = getattr(record, "request_id", None) or current.get()

@@ -1,6 +1,6 @@
-"""Headers that keep a browser from doing what no page of FMV needs."""
+"""Headers that forbid a browser everything that no page of FMV needs."""
 
-#: of every answer
+#: for every answer
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -8,7 +8,7 @@ ALWAYS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
-#: of data: a browser that shows it as a page may load and run nothing
+#: for data: a browser that shows it as a page loads and runs nothing
 DATA = "default-src 'none'; frame-ancestors 'none'"
 
 _OWN = (
@@ -16,7 +16,7 @@ _OWN = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-#: Content-Security-Policy by the beginning of the path; the first that fits counts.
+#: Content-Security-Policy by the beginning of the path; the first match counts
 PAGES = (
     ("/api/v1/docs", _OWN),
     ("/api/", DATA),
@@ -25,5 +25,5 @@ PAGES = (
 
 
 def policy(path: str) -> str:
-    """Return the Content-Security-Policy of what is at this path."""
+    """Return the Content-Security-Policy for this path."""
     return next((policy for beginning, policy in PAGES if path.startswith(beginning)), DATA)

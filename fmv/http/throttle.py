@@ -1,4 +1,4 @@
-"""How many requests a caller may make, and how often be refused: FMV_THROTTLE_READ, FMV_THROTTLE_WRITE."""
+"""Limits of requests a caller, and of failed sign-ins an address: FMV_THROTTLE_READ, FMV_THROTTLE_WRITE."""
 
 import datetime as dt
 import math
@@ -24,7 +24,7 @@ SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
 class Window(NamedTuple):
-    """A span of time in which a caller's requests of a kind are counted."""
+    """A span of time in which one caller's requests of one kind are counted; `end` is a Unix time."""
 
     key: str
     limit: int
@@ -47,9 +47,9 @@ class Window(NamedTuple):
 
 
 class Throttle(BaseThrottle):
-    """Counts each caller's requests in fixed windows, in MongoDB: one number for all web servers.
+    """Counts each caller's requests in fixed windows, in MongoDB, so that all web servers share one count.
 
-    At a window's end a caller may come twice as often for a moment; that is the price of one write a request.
+    Around a window's end a caller can make twice as many requests in a short time; in return a request costs one write.
     """
 
     def allow_request(self, request: Request, view: Any) -> bool:
@@ -64,10 +64,10 @@ class Throttle(BaseThrottle):
         return self._window.wait()
 
 
-class Refusals:
-    """Answers 429 to an address that was refused too often, before anybody looks up who calls (middleware).
+class FailedAuthThrottle:
+    """Middleware that answers 429 to an address with too many refused requests, before authentication is tried.
 
-    `Throttle` comes too late for that: it counts only who has been let in.
+    `Throttle` runs after authentication and therefore counts only requests that were let in.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -75,30 +75,30 @@ class Refusals:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        window: Window | None = getattr(request, "refusals", None)
+        window: Window | None = getattr(request, "failed_auth_window", None)
         if window and (response.status_code in (401, 403) or _is_failed_login(request, response)):
             window.add()
         return response
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
-        if not settings.FMV_THROTTLE_WRITE or not _asks_who_calls(request, view):
+        if not settings.FMV_THROTTLE_WRITE or not _authenticates(request, view):
             return None
-        window = Window.now(address(request), "refused", settings.FMV_THROTTLE_WRITE)
+        window = Window.now(address_key(request), "refused", settings.FMV_THROTTLE_WRITE)
         if window.total() >= window.limit:
             return _page(window.wait()) if _is_login(request) else error_response(*describe(Throttled(window.wait())))
-        request.refusals = window  # type: ignore[attr-defined]
+        request.failed_auth_window = window  # type: ignore[attr-defined]
         return None
 
 
 def _page(seconds: int) -> HttpResponse:
-    """Answer a browser; without its request, as what the page would find out of that costs queries."""
-    text = f"Too many sign-ins from your address were refused. Try again in {seconds:,} seconds."
+    """Return the page for a browser. It is rendered without the request, whose user would cost queries."""
+    text = f"Too many sign-ins from your address have failed. Try again in {seconds:,} seconds."
     answer = render(None, "admin/message.html", {"title": "Too many attempts", "text": text}, status=429)
     answer["Retry-After"] = str(seconds)
     return answer
 
 
-def _asks_who_calls(request: HttpRequest, view: Any) -> bool:
+def _authenticates(request: HttpRequest, view: Any) -> bool:
     return _is_login(request) or bool(getattr(getattr(view, "cls", None), "authentication_classes", ()))
 
 
@@ -114,17 +114,17 @@ def _is_failed_login(request: HttpRequest, response: HttpResponse) -> bool:
 
 @lru_cache
 def read_rate(rate: str) -> tuple[int, int]:
-    """Return how many requests in how many seconds: `600/minute`."""
+    """Return the number of requests and the seconds of a rate such as `600/minute`."""
     number, _, unit = rate.partition("/")
     return int(number), SECONDS[unit]
 
 
 def identity(request: Request) -> str:
-    """Name the caller: the user, who would gain nothing by more tokens or sessions, else the address."""
+    """Return the key that a caller is counted by: the user, whatever token or session is used, else the address."""
     if request.user.is_authenticated:
         return f"user {request.user.pk}"
-    return address(request)
+    return address_key(request)
 
 
-def address(request: HttpRequest | Request) -> str:
+def address_key(request: HttpRequest | Request) -> str:
     return f"address {network(client_address(request))}"

@@ -11,7 +11,7 @@ import pytest
 import requests
 from django.test import Client, RequestFactory
 
-from fmv.http.middleware import Body
+from fmv.http.middleware import BodyLimit
 from fmv.server.patience import PatientSocket
 from tasks.models import Task
 from tests.support.api import assert_refused
@@ -87,7 +87,7 @@ def test_a_body_that_did_not_arrive_is_no_fault_of_ours():
 @pytest.mark.parametrize(("method", "is_read"), [("POST", 1), ("PUT", 1), ("PATCH", 1), ("GET", 0), ("DELETE", 0)])
 def test_only_bodies_that_mean_something_are_read(method, is_read):
     request = RequestFactory().generic(method, "/", b"{}")
-    Body(lambda request: None)(request)
+    BodyLimit(lambda request: None)(request)
     assert request._read_started is bool(is_read)
     assert request.body == b"{}"
 
