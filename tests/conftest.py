@@ -222,6 +222,18 @@ def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
             client.drop_database(name)
 
 
+@pytest.fixture
+def bells() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
+    """Send messages to a broker in this process. Returns a function that takes them: (task, argument, priority) each.
+
+    A module all of whose tests send messages asks for it with `usefixtures`.
+    """
+    from tests.support.probes import bell_box
+
+    with bell_box() as taken:
+        yield taken
+
+
 def empty_rabbitmq(url: str) -> None:
     import kombu
 

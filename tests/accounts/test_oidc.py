@@ -34,24 +34,6 @@ from tests.support.issuers import EC_KEY, RSA_KEYS, WELL_KNOWN, Issuer, public, 
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def stopped_issuer(settings):
-    """An issuer that FMV is set up for, and that nobody has started."""
-    issuer = Issuer(embedded_mongodb.free_port(None))
-    settings.FMV_OIDC_ISSUER = issuer.url
-    settings.FMV_OIDC_AUDIENCE = ["fmv"]
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 2.0
-    oidc.keys_of.cache_clear()
-    yield issuer
-    oidc.keys_of.cache_clear()
-
-
-@pytest.fixture
-def issuer(stopped_issuer):
-    with running(stopped_issuer):
-        yield stopped_issuer
-
-
 def call(token, method="GET", path="/handler/", **headers):
     return Api(None)(method, path, headers={"Authorization": f"Bearer {token}"} | headers)
 

@@ -24,7 +24,7 @@ from fmv.devstack import embedded_mongodb
 from tests.conftest import wait_until
 from tests.support.browser import assert_fine
 from tests.support.factories import make_user
-from tests.support.issuers import RSA_KEYS, WELL_KNOWN, Issuer, running
+from tests.support.issuers import RSA_KEYS, WELL_KNOWN, running
 
 pytestmark = pytest.mark.django_db
 
@@ -32,22 +32,10 @@ BEGIN, CALLBACK = "/admin/oidc/login/", "/admin/oidc/callback/"
 
 
 @pytest.fixture
-def stopped_issuer(settings):
-    """An issuer that FMV is set up for, and that nobody has started."""
-    issuer = Issuer(embedded_mongodb.free_port(None))
-    settings.FMV_OIDC_ISSUER = issuer.url
+def stopped_issuer(stopped_issuer, settings):
     settings.FMV_OIDC_AUDIENCE = ["fleet", "fmv"]
     settings.FMV_OIDC_CLIENT_ID, settings.FMV_OIDC_CLIENT_SECRET = "fmv", "s+ecret:/"
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 2.0
-    oidc.keys_of.cache_clear()
-    yield issuer
-    oidc.keys_of.cache_clear()
-
-
-@pytest.fixture
-def issuer(stopped_issuer):
-    with running(stopped_issuer):
-        yield stopped_issuer
+    return stopped_issuer
 
 
 class Visitor:

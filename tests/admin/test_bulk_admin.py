@@ -13,17 +13,11 @@ from tasks.models import Bulk, Status, Task
 from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
 from tests.support.factories import make_robot, make_user
-from tests.support.probes import bell_box, make_task_in, statuses
+from tests.support.probes import make_task_in, statuses
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 LIST = "/admin/tasks/bulk/"
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ from django.test import override_settings
 from tasks.models import Task
 from tests.support.api import Api
 from tests.support.factories import make_robot, make_task, make_token, make_user
-from tests.support.probes import FUTURE, STARTED, bell_box, listening
+from tests.support.probes import FUTURE, STARTED, listening
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 ROBOT, TASK = "find robots_robot", "find tasks_task"
 ROBOTS, TASKS = "aggregate robots_robot", "aggregate tasks_task"
@@ -44,12 +44,6 @@ WRITES = [
     ("POST", "/task/{task}/cancel", None, [TASK, "update tasks_task", TASK, AUDIT]),
     ("POST", "/task/{over}/retry", None, [TASK, ROBOT, "insert tasks_task", AUDIT]),
 ]
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
 
 
 @pytest.fixture

@@ -29,13 +29,7 @@ from tests.support.api import Api
 from tests.support.factories import PASSWORD, make_robot, make_task, make_user
 from tests.support.probes import bell_box, listening, make_task_in, started
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 def entries(kind, key):

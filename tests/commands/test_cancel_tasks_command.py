@@ -10,15 +10,9 @@ from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
 from tests.support.commands import run
 from tests.support.factories import make_task
-from tests.support.probes import bell_box, make_task_in, statuses
+from tests.support.probes import make_task_in, statuses
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 @pytest.fixture

@@ -8,15 +8,9 @@ from tasks.models import Status, Task
 from tasks.queue import periodic
 from tests.support.commands import run
 from tests.support.factories import make_robot
-from tests.support.probes import FUTURE, PAST, bell_box, make_task_in, statuses
+from tests.support.probes import FUTURE, PAST, make_task_in, statuses
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 @pytest.fixture

@@ -7,15 +7,9 @@ import pytest
 from tasks.models import Status, Task
 from tests.support.commands import run
 from tests.support.factories import make_robot
-from tests.support.probes import bell_box, make_task_in
+from tests.support.probes import make_task_in
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 @pytest.fixture

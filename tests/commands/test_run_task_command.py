@@ -11,17 +11,10 @@ from tasks.models import LogLine, Status, Task
 from tasks.worker.attempt import run_next
 from tests.support.commands import run
 from tests.support.factories import make_robot
-from tests.support.probes import bell_box
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 RUN_TASK = "tasks.management.commands.run_task"
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
 
 
 @pytest.fixture(autouse=True)

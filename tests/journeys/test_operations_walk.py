@@ -11,15 +11,9 @@ from fmv.mongodb.uuid7 import id_at
 from tasks.models import Status, Task
 from tests.support.commands import run
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, PAST, bell_box, make_task_in
+from tests.support.probes import FUTURE, PAST, make_task_in
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 def tasks_verdict():

@@ -7,15 +7,9 @@ from tasks.queue import services
 from tasks.worker import attempt
 from tasks.worker.attempt import run_next
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import bell_box, claim, listening
+from tests.support.probes import claim, listening
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 SUBMIT = ["insert tasks_task"]

@@ -18,15 +18,9 @@ from tasks.queue import bulk, services, submissions
 from tasks.queue.errors import NothingToDo, RobotOutOfService
 from tests.support.factories import make_robot, make_task
 from tests.support.pipelines import pipeline
-from tests.support.probes import PAST, at_once, bell_box, claim, fields_of, make_task_in, started, statuses
+from tests.support.probes import PAST, at_once, claim, fields_of, make_task_in, started, statuses
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 @pytest.fixture

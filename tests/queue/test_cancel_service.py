@@ -5,15 +5,9 @@ from tasks.queue import services
 from tasks.queue.errors import AlreadyFinished
 from tasks.worker.attempt import claim
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import bell_box, fields_of, make_task_in, started, statuses
+from tests.support.probes import fields_of, make_task_in, started, statuses
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 @pytest.mark.parametrize("status", WAITING)

@@ -18,15 +18,9 @@ from tasks.queue import services
 from tasks.worker.attempt import run_next
 from tests.conftest import wait_until, with_database
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, PAST, bell_box, fields_of, make_task_in, started, statuses
+from tests.support.probes import FUTURE, PAST, fields_of, make_task_in, started, statuses
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 def rung(bells) -> list[str]:

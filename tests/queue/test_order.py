@@ -11,17 +11,11 @@ from tasks.queue import periodic, services
 from tasks.worker import attempt
 from tasks.worker.attempt import claim, run_next
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, PAST, bell_box, fields_of, make_task_in, statuses
+from tests.support.probes import FUTURE, PAST, fields_of, make_task_in, statuses
 
 OWNER = {"worker": "host/1", "message_id": "message", "lease": 30, "grace": 6}
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 def drain(robot: Robot) -> list[Task]:

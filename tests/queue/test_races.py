@@ -18,7 +18,6 @@ from tests.support.probes import (
     LEASE,
     PAST,
     at_once,
-    bell_box,
     claim,
     fields_of,
     make_task_in,
@@ -26,16 +25,10 @@ from tests.support.probes import (
     statuses,
 )
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 ROUNDS = 15
 LOST = error_document("WorkerLost", "lost")
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
 
 
 def rounds() -> Any:

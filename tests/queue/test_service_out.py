@@ -12,15 +12,9 @@ from tasks.queue import bulk, services
 from tasks.queue.errors import RobotOutOfService
 from tasks.worker import attempt
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import at_once, bell_box, fields_of, listening, make_task_in, started, statuses
+from tests.support.probes import at_once, fields_of, listening, make_task_in, started, statuses
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 def make_queue(robot):

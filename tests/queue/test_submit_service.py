@@ -10,15 +10,9 @@ from tasks.models import Status, Task
 from tasks.queue import services
 from tasks.queue.errors import RobotOutOfService
 from tests.support.factories import make_robot
-from tests.support.probes import FUTURE, PAST, bell_box, fields_of
+from tests.support.probes import FUTURE, PAST, fields_of
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 def test_it_stores_the_task_and_rings(bells):

@@ -19,7 +19,7 @@ from tests.simulation.figures import figures
 from tests.simulation.model import Costs, Fleet, Plan
 from tests.simulation.sweepers import JOBS, RESULT, Maintenance, Work, whole
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import PAST, STARTED, bell_box, listening
+from tests.support.probes import PAST, STARTED, listening
 
 FREE = Costs(**{cost.name: 0.0 for cost in fields(Costs)})
 BEAT = settings.CELERY_BEAT_SCHEDULE
@@ -201,12 +201,6 @@ def test_more_prefetch_of_fmv_is_more_in_reserve():
 
 def test_each_of_beat_s_jobs_is_modelled():
     assert JOBS.keys() == BEAT.keys()
-
-
-@pytest.fixture
-def bells():
-    with bell_box() as taken:
-        yield taken
 
 
 def commands_of(fleet: Fleet) -> Counter[str]:

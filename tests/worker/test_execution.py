@@ -23,15 +23,9 @@ from tasks.registry import Params, RetryPolicy
 from tasks.worker import attempt as execution
 from tasks.worker.attempt import MAX_LOG_LINES, MAX_RESULT, Attempt, InvalidResult, run_next, storable
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, bell_box, fields_of, statuses
+from tests.support.probes import FUTURE, fields_of, statuses
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def bells():
-    with bell_box() as taken:
-        yield taken
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 @pytest.fixture(autouse=True)

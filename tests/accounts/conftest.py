@@ -1,0 +1,25 @@
+from collections.abc import Iterator
+
+import pytest
+
+from fmv.accounts import oidc
+from fmv.devstack import embedded_mongodb
+from tests.support.issuers import Issuer, running
+
+
+@pytest.fixture
+def stopped_issuer(settings) -> Iterator[Issuer]:
+    """An issuer that FMV is set up for and that has not been started."""
+    issuer = Issuer(embedded_mongodb.free_port(None))
+    settings.FMV_OIDC_ISSUER = issuer.url
+    settings.FMV_OIDC_AUDIENCE = ["fmv"]
+    settings.FMV_OIDC_TIMEOUT_SECONDS = 2.0
+    oidc.keys_of.cache_clear()
+    yield issuer
+    oidc.keys_of.cache_clear()
+
+
+@pytest.fixture
+def issuer(stopped_issuer) -> Iterator[Issuer]:
+    with running(stopped_issuer):
+        yield stopped_issuer
