@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fmv.http.fields import moment
+from fmv.http.fields import rfc3339
 
 
 def summary(robot: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,6 +23,6 @@ def profile(robot: Mapping[str, Any], tasks: list[dict[str, Any]]) -> dict[str, 
         "lanes": robot["lanes"],
         "labels": robot["labels"],
         "endpoint": robot["endpoint"],
-        "created_at": moment(robot["created_at"]),
-        "updated_at": moment(robot["updated_at"]),
+        "created_at": rfc3339(robot["created_at"]),
+        "updated_at": rfc3339(robot["updated_at"]),
     }

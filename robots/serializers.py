@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import Moment, Text, Whole
+from fmv.http.fields import Rfc3339Field, StrictCharField, StrictIntegerField
 from robots.models import MAX_LABELS, MAX_LANES, validate_endpoint, validate_label, validate_name
 
 EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}
@@ -21,7 +21,7 @@ class Labels(serializers.ListField):
     """Up to 32 labels, each once."""
 
     def __init__(self, **kwargs: Any) -> None:
-        child = Text(max_length=64, validators=[validate_label], pattern=LABEL)
+        child = StrictCharField(max_length=64, validators=[validate_label], pattern=LABEL)
         super().__init__(child=child, max_length=MAX_LABELS, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[str]:
@@ -43,14 +43,14 @@ class RobotSummarySerializer(serializers.Serializer):
 class RobotInputSerializer(serializers.Serializer):
     """A robot to create. Fields not named here are ignored, as v1 always did; so is `tasks`."""
 
-    name = Text(max_length=64, validators=[validate_name], pattern=NAME)
+    name = StrictCharField(max_length=64, validators=[validate_name], pattern=NAME)
     is_great = serializers.BooleanField(default=False, help_text="Only Bender may be.")
-    location = Text(max_length=200)
-    description = Text(max_length=2000)
+    location = StrictCharField(max_length=200)
+    description = StrictCharField(max_length=2000)
     enabled = serializers.BooleanField(default=True, help_text="In service: its tasks run.")
-    lanes = Whole(min_value=1, max_value=MAX_LANES, default=1, help_text="Tasks it runs at the same time.")
+    lanes = StrictIntegerField(min_value=1, max_value=MAX_LANES, default=1, help_text="Tasks it runs at the same time.")
     labels = Labels(default=list)
-    endpoint = Text(
+    endpoint = StrictCharField(
         max_length=2000,
         allow_null=True,
         default=None,
@@ -63,7 +63,7 @@ class RobotInputSerializer(serializers.Serializer):
 class RobotReplacementSerializer(RobotInputSerializer):
     """All of a robot but its name, which is in the path; a `name` in the body must be the same."""
 
-    name = Text(required=False)
+    name = StrictCharField(required=False)
 
     def validate_name(self, name: str) -> str:
         if name != self.context["name"]:
@@ -82,18 +82,18 @@ class RobotSerializer(serializers.Serializer):
     lanes = serializers.IntegerField()
     labels = serializers.ListField(child=serializers.CharField())
     endpoint = serializers.CharField(allow_null=True)
-    created_at = Moment()
-    updated_at = Moment()
+    created_at = Rfc3339Field()
+    updated_at = Rfc3339Field()
 
 
 class RobotFilterSerializer(serializers.Serializer):
     """What narrows the list of robots."""
 
-    location = Text(required=False, help_text="Exactly this location.")
+    location = StrictCharField(required=False, help_text="Exactly this location.")
     is_great = serializers.BooleanField(required=False, help_text="Great ones, or the others.")
     enabled = serializers.BooleanField(required=False, help_text="In service or out of it.")
-    label = Text(required=False, help_text="Among its labels.")  # type: ignore[assignment]
-    q = Text(
+    label = StrictCharField(required=False, help_text="Among its labels.")  # type: ignore[assignment]
+    q = StrictCharField(
         required=False,
         max_length=200,
         trim_whitespace=False,

@@ -15,7 +15,7 @@ from fmv.mongodb.server import is_unreachable
 
 logger = logging.getLogger(__name__)
 
-#: DRF's codes in the words that v1 clients know from Pydantic
+#: DRF's error codes -> the `type` that v1 clients know from Pydantic
 TYPES = {
     "required": "missing",
     "null": "none_not_allowed",
@@ -43,7 +43,7 @@ def flatten(detail: Any, loc: tuple[str | int, ...]) -> Iterator[Problem]:
 
 
 def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
-    """Return the status, the body's `detail` and the headers that tell a client of this error."""
+    """Return the status, the `detail` of the body and the headers with which to answer this error."""
     match error:
         case InvalidInput():
             return error.status, [problem.as_dict() for problem in error.problems], {}
@@ -70,10 +70,10 @@ def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
-    """DRF's hook: every error of a view, expected or not, becomes JSON, whatever the view itself renders."""
+    """DRF's hook: turn every error of a view, expected or not, into JSON, whatever the view itself renders."""
     return error_response(*describe(error))
 
 
 def error_response(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return an error in the shape that v1 clients parse; middleware and unknown paths answer so too."""
+    """Return an error in the format that v1 clients parse. Middleware and the 404 handler use it too."""
     return answer({"detail": detail}, status, headers)

@@ -1,4 +1,4 @@
-"""Strict fields and serializers, and how a view reads its input with them."""
+"""Strict serializer fields, and how a view reads its body and query parameters with them."""
 
 import datetime as dt
 import re
@@ -11,13 +11,13 @@ from rest_framework.request import Request
 from fmv.errors import InvalidInput
 from fmv.http.errors import flatten
 
-NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"  # a character that `trim_whitespace` leaves, in JSON Schema's words
+NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"  # JSON Schema pattern: a character that `trim_whitespace` does not remove
 
 
-class Text(serializers.CharField):
-    """A string and nothing that could be made into one. Outer blanks are trimmed.
+class StrictCharField(serializers.CharField):
+    """A string, and no value that DRF would convert to one. Blanks around it are trimmed.
 
-    `pattern` is for the document alone: what validators check is theirs to say there too.
+    `pattern` goes into the OpenAPI document only; validators check the value.
     """
 
     default_error_messages = {"invalid": "Input should be a valid string"}
@@ -32,8 +32,8 @@ class Text(serializers.CharField):
         return super().run_validation(data)
 
 
-class Whole(serializers.IntegerField):
-    """A whole number and nothing that could be made into one. To JSON, 4.0 is one."""
+class StrictIntegerField(serializers.IntegerField):
+    """A whole number, and no string or boolean that DRF would convert to one. In JSON, 4.0 is a whole number."""
 
     default_error_messages = {"invalid": "Input should be a valid integer"}
 
@@ -46,13 +46,13 @@ class Whole(serializers.IntegerField):
 RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ]([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 
 
-def moment(value: dt.datetime | None) -> str | None:
-    """Return a time of UTC, whether it says so or not, as the API writes it."""
+def rfc3339(value: dt.datetime | None) -> str | None:
+    """Return a UTC time (aware or naive) as the API writes it, in milliseconds; None for None."""
     return None if value is None else value.isoformat("T", "milliseconds")[:23] + "Z"
 
 
-class Moment(serializers.DateTimeField):
-    """RFC 3339; in UTC with milliseconds on the way out, with an offset on the way in."""
+class Rfc3339Field(serializers.DateTimeField):
+    """A time in RFC 3339: input needs an offset, output is in UTC with milliseconds."""
 
     default_error_messages = {"invalid": "Input should be a time as in 2027-01-31T08:00:00Z, with its offset"}
 
@@ -62,11 +62,11 @@ class Moment(serializers.DateTimeField):
         return super().to_internal_value(value.upper())
 
     def to_representation(self, value: Any) -> Any:
-        return moment(value)
+        return rfc3339(value)
 
 
 class StrictSerializer(serializers.Serializer):
-    """Refuses fields it does not know: a misspelt option would do harm."""
+    """Refuses unknown fields, because ignoring a misspelt option could do harm."""
 
     json_schema = {"additionalProperties": False}
 
@@ -81,32 +81,32 @@ class StrictSerializer(serializers.Serializer):
 
 @cache
 def _reader(serializer_class: type[serializers.Serializer]) -> serializers.Serializer:
-    """Return a serializer that only ever reads, and so can be anybody's: making one copies all of its fields."""
+    """Return a shared serializer for reading input: creating one for each request would copy all of its fields."""
     return serializer_class()
 
 
 def read_body(serializer_class: type[serializers.Serializer], data: Any, **kwargs: Any) -> dict[str, Any]:
-    """Return the body as the serializer reads it; raises DRF's ValidationError that names each wrong field."""
+    """Return the validated body. Raises DRF's ValidationError, which names each wrong field."""
     serializer = serializer_class(**kwargs) if kwargs else _reader(serializer_class)
     values: dict[str, Any] = serializer.run_validation(data)
     return values
 
 
 @cache
-def _unasked(serializer_class: type[serializers.Serializer]) -> dict[str, Any]:
+def _defaults(serializer_class: type[serializers.Serializer]) -> dict[str, Any]:
     values: dict[str, Any] = _reader(serializer_class).run_validation({})
     return values
 
 
 def read_query(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
-    """Return the query parameters as the serializer reads them; raises InvalidInput that names each wrong one."""
+    """Return the validated query parameters. Raises InvalidInput, which names each wrong one."""
     params = request.query_params
     if not params:
-        return dict(_unasked(serializer_class))
+        return dict(_defaults(serializer_class))
     serializer = _reader(serializer_class)
     fields: dict[str, serializers.Field] = dict(serializer.fields)
     many = {name for name, field in fields.items() if isinstance(field, serializers.ListField)}
-    # A plain dict: DRF takes a QueryDict for an HTML form, in which a missing boolean means False.
+    # A plain dict, because DRF takes a QueryDict for an HTML form, in which a missing boolean means False.
     data = {name: params.getlist(name) if name in many else params[name] for name in fields if name in params}
     try:
         values: dict[str, Any] = serializer.run_validation(data)

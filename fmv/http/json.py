@@ -1,4 +1,4 @@
-"""JSON in and out: what a body may hold, and how an answer is written."""
+"""JSON in and out: parsing and checking bodies, and rendering answers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +28,7 @@ class Renderer(BaseRenderer):
 
 
 class Parser(BaseParser):
-    """JSON by the book: UTF-8, no NaN, at most MAX_DEPTH levels, integers that MongoDB can store."""
+    """Strict JSON: UTF-8, no NaN, at most MAX_DEPTH levels, and only numbers that MongoDB can store."""
 
     media_type = "application/json"
 
@@ -44,7 +44,7 @@ class Parser(BaseParser):
 
 
 def check_json(value: Any, loc: tuple[str | int, ...]) -> None:
-    """Raise InvalidInput for what is nested too deep or holds numbers that MongoDB cannot store."""
+    """Raise InvalidInput if the value is nested too deep or holds numbers that MongoDB cannot store."""
     if isinstance(value, int | float) and abs(value) > MAX_INTEGER and not isinstance(value, bool):
         raise InvalidInput([Problem(loc, "Numbers beyond 64 bits are not supported", "number_too_large")])
     if not isinstance(value, dict | list):
@@ -56,14 +56,14 @@ def check_json(value: Any, loc: tuple[str | int, ...]) -> None:
 
 
 class AlwaysJSON(DefaultContentNegotiation):
-    """Answers JSON whatever `Accept` says, as v1 always did."""
+    """Answers JSON whatever `Accept` says, as v1 always has."""
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
         return renderers[0], renderers[0].media_type
 
 
 def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return the data as JSON, as every answer is: there is nothing to negotiate, or to render later."""
+    """Return a JSON answer. Every answer is JSON, so there is no negotiation and no deferred rendering."""
     return HttpResponse(orjson.dumps(data), status=status, headers=headers, content_type="application/json")
 
 

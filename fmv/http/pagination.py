@@ -1,4 +1,4 @@
-"""Lists in pages, by key."""
+"""Lists in pages, ordered by key."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,17 +14,17 @@ from fmv.http.json import answer
 
 
 class Pages(CursorPagination):
-    """Pages by key, `?limit=` and an opaque `?cursor=`: stable while rows are added, never an offset or a count.
+    """Pages by key with `?limit=` and an opaque `?cursor=`: stable while rows are added, without offset or count.
 
-    Subclasses name the unique key that orders the rows (`ordering`) and the list in the answer (`key`).
+    Subclasses set `ordering`, the unique key that orders the rows, and `key`, the name of the list in the answer.
     """
 
     key: ClassVar[str]
     page_size = 100
     max_page_size = 1000
     page_size_query_param = "limit"
-    page_size_query_description = "Rows on a page, 1-1,000."
-    cursor_query_description = "Where the page begins: taken from `next` or `previous` of another."
+    page_size_query_description = "Rows per page, 1-1,000."
+    cursor_query_description = "Where the page begins, as in `next` or `previous` of another page."
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         parameters = super().get_schema_operation_parameters(view)
@@ -47,12 +47,12 @@ class Pages(CursorPagination):
                 self.check_position(str(cursor.position or ""))
                 cursor = cursor._replace(offset=0)
         except (exceptions.NotFound, DjangoValidationError, ValueError):
-            problem = Problem(("query", "cursor"), "Not a cursor that this list gave", "value_error")
+            problem = Problem(("query", "cursor"), "Not a cursor of this list", "value_error")
             raise InvalidInput([problem]) from None
         return cursor
 
     def check_position(self, position: str) -> None:
-        """Raise ValueError when a row's key could not look like this."""
+        """Raise ValueError if no row's key can look like this."""
         if not position or "\x00" in position:
             raise ValueError(position)
 
@@ -74,6 +74,6 @@ class Pages(CursorPagination):
 def page(
     pages: Pages, queryset: Any, render: Callable[[dict[str, Any]], dict[str, Any]], request: Request
 ) -> HttpResponse:
-    """Answer with one page of the queryset's documents, each as `render` makes it."""
+    """Return an answer with one page of the queryset's documents, each rendered by `render`."""
     rows: Any = pages.paginate_queryset(queryset.documents(), request)
     return pages.get_paginated_response([render(row) for row in rows])

@@ -7,7 +7,7 @@ longer than MongoDB does to find them; here it is one dict. Tests hold both to t
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fmv.http.fields import moment
+from fmv.http.fields import rfc3339
 from fmv.mongodb.documents import columns_of
 from fmv.mongodb.uuid7 import dashed, time_of
 from robots import rendering
@@ -34,16 +34,16 @@ def render(task: Document) -> dict[str, Any]:
         "attempt": task["attempt"],
         "max_attempts": task["max_attempts"],
         "timeout": float(task["timeout"]),
-        "run_at": moment(task["run_at"]),
-        "expires_at": moment(task["expires_at"]),
-        "created_at": moment(time_of(task["_id"])),
-        "started_at": moment(task["started_at"]),
-        "finished_at": moment(task["finished_at"]),
+        "run_at": rfc3339(task["run_at"]),
+        "expires_at": rfc3339(task["expires_at"]),
+        "created_at": rfc3339(time_of(task["_id"])),
+        "started_at": rfc3339(task["started_at"]),
+        "finished_at": rfc3339(task["finished_at"]),
         "worker": task["worker"],
         "requested_by": task["requested_by"],
         "retry_of": dashed(task["retry_of"]),
         "cancel_requested": task["cancel_requested"],
-        "history": [line | {"at": moment(line["at"])} for line in task["history"]],
+        "history": [line | {"at": rfc3339(line["at"])} for line in task["history"]],
     }
 
 
@@ -63,4 +63,4 @@ def render_profile(robot: Document, tasks: Iterable[Document] = ()) -> dict[str,
 
 def render_line(line: Document) -> dict[str, Any]:
     """Return what LogLineSerializer would."""
-    return {"at": moment(time_of(line["_id"])), "attempt": line["attempt"], "text": line["text"]}
+    return {"at": rfc3339(time_of(line["_id"])), "attempt": line["attempt"], "text": line["text"]}

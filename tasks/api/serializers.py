@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import Moment, StrictSerializer, Text, Whole
+from fmv.http.fields import Rfc3339Field, StrictCharField, StrictIntegerField, StrictSerializer
 from robots.serializers import Labels, RobotSerializer
 from tasks import registry
 from tasks.api.examples import (
@@ -32,7 +32,7 @@ class JSONObject(serializers.DictField):
 class HistorySerializer(serializers.Serializer):
     """A step of a task's life."""
 
-    at = Moment()
+    at = Rfc3339Field()
     status = serializers.ChoiceField(choices=Status.choices)
     attempt = serializers.IntegerField()
     note = serializers.CharField()
@@ -64,11 +64,11 @@ class TaskSerializer(serializers.Serializer):
     attempt = serializers.IntegerField()
     max_attempts = serializers.IntegerField()
     timeout = serializers.FloatField(help_text="Seconds an attempt may take.")
-    run_at = Moment(allow_null=True)
-    expires_at = Moment(allow_null=True)
-    created_at = Moment()
-    started_at = Moment(allow_null=True)
-    finished_at = Moment(allow_null=True)
+    run_at = Rfc3339Field(allow_null=True)
+    expires_at = Rfc3339Field(allow_null=True)
+    created_at = Rfc3339Field()
+    started_at = Rfc3339Field(allow_null=True)
+    finished_at = Rfc3339Field(allow_null=True)
     worker = serializers.CharField()
     requested_by = serializers.CharField()
     retry_of = serializers.UUIDField(allow_null=True)
@@ -122,15 +122,17 @@ class Positive(serializers.FloatField):
 class SubmitSerializer(StrictSerializer):
     """How to run a task; all optional."""
 
-    handler = Text(default=registry.DEFAULT, max_length=64, help_text="What to run: see `GET /handler/`.")
+    handler = StrictCharField(default=registry.DEFAULT, max_length=64, help_text="What to run: see `GET /handler/`.")
     params = JSONObject(default=dict, help_text="As the handler's JSON Schema says; at most 64 KiB.")
-    priority = Whole(default=DEFAULT_PRIORITY, min_value=0, max_value=MAX_PRIORITY, help_text="The greater first.")
-    run_at = Moment(required=False, allow_null=True, help_text="Not before this time.")
-    expires_at = Moment(required=False, allow_null=True, help_text="Not at all unless started by then.")
+    priority = StrictIntegerField(
+        default=DEFAULT_PRIORITY, min_value=0, max_value=MAX_PRIORITY, help_text="The greater first."
+    )
+    run_at = Rfc3339Field(required=False, allow_null=True, help_text="Not before this time.")
+    expires_at = Rfc3339Field(required=False, allow_null=True, help_text="Not at all unless started by then.")
     timeout = Positive(
         required=False, allow_null=True, max_value=registry.MAX_TIMEOUT, help_text="Seconds an attempt may take."
     )
-    max_attempts = Whole(required=False, allow_null=True, min_value=1, max_value=100)
+    max_attempts = StrictIntegerField(required=False, allow_null=True, min_value=1, max_value=100)
     labels = Labels(default=list)
     queue_anyway = serializers.BooleanField(default=False, help_text="Accept it for a robot out of service too.")
 
@@ -138,7 +140,7 @@ class SubmitSerializer(StrictSerializer):
 class BatchRunSerializer(SubmitSerializer):
     """A task of a batch: its robot, and how to run it."""
 
-    robot = Text(max_length=64)
+    robot = StrictCharField(max_length=64)
 
 
 @extend_schema_serializer(
@@ -174,21 +176,23 @@ class TasksSerializer(serializers.Serializer):
 class TaskFilterSerializer(serializers.Serializer):
     """What narrows the list of tasks."""
 
-    robot = Text(required=False, help_text="Its robot's name.")
+    robot = StrictCharField(required=False, help_text="Its robot's name.")
     status = serializers.ListField(
         child=serializers.ChoiceField(choices=Status.choices), required=False, help_text="One of these; repeatable."
     )
-    handler = Text(required=False, help_text="What it runs.")
-    label = Text(required=False, help_text="Among its labels.")  # type: ignore[assignment]
-    requested_by = Text(required=False, help_text="The name of the user who asked for it.")
-    created_after = Moment(required=False, help_text="At this time or later.")
-    created_before = Moment(required=False, help_text="Before this time.")
+    handler = StrictCharField(required=False, help_text="What it runs.")
+    label = StrictCharField(required=False, help_text="Among its labels.")  # type: ignore[assignment]
+    requested_by = StrictCharField(required=False, help_text="The name of the user who asked for it.")
+    created_after = Rfc3339Field(required=False, help_text="At this time or later.")
+    created_before = Rfc3339Field(required=False, help_text="Before this time.")
 
 
 class EventFilterSerializer(serializers.Serializer):
     """What narrows the events of all tasks."""
 
-    robot = serializers.ListField(child=Text(), required=False, help_text="Of one of these robots; repeatable.")
+    robot = serializers.ListField(
+        child=StrictCharField(), required=False, help_text="Of one of these robots; repeatable."
+    )
     status = serializers.ListField(
         child=serializers.ChoiceField(choices=Status.choices),
         required=False,
@@ -219,7 +223,7 @@ class HandlersSerializer(serializers.Serializer):
 class LogLineSerializer(serializers.Serializer):
     """A line that a handler logged."""
 
-    at = Moment()
+    at = Rfc3339Field()
     attempt = serializers.IntegerField()
     text = serializers.CharField()
 
