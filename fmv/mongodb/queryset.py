@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from django.core.exceptions import EmptyResultSet
 from django.db import models
 from django.db.models.query import BaseIterable
-from django.db.models.sql import Query
+from django.db.models.sql import Query, UpdateQuery
 from django_mongodb_backend.queryset import MongoQuerySet
 
 from fmv.mongodb.documents import Document, find_document, object_of
@@ -44,6 +45,16 @@ class QuerySet(MongoQuerySet, models.QuerySet[M]):
         clone: Any = self._chain()
         clone._iterable_class = DocumentIterable
         return clone
+
+    def criteria(self) -> dict[str, Any]:
+        """Return the query document of this queryset, for updates in MongoDB's own words (see fmv.mongodb.updates)."""
+        compiler: Any = self.query.chain(UpdateQuery).get_compiler(self.db)
+        compiler.pre_sql_setup()
+        try:
+            criteria: dict[str, Any] = compiler.build_query().match_mql
+        except EmptyResultSet:
+            return {"_id": {"$in": []}}
+        return criteria
 
     def update_returning(self, **values: Any) -> M | None:
         """Update the first match in this order, in one atomic step; return it as it now is, or None without a match.

@@ -1,4 +1,4 @@
-"""One document found, and updated on conditions, in MongoDB's own words.
+"""Documents found, and updated on conditions, in MongoDB's own words.
 
 For what happens to each task several times: Django's compiler takes five times as long as PyMongo over the same.
 `criteria` are a query document, `stage` holds the columns that are set (see fmv.mongodb.expressions). All raise
@@ -23,6 +23,12 @@ Stage = dict[str, Mql]
 def update_one(model: type[models.Model], criteria: Criteria, stage: Stage) -> bool:
     """Update a document that meets the criteria; False when there is none."""
     return bool(collection(model).update_one(criteria, [{"$set": stage}]).matched_count)
+
+
+@wrap_database_errors
+def update_many(model: type[models.Model], criteria: Criteria, stage: Stage) -> int:
+    """Update all documents that meet the criteria; return how many there were."""
+    return int(collection(model).update_many(criteria, [{"$set": stage}]).matched_count)
 
 
 @wrap_database_errors

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from django.db.models import Q
 
-from fmv.mongodb.expressions import NOW, Computed, Mql, Now, literal, literals
+from fmv.mongodb.expressions import Mql, literal
 from fmv.mongodb.queryset import QuerySet
 from fmv.mongodb.server import stored_now
 from fmv.mongodb.uuid7 import id_at
 from tasks.models.error_document import error_document, note_of
-from tasks.models.status import (
-    EPOCH,
-    FINISHED,
-    UNFINISHED,
-    WAITING,
-    Status,
-    entering,
-    staying,
-)
+from tasks.models.status import EPOCH, FINISHED, UNFINISHED, WAITING, Status
+from tasks.models.transitions import EXPIRED, apply, reassigned
 
 if TYPE_CHECKING:
     from tasks.models import Task
@@ -32,11 +25,6 @@ if TYPE_CHECKING:
 #: what a task that repeats another takes over from it
 REPEATED = ("id", "robot", "handler", "params", "status", "priority", "labels", "timeout", "max_attempts")
 STUCK_AFTER = dt.timedelta(minutes=1)  # what ought to happen within seconds has not
-
-
-#: what a task that ends before its (next) start is left with
-EXPIRED = "expired before it started"
-OVER: dict[str, Mql] = {"finished_at": NOW, "run_at": literal(None)}
 
 
 class TaskQuerySet(QuerySet["Task"]):
@@ -196,44 +184,34 @@ class TaskQuerySet(QuerySet["Task"]):
         """Return the lanes that the robot's started tasks hold."""
         return {lane for lane in self.started().of_robot(robot).order_by().values_list("lane", flat=True) if lane}
 
-    # Transitions of many; of one, and the claim, see Task.
+    # Transitions of many tasks; of one, see Task. Each returns how many tasks there were.
 
-    def move(self, status: Status, note: str, **computed: Mql) -> int:
-        """Take all these tasks to `status` and note it in their history; return how many there were."""
-        return self._set(entering(status, note) | computed)
-
-    def _set(self, stage: dict[str, Mql]) -> int:
-        return self.update(**{column: Computed(mql) for column, mql in stage.items()})
+    def _apply(self, transition: str, note: str | Mql = "", **given: Mql) -> int:
+        return apply(self.model, self.criteria(), transition, note, many=True, **given)
 
     def end_leases(self) -> int:
-        return self.update(lease_expires_at=Now())
+        """Let the leases of these started tasks end now."""
+        return self._apply("end_lease")
 
     def promote(self, now: dt.datetime) -> int:
-        return self.due(now).move(Status.QUEUED, "due")
+        return self.due(now)._apply("promote", "due")
 
     def expire(self, now: dt.datetime) -> int:
-        return self.overdue(now).move(Status.REVOKED, EXPIRED, **OVER)
+        return self.overdue(now)._apply("expire", EXPIRED)
 
-    def abandon(self) -> int:
-        """End what waits for a robot that is gone."""
+    def fail_orphans(self) -> int:
+        """End the tasks that wait for a robot that is gone."""
         error = error_document("RobotGone", "The robot was deleted")
-        return self.waiting().move(Status.FAILURE, note_of(error), **OVER, error=literal(error))
+        return self._apply("fail_orphan", note_of(error), error=literal(error))
 
     def revoke(self, note: str) -> int:
         """Cancel those that wait for their (next) start."""
-        return self.waiting().move(Status.REVOKED, note, **OVER, cancel_requested=literal(True))
+        return self._apply("revoke", note)
 
     def request_cancel(self, note: str) -> int:
         """Ask the workers of those that run to stop them, unless they have been asked before."""
-        unasked = self.started().filter(cancel_requested=False)
-        return unasked.move(Status.STARTED, note, cancel_requested=literal(True))
+        return self._apply("request_cancel", note)
 
     def reassign(self, robot: str, by: str) -> int:
-        """Let another robot do those that wait."""
-        note = {"$concat": ["moved from ", "$robot", literal(moved_to(robot, by))]}
-        return self.waiting().exclude(robot=robot)._set(staying(note) | literals(robot=robot))
-
-
-def moved_to(robot: str, by: str) -> str:
-    """Return how the note of a task's move there ends."""
-    return f" to {robot} by {by}"
+        """Move those that wait to another robot."""
+        return self.exclude(robot=robot)._apply("reassign", reassigned(robot, by), robot=literal(robot))

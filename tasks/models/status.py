@@ -1,19 +1,12 @@
-"""What a task can be, and the values that each change of it writes."""
-
-from __future__ import annotations
+"""The statuses of a task. How it gets from one to the next: tasks.models.transitions."""
 
 import datetime as dt
 
 from django.db import models
 
-from fmv.mongodb.expressions import NOW, Mql, appended, later, literal
-
 EPOCH = dt.datetime.fromtimestamp(0, dt.UTC)
 DEFAULT_PRIORITY = 4
 MAX_PRIORITY = 9
-
-#: Now, but later than the task's last change: so `changed_at` tells any two states of a task apart.
-TICK: Mql = {"$max": [NOW, later("$changed_at", 0.001)]}
 
 
 class Status(models.TextChoices):
@@ -37,20 +30,3 @@ class Status(models.TextChoices):
 WAITING = (Status.SCHEDULED, Status.QUEUED, Status.RETRY)
 UNFINISHED = (*WAITING, Status.STARTED)
 FINISHED = (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
-
-
-def entering(status: Status, note: str, attempt: Mql = "$attempt") -> dict[str, Mql]:
-    """Return what every entry into `status` sets: the status, and its line of history."""
-    line = appended("history", at=TICK, status=status.value, attempt=attempt, note=literal(note))
-    return {"status": status.value, "history": line, "changed_at": TICK}
-
-
-def staying(note: Mql) -> dict[str, Mql]:
-    """Return what a change sets that leaves the status as it is: a line of history."""
-    line = appended("history", at=TICK, status="$status", attempt="$attempt", note=note)
-    return {"history": line, "changed_at": TICK}
-
-
-def lease_until(started_at: Mql, lease: float, grace: float) -> Mql:
-    """When a lease taken or renewed now ends: `lease` seconds on, but at most `grace` seconds after the timeout."""
-    return {"$min": [later(NOW, lease), later(started_at, {"$add": ["$timeout", grace]})]}

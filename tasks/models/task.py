@@ -1,8 +1,6 @@
 """Task: one document that is the queue entry, the truth about its run, its result and its history.
 
-Every transition is one conditional update of that document: it names the state it starts from (status and, once a
-worker owns the task, the attempt), and adds its line to `history` in the same write. Losing such a race is normal: the
-method answers False and nothing has changed.
+How it changes: tasks.models.transitions. A method that lost a race returns False, and nothing has changed.
 """
 
 from __future__ import annotations
@@ -17,26 +15,18 @@ from django.db.models import Q
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
-from fmv.mongodb.expressions import NOW, Mql, later, literals
+from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
 from fmv.mongodb.fields import DocumentField
 from fmv.mongodb.indexes import PartIndex
 from fmv.mongodb.server import stored_now
-from fmv.mongodb.updates import Criteria, exists, find_first, update_one
+from fmv.mongodb.updates import Criteria, exists, find_first
 from fmv.mongodb.uuid7 import time_of
 from tasks.models.error_document import note_of
 from tasks.models.history import HistoryField, first_line
 from tasks.models.log_line import LogLine
-from tasks.models.querysets import EXPIRED, OVER, TaskQuerySet
-from tasks.models.status import (
-    DEFAULT_PRIORITY,
-    EPOCH,
-    FINISHED,
-    TICK,
-    WAITING,
-    Status,
-    entering,
-    lease_until,
-)
+from tasks.models.querysets import TaskQuerySet
+from tasks.models.status import DEFAULT_PRIORITY, EPOCH, FINISHED, WAITING, Status
+from tasks.models.transitions import EXPIRED, FRESH, NEXT_CHANGE, apply, lease_until, reassigned
 
 NEXT_FIRST = [("priority", -1), ("_id", 1)]  # the order in which a robot takes its tasks: priority, then age
 
@@ -54,7 +44,7 @@ def _storable(value: Any) -> Any:
 
 
 class Task(models.Model):
-    """Work for a robot. See the module's docstring for how it changes; nothing else writes to it."""
+    """Work for a robot. Nothing but the transitions changes it."""
 
     id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
     robot = models.CharField(max_length=64)
@@ -176,81 +166,82 @@ class Task(models.Model):
         while task := find_first(cls, cls.queue_of(robot), NEXT_FIRST):
             if task.attempt or not task.expires_at or task.expires_at > stored_now():
                 return task
-            task._leave_queue(Status.REVOKED, EXPIRED, **OVER)
+            task._apply(task._as_found(), "expire", EXPIRED)
         return None
 
     def start(self, *, lane: str, worker: str, message_id: str, lease: float, grace: float) -> bool:
         """Begin the next attempt; False when the task is no longer as it was found.
 
-        `lease` and `grace` are seconds: the lease never outlives the task's timeout by more than `grace`, so even a
-        task whose process is stuck ends then. Raises LaneTaken when another task holds the lane.
+        `lease`, `grace`: seconds, see `lease_until`. Raises LaneTaken when another task holds the lane.
         """
         values = {"lane": lane, "worker": worker, "message_id": message_id, "attempt": self.attempt + 1}
-        values |= {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
-        times = {"started_at": NOW, "lease_expires_at": lease_until(NOW, lease, grace)}
+        until = lease_until(NOW, lease, grace)
         try:
-            started = self._leave_queue(Status.STARTED, f"by {worker}", **literals(**values), **times)
+            started = self._apply(
+                self._as_found(), "start", f"by {worker}", **literals(**values), lease_expires_at=until
+            )
         except IntegrityError as error:
             raise LaneTaken(lane) from error
         if started:
-            vars(self).update(values, status=Status.STARTED)
+            vars(self).update(values, status=Status.STARTED, **FRESH)
         return started
 
-    def _leave_queue(self, status: Status, note: str, **computed: Mql) -> bool:
-        found = {"_id": self.pk.hex} | self.queue_of(self.robot) | {"attempt": self.attempt}
-        return update_one(Task, found, entering(status, note, computed.get("attempt", "$attempt")) | computed)
+    def _apply(self, criteria: Criteria, transition: str, note: str | Mql = "", **given: Mql) -> bool:
+        return bool(apply(Task, {"_id": self.pk.hex} | criteria, transition, note, **given))
 
-    def _owned(self, lost_at: dt.datetime | None = None, **also: Any) -> Criteria:
-        """Return the criteria of this attempt; `lost_at`: with a lease that has run out by then."""
-        lost = {} if lost_at is None else {"lease_expires_at": {"$lt": lost_at}}
-        own = {"_id": self.pk.hex, "robot": self.robot, "status": Status.STARTED.value, "attempt": self.attempt}
-        return own | lost | also
+    def _as_found(self) -> Criteria:
+        """Return the criteria of a task that nobody has moved or started since it was read."""
+        return {"robot": self.robot, "attempt": self.attempt}
 
-    def _leave_lane(self, owned: Criteria, status: Status, note: str, **computed: Mql) -> bool:
-        stage = entering(status, note) | literals(lane=None, lease_expires_at=None) | computed
-        return update_one(Task, owned, stage)
+    def _lost_at(self, moment: dt.datetime | None) -> Criteria:
+        """Return the criteria of this attempt; with a moment, only if its lease has run out by then."""
+        return self._as_found() | ({} if moment is None else {"lease_expires_at": {"$lt": moment}})
 
     def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
-        """Keep the lease for `lease` seconds more, store what is reported anew; False when cancelled or lost."""
-        stage = {"lease_expires_at": lease_until("$started_at", lease, grace)} | literals(**report)
-        return update_one(Task, self._owned(cancel_requested=False), stage | ({"changed_at": TICK} if report else {}))
+        """Extend the lease to `lease` seconds from now and store a new report; False when cancelled or lost."""
+        changed = {"changed_at": NEXT_CHANGE} if report else {}
+        until = lease_until("$started_at", lease, grace)
+        return self._apply(self._as_found(), "renew", lease_expires_at=until, **literals(**report), **changed)
 
     def succeed(self, result: Any, message: str) -> bool:
-        values = literals(result=result, error=None, progress=100.0, message=message)
-        return self._leave_lane(self._owned(), Status.SUCCESS, "", **values, finished_at=NOW)
+        return self._apply(self._as_found(), "succeed", **literals(result=result, message=message))
 
     def fail(self, error: dict[str, str], lost_at: dt.datetime | None = None) -> bool:
-        """End it for good; with `lost_at` only if its lease has run out by then."""
-        ended = literals(error=error) | {"finished_at": NOW}
-        return self._leave_lane(self._owned(lost_at), Status.FAILURE, note_of(error), **ended)
+        """End it as FAILURE; with `lost_at` only if its lease has run out by then."""
+        return self._apply(self._lost_at(lost_at), "fail", note_of(error), **literals(error=error))
 
     def retry(self, error: dict[str, str], *, delay: float, lost_at: dt.datetime | None = None) -> bool:
-        """Let it wait `delay` seconds for its next attempt; False also when its cancel was asked for meanwhile."""
+        """Let it wait `delay` seconds for its next attempt; False also when its cancel was requested meanwhile."""
         waits = literals(error=error) | {"run_at": later(NOW, delay)}
-        return self._leave_lane(self._owned(lost_at, cancel_requested=False), Status.RETRY, note_of(error), **waits)
+        return self._apply(self._lost_at(lost_at), "retry", note_of(error), **waits)
 
-    def hand_back(self, note: str) -> bool:
-        """Let it run again at once, this attempt not counted; False also when its cancel was asked for meanwhile."""
-        waits = {"uncounted": {"$add": ["$uncounted", 1]}, "run_at": NOW}
-        return self._leave_lane(self._owned(cancel_requested=False), Status.RETRY, note, **waits)
+    def release(self, note: str) -> bool:
+        """Give it back, this attempt not counted; False also when its cancel was requested meanwhile."""
+        return self._apply(self._as_found(), "release", note)
+
+    def promote(self) -> bool:
+        """Queue it at once, whatever its `run_at`."""
+        return self._apply(self._as_found(), "promote", "due")
 
     def stop(self, note: str, lost_at: dt.datetime | None = None) -> bool:
-        """End it as cancelled while it runs."""
-        return self._leave_lane(self._owned(lost_at), Status.REVOKED, note, finished_at=NOW)
+        """End it as REVOKED while it runs."""
+        return self._apply(self._lost_at(lost_at), "stop", note)
 
     def is_being_cancelled(self) -> bool:
-        return exists(Task, self._owned(cancel_requested=True))
+        owned = {"_id": self.pk.hex, "status": Status.STARTED.value} | self._as_found()
+        return exists(Task, owned | {"cancel_requested": True})
 
     # What everybody else does.
 
     def revoke(self, note: str) -> bool:
-        """Cancel it before its (next) start; False when it runs or is over."""
-        return bool(Task.objects.filter(pk=self.pk).revoke(note))
+        """Cancel it before its (next) start; False when it runs or has ended."""
+        return self._apply({}, "revoke", note)
 
     def request_cancel(self, note: str) -> bool:
-        """Ask its worker to stop it, which notices within a renewal; False when it does not run or has been asked."""
-        return bool(Task.objects.filter(pk=self.pk).request_cancel(note))
+        """Ask its worker to stop it at the next renewal; False when it does not run or has been asked before."""
+        return self._apply({}, "request_cancel", note)
 
     def reassign(self, robot: str, by: str) -> bool:
-        """Let another robot do it; False when it runs, is over, or is another robot's already."""
-        return bool(Task.objects.of_robot(self.robot).filter(pk=self.pk).reassign(robot, by))
+        """Move it from the robot as found to another; False when it runs, has ended, or was moved meanwhile."""
+        found = {"robot": {"$eq": self.robot, "$ne": robot}}
+        return self._apply(found, "reassign", reassigned(robot, by), robot=literal(robot))

@@ -24,7 +24,8 @@ from fmv.mongodb.server import server_now
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, Status, Task
 from tasks.models.bulk import BulkStatus
-from tasks.models.querysets import TaskQuerySet, moved_to
+from tasks.models.querysets import TaskQuerySet
+from tasks.models.transitions import moved_to
 from tasks.queue import submissions
 from tasks.queue.doorbell import ring_all, ring_for_bulks
 from tasks.queue.errors import NothingToDo

@@ -30,7 +30,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from fmv.errors import FmvError
 from fmv.http import request_id
-from fmv.mongodb.server import is_unreachable, server_now
+from fmv.mongodb.server import is_unreachable
 from fmv.monitoring import counters
 from robots.models import Robot
 from tasks import registry
@@ -76,7 +76,7 @@ def run_next(robot_name: str, message_id: str) -> None:
     """
     robot = Robot.objects.find(robot_name)
     if robot is None:
-        Task.objects.of_robot(robot_name).abandon()
+        Task.objects.of_robot(robot_name).fail_orphans()
         return
     over = time.monotonic() + TURN
     while True:
@@ -315,7 +315,7 @@ class Attempt:
         elif self._reason is Reason.TIMED_OUT:
             task.fail(error_document("TimedOut", f"Ran longer than {task.timeout:g} s"))
         elif self._reason is Reason.STOPPING:
-            self._hand_back()
+            self._release()
         else:
             logger.warning("Task %s: attempt %d lost its lease, its outcome is dropped", self.task_id, self.attempt)
 
@@ -336,10 +336,10 @@ class Attempt:
         elif not task.retry(document, delay=handler.retry.delay(task.attempt - task.uncounted)):
             task.stop("cancelled instead of tried again")
 
-    def _hand_back(self) -> None:
+    def _release(self) -> None:
         task = self._task
-        if task.hand_back("handed back: its worker stops"):
-            Task.objects.filter(pk=task.pk).promote(server_now())
+        if task.release("handed back: its worker stops"):
+            task.promote()
             ring(task.robot, task.priority)
         else:
             task.stop("stopped, as asked")

@@ -208,7 +208,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing():
         assert not before.succeed("late", "late"), stage
         assert not before.fail(LOST), stage
         assert not before.retry(LOST, delay=0), stage
-        assert not before.hand_back("late"), stage
+        assert not before.release("late"), stage
         assert not before.stop("late"), stage
         assert not before.is_being_cancelled(), stage
         assert fields_of(before) == stored, stage

@@ -155,9 +155,9 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.attempts)
     @rule(pick=picks)
-    def hand_back(self, pick: int) -> None:
+    def release(self, pick: int) -> None:
         task, model, owns = self.owner(pick)
-        done = task.hand_back("worker stops")
+        done = task.release("worker stops")
         assert done is (owns and not model.cancelling)
         if done:
             model.uncounted += 1

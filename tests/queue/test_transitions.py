@@ -11,6 +11,7 @@ from fmv.mongodb.uuid7 import id_at, time_of
 from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.models.error_document import error_document
 from tasks.models.task import LaneTaken
+from tasks.models.transitions import TRANSITIONS, apply
 from tasks.worker.attempt import LEASE_GRACE
 from tests.support.factories import make_task
 from tests.support.probes import FUTURE, LEASE, PAST, changes, claim, fields_of, line, listening, make_task_in, started
@@ -31,7 +32,7 @@ OF_A_TASK: dict[str, tuple[Callable[[Task], Any], tuple[Status, ...], Status, se
     "retry": (lambda task: task.retry(ERROR, delay=60), (Status.STARTED,), Status.RETRY, {
         "status", "history", "lane", "lease_expires_at", "error", "run_at"
     }),
-    "hand_back": (lambda task: task.hand_back("worker stops"), (Status.STARTED,), Status.RETRY, {
+    "release": (lambda task: task.release("worker stops"), (Status.STARTED,), Status.RETRY, {
         "status", "history", "lane", "lease_expires_at", "uncounted", "run_at"
     }),
     "request_cancel": (lambda task: task.request_cancel("asked"), (Status.STARTED,), Status.STARTED, {
@@ -42,7 +43,7 @@ OF_A_TASK: dict[str, tuple[Callable[[Task], Any], tuple[Status, ...], Status, se
     }),
     "promote": (lambda task: Task.objects.promote(server_now()), (Status.SCHEDULED, Status.RETRY),
         Status.QUEUED, {"status", "history"}),
-    "abandon": (lambda task: Task.objects.abandon(), WAITING, Status.FAILURE, {
+    "fail_orphans": (lambda task: Task.objects.fail_orphans(), WAITING, Status.FAILURE, {
         "status", "history", "finished_at", "error"
     }),
     "start": (lambda task: claim(task.robot), (Status.QUEUED,), Status.STARTED, {
@@ -85,7 +86,18 @@ def test_it_is_one_write_of_one_document(name):
     assert commands.sent == [*(["find tasks_task"] if name == "start" else []), "update tasks_task"]
 
 
-@pytest.mark.parametrize("name", ["succeed", "fail", "stop", "retry", "hand_back"])
+@pytest.mark.parametrize("name", [name for name, transition in TRANSITIONS.items() if transition.fenced])
+def test_a_fenced_transition_needs_the_attempt(name):
+    with pytest.raises(TypeError, match="attempt"):
+        apply(Task, {}, name)
+
+
+def test_a_transition_sets_no_column_beyond_its_row():
+    with pytest.raises(TypeError, match="lane"):
+        apply(Task, {}, "revoke", lane=None)
+
+
+@pytest.mark.parametrize("name", ["succeed", "fail", "stop", "retry", "release"])
 def test_an_earlier_attempt_writes_nothing(name):
     task = make_task_in(Status.STARTED)
     Task.objects.filter(pk=task.pk).update(attempt=2)
@@ -93,7 +105,7 @@ def test_an_earlier_attempt_writes_nothing(name):
     assert not OF_A_TASK[name][0](task)
 
 
-@pytest.mark.parametrize("name", ["retry", "hand_back"])
+@pytest.mark.parametrize("name", ["retry", "release"])
 def test_a_task_that_is_being_cancelled_does_not_go_back_to_the_queue(name):
     task = make_task_in(Status.STARTED, cancel_requested=True)
     assert changes(task, lambda: OF_A_TASK[name][0](task)) == {}
@@ -162,7 +174,7 @@ def test_a_retry_waits_for_its_delay_by_the_servers_clock():
 def test_handing_back_does_not_count_the_attempt():
     task = started(max_attempts=1)
     assert task.attempts_left == 0
-    assert task.hand_back("worker stops")
+    assert task.release("worker stops")
     stored = Task.objects.get(pk=task.pk)
     assert (stored.attempt, stored.uncounted, stored.attempts_left) == (1, 1, 1)
 

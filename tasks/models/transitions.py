@@ -1,0 +1,136 @@
+"""The life of a task: the table of all its transitions, and `apply`, the one function that writes them.
+
+A transition is one conditional write. It names the statuses it starts from and adds its line to `history` in the same
+write, so two processes never both win: the loser changes nothing and gets 0. While a worker owns a task, the number of
+the attempt is the fencing token: the criteria of a fenced transition name it, so a worker that has lost its task can no
+longer write to it.
+
+- **cancel** is what a user asks for (`tasks.queue.services.cancel`); it becomes one of the next two.
+- **revoke** ends a task that waits for its (next) start.
+- **stop** ends a task that runs, after its cancel was requested (`request_cancel`): the worker that owns it does so, or
+  the recovery, if that worker is lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from fmv.mongodb.expressions import NOW, Mql, appended, later, literal, literals
+from fmv.mongodb.updates import Criteria, Stage, update_many, update_one
+from tasks.models.status import WAITING, Status
+
+if TYPE_CHECKING:
+    from tasks.models import Task
+
+SCHEDULED, QUEUED, STARTED, RETRY, SUCCESS, FAILURE, REVOKED = Status
+
+#: now, but always later than the last change of the task: no two states of a task have the same `changed_at`
+NEXT_CHANGE: Mql = {"$max": [NOW, later("$changed_at", 0.001)]}
+
+ENDED_UNSTARTED = {"finished_at": NOW, "run_at": literal(None)}
+#: what a new attempt does not take over from the one before
+FRESH = {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
+NEW_ATTEMPT = {"started_at": NOW} | literals(**FRESH)
+FREE_LANE = literals(lane=None, lease_expires_at=None)
+ENDED = FREE_LANE | {"finished_at": NOW}
+RELEASED = FREE_LANE | {"uncounted": {"$add": ["$uncounted", 1]}, "run_at": NOW}
+
+
+class Transition(NamedTuple):
+    sources: tuple[Status, ...]
+    #: None: the status stays as it is
+    target: Status | None
+    #: the columns that it always sets
+    sets: Stage = {}
+    #: the columns that the caller may set besides
+    given: tuple[str, ...] = ()
+    #: the criteria must name the attempt
+    fenced: bool = False
+    #: refused once a cancel has been requested
+    unless_cancelled: bool = False
+    #: adds a line to the history, and moves `changed_at`
+    noted: bool = True
+
+
+T = Transition
+TRANSITIONS: dict[str, Transition] = {
+    # name              from                  to        sets, and what the caller may set besides
+    # by anybody:
+    "promote":        T((SCHEDULED, RETRY),   QUEUED),
+    "expire":         T((SCHEDULED, QUEUED),  REVOKED,  ENDED_UNSTARTED),
+    "revoke":         T(WAITING,              REVOKED,  ENDED_UNSTARTED | literals(cancel_requested=True)),
+    "fail_orphan":    T(WAITING,              FAILURE,  ENDED_UNSTARTED, ("error",)),
+    "reassign":       T(WAITING,              None,     {}, ("robot",)),
+    "request_cancel": T((STARTED,),           None,     literals(cancel_requested=True), unless_cancelled=True),
+    "end_lease":      T((STARTED,),           None,     {"lease_expires_at": NOW}, noted=False),
+    # by the worker that takes the task, or owns it; by the recovery, once the lease of the attempt has run out:
+    "start":          T((QUEUED,),            STARTED,  NEW_ATTEMPT,
+                        ("attempt", "lane", "worker", "message_id", "lease_expires_at"), fenced=True),
+    "renew":          T((STARTED,),           None,     {},
+                        ("lease_expires_at", "progress", "message", "changed_at"),
+                        fenced=True, unless_cancelled=True, noted=False),
+    "succeed":        T((STARTED,),           SUCCESS,  ENDED | literals(error=None, progress=100.0),
+                        ("result", "message"), fenced=True),
+    "fail":           T((STARTED,),           FAILURE,  ENDED, ("error",), fenced=True),
+    "stop":           T((STARTED,),           REVOKED,  ENDED, fenced=True),
+    "retry":          T((STARTED,),           RETRY,    FREE_LANE, ("error", "run_at"),
+                        fenced=True, unless_cancelled=True),
+    "release":        T((STARTED,),           RETRY,    RELEASED, fenced=True, unless_cancelled=True),
+}  # fmt: skip
+
+
+def apply(
+    model: type[Task], criteria: Criteria, name: str, note: str | Mql = "", *, many: bool = False, **given: Mql
+) -> int:
+    """Take the task that meets the criteria, or with `many` all such tasks, through a transition; return how many.
+
+    `note`: the text of the line in the history, or an expression for it. `given`: expressions for the columns that the
+    table leaves to the caller. Raises IntegrityError when another task holds the lane that is given.
+    """
+    transition = TRANSITIONS[name]
+    if unknown := given.keys() - set(transition.given):
+        raise TypeError(f"The transition {name} does not set {', '.join(sorted(unknown))}")
+    if transition.fenced and "attempt" not in criteria:
+        raise TypeError(f"The transition {name} needs the attempt among its criteria")
+    stage = (_noted(transition, note, given) if transition.noted else {}) | transition.sets | given
+    update = update_many if many else update_one
+    return int(update(model, _both(criteria, _condition(transition)), stage))
+
+
+def _condition(transition: Transition) -> Criteria:
+    statuses = [status.value for status in transition.sources]
+    found: Criteria = {"status": statuses[0] if len(statuses) == 1 else {"$in": statuses}}
+    return found | ({"cancel_requested": False} if transition.unless_cancelled else {})
+
+
+def _both(one: Criteria, other: Criteria) -> Criteria:
+    return {"$and": [one, other]} if one.keys() & other.keys() else one | other
+
+
+def _noted(transition: Transition, note: str | Mql, given: Stage) -> Stage:
+    status = transition.target.value if transition.target else "$status"
+    attempt = given.get("attempt", "$attempt")
+    text = literal(note) if isinstance(note, str) else note
+    line = appended("history", at=NEXT_CHANGE, status=status, attempt=attempt, note=text)
+    return {"status": status, "history": line, "changed_at": NEXT_CHANGE}
+
+
+def lease_until(started_at: Mql, lease: float, grace: float) -> Mql:
+    """Return when a lease taken or renewed now ends: `lease` seconds on, but at most `grace` seconds after the timeout.
+
+    Because of that bound, even a task whose process is stuck ends soon after its timeout.
+    """
+    return {"$min": [later(NOW, lease), later(started_at, {"$add": ["$timeout", grace]})]}
+
+
+EXPIRED = "expired before it started"
+
+
+def reassigned(robot: str, by: str) -> Mql:
+    """Return the note of a reassignment."""
+    return {"$concat": ["moved from ", "$robot", literal(moved_to(robot, by))]}
+
+
+def moved_to(robot: str, by: str) -> str:
+    """Return how that note ends."""
+    return f" to {robot} by {by}"
