@@ -90,7 +90,7 @@ def _complete_environment() -> None:
     os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], "fmv_test_broker")
     os.environ["FMV_SECRET_KEY"] = secrets.token_urlsafe(48)
     os.environ["FMV_HTTPS"] = "0"
-    os.environ["FMV_APPS"] = "tests.rehearsal"
+    os.environ["FMV_APPS"] = "tests.support.test_handlers"
     os.environ["DJANGO_SETTINGS_MODULE"] = "fmv.settings"
 
 
@@ -151,9 +151,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    from tests.support.sharing import Sharing
+    from tests.support.xdist_scheduler import ProcessGroupScheduling
 
-    return Sharing(config, log)
+    return ProcessGroupScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -190,11 +190,11 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup, django_db_blocker) -> Iterator[None]:
-    from tests.support import emptied
+    from tests.support import db_reset
 
     with django_db_blocker.unblock():
-        kept = emptied.stored()
-    with emptied.putting_back(kept):
+        kept = db_reset.stored()
+    with db_reset.putting_back(kept):
         yield
 
 

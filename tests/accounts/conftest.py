@@ -4,7 +4,7 @@ import pytest
 
 from fmv.accounts import oidc
 from fmv.devstack import embedded_mongodb
-from tests.support.issuers import Issuer, running
+from tests.support.fake_oidc import Issuer, running
 
 
 @pytest.fixture

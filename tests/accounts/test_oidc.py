@@ -29,7 +29,7 @@ from tasks.models import Task
 from tests.conftest import wait_until
 from tests.support.api import Api, assert_refused
 from tests.support.factories import make_task, make_user
-from tests.support.issuers import EC_KEY, RSA_KEYS, WELL_KNOWN, Issuer, public, running
+from tests.support.fake_oidc import EC_KEY, RSA_KEYS, WELL_KNOWN, Issuer, public, running
 
 pytestmark = pytest.mark.django_db
 

@@ -24,7 +24,7 @@ from fmv.devstack import embedded_mongodb
 from tests.conftest import wait_until
 from tests.support.browser import assert_fine
 from tests.support.factories import make_user
-from tests.support.issuers import RSA_KEYS, WELL_KNOWN, running
+from tests.support.fake_oidc import RSA_KEYS, WELL_KNOWN, running
 
 pytestmark = pytest.mark.django_db
 

@@ -9,7 +9,7 @@ from celery import Celery
 from pymongo.collection import Collection
 
 from tests.bench.floor import database
-from tests.support.marks import mark
+from tests.support.event_marks import mark
 
 ROBOTS, TASKS = "bench_robots", "bench_tasks"
 

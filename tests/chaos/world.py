@@ -130,7 +130,7 @@ class World:
             "FMV_PORT": str(self.web_port),
             "FMV_WEB_PROCESSES": "1",
             "FMV_ANONYMOUS": "manager",
-            "FMV_APPS": "tests.rehearsal",
+            "FMV_APPS": "tests.support.test_handlers",
             **variables,
         }
 

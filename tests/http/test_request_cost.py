@@ -1,4 +1,4 @@
-"""What a request costs besides its MongoDB commands (see test_rounds_api.py), in calls of Python functions: no time.
+"""What a request costs besides its MongoDB commands (see test_round_trips_api.py), in calls of Python functions.
 
 A limit is a tenth above what it was when it was set. Who must raise one: PARTS=requests,profile tells what it costs.
 """

@@ -17,7 +17,7 @@ from fmv.accounts import api_tokens
 from fmv.accounts.permissions import Role
 from fmv.devstack import embedded_mongodb, stack
 from tests.support.factories import make_robot, make_user
-from tests.support.issuers import Issuer, running
+from tests.support.fake_oidc import Issuer, running
 
 CASES = int(os.environ.get("FMV_TEST_CASES") or 0)  # at least so many for each role; 0: a short run
 SEED = int(os.environ.get("FMV_TEST_SEED") or (time.time() if CASES else 1))

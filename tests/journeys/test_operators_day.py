@@ -11,8 +11,8 @@ from tasks.models import Status, Task
 from tasks.queue import services
 from tests.conftest import wait_until
 from tests.support.browser import assert_fine
+from tests.support.demo_data import TROUBLE, TROUBLED, store_demo_data
 from tests.support.factories import PASSWORD, make_robot, make_task, make_user
-from tests.support.night import TROUBLE, TROUBLED, spend_a_night
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -142,7 +142,7 @@ def test_retrying_all_that_match_a_filter(site, visit):
 
 
 def test_what_failed_last_night_and_why_and_again_within_five_clicks(site, visit):
-    spend_a_night(tasks=300)
+    store_demo_data(tasks=300)
     operator = make_user("operator")
     page = visit()
     sign_in(page, operator)
@@ -200,7 +200,7 @@ def test_a_viewer_sees_and_cannot_touch(site, visit):
 
 
 def test_the_troubled_robot_is_seen_from_the_list(site, visit):
-    spend_a_night(tasks=300)
+    store_demo_data(tasks=300)
     page = visit("viewer", size="phone")
     page.goto("/admin/robots/robot/")
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name=TROUBLED, exact=True))

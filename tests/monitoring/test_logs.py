@@ -199,7 +199,7 @@ def test_one_id_from_the_client_to_the_handlers_own_lines(web, worker, tmp_path)
 
     worked = read_json(tmp_path / "worker.log")
     mine = {line["logger"]: line for line in worked if line["request_id"] == "from-the-client"}
-    assert mine["rehearsal"]["message"] == "at work"
+    assert mine["test_handlers"]["message"] == "at work"
     assert mine["tasks.worker.attempt"]["task_id"] == answer.json()["task_id"]
     assert mine["tasks.worker.attempt"]["robot"] == "R2"
     for line in served + worked:

@@ -10,8 +10,8 @@ from tasks.models import Task, WorkerProcess
 from tasks.queue import services
 from tests.conftest import wait_until
 from tests.support.browser import SIZES
+from tests.support.demo_data import TROUBLED, explain_the_trouble, store_demo_data
 from tests.support.factories import make_user
-from tests.support.night import TROUBLED, explain_the_trouble, spend_a_night
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 @pytest.fixture
 def fleet(worker, maintenance, site, transactional_db):
-    spend_a_night()
+    store_demo_data()
     worker(os.environ["FMV_BROKER_URL"], processes=3, name="work")
     maintenance(os.environ["FMV_BROKER_URL"])
     for name in ("Wall-E", "Bender", "R2-D2"):

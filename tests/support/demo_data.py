@@ -1,4 +1,4 @@
-"""A fleet with a day and a night behind it: what pages look like when they are full."""
+"""Documents of a fleet that has worked for a day and a night, so that pages are full."""
 
 import datetime as dt
 import random
@@ -40,7 +40,7 @@ OSError: The robot answered 503
 """
 
 
-def spend_a_night(tasks: int = 900, seed: int = 1) -> None:
+def store_demo_data(tasks: int = 900, seed: int = 1) -> None:
     """Store the robots, that many tasks which ended in the last 24 hours, and some that wait."""
     chance, now = random.Random(seed), timezone.now()
     for name, (location, description, labels) in ROBOTS.items():

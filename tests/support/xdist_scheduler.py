@@ -22,8 +22,8 @@ TOGETHER = frozenset(
 )
 
 
-class Sharing(LoadScopeScheduling):
-    """Hands out the tests of real processes as one piece, first, as it is the largest; the others one by one."""
+class ProcessGroupScheduling(LoadScopeScheduling):
+    """Schedule the tests of real processes as one piece and first, because it is the largest; the others one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "processes" if nodeid.partition("::")[0] in TOGETHER or "[rabbitmq" in nodeid else nodeid

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, JsonValue
 
 from tasks.registry import Context, Params, PermanentError, RetryPolicy, handler
-from tests.support.marks import mark
+from tests.support.event_marks import mark
 
 AT_ONCE = RetryPolicy(max_attempts=3, first=0.01, longest=0.01)
 
@@ -141,4 +141,4 @@ def logs(ctx: Context[Echo]) -> None:
 @handler("speaks", params=Echo, retry=AT_ONCE)
 def speaks(ctx: Context[Echo]) -> None:
     """Write to the process's own log, from another module's logger."""
-    logging.getLogger("rehearsal").info("at work", extra={"params": ctx.params.value})
+    logging.getLogger("test_handlers").info("at work", extra={"params": ctx.params.value})

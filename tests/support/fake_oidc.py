@@ -1,4 +1,4 @@
-"""OpenID Connect issuers on loopback: one of the test's own, whose answers and keys it chooses."""
+"""OpenID Connect issuers on loopback whose answers and keys the test chooses."""
 
 import time
 from collections.abc import Iterator

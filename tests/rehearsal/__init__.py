@@ -1,1 +1,0 @@
-"""A Django app whose handlers misbehave, each in a way of its own (`FMV_APPS=tests.rehearsal`)."""
