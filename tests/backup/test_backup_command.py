@@ -604,7 +604,7 @@ import sys, time
 import django
 from django.core.management import execute_from_command_line
 django.setup()
-from fmv import restore
+from fmv.backup import restore
 restore.BATCH, insert = 20, restore.Stage.insert
 restore.Stage.insert = lambda *arguments: time.sleep(0.1) or insert(*arguments)
 execute_from_command_line(sys.argv)
