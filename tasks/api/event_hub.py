@@ -1,12 +1,12 @@
-"""Live changes of tasks, for server-sent events: one for each of `tasks.api.event_log`.
+"""Finds the changes of tasks and hands them to the event streams of this process.
 
-Nothing is kept for them: the tasks' documents are the log. `changed_at` grows with every change, by MongoDB's clock, so
-one thread in each web server process (the Hub) asks twice a second for what has changed, and hands it to the process's
-streams. It runs while there are any.
+No events are stored: the tasks' documents are the log (see `tasks.api.event_log`). `changed_at` grows with every
+change, by MongoDB's clock. One thread in each web server process, the hub, asks twice a second which tasks have changed
+and hands their events to the process's streams. The thread runs while there are streams.
 
-All events of all tasks have an order, their Key, which is the `id:` on the wire. A stream of the whole fleet is sent
-events in that order, once they are SETTLE old: a write becomes visible a moment after the time it carries. So a client
-that comes back with the last id it has seen, to whichever process, gets exactly what came after it.
+All events of all tasks have one order, their Key, which is the `id:` on the wire. A stream of all tasks gets them in
+that order, once they are older than VISIBILITY_DELAY, because a write becomes visible a moment after the time it
+carries. So a client that reconnects with the last id it received, to any process, gets exactly the events after it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from django.db import DatabaseError
 from pymongo.errors import PyMongoError
 
 from fmv.mongodb.server import stored_now
-from tasks.api.event_log import Event, Key, before, events_of, milliseconds, moment_of, step_of
+from tasks.api.event_log import Event, Key, before, events_of, milliseconds, step_of, time_at
 from tasks.models import Task
 
 if TYPE_CHECKING:
@@ -30,28 +30,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-POLL = 0.5  # seconds between two looks
-SETTLE = 500  # ms after which a write is taken to be visible
-OVERLAP = 5000  # ms that each look goes back, for writes that took longer; these come late, and out of order
-BACKLOG = 20_000  # tasks that a stream, or the hub, catches up with; of more, the latest
-STUCK = 30.0  # seconds a client may take to receive a piece
-CHUNK = 200  # documents read in one go
+POLL_INTERVAL = 0.5  # seconds
+VISIBILITY_DELAY = 500  # ms until a write is assumed to be visible to reads
+OVERLAP = 5000  # ms that each poll reaches back for slower writes; their events are sent late and out of order
+MAX_BACKLOG = 20_000  # changed tasks that a stream or the hub catches up with; of more, the latest
+SEND_TIMEOUT = 30.0  # seconds a client may take to receive a piece; then it is disconnected
+READ_CHUNK = 200  # documents read by one query
 
 
 def now() -> int:
-    """Return MongoDB's clock in ms. Raises PyMongoError."""
+    """Return the time of MongoDB's clock in ms. Raises PyMongoError."""
     return milliseconds(stored_now())
 
 
 def read(ids: Iterable[uuid.UUID]) -> Iterator[Task]:
-    """Yield the tasks that there still are, in no order."""
+    """Yield those of the tasks that still exist, in any order."""
     ids = list(ids)
-    for start in range(0, len(ids), CHUNK):
-        yield from Task.objects.filter(pk__in=ids[start : start + CHUNK]).order_by()
+    for start in range(0, len(ids), READ_CHUNK):
+        yield from Task.objects.filter(pk__in=ids[start : start + READ_CHUNK]).order_by()
 
 
 class Hub:
-    """Watches the tasks for all streams of this process, in a thread that runs while there are any."""
+    """Polls MongoDB for changed tasks on behalf of all streams of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,22 +59,22 @@ class Hub:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         #: all events up to this time (ms) have been handed to the streams
-        self.frontier = 0
-        self._coming = 0  # what the frontier will be once the look under way is over
+        self.watermark = 0
+        self._next_watermark = 0  # the watermark after the current poll
         self._versions: dict[uuid.UUID, dt.datetime] = {}
         self._published: dict[uuid.UUID, Key] = {}
         self._last = before(0)
 
     def add(self, stream: TaskStream) -> int:
-        """Hand the stream what comes after the frontier that this returns; up to it, it catches up by itself."""
+        """Register the stream for the events after the returned watermark; it reads the earlier ones itself."""
         with self._lock:
             if self._thread is None:
-                self.frontier = self._coming = now() - SETTLE
-                self._versions, self._published, self._last = {}, {}, before(self.frontier + 1)
+                self.watermark = self._next_watermark = now() - VISIBILITY_DELAY
+                self._versions, self._published, self._last = {}, {}, before(self.watermark + 1)
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
             self._streams.add(stream)
-            return self._coming
+            return self._next_watermark
 
     def discard(self, stream: TaskStream) -> None:
         with self._lock:
@@ -83,18 +83,18 @@ class Hub:
                 self._wake.set()
 
     def join(self) -> None:
-        """Wait until the thread has ended, once there are no streams."""
+        """Wait for the end of the thread, which comes when there are no streams."""
         if thread := self._thread:
             thread.join()
 
     def _run(self) -> None:
         try:
             while self._goes_on():
-                self._look()
-                self._wake.wait(POLL)
+                self._try_to_poll()
+                self._wake.wait(POLL_INTERVAL)
                 self._wake.clear()
         except BaseException:
-            with self._lock:  # their clients come back, and with them another thread
+            with self._lock:  # their clients reconnect, and that starts another thread
                 self._thread = None
                 streams, self._streams = self._streams, set()
             for stream in streams:
@@ -108,10 +108,10 @@ class Hub:
                 return False
             streams = list(self._streams)
         for stream in streams:
-            stream.cut_if_stuck(1.0 if stream.server_stops() else STUCK)
+            stream.cut_if_stuck(1.0 if stream.server_stops() else SEND_TIMEOUT)
         return True
 
-    def _look(self) -> None:
+    def _try_to_poll(self) -> None:
         try:
             self.poll()
         except (DatabaseError, PyMongoError) as error:
@@ -120,46 +120,46 @@ class Hub:
                 stream.note("MongoDB cannot be reached; still trying")
 
     def poll(self) -> None:
-        """Hand to each stream what has changed since the last look."""
-        frontier = max(self.frontier, now() - SETTLE)
-        since = self.frontier - OVERLAP
-        with self._lock:  # a stream that is added from here on counts on no more than what is after `frontier`
-            self._coming = frontier
+        """Hand to each stream the events since the last poll."""
+        watermark = max(self.watermark, now() - VISIBILITY_DELAY)
+        since = self.watermark - OVERLAP
+        with self._lock:  # a stream added from here on relies only on events after `watermark`
+            self._next_watermark = watermark
             streams = list(self._streams)
-        found = Task.objects.changed_since(moment_of(since)).order_by().values_list("pk", "changed_at")
-        versions = dict(found[: BACKLOG + 1])
-        if len(versions) > BACKLOG:  # after a long outage: the streams catch up by themselves
+        found = Task.objects.changed_since(time_at(since)).order_by().values_list("pk", "changed_at")
+        versions = dict(found[: MAX_BACKLOG + 1])
+        if len(versions) > MAX_BACKLOG:  # after a long outage: clients reconnect, and their streams catch up
             for stream in streams:
                 stream.end()
             versions = {}
         wanted = versions.keys() if any(s.task is None for s in streams) else {s.task for s in streams if s.task}
         changed = [pk for pk in versions.keys() & wanted if self._versions.get(pk) != versions[pk]]
-        self._hand_out([(task, events_of(task)) for task in read(changed)], since, frontier)
+        self._hand_out([(task, events_of(task)) for task in read(changed)], since, watermark)
         self._versions = {pk: at for pk, at in self._versions.items() if pk in versions}
         self._published = {pk: key for pk, key in self._published.items() if pk in versions}
 
-    def _hand_out(self, changed: Sequence[tuple[Task, list[Event]]], since: int, frontier: int) -> None:
-        settled = [event for task, events in changed for event in self._settled(task, events, since, frontier)]
-        settled.sort(key=lambda event: event.key)
-        for event in settled:  # one that comes late is sent under the id of the one before, as ids only grow
+    def _hand_out(self, changed: Sequence[tuple[Task, list[Event]]], since: int, watermark: int) -> None:
+        visible = [event for task, events in changed for event in self._visible(task, events, since, watermark)]
+        visible.sort(key=lambda event: event.key)
+        for event in visible:  # ids only grow: a late event gets the id of the one before it
             self._last = event.id = max(self._last, event.key)
         of_task = {task.pk: events for task, events in changed}
         with self._lock:
             for stream in self._streams:
-                if events := settled if stream.task is None else of_task.get(stream.task):
+                if events := visible if stream.task is None else of_task.get(stream.task):
                     stream.hand(events)
-            self.frontier = frontier
+            self.watermark = watermark
 
-    def _settled(self, task: Task, events: Sequence[Event], since: int, frontier: int) -> list[Event]:
-        """Return those of the task's events that are now to be handed out, and note that they were."""
+    def _visible(self, task: Task, events: Sequence[Event], since: int, watermark: int) -> list[Event]:
+        """Return the task's events that are new and visible, and record that they were handed out."""
         last = self._published.get(task.pk)
         new = [e for e in events if (step_of(e.key) > step_of(last) if last else e.key.at >= since)]
-        ripe = [event for event in new if event.key.at <= frontier]
-        if ripe:
-            self._published[task.pk] = ripe[-1].key
-        if len(ripe) == len(new):
+        due = [event for event in new if event.key.at <= watermark]
+        if due:
+            self._published[task.pk] = due[-1].key
+        if len(due) == len(new):
             self._versions[task.pk] = task.changed_at
-        return ripe
+        return due
 
 
 hub = Hub()

@@ -1,6 +1,6 @@
-"""What happened to a task, as its document tells: one event for each line of its history and each report.
+"""The events of a task, derived from its document: one for each line of its history and for each report.
 
-All events of all tasks have an order, their Key, which is the `id:` of an event on the wire.
+All events of all tasks have one order, their Key, which is an event's `id:` on the wire.
 """
 
 import copy
@@ -21,9 +21,9 @@ ID = re.compile(r"([0-9]{1,15})-([0-9a-f]{32})-([0-9]{1,9})", re.ASCII)
 
 
 class Key(NamedTuple):
-    """Where an event stands among all others: time in ms, its task's id in hex, and its step in that task's life.
+    """The place of an event among all others: time in ms, the task's id in hex, and the step in the task's life.
 
-    Step 2n is the n-th line of history, from 0; step 2n + 1 is a report after it, of which there may be several.
+    Step 2n is the n-th line of the history, from 0. Step 2n + 1 is a report after that line; there may be several.
     """
 
     at: int
@@ -35,33 +35,33 @@ class Key(NamedTuple):
 
 
 def parse_id(text: str) -> Key:
-    """Return the Key whose text this is. Raises ValueError."""
+    """Parse the text of a Key. Raises ValueError."""
     match = ID.fullmatch(text)
     if match is None:
         raise ValueError(text)
     return Key(int(match[1]), match[2], int(match[3]))
 
 
-def before(moment: int) -> Key:
-    """Return the Key that comes before all of this millisecond."""
-    return Key(moment, "0" * 32, 0)
+def before(ms: int) -> Key:
+    """Return a Key that precedes all events of this millisecond."""
+    return Key(ms, "0" * 32, 0)
 
 
 def position(key: Key, line: bytes) -> bytes:
-    """Return what lets a client remember that it has seen all up to `key`, without an event; `line` goes with it."""
+    """Return a message without an event that advances the client's last id to `key`; `line` is sent with it."""
     return b"%sid: %s\n\n" % (line, str(key).encode())
 
 
-def milliseconds(moment: dt.datetime) -> int:
-    return round(moment.timestamp() * 1000)
+def milliseconds(time: dt.datetime) -> int:
+    return round(time.timestamp() * 1000)
 
 
-def moment_of(ms: int) -> dt.datetime:
+def time_at(ms: int) -> dt.datetime:
     return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
 
 
 def keys_of(id: uuid.UUID, stored_at: dt.datetime, changed_at: dt.datetime, history: Sequence[Any]) -> list[Key]:
-    """Return the keys of all events that a task's document tells of. The last is the task as it is now."""
+    """Return the keys of all events in a task's document. The last is the task's current state."""
     times = [stored_at, *(line["at"] for line in history[1:])]
     keys = [Key(milliseconds(at), id.hex, 2 * number) for number, at in enumerate(times)]
     if len(history) > 1 and changed_at > times[-1]:
@@ -70,7 +70,7 @@ def keys_of(id: uuid.UUID, stored_at: dt.datetime, changed_at: dt.datetime, hist
 
 
 def as_of(task: Task, step: int) -> Task:
-    """Return the task as it was at that step, as far as its document still tells; the rest is empty."""
+    """Return the task as it was at that step; values that its document no longer holds are empty."""
     lines = task.history[: step // 2 + 1]
     if len(lines) == len(task.history):
         return task
@@ -85,11 +85,11 @@ def as_of(task: Task, step: int) -> Task:
 
 
 class Event:
-    """A step of a task's life; it is rendered once, by the first stream that sends it."""
+    """A step of a task's life. Its data is rendered once, by the first stream that sends it."""
 
     def __init__(self, key: Key, task: Task) -> None:
         self.key = key
-        self.id = key  # under which a stream of many tasks sends it
+        self.id = key  # the id under which a stream of all tasks sends it
         self.task = as_of(task, key.step)
 
     @cached_property
@@ -106,11 +106,11 @@ def events_of(task: Task) -> list[Event]:
 
 
 def missed(task: Task, after: Key | None) -> list[Event]:
-    """Return the task's events after that one; without one the last event, which is the task as it is now."""
+    """Return the task's events after `after`; with None only the last event, the task's current state."""
     events = events_of(task)
     return events[-1:] if after is None else [event for event in events if step_of(event.key) > step_of(after)]
 
 
 def step_of(key: Key) -> tuple[int, int]:
-    """What orders the events of one task, whatever the clocks did: only reports share a step."""
+    """Return a sort key for the events of one task that does not depend on clocks, except among reports of one step."""
     return key.step, key.at if key.step % 2 else 0

@@ -1,4 +1,4 @@
-"""What one client of the event routes is sent: a task's events, or those of all tasks."""
+"""The streams of the event routes: the events of one task, or those of all tasks."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from django.http import HttpRequest
 from pymongo.errors import PyMongoError
 
 from fmv.http.sse import Stream, comment, message
-from tasks.api.event_hub import BACKLOG, CHUNK, OVERLAP, hub, now, read
-from tasks.api.event_log import Event, Key, before, keys_of, milliseconds, missed, moment_of, position, step_of
+from tasks.api.event_hub import MAX_BACKLOG, OVERLAP, READ_CHUNK, hub, now, read
+from tasks.api.event_log import Event, Key, before, keys_of, milliseconds, missed, position, step_of, time_at
 from tasks.models import Task
 from tasks.queue import services
 
 logger = logging.getLogger(__name__)
 
-IsLetIn = Callable[[], bool]
+StillAllowed = Callable[[], bool]
 
-NOW = 100  # ms that "now" reaches back, as our idea of MongoDB's clock may be wrong by as much
-BACK = 3600_000  # ms that an id may be old; of what was before, a stream says that it is missing
-LIFE = 3600.0  # seconds until a stream ends and its client comes back
-WAITING = 20_000  # events that may wait for a client
-PIECE = 64 * 1024  # bytes sent in one go, and at most one event more
-RETRY_HINT = b"retry: 2000\n"  # ms a client waits before it comes back
+CLOCK_TOLERANCE = 100  # ms by which our estimate of MongoDB's clock may be wrong; a new stream starts this much earlier
+MAX_REPLAY = 3600_000  # ms that a stream goes back; for older events it reports a gap
+MAX_STREAM_AGE = 3600.0  # seconds; then the stream ends and its client reconnects
+MAX_QUEUED_EVENTS = 20_000  # events that wait in memory for one client
+PIECE_SIZE = 64 * 1024  # bytes in one send; the last event may exceed it
+RETRY_HINT = b"retry: 2000\n"  # ms a client waits before it reconnects
 
 
 class TaskStream(Stream):
-    """Sends events as they come, and a comment every so often; ends when the caller is no longer let in.
+    """Sends events as they come, and regular comments. Ends when the caller is no longer allowed to read.
 
-    Raises TooManyStreams, and PyMongoError when MongoDB cannot be reached at its beginning; later it waits for it.
+    Raises TooManyStreams; PyMongoError if MongoDB cannot be reached at the start. Later it waits for MongoDB.
     """
 
-    task: uuid.UUID | None = None  # the only one it is about
+    task: uuid.UUID | None = None  # None: all tasks
 
-    def __init__(self, request: HttpRequest, is_let_in: IsLetIn) -> None:
-        self._is_let_in = is_let_in
-        self._ends_at = time.monotonic() + LIFE
+    def __init__(self, request: HttpRequest, still_allowed: StillAllowed) -> None:
+        self._still_allowed = still_allowed
+        self._ends_at = time.monotonic() + MAX_STREAM_AGE
         self._inbox: SimpleQueue[Sequence[Event] | bytes | None] = SimpleQueue()
         self._handed = self._taken = 0
         super().__init__(request)
@@ -52,25 +52,25 @@ class TaskStream(Stream):
             self.close()
             raise
 
-    def _begin(self, frontier: int) -> None:
+    def _begin(self, watermark: int) -> None:
         raise NotImplementedError
 
     def _first_pieces(self) -> Iterator[bytes]:
         raise NotImplementedError
 
     def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
-        """Yield those of the events that this stream is to send."""
+        """Yield the events that this stream sends."""
         raise NotImplementedError
 
     def _comment(self) -> bytes:
         return comment("still here")
 
-    # What the hub and the server call.
+    # Called by the hub and the server.
 
     def hand(self, events: Sequence[Event]) -> None:
-        """Let it send these, unless too many wait already: then it ends, and its client comes back for them."""
+        """Queue these events. If too many wait already, the stream ends, and its client reconnects to read them."""
         self._handed += len(events)
-        self._inbox.put(events if self._handed - self._taken <= WAITING else None)
+        self._inbox.put(events if self._handed - self._taken <= MAX_QUEUED_EVENTS else None)
 
     def note(self, text: str) -> None:
         self._inbox.put(comment(text))
@@ -82,13 +82,13 @@ class TaskStream(Stream):
         hub.discard(self)
         super().close()
 
-    # What its own thread does.
+    # Runs in the stream's own thread.
 
     def pieces(self) -> Iterator[bytes]:
         try:
             yield from self._first_pieces()
         except (DatabaseError, PyMongoError) as error:
-            logger.warning("An event stream ends, MongoDB fails: %s", error.__cause__ or error)
+            logger.warning("An event stream ends because MongoDB failed: %s", error.__cause__ or error)
             return
         yield from self._live_pieces()
 
@@ -97,7 +97,7 @@ class TaskStream(Stream):
         while not self._is_over():
             if time.monotonic() >= comment_at:
                 yield self._comment()
-                if not self._is_let_in():
+                if not self._still_allowed():
                     return
                 comment_at = time.monotonic() + settings.FMV_STREAM_COMMENT_SECONDS
             try:
@@ -117,11 +117,11 @@ class TaskStream(Stream):
 
 
 def packed(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the parts, several in one piece of about PIECE bytes."""
+    """Join parts to pieces of about PIECE_SIZE bytes."""
     piece = bytearray()
     for part in parts:
         piece += part
-        if len(piece) >= PIECE:
+        if len(piece) >= PIECE_SIZE:
             yield bytes(piece)
             piece.clear()
     if piece:
@@ -129,15 +129,17 @@ def packed(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class OneTask(TaskStream):
-    """A task as it is now, or what happened to it after `after`, and then its life to its end."""
+    """A task in its current state, or its events after `after`; then its events until it is finished."""
 
-    def __init__(self, request: HttpRequest, task_id: uuid.UUID, after: Key | None, *, is_let_in: IsLetIn) -> None:
+    def __init__(
+        self, request: HttpRequest, task_id: uuid.UUID, after: Key | None, *, still_allowed: StillAllowed
+    ) -> None:
         self.task = task_id
         self._last = after
         self._finished = False
-        super().__init__(request, is_let_in)
+        super().__init__(request, still_allowed)
 
-    def _begin(self, frontier: int) -> None:
+    def _begin(self, watermark: int) -> None:
         self._first = missed(services.get(self.task), self._last)
 
     def _first_pieces(self) -> Iterator[bytes]:
@@ -154,7 +156,7 @@ class OneTask(TaskStream):
 
 
 class AllTasks(TaskStream):
-    """What happens to tasks, of some robots, entering some statuses, or all; from now on, or after `after`."""
+    """Events of all tasks, or of those of some robots and statuses; from now on, or after `after`."""
 
     def __init__(
         self,
@@ -163,20 +165,20 @@ class AllTasks(TaskStream):
         robots: Collection[str] = (),
         statuses: Collection[str] = (),
         *,
-        is_let_in: IsLetIn,
+        still_allowed: StillAllowed,
     ) -> None:
         self._after = after
         self._robots, self._statuses = frozenset(robots), frozenset(statuses)
         self._caught_up: set[Key] = set()
-        super().__init__(request, is_let_in)
+        super().__init__(request, still_allowed)
 
-    def _begin(self, frontier: int) -> None:
-        self._frontier = frontier
-        # Another process may be a little ahead of this one, but not much: then the clock was set back.
-        if self._after and self._after.at <= frontier + OVERLAP:
+    def _begin(self, watermark: int) -> None:
+        self._watermark = watermark
+        # Another process may be slightly ahead of this one. If it is far ahead, the clock was set back.
+        if self._after and self._after.at <= watermark + OVERLAP:
             self._start = self._after
         else:
-            self._start = before(now() - NOW)
+            self._start = before(now() - CLOCK_TOLERANCE)
 
     def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
         return (event.render(event.id) for event in events if self._wants(event))
@@ -184,15 +186,15 @@ class AllTasks(TaskStream):
     def _wants(self, event: Event) -> bool:
         return (
             self._start < event.key not in self._caught_up
-            and self._is_asked_for(event.task.status)
+            and self._has_wanted_status(event.task.status)
             and (not self._robots or event.task.robot in self._robots)
         )
 
-    def _is_asked_for(self, status: str) -> bool:
+    def _has_wanted_status(self, status: str) -> bool:
         return not self._statuses or status in self._statuses
 
     def _comment(self) -> bytes:
-        handed_out = before(hub.frontier + 1)  # asked first, so what is not yet sent is later, or in the inbox
+        handed_out = before(hub.watermark + 1)  # read first: what is not sent yet is later than this, or in the inbox
         text = super()._comment()
         return position(max(self._start, handed_out), text.removesuffix(b"\n")) if self._inbox.empty() else text
 
@@ -200,34 +202,34 @@ class AllTasks(TaskStream):
 
     def _first_pieces(self) -> Iterator[bytes]:
         yield position(self._start, RETRY_HINT)
-        if self._start.at > self._frontier:
+        if self._start.at > self._watermark:
             return
-        doubtful = min(hub.frontier, self._frontier) - 2 * OVERLAP  # later events may be handed out all the same
+        doubtful = min(hub.watermark, self._watermark) - 2 * OVERLAP  # the hub may hand out later events a second time
         keys, complete_from = self._backlog()
         if complete_from > self._start.at:
-            moment = moment_of(complete_from).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            yield message("gap", orjson.dumps({"before": moment}), before(complete_from))
+            text = time_at(complete_from).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            yield message("gap", orjson.dumps({"before": text}), before(complete_from))
         self._caught_up = {key for key in keys if key.at > doubtful}
-        for start in range(0, len(keys), CHUNK):
+        for start in range(0, len(keys), READ_CHUNK):
             if self.server_stops():
                 return
-            yield from packed(self._past_events(keys[start : start + CHUNK]))
+            yield from packed(self._past_events(keys[start : start + READ_CHUNK]))
 
     def _backlog(self) -> tuple[list[Key], int]:
-        """Return the keys of what is to be caught up with, in order, and from when on (ms) they are complete."""
-        since = max(self._start.at, self._frontier - BACK)
-        found = Task.objects.changed_since(moment_of(since)).latest_changes_first()
+        """Return the keys of the events to catch up with, in order, and the time (ms) from which they are complete."""
+        since = max(self._start.at, self._watermark - MAX_REPLAY)
+        found = Task.objects.changed_since(time_at(since)).latest_changes_first()
         if self._robots:
             found = found.filter(robot__in=self._robots)
-        rows = list(found.values_list("pk", "stored_at", "changed_at", "history")[: BACKLOG + 1])
-        if len(rows) > BACKLOG:
+        rows = list(found.values_list("pk", "stored_at", "changed_at", "history")[: MAX_BACKLOG + 1])
+        if len(rows) > MAX_BACKLOG:
             since = milliseconds(rows.pop()[2]) + 1
         keys = [
             key
             for row in rows
             for key in keys_of(*row)
-            if self._start < key and since <= key.at <= self._frontier
-            and (not row[3] or self._is_asked_for(row[3][key.step // 2]["status"]))
+            if self._start < key and since <= key.at <= self._watermark
+            and (not row[3] or self._has_wanted_status(row[3][key.step // 2]["status"]))
         ]  # fmt: skip
         return sorted(keys), since
 

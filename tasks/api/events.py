@@ -1,4 +1,4 @@
-"""The API's routes of live events."""
+"""The API's routes that stream events."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -107,10 +107,10 @@ class EventViewSet(ViewSet):
         if not task.is_finished:
             if request.method == "HEAD":
                 return EventStream(())
-            is_let_in = partial(still_allowed, self, request._request)
-            return EventStream(OneTask(request._request, task_id, after, is_let_in=is_let_in))
+            allowed = partial(still_allowed, self, request._request)
+            return EventStream(OneTask(request._request, task_id, after, still_allowed=allowed))
         events = missed(task, after)
-        if not events:  # a browser would ask for ever: https://html.spec.whatwg.org/#event-stream-interpretation
+        if not events:  # otherwise a browser asks for ever: https://html.spec.whatwg.org/#event-stream-interpretation
             return HttpResponse(status=204)
         rendered: Iterable[bytes] = [RETRY_HINT + b"\n", *(event.render(event.key) for event in events)]
         return EventStream(() if request.method == "HEAD" else rendered)
@@ -128,8 +128,8 @@ class EventViewSet(ViewSet):
         if request.method == "HEAD":
             return EventStream(())
         wanted = filters.get("robot", ()), filters.get("status", ())
-        is_let_in = partial(still_allowed, self, request._request)
-        return EventStream(AllTasks(request._request, after, *wanted, is_let_in=is_let_in))
+        allowed = partial(still_allowed, self, request._request)
+        return EventStream(AllTasks(request._request, after, *wanted, still_allowed=allowed))
 
 
 def last_event_id(request: Request, task_id: UUID | None = None) -> Key | None:

@@ -207,7 +207,7 @@ def clock(monkeypatch, transactional_db):
 def watch(clock):
     """A hub that looks only when told, and what a stream of all tasks is handed."""
     hub: Any = Hub()
-    hub.frontier = clock.now - event_hub.SETTLE
+    hub.watermark = clock.now - event_hub.VISIBILITY_DELAY
     stream = Fake()
     hub._streams.add(stream)
     return hub, stream
@@ -304,7 +304,7 @@ def test_a_stream_of_one_task_is_handed_its_document_at_once_and_no_other_is_rea
 
 
 def test_after_too_much_at_once_all_streams_end_and_catch_up_by_themselves(watch, clock, monkeypatch):
-    monkeypatch.setattr(event_hub, "BACKLOG", 3)
+    monkeypatch.setattr(event_hub, "MAX_BACKLOG", 3)
     for number in range(4):
         store(f"robot {number}", 0.1)
     assert look(watch, clock, 1.0) == []
@@ -312,33 +312,33 @@ def test_after_too_much_at_once_all_streams_end_and_catch_up_by_themselves(watch
 
 
 def test_a_stream_that_comes_while_the_hub_looks_is_not_forgotten(watch, clock, monkeypatch):
-    """Neither by the look under way, should the task change then, nor between that look's frontier and the last."""
+    """Neither by that poll, if the task changes meanwhile, nor between that poll's watermark and the one before."""
     hub = watch[0]
     hub._thread = object()
     task = store("a", 0.1)
     of_all, of_one = Fake(), Fake(task.pk)
-    frontiers = []
+    watermarks = []
 
     def read_late(ids, real=event_hub.read):
-        frontiers.extend([hub.add(of_all), hub.add(of_one)])
+        watermarks.extend([hub.add(of_all), hub.add(of_one)])
         return real(ids)
 
     monkeypatch.setattr(event_hub, "read", read_late)
     assert look(watch, clock, 1.0) == [("a", 0)]
     assert of_one.seen() == [("a", 0)]
-    assert frontiers == [hub.frontier] * 2
+    assert watermarks == [hub.watermark] * 2
 
 
 def test_claims_and_outcomes_make_the_events_of_a_life(watch, monkeypatch):
     monkeypatch.undo()  # the server's own clock
     hub, stream = watch
-    hub.frontier = event_hub.now()
+    hub.watermark = event_hub.now()
     task = make_task(history=[line("QUEUED", 0)])
     assert claim(task.robot)
     owner = Task.objects.get(pk=task.pk)
     assert owner.renew(lease=LEASE, grace=1, progress=50.0, message="half")
     assert owner.succeed({"a": 1}, "done")
-    monkeypatch.setattr(event_hub, "SETTLE", 0)
+    monkeypatch.setattr(event_hub, "VISIBILITY_DELAY", 0)
     hub.poll()
     hub.poll()
     assert [event.task.status for event in stream.events] == ["QUEUED", "STARTED", "SUCCESS"]
@@ -395,9 +395,9 @@ def test_a_place_is_given_back_once(stream, settings):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_stream_with_too_much_to_send_ends_so_that_its_client_comes_back(monkeypatch):
-    monkeypatch.setattr(event_stream, "WAITING", 3)
+    monkeypatch.setattr(event_stream, "MAX_QUEUED_EVENTS", 3)
     task = make_task(history=[line("QUEUED", 0)])
-    stream = event_stream.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
+    stream = event_stream.AllTasks(RequestFactory().get("/"), None, still_allowed=lambda: True)
     try:
         pieces = iter(stream)
         next(pieces)
@@ -411,7 +411,7 @@ def test_a_stream_with_too_much_to_send_ends_so_that_its_client_comes_back(monke
 
 @pytest.mark.django_db(transaction=True)
 def test_while_mongodb_cannot_be_reached_streams_wait_and_say_so(monkeypatch):
-    stream = event_stream.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
+    stream = event_stream.AllTasks(RequestFactory().get("/"), None, still_allowed=lambda: True)
     try:
         pieces = iter(stream)
         next(pieces)
@@ -432,7 +432,7 @@ def unreachable() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_hub_that_breaks_ends_its_streams_and_the_next_starts_another(monkeypatch):
-    stream = event_stream.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
+    stream = event_stream.AllTasks(RequestFactory().get("/"), None, still_allowed=lambda: True)
     broken = []
     monkeypatch.setattr(threading, "excepthook", broken.append)
     with monkeypatch.context() as breaking:
@@ -442,7 +442,7 @@ def test_a_hub_that_breaks_ends_its_streams_and_the_next_starts_another(monkeypa
     stream.close()
     assert len(broken) == 1
     assert pieces
-    another = event_stream.AllTasks(RequestFactory().get("/"), None, is_let_in=lambda: True)
+    another = event_stream.AllTasks(RequestFactory().get("/"), None, still_allowed=lambda: True)
     task = make_task(history=[line("QUEUED", 0)])
     assert any(task.pk.hex.encode() in piece for piece in another)
     another.close()

@@ -28,7 +28,7 @@ from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.server import server_now
 from tasks.api.event_hub import hub, now
 from tasks.api.event_log import before, milliseconds
-from tasks.api.event_stream import NOW
+from tasks.api.event_stream import CLOCK_TOLERANCE
 from tasks.api.events import EventViewSet
 from tasks.models import Task
 from tasks.models.error_document import error_document
@@ -71,7 +71,7 @@ def queued(**fields: Any) -> Task:
 
 def earlier(task: Task) -> Task:
     """Let the task's creation be over for a stream that begins now."""
-    wait_until(lambda: now() > milliseconds(task.stored_at) + NOW)
+    wait_until(lambda: now() > milliseconds(task.stored_at) + CLOCK_TOLERANCE)
     return task
 
 
@@ -94,7 +94,14 @@ def lines_of(blocks: list[Block]) -> list[tuple[str, int, int]]:
     return [key for key, _ in itertools.groupby(told)]
 
 
-LIFE = [("QUEUED", 0, 1), ("STARTED", 1, 2), ("RETRY", 1, 3), ("QUEUED", 1, 4), ("STARTED", 2, 5), ("SUCCESS", 2, 6)]
+HISTORY = [
+    ("QUEUED", 0, 1),
+    ("STARTED", 1, 2),
+    ("RETRY", 1, 3),
+    ("QUEUED", 1, 4),
+    ("STARTED", 2, 5),
+    ("SUCCESS", 2, 6),
+]
 
 
 # --- One task --------------------------------------------------------------------------------------------------------
@@ -145,12 +152,12 @@ def test_a_client_that_comes_back_at_any_point_gets_the_rest(server):
     with Sse(f"{server}/task/{task.pk}/events") as stream:
         live(task, "retry", "succeed")
         seen = list(stream.events())
-    assert lines_of(seen) == LIFE
+    assert lines_of(seen) == HISTORY
     for number, event in enumerate(seen[:-1]):
         for url, headers in (("", {"Last-Event-ID": event.id}), (f"?last_event_id={event.id}", {})):
             with Sse(f"{server}/task/{task.pk}/events{url}", **headers) as stream:
                 rest = [*seen[: number + 1], *stream.events()]
-            assert lines_of(rest) == LIFE
+            assert lines_of(rest) == HISTORY
             assert rest[-1].task == seen[-1].task
 
 
@@ -183,7 +190,7 @@ def test_all_tasks_from_now_on_in_order(server):
     of_old = [block for block in seen if block.task["task_id"] == str(old.pk)]
     of_new = [block for block in seen if block.task["task_id"] == str(new.pk)]
     assert lines_of(of_old) == [("STARTED", 1, 2), ("SUCCESS", 1, 3)]
-    assert lines_of(of_new) == LIFE
+    assert lines_of(of_new) == HISTORY
     ids = [block.id for block in seen]
     assert len(ids) == len(set(ids))
     assert [block.status for block in of_new if block.task["result"] is not None] == ["SUCCESS"]
@@ -209,7 +216,7 @@ def test_a_client_that_is_cut_again_and_again_loses_and_doubles_nothing(server):
             each.result()
     assert ids == sorted(set(ids))
     for blocks in seen.values():
-        assert lines_of(blocks) == LIFE[1:]
+        assert lines_of(blocks) == HISTORY[1:]
 
 
 def test_filters(server):
@@ -227,7 +234,7 @@ def test_filters(server):
         next(stream.blocks())
     for task in tasks.values():
         live(task, "retry", "succeed")
-    expected = [(robot, *step) for robot in tasks for step in LIFE[1:]]
+    expected = [(robot, *step) for robot in tasks for step in HISTORY[1:]]
 
     def told(stream: Sse) -> list[Any]:
         last = [key for key in expected if wanted(key[0], key[1])][-1]
@@ -353,11 +360,11 @@ def test_there_is_a_limit_and_whoever_goes_makes_room(web, broker):
     first.close()
     second.close()
 
-    def is_let_in() -> bool:
+    def still_allowed() -> bool:
         with Sse(f"{url}/events") as stream:
             return stream.status == 200
 
-    wait_until(is_let_in)
+    wait_until(still_allowed)
 
 
 def test_streams_end_with_the_server(run_process, broker):
@@ -442,7 +449,7 @@ def test_a_caller_is_let_in_while_nobody_can_tell(monkeypatch, error):
 
 
 def test_a_stream_ends_after_its_time(monkeypatch):
-    monkeypatch.setattr("tasks.api.event_stream.LIFE", 0.5)
+    monkeypatch.setattr("tasks.api.event_stream.MAX_STREAM_AGE", 0.5)
     answer = Api("viewer")("GET", f"/task/{queued().pk}/events")
     assert b"event: task" in b"".join(answer)
     answer.close()
