@@ -282,15 +282,11 @@ FMV_AUDIT_DAYS = ENVIRONMENT.audit_days
 FMV_MAX_STREAMS = ENVIRONMENT.max_streams
 FMV_STREAM_COMMENT_SECONDS = ENVIRONMENT.stream_comment_seconds
 
-# --- Watching --------------------------------------------------------------------------------------------------------
+# --- Monitoring -------------------------------------------------------------------------------------------------------
 
 LOGGING = logging_config(ENVIRONMENT)
 FMV_METRICS_TOKEN = ENVIRONMENT.metrics_token
-FMV_COLLECTORS = ["tasks.reports.metrics.collect"]  # functions that yield what /metrics tells of MongoDB's documents
-FMV_DOCTORS = [
-    "fmv.monitoring.diagnostic_checks.checks",
-    "tasks.reports.diagnostics.checks",
-]  # functions that return what `manage.py doctor` looks at
+FMV_COLLECTORS = ["tasks.reports.metrics.collect"]  # functions that yield the metrics that are read from MongoDB
 
 # --- Safekeeping -----------------------------------------------------------------------------------------------------
 

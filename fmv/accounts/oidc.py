@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -26,6 +25,7 @@ from pydantic import AfterValidator, BaseModel, StringConstraints, ValidationErr
 from rest_framework.exceptions import APIException, AuthenticationFailed
 
 from fmv.environment import is_safe_url
+from fmv.monitoring.deadline import call_in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -150,22 +150,9 @@ T = TypeVar("T")
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """Return what the function returns; raise what IssuerFault it raises, or one when it takes longer than `seconds`.
-
-    It runs in a thread that is left behind then: timeouts of sockets start anew with each byte, and looking up a name
-    knows none.
-    """
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(function())
-        except IssuerFault as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="oidc-keys", daemon=True).start()
+    """Return what the function returns. Raises its IssuerFault, or one of its own after that number of seconds."""
     try:
-        return answer.result(seconds)
+        return call_in_thread(function, "oidc-keys").result(seconds)
     except TimeoutError:
         raise IssuerFault(f"no answer within {seconds:g} s") from None
 

@@ -22,11 +22,11 @@ from django.utils.functional import LazyObject, empty
 from fmv.http import request_id, security_headers
 from fmv.http.client_address import client_address
 from fmv.http.errors import error_response
-from fmv.monitoring import metrics, probes
+from fmv.monitoring import metrics, views
 
 access = logging.getLogger("fmv.access")
 
-PROBES = {"/livez": probes.livez, "/readyz": probes.readyz, "/metrics": probes.metrics}
+PROBES = {"/livez": views.livez, "/readyz": views.readyz, "/metrics": views.metrics}
 LENGTH = re.compile("[0-9]{1,15}")
 WITH_BODY = {"POST", "PUT", "PATCH"}
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -129,7 +129,7 @@ class Probes:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         probe = PROBES.get(request.path_info)
-        if probe is None or (probe is probes.metrics and not _has_metrics_token(request)):
+        if probe is None or (probe is views.metrics and not _has_metrics_token(request)):
             return self.get_response(request)
         return probe(request)
 

@@ -2,10 +2,11 @@
 
 import datetime as dt
 import time
-from typing import cast
+from typing import Any, cast
 
 from django.db import DatabaseError, connection, connections
 from django.utils import timezone
+from pymongo.database import Database
 from pymongo.errors import ConnectionFailure
 
 from fmv.mongodb.base import DatabaseWrapper
@@ -16,10 +17,14 @@ CLOCK_TOLERANCE = dt.timedelta(seconds=0.1)  # a lesser difference may be the wa
 _clock = (0.0, dt.timedelta())  # good until, by time.monotonic(); how far the server's clock is ahead of ours
 
 
+def database() -> Database[dict[str, Any]]:
+    """Return PyMongo's database of this thread's connection."""
+    return cast(DatabaseWrapper, connection).get_database()
+
+
 def server_now() -> dt.datetime:
     """Return the server's clock, in UTC: one round trip. Raises PyMongoError when the server does not answer."""
-    database = cast(DatabaseWrapper, connection).get_database()
-    now: dt.datetime = database.command("hello")["localTime"]
+    now: dt.datetime = database().command("hello")["localTime"]
     return now.replace(tzinfo=dt.UTC)
 
 

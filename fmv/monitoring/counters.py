@@ -1,4 +1,4 @@
-"""Counts of rare events anywhere in the fleet (see `Counter`): what workers meet, every web server tells."""
+"""Counts of rare events anywhere in the fleet (see `Counter`): workers count them, every web server exposes them."""
 
 import logging
 import threading
@@ -17,19 +17,19 @@ _lock = threading.Lock()
 
 
 def note(name: str) -> None:
-    """Remember an event without asking MongoDB, for whoever has just found it gone; `store` writes it later."""
+    """Remember an event without a write to MongoDB, which may be down; `store` writes it later."""
     with _lock:
         _pending[name] += 1
 
 
 def count(name: str) -> None:
-    """Count an event now. Never raises: what is counted matters more than the count."""
+    """Count an event in MongoDB now. Never raises: a failed count must not stop the work that is counted."""
     note(name)
     store()
 
 
 def store() -> None:
-    """Write what was noted; what cannot be written stays noted. A process that dies takes it along."""
+    """Write the noted events to MongoDB; those that cannot be written stay noted until the process ends."""
     with _lock:
         noted = dict(_pending)
         _pending.clear()

@@ -1,4 +1,4 @@
-"""What the doctor looks at of FMV itself: MongoDB and what it holds, the broker, the settings."""
+"""The checks of `manage.py doctor` that concern FMV itself: MongoDB and its collections, the broker, the settings."""
 
 import datetime as dt
 import json
@@ -11,105 +11,84 @@ from bson import json_util
 from django.apps import apps
 from django.conf import settings
 from django.core import checks as django_checks
-from django.db import DatabaseError, connection, models
+from django.core.checks import CheckMessage, Error, Info
+from django.core.checks import Warning as Warn
+from django.db import connection, models
 from django.db.migrations.executor import MigrationExecutor
-from django.utils import timezone
-from kombu.exceptions import KombuError
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure
 
-from fmv.backup import dump, restore
+from fmv.backup import restore
+from fmv.mongodb.counting import collection
 from fmv.mongodb.plan import planned_indexes
-from fmv.mongodb.server import server_now
-from fmv.monitoring.diagnostics import Check, Finding, OutOfReach, error, fine, warning
-from fmv.monitoring.servers import ask_broker, reason
+from fmv.mongodb.server import database, server_now
+from fmv.monitoring.diagnostics import Check
+from fmv.monitoring.servers import MongoDB, ask_broker, ask_mongodb, clock_skew, skew_text
 
 OLDEST_MONGODB = (6, 0)
 OLDEST_RABBITMQ = [3, 10]
-MEMBERS = 3  # of a replica set, so that two still have the majority when one is gone
+MEMBERS = 3  # of a replica set, so that a majority remains when one fails
 SKEW_WARNING = 1.0  # seconds
 SKEW_ERROR = 5.0
-UNUSED_FOR = dt.timedelta(days=1)  # an index that no query has used for so long is told
-DISK_WARNING = 0.85  # part of the file system that is used
+UNUSED_AGE = dt.timedelta(days=1)  # an index that no query has used for this long is reported
+DISK_WARNING = 0.85  # used part of the file system
 DISK_ERROR = 0.95
-SHOWN = 4  # collections whose size is told
+LARGEST_COLLECTIONS = 4  # whose size is printed
 
-#: indexes of other packages' models that our migrations add
+#: indexes that FMV's migrations add to models of other packages
 ADDED = {"django_celery_results_taskresult": [{"name": "by_task_id", "key": {"task_id": 1}}]}
-
-
-def checks() -> list[Check]:
-    return [
-        Check("mongodb", mongodb),
-        Check("broker", broker),
-        Check("settings", configuration),
-        Check("clock", clock, needs="mongodb"),
-        Check("migrations", migrations, needs="mongodb"),
-        Check("indexes", indexes, needs="mongodb"),
-        Check("index use", index_use, needs="mongodb"),
-        Check("storage", storage, needs="mongodb"),
-        Check("restore", interrupted_restore, needs="mongodb"),
-    ]
 
 
 # --- MongoDB ---------------------------------------------------------------------------------------------------------
 
 
-def mongodb() -> Iterator[Finding]:
-    """Which server it is, and whether it may fail over."""
-    try:
-        hello, build = dump.database().command("hello"), dump.database().command("buildInfo")
-    except (PyMongoError, DatabaseError) as trouble:
-        hint = "See whether it runs, and whether MONGODB_URI names it, its user and its password."
-        raise OutOfReach(f"It cannot be reached: {reason(trouble)}", hint) from trouble
-    version = f"MongoDB {build['version']}"
-    if tuple(build["versionArray"]) < OLDEST_MONGODB:
-        yield error(f"{version} is too old.", "Upgrade to MongoDB 6 or later.")
-    if hello.get("msg") == "isdbgrid":
-        yield fine(f"{version}, a sharded cluster.")
-    elif "setName" in hello:
-        yield _replica_set(version, hello)
+def mongodb() -> Iterator[CheckMessage]:
+    """Check MongoDB's version, and that it can fail over."""
+    server = ask_mongodb()
+    if tuple(server.build["versionArray"]) < OLDEST_MONGODB:
+        yield Error(f"{server} is too old.", hint="Upgrade to MongoDB 6 or later.")
+    if server.hello.get("msg") == "isdbgrid":
+        yield Info(f"{server}, a sharded cluster.")
+    elif "setName" in server.hello:
+        yield _replica_set(server)
     else:
         yield _in_production(
-            f"{version}, a standalone server: nobody takes its place when it is gone, and backups have no snapshot.",
+            f"{server}, a standalone server: it has no failover, and backups have no snapshot.",
             f"Make it a replica set of {MEMBERS} members.",
         )
 
 
-def _replica_set(version: str, hello: dict[str, Any]) -> Finding:
-    members = sum(len(hello.get(kind, ())) for kind in ("hosts", "passives", "arbiters"))
-    text = f"{version}, the replica set {hello['setName']} of {members}."
-    return fine(text) if members >= MEMBERS else _in_production(text, f"With {MEMBERS} members one may be gone.")
+def _replica_set(server: MongoDB) -> CheckMessage:
+    members = sum(len(server.hello.get(kind, ())) for kind in ("hosts", "passives", "arbiters"))
+    text = f"{server}, the replica set {server.hello['setName']} of {members}."
+    return Info(text) if members >= MEMBERS else _in_production(text, f"With {MEMBERS} members one may fail.")
 
 
-def _in_production(message: str, hint: str) -> Finding:
-    return fine(message) if settings.ENVIRONMENT.debug else warning(message, hint)
+def _in_production(message: str, hint: str) -> CheckMessage:
+    return Info(message) if settings.ENVIRONMENT.debug else Warn(message, hint=hint)
 
 
-def clock() -> Iterator[Finding]:
-    """Whether this machine's clock is MongoDB's: ids and their order come from here, leases from there."""
-    before = timezone.now()
-    theirs = server_now()
-    after = timezone.now()
-    skew = (before + (after - before) / 2 - theirs).total_seconds()
-    text = f"This machine's clock is {abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} MongoDB's."
-    hint = "Let NTP keep both, and the other machines' too: ids, and so the order of tasks, come from web servers."
+def clock() -> Iterator[CheckMessage]:
+    """Compare this machine's clock, which makes ids and so their order, with MongoDB's, which decides about leases."""
+    skew = clock_skew()
     if abs(skew) < SKEW_WARNING:
-        yield fine(f"This machine's clock is MongoDB's to within {max(0.1, abs(skew)):.1f} s.")
-    else:
-        yield (error if abs(skew) >= SKEW_ERROR else warning)(text, hint)
+        yield Info(f"This machine's clock differs from MongoDB's by less than {max(0.1, abs(skew)):.1f} s.")
+        return
+    kind = Error if abs(skew) >= SKEW_ERROR else Warn
+    hint = "Run NTP on both, and on the other machines: ids, and so the order of tasks, come from web servers."
+    yield kind(f"This machine's clock is {skew_text(skew)}.", hint=hint)
 
 
-def migrations() -> Iterator[Finding]:
+def migrations() -> Iterator[CheckMessage]:
     executor = MigrationExecutor(connection)
     missing = [str(migration) for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
     known = set(executor.loader.disk_migrations)
     newer = sorted(f"{app}.{name}" for app, name in set(executor.loader.applied_migrations) - known)
     if missing:
-        yield error(f"Not applied: {', '.join(missing)}.", "Run `python manage.py migrate`.")
+        yield Error(f"Not applied: {', '.join(missing)}.", hint="Run `python manage.py migrate`.")
     if newer:
-        yield warning(f"Applied, but unknown here: {', '.join(newer)}.", "Is this FMV older than the database?")
+        yield Warn(f"Applied, but unknown here: {', '.join(newer)}.", hint="Is this FMV older than the database?")
     if not missing and not newer:
-        yield fine(f"All {len(known)} are applied.")
+        yield Info(f"All {len(known)} are applied.")
 
 
 # --- Indexes ---------------------------------------------------------------------------------------------------------
@@ -120,24 +99,24 @@ def stored_models() -> list[type[models.Model]]:
     return [*{model._meta.db_table: model for model in found}.values()]
 
 
-def indexes() -> Iterator[Finding]:
-    """Whether MongoDB has the indexes that the models ask for, as they ask for them."""
-    healthy, extra, troubles = 0, [], []
+def indexes() -> Iterator[CheckMessage]:
+    """Check that MongoDB has each index of the models, and that it is defined as the model says."""
+    healthy, extra, problems = 0, [], []
     for model in stored_models():
         name = model._meta.db_table
-        there = {index["name"]: _shape(dict(index)) for index in dump.database()[name].list_indexes()}
+        there = {index["name"]: _shape(dict(index)) for index in collection(model).list_indexes()}
         for planned in (*planned_indexes(model), *ADDED.get(name, ())):
             found = there.pop(planned["name"], None)
             if found == _shape(planned):
                 healthy += 1
             else:
-                troubles.append(_trouble(name, planned, missing=found is None))
+                problems.append(_index_problem(name, planned, missing=found is None))
         extra += [f"{index} of {name}" for index in there if index != "_id_"]
-    yield from troubles
-    if not troubles:
-        yield fine(f"All {healthy} are there.")
+    yield from problems
+    if not problems:
+        yield Info(f"All {healthy} exist.")
     if extra:
-        yield fine(f"Not FMV's: {', '.join(sorted(extra))}.", "Each costs time at every write.")
+        yield Info(f"Not FMV's: {', '.join(sorted(extra))}.", hint="Each slows down every write.")
 
 
 def _shape(index: dict[str, Any]) -> tuple[Any, ...]:
@@ -145,15 +124,15 @@ def _shape(index: dict[str, Any]) -> tuple[Any, ...]:
     return [*index["key"].items()], bool(index.get("unique")), part
 
 
-def _trouble(name: str, planned: dict[str, Any], *, missing: bool) -> Finding:
+def _index_problem(name: str, planned: dict[str, Any], *, missing: bool) -> CheckMessage:
     options = {key: value for key, value in planned.items() if key != "key"}
-    collection = f"db.getCollection({json.dumps(name)})"
-    drop = "" if missing else f"{collection}.dropIndex({json.dumps(planned['name'])}); "
-    build = f"{collection}.createIndex({json.dumps(dict(planned['key']))}, {_in_mongosh(options)})"
-    verb = "is missing" if missing else "is not as it should be"
-    return error(
+    in_shell = f"db.getCollection({json.dumps(name)})"
+    drop = "" if missing else f"{in_shell}.dropIndex({json.dumps(planned['name'])}); "
+    create = f"{in_shell}.createIndex({json.dumps(dict(planned['key']))}, {_in_mongosh(options)})"
+    verb = "is missing" if missing else "has another definition"
+    return Error(
         f"{planned['name']} of {name} {verb}.",
-        f"Run `python manage.py migrate`; where all migrations are applied, in mongosh: {drop}{build}",
+        hint=f"Run `python manage.py migrate`. If all migrations are applied, run in mongosh: {drop}{create}",
     )
 
 
@@ -162,51 +141,52 @@ def _in_mongosh(value: dict[str, Any]) -> str:
     return f"EJSON.parse({json.dumps(text)})" if '"$date"' in text else text
 
 
-def index_use() -> Iterator[Finding]:
-    """Which indexes no query has used, as far as the server counts that: since its start, on the member asked."""
+def index_use() -> Iterator[CheckMessage]:
+    """List indexes that no query has used since the server's start, as the member that is asked has counted."""
     unused: list[str] = []
     counted = False
     for model in stored_models():
-        for index in dump.database()[model._meta.db_table].aggregate([{"$indexStats": {}}]):
+        for index in collection(model).aggregate([{"$indexStats": {}}]):
             since = index["accesses"]["since"]
             counted = counted or since is not None
-            if since is not None and _is_idle(index, since):
+            if since is not None and _is_idle(index, since.replace(tzinfo=dt.UTC)):
                 unused.append(f"{index['name']} of {model._meta.db_table}")
     if not counted:
-        yield fine("This server does not tell.")
+        yield Info("This server does not count the use of indexes.")
     elif unused:
-        yield fine(f"Not used for a day or more: {', '.join(sorted(unused))}.", "Other members may have used them.")
+        yield Info(f"Unused for a day or more: {', '.join(sorted(unused))}.", hint="Other members may have used them.")
     else:
-        yield fine("Every index that counts for a day has been used.")
+        yield Info("Every index has been used within a day, or has not been counted for a day yet.")
 
 
-def _is_idle(index: dict[str, Any], since: Any) -> bool:
-    age = server_now() - dt.datetime.fromtimestamp(int(since) / 1000, dt.UTC)
+def _is_idle(index: dict[str, Any], since: dt.datetime) -> bool:
     enforces = index["name"] == "_id_" or index.get("spec", {}).get("unique", False)
-    return not enforces and index["accesses"]["ops"] == 0 and age >= UNUSED_FOR
+    return not enforces and index["accesses"]["ops"] == 0 and server_now() - since >= UNUSED_AGE
 
 
-# --- What it holds ---------------------------------------------------------------------------------------------------
+# --- Storage ---------------------------------------------------------------------------------------------------------
 
 
-def storage() -> Iterator[Finding]:
-    sizes = {model._meta.db_table: _size(model._meta.db_table) for model in stored_models()}
-    largest = sorted(sizes.items(), key=lambda item: item[1][::-1], reverse=True)[:SHOWN]
-    yield fine(", ".join(f"{name}: {count:,} documents, {megabytes(size)}" for name, (count, size) in largest) + ".")
-    total = dump.database().command("dbStats")
+def storage() -> Iterator[CheckMessage]:
+    sizes = {model._meta.db_table: _size(model) for model in stored_models()}
+    largest = sorted(sizes.items(), key=lambda item: item[1][::-1], reverse=True)[:LARGEST_COLLECTIONS]
+    yield Info(", ".join(f"{name}: {count:,} documents, {megabytes(size)}" for name, (count, size) in largest) + ".")
+    total = database().command("dbStats")
     if not total.get("fsTotalSize"):
-        yield fine("This server does not tell how full its disk is.")
+        yield Info("This server does not report how full its disk is.")
         return
     part = total["fsUsedSize"] / total["fsTotalSize"]
-    kind = error if part >= DISK_ERROR else warning if part >= DISK_WARNING else fine
-    hint = "" if kind is fine else "Make room: `python manage.py purge_tasks`."
-    yield kind(f"MongoDB's disk is {part:.0%} full.", hint)
+    text = f"MongoDB's disk is {part:.0%} full."
+    if part < DISK_WARNING:
+        yield Info(text)
+    else:
+        yield (Error if part >= DISK_ERROR else Warn)(text, hint="Free space: `python manage.py purge_tasks`.")
 
 
-def _size(name: str) -> tuple[int, int]:
-    """Return the documents, and their and their indexes' bytes on disk; of a collection that is not there none."""
+def _size(model: type[models.Model]) -> tuple[int, int]:
+    """Return the number of documents, and their and their indexes' bytes on disk; zeros without a collection."""
     try:
-        [stats] = dump.database()[name].aggregate([{"$collStats": {"storageStats": {}}}])
+        [stats] = collection(model).aggregate([{"$collStats": {"storageStats": {}}}])
     except (OperationFailure, ValueError):
         return 0, 0
     found = stats["storageStats"]
@@ -217,49 +197,64 @@ def megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def interrupted_restore() -> Iterator[Finding]:
+def interrupted_restore() -> Iterator[CheckMessage]:
     found = restore.mark()
     if found is None:
-        yield fine("None is under way or was interrupted.")
+        yield Info("None is under way or was interrupted.")
     elif found.is_alive:
-        yield warning(str(found), "Wait for it to end.")
+        yield Warn(str(found), hint="Wait for it to end.")
     elif found.switching:
-        yield error(str(found), "Restore again.")
+        yield Error(str(found), hint="Restore again.")
     else:
-        yield warning(str(found), "Restore again, or drop what it left: `python manage.py restore --clear`.")
+        yield Warn(str(found), hint="Restore again, or drop what it has loaded: `python manage.py restore --clear`.")
 
 
 # --- The broker ------------------------------------------------------------------------------------------------------
 
 
-def broker() -> Iterator[Finding]:
-    try:
-        version = ask_broker()
-    except (KombuError, PyMongoError, OSError) as trouble:
-        hint = "Tasks are accepted and wait. See whether it runs, and whether FMV_BROKER_URL names it and its user."
-        raise OutOfReach(f"It cannot be reached: {reason(trouble)}", hint) from trouble
+def broker() -> Iterator[CheckMessage]:
+    version = ask_broker()
     if settings.CELERY_BROKER_URL.startswith("mongodb"):
         yield _in_production(
             "MongoDB carries the messages, which is for development.", "Set FMV_BROKER_URL to RabbitMQ."
         )
     elif [int(part) for part in re.findall("[0-9]+", version)[:2]] < OLDEST_RABBITMQ:
-        yield warning(f"{version} is older than what FMV was tested with.", "Upgrade to RabbitMQ 3.10 or later.")
+        yield Warn(
+            f"{version} is older than the versions FMV is tested with.", hint="Upgrade to RabbitMQ 3.10 or later."
+        )
     else:
-        yield fine(f"{version}.")
+        yield Info(f"{version}.")
 
 
 # --- Settings --------------------------------------------------------------------------------------------------------
 
 
-def configuration() -> Iterator[Finding]:
-    """What Django and FMV check before a deployment; with FMV_DEBUG on, which is no deployment, only that."""
+def configuration() -> Iterator[CheckMessage]:
+    """Run Django's and FMV's deployment checks; with FMV_DEBUG on, report only that."""
     if settings.ENVIRONMENT.debug:
-        yield warning("FMV_DEBUG is on: this is for development.", "In production leave FMV_DEBUG unset.")
+        yield Warn("FMV_DEBUG is on: this is for development.", hint="In production leave FMV_DEBUG unset.")
         return
     found = django_checks.run_checks(include_deployment_checks=True)
-    told = [message for message in found if message.level >= django_checks.WARNING and not message.is_silenced()]
-    for message in told:
-        kind = error if message.level >= django_checks.ERROR else warning
-        yield kind(f"{message.id}: {message.msg}", message.hint or "")
-    if not told:
-        yield fine("Fit for production.")
+    problems = [message for message in found if message.level >= django_checks.WARNING and not message.is_silenced()]
+    for message in problems:
+        kind = Error if message.level >= django_checks.ERROR else Warn
+        yield kind(f"{message.id}: {message.msg}", hint=message.hint)
+    if not problems:
+        yield Info("Fit for production.")
+
+
+CHECKS = [
+    Check("mongodb", mongodb, hint="Check that it runs, and the host, user and password in MONGODB_URI."),
+    Check(
+        "broker",
+        broker,
+        hint="Tasks are accepted and wait meanwhile. Check that it runs, and the host and user in FMV_BROKER_URL.",
+    ),
+    Check("settings", configuration),
+    Check("clock", clock, needs="mongodb"),
+    Check("migrations", migrations, needs="mongodb"),
+    Check("indexes", indexes, needs="mongodb"),
+    Check("index use", index_use, needs="mongodb"),
+    Check("storage", storage, needs="mongodb"),
+    Check("restore", interrupted_restore, needs="mongodb"),
+]

@@ -1,134 +1,72 @@
-"""What `manage.py doctor` does: it looks at every part by itself, so that one that is ill or silent hides no other.
+"""How `manage.py doctor` runs its checks: each alone and with a deadline, so that one that fails hides no other."""
 
-What there is to look at, the functions in settings.FMV_DOCTORS tell.
-"""
-
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NoAnswer
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import pymongo
 from amqp.exceptions import AMQPError
-from django.conf import settings
-from django.db import DatabaseError, connections
-from django.utils.module_loading import import_string
+from django.core.checks import CheckMessage, Error
+from django.core.checks import Warning as Warn
+from django.db import DatabaseError
 from kombu.exceptions import KombuError
 from pymongo.errors import PyMongoError
 
-from fmv.monitoring.servers import reason
+from fmv.monitoring.deadline import call_in_thread
+from fmv.monitoring.servers import Unreachable, reason
 
-PATIENCE = 4.0  # seconds that each check has
-
-
-class Severity(IntEnum):
-    """The values are the exit status."""
-
-    INFO = 0
-    WARNING = 1
-    ERROR = 2
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found, in a sentence, and what to do about it."""
-
-    severity: Severity
-    message: str
-    hint: str = ""
-    check: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "check": self.check,
-            "ok": self.severity is Severity.INFO,
-            "severity": self.severity.name.lower(),
-            "message": self.message,
-            "hint": self.hint,
-        }
-
-
-def fine(message: str, hint: str = "") -> Finding:
-    return Finding(Severity.INFO, message, hint)
-
-
-def warning(message: str, hint: str = "") -> Finding:
-    return Finding(Severity.WARNING, message, hint)
-
-
-def error(message: str, hint: str = "") -> Finding:
-    return Finding(Severity.ERROR, message, hint)
-
-
-class OutOfReach(Exception):
-    """A server cannot be reached, so there is no use in asking it more."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
+TIMEOUT = 4.0  # seconds that each check has
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something to look at; `needs` names the check without whose server it can find nothing."""
+    """A check; `needs` names the check of the server without which it is skipped.
+
+    `run` may raise Unreachable if the server cannot be reached; `hint` then says what to do.
+    """
 
     name: str
-    look: Callable[[], Iterable[Finding]]
+    run: Callable[[], Iterable[CheckMessage]]
     needs: str = ""
+    hint: str = ""
 
 
-@dataclass
-class Visit:
-    """One look at everything: first at the servers, then at what they hold, each side by side."""
+class DiagnosticRun:
+    """One run of all checks: first those of the servers, then those that need them, each group in parallel."""
 
-    patience: float = PATIENCE
-    out_of_reach: set[str] = field(default_factory=set)
+    def __init__(self, checks: list[Check], timeout: float = TIMEOUT) -> None:
+        self._checks, self._timeout = checks, timeout
+        self._unreachable: set[str] = set()
 
-    def findings(self) -> Iterator[Finding]:
-        """Yield what was found, in the order of the checks; takes twice `patience` seconds at most."""
-        checks = [check for path in settings.FMV_DOCTORS for check in import_string(path)()]
-        found = self._look_at([check for check in checks if not check.needs])
-        possible = [check for check in checks if check.needs and check.needs not in self.out_of_reach]
-        found |= self._look_at(possible)
-        for check in checks:
-            skipped = [warning(f"Not looked at: first mend what {check.needs} says.")]
-            for each in found.get(check.name, skipped):
-                yield Finding(each.severity, each.message, each.hint, check.name)
+    def messages(self) -> Iterator[CheckMessage]:
+        """Yield what the checks found, in their order, `obj` being the name; takes at most twice the timeout."""
+        found = self._run([check for check in self._checks if not check.needs])
+        found |= self._run([each for each in self._checks if each.needs and each.needs not in self._unreachable])
+        for check in self._checks:
+            skipped = [Warn(f"Skipped: first solve the problem that {check.needs} reports.")]
+            for message in found.get(check.name, skipped):
+                message.obj = check.name
+                yield message
 
-    def _look_at(self, checks: list[Check]) -> dict[str, list[Finding]]:
-        asked = [(check, _beside(check.look, self.patience)) for check in checks]
-        return {check.name: self._answer(check, future) for check, future in asked}
+    def _run(self, checks: list[Check]) -> dict[str, list[CheckMessage]]:
+        started = [(check, call_in_thread(partial(self._messages, check), check.name)) for check in checks]
+        return {check.name: self._result(check, future) for check, future in started}
 
-    def _answer(self, check: Check, future: "Future[list[Finding]]") -> list[Finding]:
+    def _messages(self, check: Check) -> list[CheckMessage]:
+        with pymongo.timeout(self._timeout):
+            return list(check.run())
+
+    def _result(self, check: Check, future: "Future[list[CheckMessage]]") -> list[CheckMessage]:
         try:
-            return future.result(self.patience + 0.5)
-        except NoAnswer:
-            self.out_of_reach.add(check.name)
-            return [error(f"No answer within {self.patience:g} s.", "Something on the way to it is silent.")]
-        except OutOfReach as trouble:
-            self.out_of_reach.add(check.name)
-            return [error(str(trouble), trouble.hint)]
-        except (PyMongoError, DatabaseError, AMQPError, KombuError, OSError) as trouble:
-            return [error(f"Could not be looked at: {reason(trouble)}")]
-        except Exception as trouble:  # a fault in one check must not hide what the others say
-            return [error(f"Could not be looked at: {trouble!r}", "This is a fault of the check: report it.")]
-
-
-def _beside(look: Callable[[], Iterable[Finding]], patience: float) -> "Future[list[Finding]]":
-    """Look in a thread of its own, which is left behind when it takes too long: looking up a host name may."""
-    future: Future[list[Finding]] = Future()
-
-    def run() -> None:
-        try:
-            with pymongo.timeout(patience):
-                future.set_result(list(look()))
-        except BaseException as trouble:
-            future.set_exception(trouble)
-        finally:
-            connections.close_all()
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
+            return future.result(self._timeout + 0.5)
+        except Unreachable as error:
+            self._unreachable.add(check.name)
+            return [Error(f"It cannot be reached: {error}", hint=check.hint)]
+        except TimeoutError:
+            self._unreachable.add(check.name)
+            return [Error(f"No answer within {self._timeout:g} s.", hint="Look for a firewall or a server that hangs.")]
+        except (PyMongoError, DatabaseError, AMQPError, KombuError, OSError) as error:
+            return [Error(f"The check failed: {reason(error)}")]
+        except Exception as error:  # a bug in one check must not hide the results of the others
+            return [Error(f"The check failed: {error!r}", hint="This is a bug in the check: please report it.")]

@@ -1,7 +1,7 @@
 """How every process logs: readable text in development, a JSON object a line in production.
 
-A line tells an event in a short sentence, and its particulars in `extra={…}`. Never in a line: bodies, query strings,
-headers, tokens.
+A line describes an event in a short sentence, with the details in `extra={…}`. Request bodies, query strings, headers
+and tokens are never logged.
 """
 
 import datetime as dt
@@ -14,7 +14,7 @@ from pythonjsonlogger.orjson import OrjsonFormatter
 
 from fmv.environment import Environment
 
-#: What Django and Celery attach to their lines for handlers of theirs: whole requests, the arguments of messages.
+#: what Django and Celery attach to records for their own handlers: whole requests, the arguments of messages
 FOREIGN = ("request", "server_time", "data")
 
 
@@ -25,8 +25,8 @@ class JSONFormatter(OrjsonFormatter):
         super().__init__(["message", "request_id"], reserved_attrs=[*RESERVED_ATTRS, *FOREIGN])
 
     def add_fields(self, log_data: LogData, record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        moment = dt.datetime.fromtimestamp(record.created, dt.UTC)
-        log_data["time"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        time = dt.datetime.fromtimestamp(record.created, dt.UTC)
+        log_data["time"] = time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         log_data["level"] = record.levelname
         log_data["logger"] = record.name
         super().add_fields(log_data, record, message_dict)
@@ -34,7 +34,7 @@ class JSONFormatter(OrjsonFormatter):
     def jsonify_log_record(self, log_data: LogData) -> str:
         try:
             return super().jsonify_log_record(log_data)
-        except TypeError:  # half a character, a number beyond 64 bits: no reason to lose the line
+        except TypeError:  # a lone surrogate or a number beyond 64 bits must not lose the line
             return json.dumps(log_data, default=str)
 
 
@@ -42,7 +42,7 @@ TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 
 
 def logging_config(environment: Environment) -> dict[str, Any]:
-    """Return what `logging.config.dictConfig` takes: everything goes to standard error, in one format."""
+    """Return what `logging.config.dictConfig` takes: all loggers write to standard error, in one format."""
     format = environment.log_format or ("text" if environment.debug else "json")
     return {
         "version": 1,
@@ -54,9 +54,9 @@ def logging_config(environment: Environment) -> dict[str, Any]:
         "loggers": {
             "django": {"handlers": [], "level": "INFO", "propagate": True},
             "django.server": {"handlers": [], "propagate": True},
-            "django.request": {"level": "ERROR"},  # what a client got wrong is in the access line
+            "django.request": {"level": "ERROR"},  # client errors are in the access line
             "pymongo": {"level": "WARNING"},
-            # A line for each message says nothing that tasks' own lines do not.
+            # A line for each message only repeats the task's own lines.
             "celery.beat": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.app.trace": {"level": "WARNING"},

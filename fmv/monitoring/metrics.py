@@ -1,8 +1,8 @@
-"""What Prometheus reads at /metrics.
+"""The metrics that Prometheus reads at /metrics.
 
-Each web server counts its own requests, over all its processes: they share files in PROMETHEUS_MULTIPROC_DIR, which
-`fmv.server.gunicorn` makes anew at each start. What the fleet does is read from MongoDB at each scrape, so every web
-server tells the same, and no worker needs a port.
+Each web server counts the requests to all its processes: they share files in PROMETHEUS_MULTIPROC_DIR, which
+`fmv.server.gunicorn` creates at each start. Metrics of the fleet are read from MongoDB at each scrape, so every web
+server reports the same numbers, and workers need no port.
 """
 
 import os
@@ -20,17 +20,17 @@ from prometheus_client.registry import Collector
 from fmv.mongodb.server import is_unreachable
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-MONGODB_UP = "Whether MongoDB answers; while it does not, only the requests are told."
+MONGODB_UP = "Whether MongoDB answers; while it does not, only metrics of requests are exposed."
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
-#: used where there is one process only: the tests, `runserver`
+#: used if there is only one process: in tests, with `runserver`
 own = CollectorRegistry()
 requests = Counter(
     "fmv_http_requests_total", "Requests answered by this web server.", ["method", "route", "status"], registry=own
 )
 seconds = Histogram(
     "fmv_http_request_seconds",
-    "Time to answer them; of a stream, to its beginning.",
+    "Time to answer a request; for a stream, until it begins.",
     ["method", "route"],
     buckets=BUCKETS,
     registry=own,
@@ -38,19 +38,19 @@ seconds = Histogram(
 
 
 def count_request(method: str, route: str, status: int, duration: float) -> None:
-    """Count one request; `duration` in seconds. Whatever callers make up must not make new series."""
+    """Count one request; `duration` in seconds. Unknown methods share one series, so that clients cannot add any."""
     count, time = _series(method if method in METHODS else "OTHER", route, status)
     count.inc()
     time.observe(duration)
 
 
-@lru_cache(maxsize=1024)  # each look for them takes a lock and builds a key
+@lru_cache(maxsize=1024)  # each `labels` call takes a lock and builds a key
 def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
     return requests.labels(method, route, str(status)), seconds.labels(method, route)
 
 
-class Fleet(Collector):
-    """What settings.FMV_COLLECTORS tell from MongoDB; when it cannot be reached, only that."""
+class MongoDBCollector(Collector):
+    """The metrics of settings.FMV_COLLECTORS, or only fmv_mongodb_up 0 if MongoDB cannot be reached."""
 
     def collect(self) -> Iterable[Any]:
         try:
@@ -71,5 +71,5 @@ def exposition() -> bytes:
         MultiProcessCollector(registry)
     else:
         registry.register(own)
-    registry.register(Fleet())
+    registry.register(MongoDBCollector())
     return generate_latest(registry)

@@ -1,123 +1,96 @@
-"""How the servers that FMV leans on are, for pages: asked beside the page, so that a dead one never holds it up."""
+"""Whether MongoDB and the broker answer: the one place that asks, for /readyz, admin pages and `manage.py doctor`."""
 
 import contextlib
 import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import kombu
 import pymongo
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from django.utils import timezone
 from pymongo.errors import PyMongoError
 
-from fmv.mongodb.base import DatabaseWrapper
+from fmv.mongodb.server import database, server_now
+from fmv.monitoring.deadline import call_in_thread
 
-EVERY = 10.0  # seconds between two questions to the same server
-PATIENCE = 2.0  # seconds that it has to answer
-WAIT = 0.5  # seconds that a page waits for the first answer
+TIMEOUT = 2.0  # seconds that a server has to answer
+INTERVAL = 10.0  # seconds between two requests to the same server on behalf of pages
+FIRST_ANSWER_TIMEOUT = 0.5  # seconds that a page waits for the first answer
+
+
+class Unreachable(Exception):
+    """A server does not answer. The message is the reason on one line, `kind` the name of the client's exception."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(reason(error))
+        self.kind = type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Return the error's message on one line, without PyMongo's account of its own settings."""
+    text = " ".join(str(error).split()).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+    return text.partition(", full error:")[0][:300] or type(error).__name__
 
 
 @dataclass(frozen=True)
-class Health:
-    """What a server last answered, or what is wrong; `since` when it is as this process knows, None while unknown."""
+class MongoDB:
+    """MongoDB's answers to its commands `buildInfo` and `hello`."""
 
-    title: str
-    state: str = "unknown"  # "ok", "error" or "unknown"
-    text: str = "being asked"
-    since: dt.datetime | None = None
+    build: dict[str, Any]
+    hello: dict[str, Any]
 
-
-class Watched:
-    """A server that is asked at most every EVERY seconds, however many look, and in a thread that nobody waits for.
-
-    `ask` returns the version or raises; it must end by itself, PATIENCE seconds or a name look-up later.
-    """
-
-    def __init__(self, title: str, ask: Callable[[], str]) -> None:
-        self._title, self._ask = title, ask
-        self._lock = threading.Lock()
-        self.forget()
-
-    def forget(self) -> None:
-        """Know nothing any more."""
-        self._health = Health(self._title)
-        self._answered = threading.Event()  # at least once
-        self._thread: threading.Thread | None = None
-        self._next = self._begun = 0.0  # by time.monotonic()
-
-    @property
-    def is_asking(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
-    def look(self) -> Health:
-        """Return what is known; the first look waits a moment for it."""
-        if time.monotonic() >= self._next:
-            self.ask_now()
-        self._answered.wait(WAIT)
-        silent = time.monotonic() - self._begun
-        if self.is_asking and silent > 2 * PATIENCE:
-            return replace(self._health, state="error", text=f"Has not answered for {silent:.0f} s", since=None)
-        return self._health
-
-    def ask_now(self) -> None:
-        """Ask, unless that is under way."""
-        with self._lock:
-            if not self.is_asking:
-                self._begun = time.monotonic()
-                self._thread = threading.Thread(target=self._look, name="health", daemon=True)
-                self._thread.start()
-
-    def _look(self) -> None:
-        begun = time.monotonic()
-        try:
-            version = self._ask()
-            text, state = f"{version}, answers in {1000 * (time.monotonic() - begun):.0f} ms", "ok"
-        except (PyMongoError, DatabaseError, kombu.exceptions.KombuError, OSError) as error:
-            text, state = f"Does not answer: {reason(error)}", "error"
-        before = self._health
-        since = before.since if before.state == state else timezone.now()
-        self._health = replace(before, state=state, text=text, since=since)
-        self._next = time.monotonic() + EVERY
-        self._answered.set()
+    def __str__(self) -> str:
+        return f"MongoDB {self.build['version']}"
 
 
-def reason(trouble: BaseException) -> str:
-    """Return what went wrong on one line, without what PyMongo adds about its own settings."""
-    text = " ".join(str(trouble).split()).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
-    return text.partition(", full error:")[0][:300] or type(trouble).__name__
+def ask_mongodb() -> MongoDB:
+    """Return what MongoDB says about itself within TIMEOUT seconds. Raises Unreachable."""
+    try:
+        with pymongo.timeout(TIMEOUT):
+            return MongoDB(database().command("buildInfo"), database().command("hello"))
+    except (PyMongoError, DatabaseError) as error:
+        raise Unreachable(error) from error
 
 
-def ask_mongodb() -> str:
-    """Return which MongoDB answers."""
-    with pymongo.timeout(PATIENCE):
-        return _mongodb_version(cast(DatabaseWrapper, connection).get_database().client)
+def clock_skew() -> float:
+    """Return the seconds by which this machine's clock is ahead of MongoDB's. Raises PyMongoError."""
+    before = timezone.now()
+    theirs = server_now()
+    return (before + (timezone.now() - before) / 2 - theirs).total_seconds()
 
 
-def _mongodb_version(client: Any) -> str:
-    return f"MongoDB {client.admin.command('buildInfo')['version']}"
+def skew_text(seconds: float) -> str:
+    return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'} MongoDB's"
 
 
 def ask_broker() -> str:
-    """Return which broker answers."""
+    """Return the broker's product and version.
+
+    Raises Unreachable after TIMEOUT seconds without an answer; looking up its host name may take longer.
+    """
     url: str = settings.CELERY_BROKER_URL
-    if url.startswith("mongodb"):  # Kombu's transport for it knows no timeouts
-        with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(PATIENCE * 1000)) as client:
-            return _mongodb_version(client)
-    with rabbitmq() as broker:
-        about = getattr(broker, "server_properties", {})
-        return f"{about.get('product', 'Broker')} {about.get('version', '')}".strip()
+    try:
+        if url.startswith("mongodb"):  # Kombu's transport for it has no timeouts
+            with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(TIMEOUT * 1000)) as client:
+                return f"MongoDB {client.admin.command('buildInfo')['version']}"
+        with rabbitmq() as broker:
+            about = getattr(broker, "server_properties", {})
+            return f"{about.get('product', 'Broker')} {about.get('version', '')}".strip()
+    except (kombu.exceptions.KombuError, PyMongoError, OSError) as error:
+        raise Unreachable(error) from error
 
 
 @contextlib.contextmanager
 def rabbitmq() -> Iterator[Any]:
-    """Yields a connection of py-amqp to the broker, which waits PATIENCE seconds for an answer. Raises KombuError."""
-    patience = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
-    broker = kombu.Connection(settings.CELERY_BROKER_URL, connect_timeout=PATIENCE, transport_options=patience)
+    """Yield a connection of py-amqp to the broker that waits TIMEOUT seconds for an answer. Raises KombuError."""
+    timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
+    broker = kombu.Connection(settings.CELERY_BROKER_URL, connect_timeout=TIMEOUT, transport_options=timeouts)
     try:
         established = broker.transport.establish_connection()
         yield established
@@ -126,5 +99,71 @@ def rabbitmq() -> Iterator[Any]:
         raise kombu.exceptions.OperationalError(str(error)) from error
 
 
-database = Watched("Database", ask_mongodb)
-broker = Watched("Broker", ask_broker)
+# --- For pages -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Health:
+    """A server's last answer or failure. `since` is when this process first saw that state, None while unknown."""
+
+    title: str
+    state: str = "unknown"  # "ok", "error" or "unknown"
+    text: str = "being asked"
+    since: dt.datetime | None = None
+
+
+class Server:
+    """A server whose health is cached for INTERVAL seconds and asked for in a thread, so that no page waits for it.
+
+    `ask` returns something whose text names the server's version, or raises Unreachable.
+    """
+
+    def __init__(self, title: str, ask: Callable[[], object]) -> None:
+        self._title, self._ask = title, ask
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._health = Health(self._title)
+        self._answered = threading.Event()  # at least once
+        self._request: Future[None] | None = None
+        self._next = self._begun = 0.0  # by time.monotonic()
+
+    @property
+    def is_asking(self) -> bool:
+        return self._request is not None and not self._request.done()
+
+    def health(self) -> Health:
+        """Return the cached health; the first call waits up to FIRST_ANSWER_TIMEOUT for an answer."""
+        if time.monotonic() >= self._next:
+            self.ask_now()
+        self._answered.wait(FIRST_ANSWER_TIMEOUT)
+        silent = time.monotonic() - self._begun
+        if self.is_asking and silent > 2 * TIMEOUT:
+            return replace(self._health, state="error", text=f"Has not answered for {silent:.0f} s", since=None)
+        return self._health
+
+    def ask_now(self) -> None:
+        """Ask the server, unless a request to it is under way."""
+        with self._lock:
+            if not self.is_asking:
+                self._begun = time.monotonic()
+                self._request = call_in_thread(self._renew, "health")
+
+    def _renew(self) -> None:
+        begun = time.monotonic()
+        try:
+            version = self._ask()
+            text, state = f"{version}, answers in {1000 * (time.monotonic() - begun):.0f} ms", "ok"
+        except Unreachable as error:
+            text, state = f"Does not answer: {error}", "error"
+        before = self._health
+        since = before.since if before.state == state else timezone.now()
+        self._health = replace(before, state=state, text=text, since=since)
+        self._next = time.monotonic() + INTERVAL
+        self._answered.set()
+
+
+mongodb = Server("Database", ask_mongodb)
+broker = Server("Broker", ask_broker)

@@ -23,7 +23,7 @@ from django.utils.http import urlencode
 from pymongo.errors import PyMongoError
 
 from fmv.mongodb.server import server_now
-from fmv.monitoring import servers as health
+from fmv.monitoring import servers as server_health
 from fmv.templatetags.display import counted
 from tasks.admin import charts
 from tasks.models import FINISHED, UNFINISHED, Status, Task
@@ -147,9 +147,9 @@ def fleet() -> dict[str, Any]:
     }
 
 
-def servers() -> list[health.Health]:
+def servers() -> list[server_health.Health]:
     """Database and broker, asked beside the page."""
-    return [health.database.look(), health.broker.look()]
+    return [server_health.mongodb.health(), server_health.broker.health()]
 
 
 def attention() -> list[tuple[str, str, str]]:

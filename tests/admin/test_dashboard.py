@@ -33,7 +33,7 @@ def nothing_kept(settings):
     """No panel remembers another test, and static files are as in development."""
     settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
     dashboard.forget()
-    for server in (servers.database, servers.broker):
+    for server in (servers.mongodb, servers.broker):
         server.forget()
     yield
     dashboard.forget()
@@ -305,9 +305,9 @@ def test_of_many_workers_some_are_listed(monkeypatch):
 
 
 def attention() -> list[tuple[str, str, str]]:
-    for server in (servers.database, servers.broker):
-        server.look()
-        wait_until(lambda server=server: server.look().state != "unknown")
+    for server in (servers.mongodb, servers.broker):
+        server.health()
+        wait_until(lambda server=server: server.health().state != "unknown")
     return found("attention")
 
 
@@ -393,7 +393,7 @@ def fill(times: int) -> None:
 
 @pytest.mark.parametrize("panel", COSTS)
 def test_each_panel_costs_a_few_questions_with_many_tasks_as_with_few(panel):
-    servers.database.look(), servers.broker.look()
+    servers.mongodb.health(), servers.broker.health()
     spent = []
     for times in (1, 20):
         fill(times)

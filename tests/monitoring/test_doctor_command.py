@@ -10,23 +10,26 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import kombu
 import pytest
 from amqp.exceptions import NotFound
 from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Info
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 from pymongo import MongoClient
 
-from fmv.backup import dump, restore
+from fmv.backup import restore
+from fmv.management.commands import doctor
 from fmv.mongodb.counting import collection
-from fmv.mongodb.server import server_now
-from fmv.monitoring import diagnostic_checks, diagnostics
-from fmv.monitoring.diagnostics import Check, Severity, fine
+from fmv.mongodb.server import database, server_now
+from fmv.monitoring import diagnostic_checks, servers
+from fmv.monitoring.diagnostics import Check, DiagnosticRun
 from robots.models import Robot
 from tasks.models import Submission, Task
 from tasks.models.worker_process import WorkerProcess
@@ -58,7 +61,7 @@ def run(*arguments):
 
 def examine(name):
     """Return what the check found now."""
-    found = [finding.as_dict() for finding in diagnostics.Visit().findings() if finding.check == name]
+    found = [doctor.as_dict(message) for message in DiagnosticRun(doctor.CHECKS).messages() if message.obj == name]
     assert found
     return found
 
@@ -120,21 +123,11 @@ def test_quiet_tells_only_what_is_not_well(well):
     assert {finding["severity"] for finding in json.loads(text)} == {"warning"}
 
 
-@pytest.mark.parametrize(("severity", "status"), [("INFO", 0), ("WARNING", 1), ("ERROR", 2)])
-def test_the_exit_status_is_the_worst_severity(severity, status):
-    found = [fine("well"), diagnostics.Finding(Severity[severity], "so", "hint"), fine("well")]
-    with only_these(Check("one", lambda: found)):
+@pytest.mark.parametrize(("level", "status"), [(checks.INFO, 0), (checks.WARNING, 1), (checks.ERROR, 2)])
+def test_the_exit_status_is_the_worst_severity(level, status):
+    found = [Info("well"), CheckMessage(level, "so", "hint"), Info("well")]
+    with patch.object(doctor, "CHECKS", [Check("one", lambda: found)]):
         assert run()[0] == status
-
-
-@contextmanager
-def only_these(*checks):
-    with patch.object(settings, "FMV_DOCTORS", [f"{__name__}.given"]), patch.dict(globals(), given=lambda: [*checks]):
-        yield
-
-
-def given():
-    """Stands for what `only_these` puts here."""
 
 
 def test_a_check_that_fails_or_hangs_hides_no_other():
@@ -143,18 +136,17 @@ def test_a_check_that_fails_or_hangs_hides_no_other():
     def broken():
         raise ZeroDivisionError("a fault")
 
-    checks = [Check("broken", broken), Check("silent", silence.wait), Check("well", lambda: [fine("fine")])]
-    checks += [Check("after", lambda: [fine("never")], needs="silent")]
+    given = [Check("broken", broken), Check("silent", silence.wait), Check("well", lambda: [Info("fine")])]
+    given += [Check("after", lambda: [Info("never")], needs="silent")]
     try:
-        with only_these(*checks):
-            found = {each.check: each for each in diagnostics.Visit(patience=0.2).findings()}
+        found = {each.obj: each for each in DiagnosticRun(given, timeout=0.2).messages()}
     finally:
         silence.set()
-    assert found["broken"].severity is Severity.ERROR
-    assert "a fault" in found["broken"].message
-    assert found["silent"].message == "No answer within 0.2 s."
-    assert found["well"].message == "fine"
-    assert found["after"].message == "Not looked at: first mend what silent says."
+    assert found["broken"].level == checks.ERROR
+    assert "a fault" in found["broken"].msg
+    assert found["silent"].msg == "No answer within 0.2 s."
+    assert found["well"].msg == "fine"
+    assert found["after"].msg == "Skipped: first solve the problem that silent reports."
 
 
 def test_wrong_arguments_end_with_2(doctor_process):
@@ -192,18 +184,18 @@ def test_everything_is_down(doctor_process, tmp_path, kind):
     assert "Traceback" not in text
     assert "ERROR    mongodb     " in text
     assert "ERROR    broker      " in text
-    assert "WARNING  tasks       Not looked at: first mend what mongodb says." in text
-    assert "WARNING  queues      Not looked at: first mend what broker says." in text
+    assert "WARNING  tasks       Skipped: first solve the problem that mongodb reports." in text
+    assert "WARNING  queues      Skipped: first solve the problem that broker reports." in text
     print(f"took {time.monotonic() - begun:.1f} s")
 
 
 def test_only_the_broker_is_down(well):
     with patch.object(settings, "CELERY_BROKER_URL", f"amqp://{NOBODY}//"):
-        found = {finding.check: finding for finding in diagnostics.Visit().findings()}
-    assert found["broker"].severity is Severity.ERROR
-    assert found["broker"].message.startswith("It cannot be reached: ")
-    assert found["queues"].severity is Severity.WARNING
-    assert found["workers"].severity is Severity.INFO
+        found = {message.obj: message for message in DiagnosticRun(doctor.CHECKS).messages()}
+    assert found["broker"].level == checks.ERROR
+    assert found["broker"].msg.startswith("It cannot be reached: ")
+    assert found["queues"].level == checks.WARNING
+    assert found["workers"].level == checks.INFO
 
 
 def test_a_database_that_is_not_prepared(doctor_process, tmp_path):
@@ -219,7 +211,7 @@ def test_a_database_that_is_not_prepared(doctor_process, tmp_path):
     found = {finding["check"]: finding for finding in json.loads(text) if finding["severity"] == "error"}
     assert "tasks.0001_initial" in found["migrations"]["message"]
     assert found["migrations"]["hint"] == "Run `python manage.py migrate`."
-    assert [each for each in json.loads(text) if "Could not be looked at" in each["message"]] == []
+    assert [each for each in json.loads(text) if "The check failed" in each["message"]] == []
 
 
 # --- MongoDB ---------------------------------------------------------------------------------------------------------
@@ -228,50 +220,38 @@ def test_a_database_that_is_not_prepared(doctor_process, tmp_path):
 @pytest.mark.parametrize(
     ("hello", "severity", "text"),
     [
-        ({}, "warning", "a standalone server"),
-        ({"setName": "rs0", "hosts": ["a", "b", "c"]}, "info", "the replica set rs0 of 3"),
-        ({"setName": "rs0", "hosts": ["a"], "arbiters": ["b"]}, "warning", "the replica set rs0 of 2"),
-        ({"msg": "isdbgrid"}, "info", "a sharded cluster"),
+        ({}, "WARNING", "a standalone server"),
+        ({"setName": "rs0", "hosts": ["a", "b", "c"]}, "INFO", "the replica set rs0 of 3"),
+        ({"setName": "rs0", "hosts": ["a"], "arbiters": ["b"]}, "WARNING", "the replica set rs0 of 2"),
+        ({"msg": "isdbgrid"}, "INFO", "a sharded cluster"),
     ],
 )
 def test_the_topology_is_told(hello, severity, text):
-    with patch.object(dump, "database", lambda: Answers(hello=hello, buildInfo=BUILD)):
+    with patch.object(diagnostic_checks, "ask_mongodb", lambda: servers.MongoDB(BUILD, hello)):
         [found] = diagnostic_checks.mongodb()
-    assert (found.severity.name.lower(), found.message.partition(", ")[2].partition(":")[0].rstrip(".")) == (
-        severity,
-        text,
-    )
+    assert found.level == getattr(checks, severity)
+    assert found.msg.partition(", ")[2].partition(":")[0].rstrip(".") == text
 
 
 BUILD = {"version": "8.0.4", "versionArray": [8, 0, 4, 0]}
 
 
-class Answers:
-    """A server that is not at hand here."""
-
-    def __init__(self, **answers):
-        self.answers = answers
-
-    def command(self, name):
-        return self.answers[name]
-
-
 def test_a_server_that_is_too_old_is_an_error():
     build = {"version": "5.0.9", "versionArray": [5, 0, 9, 0]}
-    with patch.object(dump, "database", lambda: Answers(hello={"msg": "isdbgrid"}, buildInfo=build)):
+    with patch.object(diagnostic_checks, "ask_mongodb", lambda: servers.MongoDB(build, {"msg": "isdbgrid"})):
         found, _ = diagnostic_checks.mongodb()
-    assert (found.severity, found.message) == (Severity.ERROR, "MongoDB 5.0.9 is too old.")
+    assert (found.level, found.msg) == (checks.ERROR, "MongoDB 5.0.9 is too old.")
 
 
 @pytest.mark.parametrize(
-    ("seconds", "severity"), [(0, "info"), (0.5, "info"), (2, "warning"), (-2, "warning"), (7, "error"), (-7, "error")]
+    ("seconds", "severity"), [(0, "INFO"), (0.5, "INFO"), (2, "WARNING"), (-2, "WARNING"), (7, "ERROR"), (-7, "ERROR")]
 )
 def test_a_wrong_clock_is_told(seconds, severity):
-    with patch.object(diagnostic_checks, "server_now", lambda: server_now() + dt.timedelta(seconds=seconds)):
+    with patch.object(servers, "server_now", lambda: server_now() + dt.timedelta(seconds=seconds)):
         [found] = diagnostic_checks.clock()
-    assert found.severity.name.lower() == severity
-    if severity != "info":
-        assert f"{abs(seconds)}.0 s {'behind' if seconds > 0 else 'ahead of'} MongoDB's" in found.message
+    assert found.level == getattr(checks, severity)
+    if severity != "INFO":
+        assert f"{abs(seconds)}.0 s {'behind' if seconds > 0 else 'ahead of'} MongoDB's" in found.msg
 
 
 def test_a_missing_index_is_an_error_that_says_how_to_build_it():
@@ -291,7 +271,7 @@ def test_a_missing_index_is_an_error_that_says_how_to_build_it():
     assert severities("indexes") == {"info"}
 
 
-def test_an_index_that_is_not_as_it_should_be_is_an_error():
+def test_an_index_with_another_definition_is_an_error():
     tasks = collection(Task)
     before = tasks.index_information()["task_finished"]
     tasks.drop_index("task_finished")
@@ -301,7 +281,7 @@ def test_an_index_that_is_not_as_it_should_be_is_an_error():
     finally:
         tasks.drop_index("task_finished")
         tasks.create_index(before["key"], name="task_finished")
-    assert found["message"] == "task_finished of tasks_task is not as it should be."
+    assert found["message"] == "task_finished of tasks_task has another definition."
     assert 'dropIndex("task_finished")' in found["hint"]
 
 
@@ -320,13 +300,15 @@ def test_an_index_of_somebody_elses_is_told():
     [(25, 0, False, True), (23, 0, False, False), (25, 1, False, False), (25, 0, True, False)],
 )
 def test_an_index_that_nobody_uses_is_told(hours, ops, unique, told):
-    since = int((server_now() - hours * HOUR).timestamp() * 1000)
+    since = server_now() - hours * HOUR
     index = {"name": "x", "accesses": {"ops": ops, "since": since}, "spec": {"unique": unique}}
     assert diagnostic_checks._is_idle(index, since) is told
 
 
 def test_a_server_that_does_not_count_the_use_of_indexes_says_so():
-    assert [finding["message"] for finding in examine("index use")] == ["This server does not tell."]
+    assert [finding["message"] for finding in examine("index use")] == [
+        "This server does not count the use of indexes."
+    ]
 
 
 def test_a_migration_that_is_missing_is_an_error():
@@ -350,10 +332,10 @@ def test_the_largest_collections_are_told():
 
 @pytest.mark.parametrize(("used", "severity"), [(50, "INFO"), (90, "WARNING"), (97, "ERROR")])
 def test_a_full_disk_is_told(used, severity):
-    answers = Answers(dbStats={"fsUsedSize": used, "fsTotalSize": 100})
-    with patch.object(diagnostic_checks, "_size", lambda _: (0, 0)), patch.object(dump, "database", lambda: answers):
+    server = Mock(command=lambda _: {"fsUsedSize": used, "fsTotalSize": 100})
+    with patch.multiple(diagnostic_checks, _size=lambda _: (0, 0), database=lambda: server):
         _, found = diagnostic_checks.storage()
-    assert (found.severity.name, found.message) == (severity, f"MongoDB's disk is {used}% full.")
+    assert (found.level, found.msg) == (getattr(checks, severity), f"MongoDB's disk is {used}% full.")
 
 
 @pytest.mark.parametrize(
@@ -366,11 +348,11 @@ def test_a_full_disk_is_told(used, severity):
 )
 def test_an_interrupted_restore_is_told(values, severity, hint):
     restore.Turn("old.gz").take()
-    dump.database()[restore.MARK].update_one({}, {"$set": values})
+    database()[restore.MARK].update_one({}, {"$set": values})
     try:
         found = only("restore")
     finally:
-        dump.database()[restore.MARK].drop()
+        database()[restore.MARK].drop()
     assert found["severity"] == severity
     assert hint in found["hint"]
     assert severities("restore") == {"info"}
@@ -403,7 +385,7 @@ def test_what_is_kept_for_ever_is_told():
 def test_a_queue_without_workers_is_an_error():
     worker_process("host/1", queues=["work"])
     found = only("workers")
-    assert (found["severity"], found["message"]) == ("error", "maintenance: nobody works.")
+    assert (found["severity"], found["message"]) == ("error", "maintenance: no worker is alive.")
     assert found["hint"] == "Start a worker: celery -A fmv worker -Q maintenance"
 
 
@@ -412,7 +394,7 @@ def test_lost_workers_are_told(well):
     worker_process("host/3", seen_at=server_now() - HOUR, stopped_at=server_now() - HOUR)
     found = only("workers")
     assert found["severity"] == "warning"
-    assert found["message"].startswith("1 processes were lost within a day, at last: host/2 (")
+    assert found["message"].startswith("1 processes were lost within a day, the latest: host/2 (")
 
 
 @pytest.mark.parametrize(("age", "severity"), [(1, "info"), (60, "warning"), (600, "error"), (None, "error")])
@@ -434,7 +416,10 @@ def test_a_beat_that_has_stopped_is_told(age, severity):
 def test_stuck_tasks_are_an_error(fields):
     make_task(**fields)
     found = only("tasks")
-    assert (found["severity"], found["message"]) == ("error", "1 tasks ought to have moved and did not.")
+    assert (found["severity"], found["message"]) == (
+        "error",
+        "1 tasks are stuck: their time has come, and they have not moved.",
+    )
 
 
 def test_a_task_that_waits_for_long_is_told():
@@ -450,7 +435,7 @@ def test_a_task_that_waits_for_long_is_told():
 def test_submits_left_behind_are_an_error():
     Submission.objects.create(pk="a", created_at=timezone.now() - HOUR)
     Submission.objects.create(pk="b", created_at=timezone.now())
-    assert only("submits")["message"] == "1 accepted submits are not in the queue."
+    assert only("submits")["message"] == "1 accepted submissions are not in the queue."
 
 
 def test_a_bulk_run_that_stands_still_is_an_error():
@@ -458,7 +443,7 @@ def test_a_bulk_run_that_stands_still_is_an_error():
 
     Bulk.objects.create(action="cancel", by="fry", changed_at=timezone.now() - HOUR)
     Bulk.objects.create(action="cancel", by="fry", changed_at=timezone.now())
-    assert only("submits")["message"].startswith("1 bulk runs stand still: cancel ")
+    assert only("submits")["message"].startswith("1 bulk runs make no progress: cancel ")
 
 
 def test_plans_that_read_or_sort_a_whole_collection_are_found():
@@ -476,7 +461,7 @@ def test_each_hot_query_can_be_explained():
     for query in hot_queries().values():
         assert "winningPlan" in query.explain()
     assert [finding["message"] for finding in examine("queries")] == [
-        "The embedded server does not tell how MongoDB would answer."
+        "The embedded server does not explain its plans as MongoDB does."
     ]
 
 
@@ -512,8 +497,8 @@ def test_rabbitmq_is_told_with_its_version(rabbitmq):
 @pytest.mark.rabbitmq
 def test_queues_that_are_not_there_are_an_error(rabbitmq):
     assert [finding["message"] for finding in examine("queues")] == [
-        "The queue work is not there.",
-        "The queue maintenance is not there.",
+        "The queue work does not exist.",
+        "The queue maintenance does not exist.",
     ]
     with pytest.raises(NotFound, match="NOT_FOUND"):
         rabbitmq.queue_declare("work", passive=True)  # the doctor has not made it
@@ -535,6 +520,6 @@ def test_queues_tell_their_messages_and_readers(rabbitmq):
     for queue in settings.CELERY_TASK_QUEUES:
         rabbitmq.basic_consume(queue.name)
     assert [finding["message"] for finding in examine("queues")] == [
-        "work: 0 messages, 1 workers read it.",
-        "maintenance: 0 messages, 1 workers read it.",
+        "work: 0 messages, 1 workers.",
+        "maintenance: 0 messages, 1 workers.",
     ]

@@ -13,17 +13,17 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def nothing_known():
-    for server in (servers.database, servers.broker):
+    for server in (servers.mongodb, servers.broker):
         server.forget()
 
 
-def healthy(server: servers.Watched) -> servers.Health:
-    wait_until(lambda: server.look().state != "unknown")
-    return server.look()
+def healthy(server: servers.Server) -> servers.Health:
+    wait_until(lambda: server.health().state != "unknown")
+    return server.health()
 
 
 def test_servers_that_answer_say_what_they_are():
-    for server in (servers.database, servers.broker):
+    for server in (servers.mongodb, servers.broker):
         answer = healthy(server)
         assert answer.state == "ok"
         assert answer.text.startswith("MongoDB ")
@@ -40,13 +40,13 @@ def test_a_dead_broker_is_named_with_since_when(scheme, settings):
     assert "guest" not in first.text
     servers.broker.ask_now()
     wait_until(lambda: not servers.broker.is_asking)
-    assert servers.broker.look().since == first.since
+    assert servers.broker.health().since == first.since
 
 
 def test_a_broker_that_says_nothing_holds_no_page_up(settings):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         settings.CELERY_BROKER_URL = f"amqp://guest:guest@127.0.0.1:{listener.getsockname()[1]}//"
-        assert servers.broker.look().state == "unknown"  # it is still being asked
+        assert servers.broker.health().state == "unknown"  # it is still being asked
         assert healthy(servers.broker).state == "error"
 
 
@@ -58,8 +58,8 @@ def test_a_server_is_asked_once_however_many_look():
         go.wait(10)
         return "Server 1"
 
-    server = servers.Watched("Server", ask)
-    assert {server.look().state for _ in range(3)} == {"unknown"}
+    server = servers.Server("Server", ask)
+    assert {server.health().state for _ in range(3)} == {"unknown"}
     go.set()
     assert healthy(server).text.startswith("Server 1, answers in ")
     assert len(asked) == 1
@@ -71,13 +71,13 @@ def test_a_server_that_comes_back_is_well_again():
     def ask() -> str:
         answer = next(answers)
         if isinstance(answer, OSError):
-            raise answer
+            raise servers.Unreachable(answer)
         return answer
 
-    server = servers.Watched("Server", ask)
+    server = servers.Server("Server", ask)
     states = [healthy(server).state]
     for _ in range(2):
         server.ask_now()
         wait_until(lambda: not server.is_asking)
-        states.append(server.look().state)
+        states.append(server.health().state)
     assert states == ["error", "error", "ok"]

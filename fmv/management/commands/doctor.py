@@ -3,53 +3,69 @@ from argparse import ArgumentParser
 from collections import Counter
 from typing import Any
 
-from fmv.cli import FmvCommand, add_json, as_json, printable
-from fmv.monitoring.diagnostics import Finding, Severity, Visit
+from django.core import checks
+from django.core.checks import CheckMessage
 
-SIGNS = {Severity.INFO: "ok     ", Severity.WARNING: "WARNING", Severity.ERROR: "ERROR  "}
+from fmv.cli import FmvCommand, add_json, as_json, printable
+from fmv.monitoring import diagnostic_checks
+from fmv.monitoring.diagnostics import DiagnosticRun
+from tasks.reports import diagnostics as queue_checks
+
+CHECKS = [*diagnostic_checks.CHECKS, *queue_checks.CHECKS]
+LABELS = {checks.INFO: "ok     ", checks.WARNING: "WARNING", checks.ERROR: "ERROR  "}
+STATUSES = {checks.INFO: 0, checks.WARNING: 1, checks.ERROR: 2}
 
 
 class Command(FmvCommand):
     help = (
-        "Look at everything FMV needs, change nothing, and say what is wrong and what to do. Works whatever is down, "
-        "within 15 seconds. "
-        "Ends with 0 when all is well, 1 with warnings, 2 with errors (and, as every command, for wrong arguments)."
+        "Check everything FMV needs, change nothing, and print each problem with a hint what to do. Works whatever is "
+        "down, within 15 seconds. "
+        "Ends with 0 if all is well, 1 with warnings, 2 with errors (and, like every command, for wrong arguments)."
     )
     examples = """
         doctor
         doctor --json | jq '.[] | select(.ok | not)'
-        doctor --quiet || mail -s 'FMV is ill' operations
+        doctor --quiet || mail -s 'FMV has a problem' operations
     """
     requires_system_checks: list[str] = []  # it reports them itself
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_json(parser, "print a list of {check, ok, severity, message, hint}, severity being info, warning or error")
-        parser.add_argument("--quiet", action="store_true", help="tell only what is not well")
+        parser.add_argument("--quiet", action="store_true", help="print only warnings and errors")
 
     def handle(self, *args: object, quiet: bool, **options: Any) -> None:
-        found = [*Visit().findings()]
-        worst = max((finding.severity for finding in found), default=Severity.INFO)
-        shown = [finding for finding in found if not quiet or finding.severity > Severity.INFO]
+        found = [*DiagnosticRun(CHECKS).messages()]
+        shown = [message for message in found if not quiet or message.level > checks.INFO]
         if self.json:
-            self.stdout.write(as_json([finding.as_dict() for finding in shown]))
+            self.stdout.write(as_json([as_dict(message) for message in shown]))
         else:
-            for finding in shown:
-                self._tell(finding)
-            self._sum_up(found, worst)
+            for message in shown:
+                self._print(message)
+            self._print_summary(found)
         self.stdout.flush()
-        if worst:
-            sys.exit(worst)
+        if status := max((STATUSES[message.level] for message in found), default=0):
+            sys.exit(status)
 
-    def _tell(self, finding: Finding) -> None:
-        style = {Severity.WARNING: self.style.WARNING, Severity.ERROR: self.style.ERROR}.get(finding.severity, str)
-        self.stdout.write(f"{style(SIGNS[finding.severity])}  {finding.check:10}  {printable(finding.message)}")
-        if finding.hint and finding.severity > Severity.INFO:
-            self.stdout.write(f"{'':21}{printable(finding.hint)}")
+    def _print(self, message: CheckMessage) -> None:
+        style = {checks.WARNING: self.style.WARNING, checks.ERROR: self.style.ERROR}.get(message.level, str)
+        self.stdout.write(f"{style(LABELS[message.level])}  {message.obj:10}  {printable(message.msg)}")
+        if message.hint and message.level > checks.INFO:
+            self.stdout.write(f"{'':21}{printable(message.hint)}")
 
-    def _sum_up(self, found: list[Finding], worst: Severity) -> None:
-        counts = Counter(finding.severity for finding in found)
-        errors, warnings = counts[Severity.ERROR], counts[Severity.WARNING]
-        if worst is Severity.INFO:
-            self.stdout.write("All is well.")
-        else:
+    def _print_summary(self, found: list[CheckMessage]) -> None:
+        counts = Counter(message.level for message in found)
+        errors, warnings = counts[checks.ERROR], counts[checks.WARNING]
+        if errors or warnings:
             self.stdout.write(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}.")
+        else:
+            self.stdout.write("All is well.")
+
+
+def as_dict(message: CheckMessage) -> dict[str, Any]:
+    return {
+        "check": message.obj,
+        "ok": message.level == checks.INFO,
+        "severity": {checks.INFO: "info", checks.WARNING: "warning", checks.ERROR: "error"}[message.level],
+        "message": message.msg,
+        "hint": message.hint or "",
+    }

@@ -14,7 +14,7 @@ from django.test import Client
 
 from fmv.devstack import embedded_mongodb
 from fmv.mongodb.server import server_now
-from fmv.monitoring import probes
+from fmv.monitoring import servers
 
 NOBODY = "127.0.0.1:1"
 
@@ -99,7 +99,7 @@ def test_mongodb_falls_silent_and_comes_back(web, tmp_path):
 @pytest.mark.django_db
 @pytest.mark.parametrize(("ahead", "line"), [(7, "7.0 s behind MongoDB's"), (-8, "8.0 s ahead of MongoDB's")])
 def test_a_wrong_clock_is_told_and_does_no_harm(ahead, line):
-    with patch.object(probes, "server_now", lambda: server_now() + dt.timedelta(seconds=ahead)):
+    with patch.object(servers, "server_now", lambda: server_now() + dt.timedelta(seconds=ahead)):
         answer = Client().get("/readyz")
     assert answer.status_code == 200
     assert answer.content.decode() == f"mongodb: OK\nbroker: OK\nclock: {line}\n"
@@ -107,7 +107,7 @@ def test_a_wrong_clock_is_told_and_does_no_harm(ahead, line):
 
 @pytest.mark.django_db
 def test_a_clock_that_is_nearly_right_is_not_told():
-    with patch.object(probes, "server_now", lambda: server_now() + dt.timedelta(seconds=4)):
+    with patch.object(servers, "server_now", lambda: server_now() + dt.timedelta(seconds=4)):
         assert Client().get("/readyz").content == b"mongodb: OK\nbroker: OK\n"
 
 
