@@ -1,4 +1,4 @@
-"""What is read off a run, as it stands in the report."""
+"""The figures of a run, as the report has them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from django.conf import settings
 from tasks.queue import periodic
 from tasks.worker import attempt, heartbeat
 from tests.simulation.model import Fleet
-from tests.simulation.sweepers import Maintenance, Pass
+from tests.simulation.periodic import Maintenance, Pass
 
 WRITES = ("insert", "update", "findAndModify", "delete")
 
 
 def constants() -> dict[str, Any]:
-    """Return what the simulation has from FMV's own code and settings."""
+    """Return the values that the simulation takes from FMV's code and settings."""
     return {
         "beat": {name: job["schedule"] for name, job in settings.CELERY_BEAT_SCHEDULE.items()},
         "lease_seconds": settings.FMV_LEASE_SECONDS,
@@ -29,14 +29,14 @@ def constants() -> dict[str, Any]:
     }
 
 
-def figures(fleet: Fleet, sweepers: Maintenance) -> dict[str, Any]:
-    """Return the figures of the time since the fleet measures; times are seconds, rates are a second's."""
+def figures(fleet: Fleet, maintenance: Maintenance) -> dict[str, Any]:
+    """Return the figures since `fleet.measure()`, times in seconds, rates per second."""
     plan, span = fleet.plan, fleet.env.now - fleet.begun
-    busy, queued = fleet.busy.mean / plan.processes, fleet.queued.mean  # before anything else moves
+    busy, queued = fleet.busy.mean / plan.processes, fleet.queued.mean  # now, before the calls below change the fleet
     heartbeats = (plan.processes + plan.maintenance) / heartbeat.EVERY
     commands = {name: count / span for name, count in sorted(fleet.commands.items())}
     commands["heartbeat: update tasks_workerprocess"] = heartbeats
-    jobs = {name: job_figures(name, sweepers.passes_of(name)) for name in settings.CELERY_BEAT_SCHEDULE}
+    jobs = {name: job_figures(name, maintenance.passes_of(name)) for name in settings.CELERY_BEAT_SCHEDULE}
     documents = sum(job["document_seconds"] for job in jobs.values())
     return {
         "robots": plan.robots,
@@ -54,22 +54,22 @@ def figures(fleet: Fleet, sweepers: Maintenance) -> dict[str, Any]:
         "mongodb_commands_a_second": sum(commands.values()),
         "mongodb_cores": documents + sum(rate * cpu(name, fleet) for name, rate in commands.items()),
         "messages_a_second": fleet.messages / span,
-        "sweepers": jobs,
+        "periodic_steps": jobs,
         "maintenance_busy": sum(job["share"] for job in jobs.values()) / plan.maintenance,
-        "maintenance_skipped": sweepers.skipped,
+        "maintenance_skipped": maintenance.skipped,
         "repairs": spread(fleet.repairs),
         "restarts": spread(fleet.restarts),
     }
 
 
 def cpu(command: str, fleet: Fleet) -> float:
-    """Return the seconds of a core that MongoDB needs for such a command."""
+    """Return the seconds of a core that MongoDB needs for the command."""
     verb = command.rpartition(": ")[2].split()[0]
     return fleet.costs.write_cpu if verb in WRITES else fleet.costs.read_cpu
 
 
 def job_figures(name: str, passes: Sequence[Pass]) -> dict[str, Any]:
-    """`read`, `written`, `messages`, `seconds`: of its largest pass; `share`: of one process's time, in the mean."""
+    """Return the job's largest numbers of one pass, and its mean share of one process's time."""
     period = settings.CELERY_BEAT_SCHEDULE[name]["schedule"]
     return {
         "period": period,
@@ -83,7 +83,7 @@ def job_figures(name: str, passes: Sequence[Pass]) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Return how many there are, their median, 99th percentile and greatest."""
+    """Return the number of values, their median, 99th percentile and maximum."""
     ordered = sorted(values)
 
     def at(share: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Robots, doorbells and workers in simulated time. It says what `tasks.worker.attempt` says, in the same order."""
+"""Robots, wake-up messages and workers in simulated time: the steps of `tasks.worker`, in the same order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.worker import attempt as execution
 
 Steps = Generator[simpy.Event, Any, Any]
 
-#: how long tasks take, by name: (random numbers, mean seconds) -> seconds
+#: name -> function of (random numbers, mean seconds) that returns the seconds of a task
 DISTRIBUTIONS: dict[str, Callable[[random.Random, float], float]] = {
     "exponential": lambda chance, mean: chance.expovariate(1 / mean),
     "constant": lambda chance, mean: mean,
@@ -26,48 +26,52 @@ DISTRIBUTIONS: dict[str, Callable[[random.Random, float], float]] = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that things take. Measured once, see "Scale" in the README; options of the command replace them."""
+    """Costs in seconds. The defaults were measured once (README.md, "Costs"); the command's options replace them."""
 
-    read: float = field(default=0.0003, metadata={"help": "a read of MongoDB, there and back"})
-    write: float = field(default=0.001, metadata={"help": "a write, there and back, journaled"})
-    read_document: float = field(default=0.00002, metadata={"help": "each document that a sweeper reads"})
-    write_document: float = field(default=0.0002, metadata={"help": "each document that a sweeper writes or deletes"})
-    message: float = field(default=0.001, metadata={"help": "a message: to be confirmed, and again to arrive"})
+    read: float = field(default=0.0003, metadata={"help": "a read of MongoDB, round trip"})
+    write: float = field(default=0.001, metadata={"help": "a journaled write, round trip"})
+    read_document: float = field(default=0.00002, metadata={"help": "each document that a periodic step reads"})
+    write_document: float = field(
+        default=0.0002, metadata={"help": "each document that a periodic step writes or deletes"}
+    )
+    message: float = field(
+        default=0.001, metadata={"help": "the confirmation of a message, and as long again its arrival"}
+    )
     start: float = field(default=0.002, metadata={"help": "FMV's own work around a handler"})
-    read_cpu: float = field(default=0.0001, metadata={"help": "a read takes of a core of MongoDB"})
-    write_cpu: float = field(default=0.0007, metadata={"help": "a write takes of a core of MongoDB"})
+    read_cpu: float = field(default=0.0001, metadata={"help": "CPU time of MongoDB for a read"})
+    write_cpu: float = field(default=0.0007, metadata={"help": "CPU time of MongoDB for a write"})
 
     @property
     def of_a_task(self) -> float:
-        """Seconds that a task keeps a process besides its handler: robot, next task, start, end, and what is next."""
+        """Seconds that a task occupies a process beside its handler: three reads, two writes and FMV's own work."""
         return 3 * self.read + 2 * self.write + self.start
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A fleet, and what is to happen to it."""
+    """A fleet, its load and its faults."""
 
     robots: int
-    load: float  # share of the worker processes' time that its tasks ask for
+    load: float  # share of the worker processes' time that its tasks need
     processes: int
     machines: int = 1
-    seconds: float = 1.0  # that a handler takes in the mean
+    seconds: float = 1.0  # mean time of a handler
     distribution: str = "exponential"
     lanes: int = 1
-    lost: float = 0.0  # share of doorbells that are lost, but for the sweeper's
-    deaths: float = 0.0  # of each machine, an hour
+    lost: float = 0.0  # share of wake-up messages that are lost, except those of `ring_waiting`
+    deaths: float = 0.0  # of each machine in an hour
     maintenance: int = 1  # processes of the maintenance worker
     costs: Costs = Costs()
     seed: int = 1
 
     @property
     def rate(self) -> float:
-        """Tasks submitted a second."""
+        """Submitted tasks a second."""
         return self.load * self.processes / (self.seconds + self.costs.of_a_task)
 
 
 class Level:
-    """A number that changes in time, and its mean."""
+    """A number that changes over time, and its mean."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self._env, self.value = env, 0
@@ -94,7 +98,7 @@ class Task:
     seconds: float
     queued_at: float
     started_at: float = 0.0
-    died_at: float | None = None  # when the machine died that ran it
+    died_at: float | None = None  # when its machine died
 
 
 @dataclass(slots=True, eq=False)
@@ -102,11 +106,11 @@ class Robot:
     queue: deque[Task] = field(default_factory=deque)
     running: int = 0
     free_since: float = 0.0  # when a lane last became free
-    missed_since: float | None = None  # when a doorbell was lost that nothing has made good yet
+    missed_since: float | None = None  # when a message for it was lost, until its next start
 
 
 class Machine:
-    """Some worker processes, and the messages that their main process holds for them."""
+    """Some worker processes, and the messages that their main process has reserved for them."""
 
     def __init__(self, env: simpy.Environment, size: int) -> None:
         self.size = size
@@ -114,59 +118,59 @@ class Machine:
         self.begin(env)
 
     def begin(self, env: simpy.Environment) -> None:
-        self.bells = simpy.Store(env)
+        self.messages = simpy.Store(env)
         self.may_take = settings.CELERY_WORKER_PREFETCH_MULTIPLIER * self.size
 
 
 class Broker:
-    """The queue `work`: in order, to the machines in turn, while they may take more before they acknowledge."""
+    """The queue `work`: delivers in order, to the machines in turn, up to each machine's prefetch."""
 
     def __init__(self, machines: list[Machine]) -> None:
         self.messages: deque[Robot] = deque()
         self._ready = deque(machines)
 
-    def put(self, bell: Robot) -> None:
-        self.messages.append(bell)
-        self._hand_out()
+    def put(self, robot: Robot) -> None:
+        self.messages.append(robot)
+        self._deliver()
 
     def acknowledge(self, machine: Machine) -> None:
         machine.may_take += 1
         if machine.may_take == 1:
             self._ready.append(machine)
-        self._hand_out()
+        self._deliver()
 
     def forget(self, machine: Machine) -> None:
-        """Take a machine whose connection is gone for a new one, that may take as much as any."""
+        """Treat a machine that has lost its connection as a new one, to which nothing is delivered yet."""
         if not machine.may_take:
             self._ready.append(machine)
 
-    def _hand_out(self) -> None:
+    def _deliver(self) -> None:
         while self.messages and self._ready:
             machine = self._ready.popleft()
             machine.may_take -= 1
-            machine.bells.put(self.messages.popleft())
+            machine.messages.put(self.messages.popleft())
             if machine.may_take:
                 self._ready.append(machine)
 
 
 class Fleet:
-    """All of it. What MongoDB knows is in the robots; `commands` counts what it is asked for."""
+    """Robots, workers and broker. The robots hold MongoDB's data; `commands` counts the commands to MongoDB."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.costs, self.env = plan, plan.costs, simpy.Environment()
         self.chance = random.Random(plan.seed)
         self.robots: dict[int, Robot] = defaultdict(Robot)
-        self.waiting: dict[Robot, None] = {}  # those with queued tasks; a set that keeps its order
-        self.orphans: list[tuple[float, Task]] = []  # started, their process gone: when the lease ends, and which
+        self.waiting: dict[Robot, None] = {}  # robots with queued tasks, in order: a dict, because a set has no order
+        self.orphans: list[tuple[float, Task]] = []  # (end of the lease, task) of started tasks whose process died
         self.busy, self.queued = Level(self.env), Level(self.env)
         sizes = [plan.processes // plan.machines + (n < plan.processes % plan.machines) for n in range(plan.machines)]
         self.machines = [Machine(self.env, size) for size in sizes]
         self.broker = Broker(self.machines)
         self.broker_is_up = True
-        self.missed = 0  # robots whose doorbell was lost, that have not started a task since
+        self.missed = 0  # robots whose message was lost and that have not started a task since
         self.submitted = self.finished = 0
-        self.ended: Counter[Robot] = Counter()  # tasks that finished, by robot, since the last tally
-        self.tallied = 0.0  # up to when `count_finished` has added up
+        self.ended: Counter[Robot] = Counter()  # finished tasks by robot since the last rollup
+        self.rolled_up_until = 0.0  # the end of the last rollup
         self.measure()
         for machine in self.machines:
             self.start(machine)
@@ -176,13 +180,15 @@ class Fleet:
             self.env.process(self.deaths())
 
     def measure(self) -> None:
-        """Forget what was counted so far, as of the time before the fleet had settled."""
+        """Reset all counts: what happened while the fleet settled does not count."""
         self.begun = self.env.now
         self.commands: Counter[str] = Counter()
         self.messages = 0
-        self.waits: list[tuple[float, float]] = []  # of each start: seconds since queued, and since it could start
-        self.repairs: list[float] = []  # seconds from a lost doorbell to the robot's next start
-        self.restarts: list[float] = []  # seconds from a machine's death to its task's next start
+        self.waits: list[
+            tuple[float, float]
+        ] = []  # for each start: seconds since the task was queued, and since it could start
+        self.repairs: list[float] = []  # seconds from a lost message to the robot's next start
+        self.restarts: list[float] = []  # seconds from a machine's death to the next start of its task
         self.busy.reset()
         self.queued.reset()
 
@@ -194,7 +200,7 @@ class Fleet:
             self.submit(self.robots[self.chance.randrange(self.plan.robots)])
 
     def submit(self, robot: Robot) -> None:
-        """As `tasks.queue.services.submit`; of a request's own time nothing is told."""
+        """Do what `tasks.queue.services.submit` does. The time of the request itself is not simulated."""
         self.commands.update(("find robots_robot", "insert tasks_task"))
         seconds = DISTRIBUTIONS[self.plan.distribution](self.chance, self.plan.seconds)
         self.submitted += 1
@@ -202,13 +208,13 @@ class Fleet:
         self.ring(robot)
 
     def queue(self, task: Task, *, first: bool = False) -> None:
-        """`first`: one that runs again, as it is the oldest."""
+        """Queue the task; `first`: before the others, because a task that runs again is the oldest."""
         (task.robot.queue.appendleft if first else task.robot.queue.append)(task)
         self.waiting[task.robot] = None
         self.queued.add(1)
 
     def ring(self, robot: Robot, *, may_be_lost: bool = True) -> None:
-        """As `tasks.queue.doorbell.ring`; whoever rings waits for the broker besides."""
+        """Do what `tasks.queue.doorbell.ring` does. The caller simulates the wait for the broker's confirmation."""
         self.messages += 1
         if not self.broker_is_up or (may_be_lost and self.chance.random() < self.plan.lost):
             self.miss(robot)
@@ -229,7 +235,7 @@ class Fleet:
     def process(self, machine: Machine) -> Steps:
         with suppress(simpy.Interrupt):  # the machine died
             while True:
-                robot = yield machine.bells.get()
+                robot = yield machine.messages.get()
                 self.broker.acknowledge(machine)
                 self.busy.add(1)
                 try:
@@ -238,7 +244,7 @@ class Fleet:
                     self.busy.add(-1)
 
     def run_next(self, robot: Robot) -> Steps:
-        """As `tasks.worker.attempt.run_next`."""
+        """Do what `tasks.worker.attempt.run_next` does."""
         yield self.read("find robots_robot")
         over = self.env.now + execution.TURN
         while True:
@@ -254,7 +260,7 @@ class Fleet:
             yield self.env.timeout(self.costs.message)
 
     def claim(self, robot: Robot) -> Steps:
-        """As `tasks.worker.attempt.claim`: the robot's next task, started; None without one or a free lane."""
+        """Do what `tasks.worker.attempt.claim` does: start and return the robot's next task, or return None."""
         while True:
             yield self.read("find tasks_task")
             if not robot.queue:
@@ -265,7 +271,7 @@ class Fleet:
                 if robot.running == self.plan.lanes:
                     return None
             yield self.write("update tasks_task")
-            if task in robot.queue:  # else another process was faster, and there may be more
+            if task in robot.queue:  # otherwise another process was faster, and there may be more tasks
                 return self.enter_lane(task) if robot.running < self.plan.lanes else None
 
     def enter_lane(self, task: Task) -> Task:
@@ -287,7 +293,7 @@ class Fleet:
         return task
 
     def attempt(self, task: Task) -> Steps:
-        """Run the handler and write the outcome. Renewals of the lease are counted; nothing waits for them."""
+        """Run the handler and write the outcome. Lease renewals are counted but take no time."""
         try:
             yield self.env.timeout(self.costs.start + task.seconds)
             if renewals := int(task.seconds // settings.FMV_RENEW_SECONDS):
@@ -307,17 +313,17 @@ class Fleet:
         robot.running -= 1
 
     def lease_end(self, task: Task) -> float:
-        """When the lease ends that its process, which dies now, has last renewed."""
+        """Return when the task's lease ends if its process dies now."""
         age = self.env.now - task.started_at
         renewed = task.started_at + age // settings.FMV_RENEW_SECONDS * settings.FMV_RENEW_SECONDS
         return renewed + settings.FMV_LEASE_SECONDS
 
     def kill(self, machine: Machine) -> None:
-        """End a machine with all it ran and held; another takes its place at once.
+        """Kill a machine with its running tasks and reserved messages; another machine replaces it at once.
 
-        RabbitMQ may take minutes to notice a machine that vanished, so the messages it held count as lost.
+        RabbitMQ may take minutes to notice that a machine has vanished, so its reserved messages count as lost.
         """
-        for robot in machine.bells.items:
+        for robot in machine.messages.items:
             self.miss(robot)
         self.broker.forget(machine)
         for process in machine.processes:

@@ -18,27 +18,27 @@ def write(path: Path, options: argparse.Namespace, runs: Sequence[dict[str, Any]
 
 
 def tables(options: argparse.Namespace, runs: Sequence[dict[str, Any]]) -> Iterator[str]:
-    yield f"Tasks of {options.seconds:g} s ({options.distribution}), seed {options.seed}; spans are in the report."
+    yield f"Tasks of {options.seconds:g} s ({options.distribution}), seed {options.seed}; the report holds the spans."
     steady = [run for run in runs if run["scenario"] == "steady"]
     yield "\nWaiting: from queued to STARTED, and from runnable (its robot's lane is free) to STARTED"
     head = ["robots", "load", "processes", "machines", "tasks/s", "busy", "queued: median", "p99", "runnable: median"]
     yield from aligned([*head, "p99"], map(waiting, steady))
-    yield "\nServers: what they are asked for in a second, and how many cores of MongoDB that keeps busy"
+    yield "\nServers: commands and messages a second, and the cores of MongoDB that they keep busy"
     head = ["robots", "load", "MongoDB commands", "its cores", "messages", "maintenance busy"]
     yield from aligned(head, map(servers, steady))
-    yield "\nSweepers at the greatest load: their largest pass, and the mean share of a maintenance process"
+    yield "\nPeriodic steps at the highest load: their largest pass, and the mean share of a maintenance process"
     yield from aligned(
         ["robots", "job", "every", "documents read", "written", "messages", "seconds", "share"],
-        (sweeper(run, name) for run in greatest(steady) for name in run["sweepers"]),
+        (periodic_step(run, name) for run in at_highest_load(steady) for name in run["periodic_steps"]),
     )
-    yield "\nFaults at the middle load: until the last of what they hit has started again"
+    yield "\nFaults at the middle load: until the last affected robot or task has started again"
     yield from aligned(
-        ["robots", "load", "what", "hit", "median", "p99", "last"],
+        ["robots", "load", "fault", "affected", "median", "p99", "last"],
         (fault(run) for run in runs if run["scenario"] != "steady"),
     )
 
 
-def greatest(steady: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def at_highest_load(steady: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*{run["robots"]: run for run in sorted(steady, key=lambda run: run["load"])}.values()]
 
 
@@ -57,8 +57,8 @@ def of(run: dict[str, Any]) -> list[str]:
     return [f"{run['robots']:,}", percent(run["load"])]
 
 
-def sweeper(run: dict[str, Any], name: str) -> list[str]:
-    job = run["sweepers"][name]
+def periodic_step(run: dict[str, Any], name: str) -> list[str]:
+    job = run["periodic_steps"][name]
     numbers = [f"{job[key]:,}" for key in ("read", "written", "messages")]
     return [
         f"{run['robots']:,}",
@@ -71,9 +71,9 @@ def sweeper(run: dict[str, Any], name: str) -> list[str]:
 
 
 def fault(run: dict[str, Any]) -> list[str]:
-    hit = run["restarts"] if run["scenario"] == "a machine dies" else run["repairs"]
-    times = [time(hit[key]) for key in ("median", "p99", "max")]
-    return [*of(run), run["scenario"], f"{hit['count']:,}", *times]
+    affected = run["restarts"] if run["scenario"] == "a machine dies" else run["repairs"]
+    times = [time(affected[key]) for key in ("median", "p99", "max")]
+    return [*of(run), run["scenario"], f"{affected['count']:,}", *times]
 
 
 def waits(spread: dict[str, float | None]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`make simulate`: it agrees with queueing theory where theory has an answer, and with FMV where it copies FMV."""
+"""`make simulate` agrees with queueing theory where theory has an answer, and with FMV where it models FMV."""
 
 import math
 import statistics
@@ -17,17 +17,17 @@ from tasks.worker import attempt
 from tests.simulation import __main__ as command
 from tests.simulation.figures import figures
 from tests.simulation.model import Costs, Fleet, Plan
-from tests.simulation.sweepers import JOBS, RESULT, Maintenance, Work, whole
+from tests.simulation.periodic import JOBS, RESULT, Maintenance, Work, run_and_store
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import PAST, STARTED, listening
 
 FREE = Costs(**{cost.name: 0.0 for cost in fields(Costs)})
 BEAT = settings.CELERY_BEAT_SCHEDULE
-HANDLING = 0.1  # seconds within which an idle fleet starts what it is rung for
+HANDLING = 0.1  # seconds within which an idle fleet starts a task after its message
 
 
 def quiet(**changed) -> Fleet:
-    """A fleet to which nobody submits but the test; its tasks take next to no time."""
+    """Return a fleet to which only the test submits; its tasks take almost no time."""
     plan = {"robots": 1000, "load": 0, "processes": 100, "seconds": 0.001, "distribution": "constant"}
     return Fleet(Plan(**plan | changed))
 
@@ -68,7 +68,7 @@ def test_few_workers_of_many_robots_are_an_m_m_c_queue():
     assert fleet.busy.mean / c == pytest.approx(load, rel=0.02)
 
 
-def test_what_machines_hold_in_reserve_makes_tasks_wait_that_another_could_run():
+def test_messages_that_machines_reserve_make_tasks_wait_although_another_machine_is_idle():
     one, many = (worked(300, robots=10_000, processes=32, machines=n, load=0.8, costs=FREE) for n in (1, 16))
     assert mean_wait(many) > 2 * mean_wait(one)
 
@@ -79,7 +79,7 @@ def test_little_s_law_holds(robots):
     assert fleet.queued.mean == pytest.approx(fleet.submitted / 1000 * mean_wait(fleet), rel=0.02)
 
 
-def test_the_load_asked_for_is_the_load_there_is():
+def test_the_measured_load_is_the_requested_one():
     fleet = worked(1000, robots=1000, processes=20, machines=3, load=0.6)
     assert fleet.busy.mean / 20 == pytest.approx(0.6, rel=0.05)
 
@@ -87,7 +87,7 @@ def test_the_load_asked_for_is_the_load_there_is():
 # --- Nothing is lost -------------------------------------------------------------------------------------------------
 
 
-def test_every_task_ends_or_waits_or_runs_whatever_dies():
+def test_every_task_has_finished_or_waits_or_runs_whatever_dies():
     fleet = Fleet(Plan(robots=200, processes=20, machines=5, load=0.7, lost=0.3, deaths=60))
     Maintenance(fleet)
     for _ in range(50):
@@ -99,7 +99,7 @@ def test_every_task_ends_or_waits_or_runs_whatever_dies():
     assert fleet.repairs
 
 
-def test_what_was_submitted_ends_though_most_doorbells_are_lost_and_machines_die():
+def test_every_task_ends_although_most_messages_are_lost_and_machines_die():
     fleet = quiet(lost=0.9, deaths=30, machines=5, seconds=2.0)
     Maintenance(fleet)
     for _ in range(4):
@@ -113,7 +113,7 @@ def test_what_was_submitted_ends_though_most_doorbells_are_lost_and_machines_die
 # --- Repairs ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_doorbell_costs_a_sweep_at_most():
+def test_a_lost_message_costs_at_most_one_period_of_ring_waiting():
     fleet = quiet(lost=1.0)
     Maintenance(fleet)
     fleet.env.run(17)
@@ -125,7 +125,7 @@ def test_a_lost_doorbell_costs_a_sweep_at_most():
     assert period / 2 < max(fleet.repairs) <= most
 
 
-def test_more_lost_doorbells_than_a_sweep_rings_for_take_several():
+def test_more_lost_messages_than_one_pass_of_ring_waiting_sends_take_several():
     fleet = quiet(lost=1.0)
     Maintenance(fleet)
     submit(fleet, 4 * periodic.RING_STEP)
@@ -134,7 +134,7 @@ def test_more_lost_doorbells_than_a_sweep_rings_for_take_several():
 
 
 def restart(**plan) -> float:
-    """Seconds from a machine's death to the next start of the task that it ran for 25 seconds."""
+    """Return the seconds from a machine's death to the next start of a task that it had run for 25 seconds."""
     fleet = quiet(machines=2, seconds=100.0, **plan)
     Maintenance(fleet)
     submit(fleet, 1)
@@ -146,7 +146,7 @@ def restart(**plan) -> float:
     return seconds
 
 
-def test_a_dead_machine_s_task_starts_again_when_its_lease_is_over():
+def test_a_dead_machine_s_task_starts_again_when_its_lease_ends():
     left = settings.FMV_LEASE_SECONDS - 25 % settings.FMV_RENEW_SECONDS
     assert left - HANDLING <= restart() <= left + BEAT["recover_lost"]["schedule"] + HANDLING
 
@@ -154,13 +154,13 @@ def test_a_dead_machine_s_task_starts_again_when_its_lease_is_over():
 # --- It is FMV's -----------------------------------------------------------------------------------------------------
 
 
-def test_a_longer_lease_of_fmv_is_a_later_restart():
+def test_a_longer_lease_in_fmv_makes_the_restart_later():
     before = restart()
     with override_settings(FMV_LEASE_SECONDS=settings.FMV_LEASE_SECONDS + 60):
         assert restart() == pytest.approx(before + 60, abs=1.1)
 
 
-def test_a_rarer_sweep_of_fmv_is_a_later_repair():
+def test_a_longer_period_of_ring_waiting_in_fmv_makes_the_repair_later():
     rarer = BEAT | {"ring_waiting": BEAT["ring_waiting"] | {"schedule": 40.0}}
     with override_settings(CELERY_BEAT_SCHEDULE=rarer):
         fleet = quiet(lost=1.0)
@@ -170,7 +170,7 @@ def test_a_rarer_sweep_of_fmv_is_a_later_repair():
     assert 40 <= fleet.repairs[0] <= 40 + HANDLING
 
 
-def test_smaller_sweeps_of_fmv_ring_for_fewer(monkeypatch):
+def test_smaller_passes_of_ring_waiting_in_fmv_wake_fewer_robots(monkeypatch):
     monkeypatch.setattr(periodic, "RING_STEP", 3)
     fleet = quiet(lost=1.0)
     Maintenance(fleet)
@@ -179,7 +179,7 @@ def test_smaller_sweeps_of_fmv_ring_for_fewer(monkeypatch):
     assert len(fleet.repairs) == 3
 
 
-def test_a_process_keeps_a_robot_for_fmv_s_turn(monkeypatch):
+def test_a_process_keeps_a_robot_for_the_time_that_fmv_sets(monkeypatch):
     messages = []
     for turn in (attempt.TURN, 0.0):
         monkeypatch.setattr(attempt, "TURN", turn)
@@ -188,10 +188,10 @@ def test_a_process_keeps_a_robot_for_fmv_s_turn(monkeypatch):
             fleet.submit(fleet.robots[0])
         fleet.env.run(5)
         messages.append(fleet.messages)
-    assert messages == [5, 9]  # one of each submit; and one of each task but the last
+    assert messages == [5, 9]  # one for each submit; and one more after each task but the last
 
 
-def test_more_prefetch_of_fmv_is_more_in_reserve():
+def test_a_higher_prefetch_in_fmv_reserves_more_messages():
     waits = []
     for multiplier in (settings.CELERY_WORKER_PREFETCH_MULTIPLIER, 8):
         with override_settings(CELERY_WORKER_PREFETCH_MULTIPLIER=multiplier):
@@ -204,7 +204,7 @@ def test_each_of_beat_s_jobs_is_modelled():
 
 
 def commands_of(fleet: Fleet) -> Counter[str]:
-    """What the simulation counted, as `listening` names it."""
+    """Return the commands that the simulation counted, named as `listening` names them."""
     return Counter({name.removeprefix("maintenance: "): n for name, n in fleet.commands.items() if "hello" not in name})
 
 
@@ -217,7 +217,7 @@ def modelled(name: str, fleet: Fleet) -> Counter[str]:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("tasks", "lanes"), [(1, 1), (2, 1), (5, 1), (1, 3), (3, 3)])
-def test_tasks_cost_the_commands_that_they_cost_fmv(tasks, lanes, bells, monkeypatch):
+def test_tasks_take_the_same_commands_as_in_fmv(tasks, lanes, bells, monkeypatch):
     monkeypatch.setattr(attempt, "TURN", 60.0)  # a test's MongoDB may be slow
     robot = make_robot(lanes=lanes)
     with listening() as real:
@@ -235,7 +235,7 @@ def test_tasks_cost_the_commands_that_they_cost_fmv(tasks, lanes, bells, monkeyp
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("name", sorted(JOBS))
-def test_an_idle_job_costs_the_commands_that_it_costs_fmv(name, bells):
+def test_an_idle_job_takes_the_same_commands_as_in_fmv(name, bells):
     with listening() as real:
         getattr(jobs, name)()
     assert modelled(name, quiet()) == Counter(real.sent)
@@ -243,7 +243,7 @@ def test_an_idle_job_costs_the_commands_that_it_costs_fmv(name, bells):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_ringing_for_waiting_robots_costs_the_commands_that_it_costs_fmv(lanes, bells):
+def test_waking_waiting_robots_takes_the_same_commands_as_in_fmv(lanes, bells):
     for _ in range(3):
         make_task(robot=make_robot(lanes=lanes).name)
     with listening() as real:
@@ -255,7 +255,7 @@ def test_ringing_for_waiting_robots_costs_the_commands_that_it_costs_fmv(lanes, 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_recovering_lost_tasks_costs_the_commands_that_it_costs_fmv(bells):
+def test_recovering_lost_tasks_takes_the_same_commands_as_in_fmv(bells):
     for _ in range(2):
         robot = make_robot().name
         lost = {"lease_expires_at": PAST, "timeout": 1e9, "max_attempts": 3}
@@ -272,7 +272,7 @@ def test_recovering_lost_tasks_costs_the_commands_that_it_costs_fmv(bells):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_note_of_a_run_costs_the_commands_that_it_costs_celery():
+def test_storing_a_result_takes_the_same_commands_as_in_celery():
     with listening() as real:
         app.backend.store_result("an-id", 0, "SUCCESS")
     assert list(RESULT) == real.sent
@@ -286,13 +286,13 @@ def run_of(seed: int) -> dict:
     return command.run("steady", command.plan_of(options, 500, 0.5), options)
 
 
-def test_the_same_seed_says_the_same_and_another_does_not():
+def test_the_same_seed_gives_the_same_figures_and_another_does_not():
     assert run_of(3) == run_of(3) != run_of(4)
 
 
-def test_what_comes_more_seldom_than_the_span_is_long_is_told_too():
+def test_a_job_whose_period_is_longer_than_the_span_is_reported_too():
     fleet = worked(30, robots=100, processes=4, load=0.5)
-    found = figures(fleet, Maintenance(fleet))["sweepers"]["purge"]
+    found = figures(fleet, Maintenance(fleet))["periodic_steps"]["purge"]
     assert found["written"] == round(fleet.plan.rate * 3600)
     assert found["share"] > 0
 
@@ -300,7 +300,7 @@ def test_what_comes_more_seldom_than_the_span_is_long_is_told_too():
 def test_a_job_takes_as_long_as_its_steps():
     fleet = quiet()
     begun = fleet.env.now
-    fleet.env.run(fleet.env.process(whole("forget_runs", work := Work(fleet))))
+    fleet.env.run(fleet.env.process(run_and_store("forget_runs", work := Work(fleet))))
     assert work.done.seconds == pytest.approx(fleet.env.now - begun)
 
 
@@ -309,8 +309,8 @@ def test_a_job_takes_as_long_as_its_steps():
     [
         (["--robots", "0"], "'0' is not a whole number above 0"),
         (["--robots", "10,many"], "'many' is not a whole number above 0"),
-        (["--loads", "0.5,1.2"], "'1.2' is not a share above 0 and below 1, as 0.6 or 60%"),
-        (["--loads", "110%"], "is not a share above 0 and below 1, as 0.6 or 60%"),
+        (["--loads", "0.5,1.2"], "'1.2' is not a share above 0 and below 1, like 0.6 or 60%"),
+        (["--loads", "110%"], "is not a share above 0 and below 1, like 0.6 or 60%"),
         (["--seconds", "-1"], "'-1' is not a number above 0"),
         (["--span", "nan"], "'nan' is not a number above 0"),
         (["--write", "-0.1"], "'-0.1' is not a number, 0 or more"),

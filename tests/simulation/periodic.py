@@ -1,7 +1,7 @@
-"""Beat and the maintenance worker in simulated time: what each periodic job asks, reads, writes and rings for.
+"""Beat and the maintenance worker in simulated time: the commands and messages of each periodic step.
 
-A job is a generator: it yields while it waits for MongoDB or the broker, and tells `Work` what it does. Beside each
-stands the function it is modelled on.
+A step is a generator: it yields while it waits for MongoDB or the broker, and `Work` counts what it does. Its docstring
+names the function that it models.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tasks.reports import queue_stats
 from tests.simulation.model import Fleet, Robot, Steps
 
 MINUTE = queue_stats.MINUTE.total_seconds()
-#: what `django-celery-results` asks to store that a job has run
+#: the commands with which `django-celery-results` stores that a job has run
 RESULT = ("aggregate django_celery_results_taskresult", "insert django_celery_results_taskresult")
 
 
@@ -28,7 +28,7 @@ class Pass:
     """One run of a job."""
 
     seconds: float = 0.0
-    document_seconds: float = 0.0  # of these, what its documents take
+    document_seconds: float = 0.0  # the part of `seconds` that its documents take
     commands: int = 0
     read: int = 0  # documents, or entries of an index
     written: int = 0
@@ -36,7 +36,7 @@ class Pass:
 
 
 class Work:
-    """What a job does, as it does it."""
+    """Counts what a job does, and returns the events it waits for."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet, self.costs, self.done = fleet, fleet.costs, Pass()
@@ -72,7 +72,7 @@ class Work:
 
 
 def promote_due(work: Work) -> Steps:
-    """`tasks.queue.periodic.promote_due`. Of tasks for later there are none, so only what was lost comes here."""
+    """`tasks.queue.periodic.promote_due`. No task is scheduled here, so only recovered tasks are promoted."""
     yield work.read("hello")
     yield work.read("aggregate tasks_task")
 
@@ -108,20 +108,20 @@ def promote(work: Work, tasks: list) -> Steps:
 def ring_waiting(work: Work) -> Steps:
     """`tasks.queue.periodic.ring_waiting`."""
     fleet = work.fleet
-    yield work.read("aggregate tasks_task", fleet.queued.value)  # entries of the index task_next
+    yield work.read("aggregate tasks_task", fleet.queued.value)  # documents: entries of the index task_next
     waiting = list(fleet.waiting)
     chosen = fleet.chance.sample(waiting, min(periodic.RING_STEP, len(waiting)))
     if not chosen:
         return
     yield work.read("aggregate tasks_task", sum(robot.running for robot in chosen))
     yield work.read("aggregate robots_robot", len(chosen))
-    bells = []
+    wake_ups = []
     for robot in chosen:
         free = fleet.plan.lanes - robot.running
         if free > 1:
             yield work.read("aggregate tasks_task", min(free, len(robot.queue)))
-        bells += [robot] * min(free, len(robot.queue))
-    for robot in bells:
+        wake_ups += [robot] * min(free, len(robot.queue))
+    for robot in wake_ups:
         yield work.ring(robot)
 
 
@@ -132,41 +132,41 @@ def expire(work: Work) -> Steps:
 
 
 def work_on_bulks(work: Work) -> Steps:
-    """`tasks.queue.bulk.work_on_bulks`, while there is no bulk run."""
+    """`tasks.queue.bulk.work_on_bulks` without a bulk run."""
     yield work.read("aggregate tasks_bulk")
 
 
 def finish_submissions(work: Work) -> Steps:
-    """`tasks.queue.submissions.finish_submissions`, while no request died."""
+    """`tasks.queue.submissions.finish_submissions` when no request was cut off."""
     yield work.read("aggregate tasks_submission")
     yield work.write("delete tasks_submission")
 
 
 def count_finished(work: Work) -> Steps:
-    """`tasks.reports.queue_stats.count_finished`: once a minute it adds up the minute before, and who ended how.
+    """`tasks.reports.queue_stats.count_finished`: adds up the past minute, and each robot's last outcome.
 
-    Until that is stored, another process that looks does the same.
+    Another process that runs before the result is stored does the same work.
     """
     fleet = work.fleet
     yield work.read("hello")
     yield work.read("aggregate tasks_tally")
     yield work.read("aggregate tasks_task", 1)
-    before, settled = fleet.tallied, fleet.env.now - queue_stats.SETTLED.total_seconds()
+    before, settled = fleet.rolled_up_until, fleet.env.now - queue_stats.SETTLED.total_seconds()
     if settled >= before + MINUTE and fleet.ended:
         ended = Counter(fleet.ended)
         yield work.read("aggregate tasks_task", ended.total())  # the sums
         yield work.read("aggregate tasks_task", ended.total())  # the last outcome of each robot
         yield work.write("update tasks_lastoutcomes", len(ended))
         yield work.write("insert tasks_tally", 1)
-        if fleet.tallied == before:
-            fleet.tallied, fleet.ended = settled // MINUTE * MINUTE, fleet.ended - ended
+        if fleet.rolled_up_until == before:
+            fleet.rolled_up_until, fleet.ended = settled // MINUTE * MINUTE, fleet.ended - ended
         yield work.read("aggregate tasks_tally")
         yield work.read("aggregate tasks_task", 1)
     yield work.read("aggregate tasks_tally")
 
 
 def purge(work: Work) -> Steps:
-    """`tasks.jobs.purge`, of a fleet that has worked for longer than it keeps tasks: what ends, goes."""
+    """`tasks.jobs.purge` of a fleet older than its retention: as many tasks are deleted as finish."""
     yield work.read("aggregate fmv_auditentry")
     yield work.change("delete tasks_bulk", 0)
     yield work.read("hello")
@@ -182,7 +182,7 @@ def purge(work: Work) -> Steps:
 
 
 def forget_runs(work: Work) -> Steps:
-    """`tasks.queue.periodic.forget_runs`: as many results as jobs have run since it came last."""
+    """`tasks.queue.periodic.forget_runs`: it deletes one result for each job since its last run."""
     beat = settings.CELERY_BEAT_SCHEDULE
     runs = sum(beat["forget_runs"]["schedule"] / job["schedule"] for job in beat.values())
     yield work.change("delete django_celery_results_taskresult", round(runs))
@@ -201,16 +201,16 @@ JOBS: dict[str, Callable[[Work], Steps]] = {
 }  # fmt: skip
 
 
-# --- Who does them ---------------------------------------------------------------------------------------------------
+# --- Beat and the worker ---------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Maintenance:
-    """Beat, the queue `maintenance`, and its worker's processes."""
+    """Beat, the queue `maintenance` and the maintenance worker's processes."""
 
     fleet: Fleet
     passes: dict[str, list[Pass]] = field(default_factory=lambda: defaultdict(list))
-    skipped: int = 0  # messages that had expired when their turn came
+    skipped: int = 0  # messages that expired in the queue
 
     def __post_init__(self) -> None:
         self._queue = simpy.Store(self.fleet.env)
@@ -236,21 +236,21 @@ class Maintenance:
     def run(self, name: str) -> Steps:
         work = Work(self.fleet)
         yield self.fleet.env.timeout(self.fleet.costs.message)
-        yield from whole(name, work)
+        yield from run_and_store(name, work)
         self.passes[name].append(work.done)
 
     def passes_of(self, name: str) -> list[Pass]:
-        """Return the job's passes; of one that comes more seldom than the span is long, what one would be."""
+        """Return the job's passes. For a job whose period is longer than the span, simulate one."""
         if name not in self.passes:
             work = Work(self.fleet)
-            for _ in whole(name, work):
+            for _ in run_and_store(name, work):
                 pass
             self.passes[name].append(work.done)
         return self.passes[name]
 
 
-def whole(name: str, work: Work) -> Steps:
-    """The job, and Celery's note that it has run."""
+def run_and_store(name: str, work: Work) -> Steps:
+    """Run the job, and store its result as Celery does."""
     yield from JOBS[name](work)
     yield work.read(RESULT[0])
     yield work.write(RESULT[1])
