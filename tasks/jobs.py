@@ -41,7 +41,7 @@ def ring_waiting() -> int:
 
 @shared_task(name="tasks.finish_submissions")
 def finish_submissions() -> int:
-    return submissions.finish_submissions()
+    return submissions.requeue_unfinished()
 
 
 @shared_task(name="tasks.expire")

@@ -28,7 +28,7 @@ from tasks.admin.task_filters import uuid_or_none
 from tasks.admin.tasks import task_url
 from tasks.api.serializers import SubmitSerializer
 from tasks.models import Status, Task
-from tasks.queue import services, submissions
+from tasks.queue import services
 from tasks.queue.errors import RobotOutOfService, UnknownHandler
 from tasks.reports.robot_status import QUEUE_CAP, STATES, glances, in_state, slim
 from tasks.templatetags.fleet import robot_url
@@ -313,20 +313,16 @@ def _submit(request: HttpRequest, robot: Robot, form: RunForm) -> Task | None:
     body = form.send()
     key = f"admin form {uuid_or_none(request.POST.get('once', '')) or uuid.uuid4()}"
 
-    def build() -> list[Task]:
-        return [services.build(robot, by=username(request), **read_body(SubmitSerializer, body))]
-
     try:
         check_json(body, ("body",))
-        [task] = submissions.once(key, {"robot": robot.name, "body": body}, by=username(request), build=build)
+        run = {"robot": robot.name, **read_body(SubmitSerializer, body)}
+        return services.submit(run, by=username(request), key=key)
     except ValidationError as error:
         form.place(flatten(error.detail, ("body",)))
     except InvalidInput as error:
         form.place(error.problems)
     except FmvError as error:
         form.add_error("queue_anyway" if isinstance(error, RobotOutOfService) else None, str(error))
-    else:
-        return task
     return None
 
 

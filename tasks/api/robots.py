@@ -31,7 +31,7 @@ from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.rendering import render_new, render_profile
 from tasks.api.serializers import NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
 from tasks.models import Task
-from tasks.queue import services, submissions
+from tasks.queue import services
 
 LATEST = 50  # tasks in a robot's profile
 
@@ -218,21 +218,8 @@ class RobotViewSet(ViewSet):
         with 409 unless the body says `"queue_anyway": true`. Send an `Idempotency-Key` to be able to repeat the request
         safely.
         """
-        key, by = idempotency_key(request), caller(request)
-        if key is None:
-            robot = robots.services.get(name)
-            task = services.submit(robot, by=by, **read_body(SubmitSerializer, request.data))
-        else:
-            task = _run_once(key, name, request.data, by)
-        return answer(render_new(task))
-
-
-def _run_once(key: str, name: str, data: Any, by: str) -> Task:
-    def build() -> list[Task]:
-        return [services.build(robots.services.get(name), by=by, **read_body(SubmitSerializer, data))]
-
-    [task] = submissions.once(key, {"route": "run", "robot": name, "body": data}, by=by, build=build)
-    return task
+        run = {"robot": name, **read_body(SubmitSerializer, request.data)}
+        return answer(render_new(services.submit(run, by=caller(request), key=idempotency_key(request))))
 
 
 def _replace(request: Request, **values: Any) -> tuple[Robot, bool]:

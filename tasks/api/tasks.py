@@ -1,6 +1,5 @@
 """The API's routes about tasks."""
 
-import builtins
 from typing import ClassVar
 from uuid import UUID
 
@@ -26,7 +25,7 @@ from tasks.api.serializers import (
     TasksSerializer,
 )
 from tasks.models import Task
-from tasks.queue import services, submissions
+from tasks.queue import services
 
 TASK_ID = OpenApiParameter(
     "task_id", UUID, OpenApiParameter.PATH, description="The task's id, as in the answer to its submit."
@@ -91,14 +90,8 @@ class TaskViewSet(ViewSet):
         even if the web server dies in the middle of it. Send an `Idempotency-Key` to be able to repeat the request
         safely.
         """
-        by, runs = request.user.get_username(), read_body(BatchSerializer, request.data)["runs"]
-
-        def build() -> builtins.list[Task]:
-            return submissions.build_batch(runs, by=by)
-
-        key = idempotency_key(request)
-        body = {"route": "batch", "body": request.data}
-        tasks = submissions.once(key, body, by=by, build=build) if key else submissions.together(build())
+        runs = read_body(BatchSerializer, request.data)["runs"]
+        tasks = services.submit(runs, by=request.user.get_username(), key=idempotency_key(request))
         return answer({"tasks": [render_new(task) for task in tasks]})
 
     @extend_schema(

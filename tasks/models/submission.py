@@ -10,12 +10,12 @@ from fmv.mongodb.queryset import QuerySet
 
 
 class SubmissionQuerySet(QuerySet["Submission"]):
-    def left_behind(self, moment: dt.datetime) -> "SubmissionQuerySet":
-        """Those accepted before then that are not in the queue."""
+    def unqueued(self, moment: dt.datetime) -> "SubmissionQuerySet":
+        """Submissions accepted before then that are not in the queue yet."""
         return self.filter(stored=False, created_at__lt=moment)
 
     def done_before(self, moment: dt.datetime) -> "SubmissionQuerySet":
-        """Those accepted before then that are."""
+        """Submissions accepted before then that are in the queue."""
         return self.filter(stored=True, created_at__lt=moment)
 
 
@@ -31,7 +31,7 @@ class Submission(models.Model):
     objects: ClassVar[Any] = SubmissionQuerySet.as_manager()
 
     class Meta:
-        # left_behind, done_before
+        # unqueued, done_before
         indexes = [models.Index(fields=["stored", "created_at"], name="submission_left_behind")]
 
     def __str__(self) -> str:

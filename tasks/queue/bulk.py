@@ -27,9 +27,9 @@ from tasks.models.bulk import BulkStatus
 from tasks.models.querysets import TaskQuerySet
 from tasks.models.transitions import moved_to
 from tasks.queue import submissions
-from tasks.queue.doorbell import ring_all, ring_for_bulks
+from tasks.queue.doorbell import ring_all, ring_for, ring_for_bulks
 from tasks.queue.errors import NothingToDo
-from tasks.queue.new_task import again, in_service
+from tasks.queue.new_task import new_task, options_of, repeat_of, require_in_service
 
 STEP = 200  # tasks of one step
 PLAN = 8 * 1024 * 1024  # bytes of BSON that a plan may have; MongoDB takes 16 MiB a document
@@ -61,7 +61,7 @@ def start(
     if not _statuses(action, stored):
         raise NothingToDo
     if action == "move":
-        in_service(to or "")
+        require_in_service(to or "")
     count, more = estimate(stored, action)
     bulk = Bulk(
         id=uuid7(),
@@ -324,7 +324,7 @@ def _repeat(task: Task, robots: Mapping[str, Robot], done_before: set[uuid.UUID]
     if task.robot not in robots:
         raise NothingToDo(f"The robot {task.robot} is gone")
     try:
-        return again(task, robots[task.robot], by=by)
+        return new_task(robots[task.robot], by=by, **options_of(repeat_of(task)))
     except InvalidInput as error:
         raise NothingToDo(f"It cannot run any more: {error}") from None
 
@@ -332,7 +332,7 @@ def _repeat(task: Task, robots: Mapping[str, Robot], done_before: set[uuid.UUID]
 def submit(bulk: Bulk, new: list[dict[str, Any]]) -> None:
     tasks = [Task.submitted(values) for values in new]
     submissions.store(tasks)
-    submissions.ring_for(tasks)
+    ring_for(tasks)
 
 
 ACTS = {

@@ -1,7 +1,7 @@
 """The message "this robot has work". A lost one delays, a doubled one does nothing: MongoDB holds the queue."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from amqp.exceptions import AMQPError
@@ -10,6 +10,8 @@ from pymongo.errors import PyMongoError
 
 from fmv.celery import app
 from fmv.monitoring import counters
+from robots.models import Robot
+from tasks.models import Status, Task
 from tasks.models.status import DEFAULT_PRIORITY
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,23 @@ def ring(robot: str, priority: int = DEFAULT_PRIORITY, expires: float | None = N
     `expires`: seconds after which the message means nothing any more.
     """
     return _send(RUN_NEXT, robot, queue="work", priority=priority, expires=expires)
+
+
+def ring_for(tasks: Iterable[Task], robots: Iterable[Robot] | None = None) -> None:
+    """Ring for the queued ones of these tasks as often as their robots could start one now.
+
+    `robots`: theirs, if the caller has just read them.
+    """
+    waiting: dict[str, list[int]] = {}
+    for task in tasks:
+        if task.status == Status.QUEUED:
+            waiting.setdefault(task.robot, []).append(task.priority)
+    if robots is None:
+        robots = Robot.objects.filter(pk__in=waiting) if waiting else ()
+    for robot in robots:
+        priorities = waiting.get(robot.name, []) if robot.enabled else []
+        if priorities and not ring_all({robot.name: min(len(priorities), robot.lanes)}, priority=max(priorities)):
+            return
 
 
 def ring_all(bells: Mapping[str, int], **options: Any) -> bool:

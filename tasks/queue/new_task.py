@@ -1,7 +1,7 @@
-"""New tasks, checked and not stored yet."""
+"""New tasks, checked but not stored yet."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import bson
@@ -19,10 +19,13 @@ from tasks.models.history import first_line
 from tasks.models.status import DEFAULT_PRIORITY
 from tasks.queue.errors import RobotOutOfService, UnknownHandler
 
+#: what to run: the name of its `robot`, and the options of `new_task`
+Run = Mapping[str, Any]
+
 MAX_PARAMS = 64 * 1024  # bytes of JSON
 
 
-def build(
+def new_task(
     robot: Robot,
     *,
     by: str,
@@ -37,8 +40,8 @@ def build(
     queue_anyway: bool = False,
     retry_of: Any = None,
 ) -> Task:
-    """Return a new task, checked but not stored. Raises RobotOutOfService unless `queue_anyway`, and InvalidInput."""
-    task = _new_task(robot, by, handler, params or {}, run_at, expires_at)
+    """Return a new task for the robot. Raises RobotOutOfService unless `queue_anyway`, and InvalidInput."""
+    task = _minimal_task(robot, by, handler, params or {}, run_at, expires_at)
     task.priority, task.labels, task.retry_of = priority, list(labels), retry_of
     task.timeout = timeout or task.timeout
     task.max_attempts = max_attempts or task.max_attempts
@@ -47,7 +50,7 @@ def build(
     return task
 
 
-def _new_task(
+def _minimal_task(
     robot: Robot,
     by: str,
     handler_name: str,
@@ -96,23 +99,51 @@ def _storable(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def again(task: Task, robot: Robot, *, by: str) -> Task:
-    """Return a new task that repeats a finished one on its robot, be it out of service. Raises InvalidInput."""
-    return build(
-        robot,
-        by=by,
-        handler=task.handler,
-        params=task.params,
-        priority=task.priority,
-        labels=task.labels,
-        timeout=task.timeout,
-        max_attempts=task.max_attempts,
-        queue_anyway=True,
-        retry_of=task.pk,
-    )
+def new_tasks(runs: Sequence[Run], *, by: str) -> list[Task]:
+    """Return a new task for each run, in order.
+
+    Raises InvalidInput that names each invalid run by its index, and RobotOutOfService.
+    """
+    names = {run["robot"] for run in runs}
+    robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=names)}
+    tasks, problems = [], []
+    for index, run in enumerate(runs):
+        try:
+            tasks.append(new_task(_robot_of(run, robots), by=by, **options_of(run)))
+        except InvalidInput as error:
+            problems += [Problem(("body", "runs", index, *p.loc[1:]), p.msg, p.type) for p in error.problems]
+    if problems:
+        raise InvalidInput(problems)
+    return tasks
 
 
-def in_service(name: str) -> Robot:
+def options_of(run: Run) -> dict[str, Any]:
+    """Return the options that `new_task` takes for this run."""
+    return {name: value for name, value in run.items() if name != "robot"}
+
+
+def _robot_of(run: Run, robots: Mapping[str, Robot]) -> Robot:
+    if run["robot"] not in robots:
+        raise InvalidInput([Problem(("body", "robot"), "No such robot", "unknown_robot")])
+    return robots[run["robot"]]
+
+
+def repeat_of(task: Task) -> dict[str, Any]:
+    """Return the run that repeats a finished task on its robot, even if the robot is out of service."""
+    return {
+        "robot": task.robot,
+        "handler": task.handler,
+        "params": task.params,
+        "priority": task.priority,
+        "labels": task.labels,
+        "timeout": task.timeout,
+        "max_attempts": task.max_attempts,
+        "queue_anyway": True,
+        "retry_of": task.pk,
+    }
+
+
+def require_in_service(name: str) -> Robot:
     """Return a robot that takes tasks. Raises UnknownRobot, RobotOutOfService."""
     robot = Robot.objects.find(name)
     if robot is None:

@@ -1,7 +1,8 @@
 """What can be done with tasks; API, admin, commands and jobs all come through here."""
 
-from collections.abc import Collection
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, overload
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -13,9 +14,10 @@ from fmv.mongodb.documents import Document, find_document, insert
 from robots.models import Robot
 from tasks.models import WAITING, Bulk, LogLine, Status, Task
 from tasks.queue import bulk
-from tasks.queue.doorbell import ring, ring_all
+from tasks.queue.doorbell import ring_all, ring_for
 from tasks.queue.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
-from tasks.queue.new_task import again, build, in_service
+from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of, require_in_service
+from tasks.queue.submissions import submit_batch, submit_idempotent
 from tasks.reports import outcomes
 
 AT_ONCE = 1.0  # seconds that a request works on a bulk run; what is left is done in the background
@@ -38,19 +40,38 @@ def document(id: UUID) -> Document:
     return found
 
 
-def submit(robot: Robot, *, by: str, **options: Any) -> Task:
-    """Store a new task, of the options that `build` takes, and ring for it; a broker that is down does not matter.
+@overload
+def submit(runs: Run, *, by: str, key: str | None = None) -> Task: ...
 
-    Raises RobotOutOfService and InvalidInput.
+
+@overload
+def submit(runs: Sequence[Run], *, by: str, key: str | None = None) -> list[Task]: ...
+
+
+def submit(runs: Run | Sequence[Run], *, by: str, key: str | None = None) -> Task | list[Task]:
+    """Submit a task for one run and return it; or a task for each of several runs, all or none.
+
+    With a `key`, the same runs submitted again within 24 hours return the tasks of the first time. If the broker is
+    down, the tasks are queued nevertheless, and a periodic job rings for them later.
+
+    Raises UnknownRobot (one run only), RobotOutOfService, and InvalidInput, which for several runs names each invalid
+    run, and is also raised for a `key` that was used with other runs.
     """
-    return _store(build(robot, by=by, **options), robot)
-
-
-def _store(task: Task, robot: Robot) -> Task:
+    if not isinstance(runs, Mapping):
+        tasks = partial(new_tasks, runs, by=by)
+        return submit_batch(tasks()) if key is None else submit_idempotent(key, runs, by=by, build=tasks)
+    if key is not None:
+        [task] = submit_idempotent(key, runs, by=by, build=lambda: [_new(runs, by)[0]])
+        return task
+    task, robot = _new(runs, by)
     insert(task)
-    if task.status == Status.QUEUED and robot.enabled:
-        ring(robot.name, task.priority)
+    ring_for([task], [robot])
     return task
+
+
+def _new(run: Run, by: str) -> tuple[Task, Robot]:
+    robot = robots.services.get(run["robot"])
+    return new_task(robot, by=by, **options_of(run)), robot
 
 
 def cancel(task: Task, *, by: str) -> Task:
@@ -74,8 +95,7 @@ def retry(task: Task, *, by: str) -> Task:
     """Submit a finished task again, as a new one that names it. Raises NotFinished, UnknownRobot, InvalidInput."""
     if not task.is_finished:
         raise NotFinished
-    robot = robots.services.get(task.robot)
-    new = _store(again(task, robot, by=by), robot)
+    new = submit(repeat_of(task), by=by)
     audit.record("task.retry", by=by, kind="task", key=task.pk, text=f"as {new.pk}")
     return new
 
@@ -85,14 +105,14 @@ def move(task: Task, *, to: str, by: str) -> Task:
 
     Raises NotWaiting, UnknownRobot, and RobotOutOfService for a robot that would keep it waiting.
     """
-    robot = in_service(to)
+    robot = require_in_service(to)
     while task.is_waiting and task.robot != to:
         before = task.robot
         moved = task.reassign(to, by)
         task = get(task.pk)
         if moved:
             audit.record("task.move", by=by, kind="task", key=task.pk, text=f"from {before} to {to}")
-            ring_for(robot)
+            restart_queue(robot)
             return task
     if task.is_waiting:
         return task
@@ -106,7 +126,7 @@ def change_robot(name: str, *, by: str, **values: Any) -> Robot:
     """
     robot = robots.services.change(name, by=by, **values)
     if robot.enabled and ("enabled" in values or "lanes" in values):
-        ring_for(robot)
+        restart_queue(robot)
     return robot
 
 
@@ -117,7 +137,7 @@ def replace_robot(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
     """
     robot, created = robots.services.replace(name, by=by, **values)
     if robot.enabled and not created:
-        ring_for(robot)
+        restart_queue(robot)
     return robot, created
 
 
@@ -132,7 +152,7 @@ def take_out_of_service(
 
     Raises UnknownRobot, for either robot, and RobotOutOfService for one that would keep them waiting.
     """
-    if queue == "move" and (to == name or not in_service(to or "")):
+    if queue == "move" and (to == name or not require_in_service(to or "")):
         raise InvalidInput([Problem(("body", "to"), "Must be another robot")])
     why = {"keep": "its queue waits", "cancel": "its queue is cancelled", "move": f"its queue moves to {to}"}[queue]
     robot = robots.services.change(name, by=by, enabled=False, why=why)
@@ -148,7 +168,7 @@ def put_in_service(name: str, *, by: str) -> Robot:
     return change_robot(name, by=by, enabled=True)
 
 
-def ring_for(robot: Robot) -> None:
+def restart_queue(robot: Robot) -> None:
     """Ring once for each lane of a robot that has work."""
     if Task.objects.queued().of_robot(robot.name).exists():
         ring_all({robot.name: robot.lanes})

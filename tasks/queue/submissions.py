@@ -1,12 +1,12 @@
 """Submits that must not be half done or done twice: batches, and requests with an `Idempotency-Key`.
 
-The Submission document is the whole intent, stored in one write: the tasks with the ids they will have. Putting them
-into the queue can then be repeated by anybody (the same request again, the sweeper) without doubling one.
+They are the internals of `tasks.queue.services.submit`. The Submission document is the whole intent, stored in one
+write: the tasks with the ids they will have. Any process (the same request again, the periodic job) can then put them
+into the queue, and doing so twice does not duplicate a task.
 """
 
 import datetime as dt
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,26 +17,24 @@ from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from fmv.errors import InvalidInput, Problem
-from robots.models import Robot
-from tasks.models import Status, Submission, Task
-from tasks.queue import new_task
-from tasks.queue.doorbell import ring_all
+from tasks.models import Submission, Task
+from tasks.queue.doorbell import ring_for
 
-KEEP = dt.timedelta(hours=24)  # how long a key answers with its first answer
-LEFT_BEHIND = dt.timedelta(seconds=10)  # a request that has not stored its tasks by then has died
+KEEP = dt.timedelta(hours=24)  # how long a key returns its first tasks
+UNQUEUED_AFTER = dt.timedelta(seconds=10)  # a request that has not queued its tasks by then has died
 MAX_SIZE = 15 * 1024 * 1024  # bytes of BSON; MongoDB takes 16 MiB a document
-STEP = 50  # submissions looked at in one go
+STEP = 50  # submissions finished in one run
 
 Build = Callable[[], list[Task]]
 
 
-def once(key: str, body: Any, *, by: str, build: Build) -> list[Task]:
-    """Submit what `build` returns, unless `by` has used this key within 24 hours: then return the tasks of that time.
+def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Task]:
+    """Submit the tasks that `build` returns, unless `by` used this key within 24 hours: then return the first tasks.
 
-    Raises InvalidInput when the key came with another body then, and whatever `build` raises.
+    Raises InvalidInput when the key was used with other `runs`, and whatever `build` raises.
     """
     id = hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()
-    fingerprint = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    fingerprint = hashlib.sha256(orjson.dumps(runs, option=orjson.OPT_SORT_KEYS)).hexdigest()
     submission = Submission.objects.filter(pk=id).first()
     if submission and submission.created_at < timezone.now() - KEEP:
         Submission.objects.filter(pk=id, created_at=submission.created_at).delete()
@@ -48,8 +46,8 @@ def once(key: str, body: Any, *, by: str, build: Build) -> list[Task]:
     return _enqueue(submission)
 
 
-def together(tasks: list[Task]) -> list[Task]:
-    """Submit all these tasks or, should this process die here and now, none."""
+def submit_batch(tasks: list[Task]) -> list[Task]:
+    """Submit all these tasks; or none, if this process dies before they are accepted."""
     return _enqueue(_accept(str(uuid7()), "", tasks))
 
 
@@ -60,7 +58,7 @@ def _accept(id: str, fingerprint: str, tasks: list[Task]) -> Submission:
         raise InvalidInput([Problem(("body", "runs"), "Too much for one batch: send it in several", "too_long")])
     try:
         submission.save(force_insert=True)
-    except IntegrityError:  # the same request, at the same moment
+    except IntegrityError:  # the same request, at the same time
         return Submission.objects.get(pk=id)
     return submission
 
@@ -75,53 +73,21 @@ def _enqueue(submission: Submission) -> list[Task]:
 
 
 def store(tasks: Sequence[Task]) -> None:
-    """Put tasks into the queue, those that are not there yet: to do it again, or twice at once, doubles none."""
+    """Put into the queue the tasks that are not there yet. Doing it twice, even at the same time, duplicates none."""
     missing = list(tasks)
     while missing:
         try:
             Task.objects.bulk_create(missing)
             return
-        except IntegrityError:  # somebody stored some of them already
+        except IntegrityError:  # another process has stored some of them
             stored = set(Task.objects.filter(pk__in=[task.pk for task in tasks]).values_list("pk", flat=True))
             missing = [task for task in tasks if task.pk not in stored]
 
 
-def ring_for(tasks: Sequence[Task]) -> None:
-    """Ring as often as a robot could use it."""
-    waiting = Counter(task.robot for task in tasks if task.status == Status.QUEUED)
-    in_service = Robot.objects.in_service().filter(pk__in=waiting)
-    ring_all({robot.name: min(waiting[robot.name], robot.lanes) for robot in in_service})
-
-
-def finish_submissions() -> int:
-    """Put into the queue what requests that died had accepted, and return of how many; forget old submissions."""
+def requeue_unfinished() -> int:
+    """Queue the submissions of requests that died after accepting them; return how many. Delete old submissions."""
     now = timezone.now()
-    left_behind = Submission.objects.left_behind(now - LEFT_BEHIND)[:STEP]
-    finished = [_enqueue(submission) for submission in left_behind]
+    unqueued = Submission.objects.unqueued(now - UNQUEUED_AFTER)[:STEP]
+    finished = [_enqueue(submission) for submission in unqueued]
     Submission.objects.done_before(now - KEEP).delete()
     return len(finished)
-
-
-def build_batch(runs: Sequence[dict[str, Any]], *, by: str) -> list[Task]:
-    """Return the tasks of a batch, one for each run, in order; nothing is stored.
-
-    Raises InvalidInput that names each wrong run, and RobotOutOfService.
-    """
-    names = {run["robot"] for run in runs}
-    robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=names)}
-    tasks, problems = [], []
-    for index, run in enumerate(runs):
-        options = {name: value for name, value in run.items() if name != "robot"}
-        try:
-            tasks.append(new_task.build(_robot_of(run, robots), by=by, **options))
-        except InvalidInput as error:
-            problems += [Problem(("body", "runs", index, *p.loc[1:]), p.msg, p.type) for p in error.problems]
-    if problems:
-        raise InvalidInput(problems)
-    return tasks
-
-
-def _robot_of(run: dict[str, Any], robots: dict[str, Robot]) -> Robot:
-    if run["robot"] not in robots:
-        raise InvalidInput([Problem(("body", "robot"), "No such robot", "unknown_robot")])
-    return robots[run["robot"]]

@@ -122,7 +122,7 @@ def submits() -> Iterator[CheckMessage]:
     """Check that accepted submissions are in the queue, and that bulk runs make progress."""
     limit = server_now() - PROGRESS_TIMEOUT
     hint = "The maintenance worker continues them: see `workers` and `beat` above."
-    left = Submission.objects.left_behind(limit)[:MAX_COUNTED].count()
+    left = Submission.objects.unqueued(limit)[:MAX_COUNTED].count()
     halted = list(Bulk.objects.with_work().filter(changed_at__lt=limit).values_list("action", "id")[:MAX_COUNTED])
     if left:
         yield Error(f"{left} accepted submissions are not in the queue.", hint)

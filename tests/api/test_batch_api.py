@@ -3,6 +3,7 @@ import pytest
 from robots.models import Robot
 from tasks.models import Submission, Task
 from tasks.queue import submissions
+from tasks.queue.new_task import new_tasks
 from tests.support.api import Api, assert_refused, problems
 from tests.support.factories import make_robot
 
@@ -94,11 +95,11 @@ def test_a_thousand_runs_are_taken_and_repeated_with_their_key(api):
 
 
 def test_a_batch_half_stored_when_its_server_died_is_finished_without_doubles(api, monkeypatch):
-    tasks = submissions.build_batch([{"robot": "R2", **WAIT} for _ in range(10)], by="somebody")
+    tasks = new_tasks([{"robot": "R2", **WAIT} for _ in range(10)], by="somebody")
     submission = submissions._accept("id", "", tasks)
     Task.objects.bulk_create(tasks[:4])
-    monkeypatch.setattr(submissions, "LEFT_BEHIND", submissions.LEFT_BEHIND * -1)
-    assert submissions.finish_submissions() == 1
+    monkeypatch.setattr(submissions, "UNQUEUED_AFTER", submissions.UNQUEUED_AFTER * -1)
+    assert submissions.requeue_unfinished() == 1
     assert sorted(task.pk for task in Task.objects.all()) == [task.pk for task in tasks]
     assert Submission.objects.get(pk=submission.pk).stored
 

@@ -109,7 +109,7 @@ HISTORY = [
 
 def test_a_tasks_whole_life_through_a_real_worker(server, worker, broker):
     robot = make_robot()
-    task = services.submit(robot, by="test", handler="wait", params={"seconds": 2.5})
+    task = services.submit({"robot": robot.name, "handler": "wait", "params": {"seconds": 2.5}}, by="test")
     with Sse(f"{server}/task/{task.pk}/events") as stream:
         worker(broker)
         ring(robot.name)  # as the sweeper would, who is not there

@@ -6,7 +6,8 @@ from django.utils import timezone
 
 from robots.models import Robot
 from tasks.models import Submission, Task
-from tasks.queue import services, submissions
+from tasks.queue import submissions
+from tasks.queue.new_task import new_task
 from tests.support.api import Api, assert_refused, problems
 from tests.support.factories import make_robot, make_user
 
@@ -115,23 +116,22 @@ def test_a_key_is_free_again_after_24_hours(api):
 
 
 def test_a_server_that_dies_before_it_stored_the_task_loses_nothing(api):
-    robot = Robot.objects.get()
-    task = services.build(robot, by="somebody", handler="wait", params={"seconds": 1})
+    task = new_task(Robot.objects.get(), by="somebody", handler="wait", params={"seconds": 1})
     submission = submissions._accept("key", "print", [task])  # and here it dies
     assert Task.objects.count() == 0
-    assert submissions.finish_submissions() == 0  # it may be alive, and just slow
-    Submission.objects.update(created_at=timezone.now() - 2 * submissions.LEFT_BEHIND)
-    assert submissions.finish_submissions() == 1
+    assert submissions.requeue_unfinished() == 0  # it may be alive, and just slow
+    Submission.objects.update(created_at=timezone.now() - 2 * submissions.UNQUEUED_AFTER)
+    assert submissions.requeue_unfinished() == 1
     assert [stored.pk for stored in Task.objects.all()] == [task.pk]
-    assert submissions.finish_submissions() == 0
+    assert submissions.requeue_unfinished() == 0
     assert Submission.objects.get(pk=submission.pk).stored
 
 
 def test_old_submissions_are_forgotten(api):
     api("POST", "/robot/R2/run", **KEY)
-    submissions.finish_submissions()
+    submissions.requeue_unfinished()
     assert Submission.objects.count() == 1
     Submission.objects.update(created_at=timezone.now() - 2 * submissions.KEEP)
-    submissions.finish_submissions()
+    submissions.requeue_unfinished()
     assert Submission.objects.count() == 0
     assert Task.objects.count() == 1

@@ -173,7 +173,7 @@ def test_cancel_and_retry_are_told_and_what_they_refuse_is_not():
 
 def test_what_is_done_all_day_costs_no_entry():
     robot = make_robot()
-    services.submit(robot, by="amy", handler="noop")
+    services.submit({"robot": robot.name, "handler": "noop"}, by="amy")
     with bell_box():
         from tasks.worker.attempt import run_next
 

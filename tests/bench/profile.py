@@ -105,7 +105,7 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
 
     task = prepare()
     robot = registry.get("Robot 98")
-    submit = partial(services.submit, robot, by="bench", handler="noop")
+    submit = partial(services.submit, {"robot": robot.name, "handler": "noop"}, by="bench")
     works = [(route.name, partial(call, application, route, count()), int) for route in routes(task)]
     works += [("a task's submit", submit, int), ("a task's run", partial(run_next, robot.name, "bench"), submit)]
     with (stage.directory / "profile.log").open("w") as log, _logging_to(log):

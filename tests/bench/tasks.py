@@ -60,10 +60,9 @@ def start_workers(stage: Stage) -> None:
 
 
 def by_fmv(marks: Path, robot: str) -> None:
-    from robots import services as registry
     from tasks.queue import services
 
-    services.submit(registry.get(robot), by="bench", handler="tick", params={"file": str(marks)})
+    services.submit({"robot": robot, "handler": "tick", "params": {"file": str(marks)}}, by="bench")
 
 
 def by_celery(marks: Path, robot: str) -> None:

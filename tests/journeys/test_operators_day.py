@@ -76,7 +76,7 @@ def test_the_dashboard_shows_what_runs_without_a_reload(work, visit):
     page = visit("operator")
     page.goto("/admin/")
     page.evaluate("window.stayed = true")
-    services.submit(robot, by="fry", handler="wait", params={"seconds": 20})
+    services.submit({"robot": robot.name, "handler": "wait", "params": {"seconds": 20}}, by="fry")
     page.get_by_role("link", name="wait of Wall-E").first.wait_for()
     assert page.evaluate("window.stayed")
     assert_fine(page)
@@ -84,7 +84,7 @@ def test_the_dashboard_shows_what_runs_without_a_reload(work, visit):
 
 def test_cancelling_what_runs_and_retrying_what_failed(work, visit):
     robot = make_robot(name="Wall-E")
-    running = services.submit(robot, by="fry", handler="wait", params={"seconds": 600})
+    running = services.submit({"robot": robot.name, "handler": "wait", "params": {"seconds": 600}}, by="fry")
     wait_until(lambda: only(pk=running.pk).status == Status.STARTED)
     page = visit(make_user("operator", username="leela"))
     page.goto(f"/admin/tasks/task/{running.pk}/change/")

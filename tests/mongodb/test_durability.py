@@ -21,8 +21,9 @@ django.setup()
 from robots.models import Robot
 from tasks.queue import services
 robot = Robot.objects.create(name="R2", location="Tatooine", description="beep", enabled=False)
+run = {"robot": robot.name, "handler": "noop", "queue_anyway": True}
 while True:
-    print(services.submit(robot, by="test", handler="noop", queue_anyway=True).pk, flush=True)
+    print(services.submit(run, by="test").pk, flush=True)
 """
 
 

@@ -12,7 +12,7 @@ from tests.support.probes import claim, listening
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
-SUBMIT = ["insert tasks_task"]
+SUBMIT = ["find robots_robot", "insert tasks_task"]
 LOOK = ["find robots_robot"]  # in service? how many lanes?
 LANES = ["aggregate tasks_task"]  # which are taken?
 NEXT = ["find tasks_task"]  # what is it to do next?
@@ -20,19 +20,19 @@ START = ["update tasks_task"]
 END = ["update tasks_task"]
 
 
-def test_a_task_costs_six_round_trips():
+def test_a_task_costs_seven_round_trips():
     robot = make_robot()
     with listening() as commands:
-        task = services.submit(robot, by="test", handler="noop")
+        task = services.submit({"robot": robot.name, "handler": "noop"}, by="test")
         run_next(robot.name, "message")
     assert commands.sent == SUBMIT + LOOK + NEXT + START + END + NEXT, "\n".join(commands.sent)
     assert Task.objects.get(pk=task.pk).status == Status.SUCCESS
 
 
-def test_it_costs_seven_when_the_robot_has_or_may_have_had_more_lanes():
+def test_it_costs_eight_when_the_robot_has_or_may_have_had_more_lanes():
     for robot in (make_robot(lanes=2), services.change_robot(make_robot().name, by="test", location="Elsewhere")):
         with listening() as commands:
-            services.submit(robot, by="test", handler="noop")
+            services.submit({"robot": robot.name, "handler": "noop"}, by="test")
             run_next(robot.name, "message")
         assert commands.sent == SUBMIT + LOOK + NEXT + LANES + START + END + NEXT, "\n".join(commands.sent)
 
@@ -61,7 +61,7 @@ def test_a_doorbell_in_vain_costs_two_or_three(queued, cost):
 
 def test_progress_is_written_at_most_once_a_second():
     robot = make_robot()
-    services.submit(robot, by="test", handler="wait", params={"seconds": 0.5, "steps": 100})
+    services.submit({"robot": robot.name, "handler": "wait", "params": {"seconds": 0.5, "steps": 100}}, by="test")
     with listening() as commands:
         run_next(robot.name, "message")
     assert commands.sent == LOOK + NEXT + START + END + NEXT, "\n".join(commands.sent)

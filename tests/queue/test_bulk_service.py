@@ -354,7 +354,7 @@ def run_with_crashes(run):
         (bulk, "_write"),
         (bulk, "_carry_out"),
         (submissions, "store"),
-        (submissions, "ring_for"),
+        (bulk, "ring_for"),
         (Task.objects._queryset_class, "bulk_create"),
     ],
 )

@@ -36,7 +36,7 @@ def test_priority_then_age():
 
 def test_ids_made_in_a_row_are_in_order():
     robot = make_robot()
-    tasks = [services.submit(robot, by="test", handler="noop") for _ in range(50)]
+    tasks = [services.submit({"robot": robot.name, "handler": "noop"}, by="test") for _ in range(50)]
     assert [task.pk for task in drain(robot)] == [task.pk for task in tasks]
 
 
@@ -112,7 +112,9 @@ def test_a_robot_that_is_left_one_lane_starts_nothing_until_the_others_are_done(
 
 def test_a_robot_out_of_service_keeps_its_queue(bells):
     robot = make_robot(enabled=False)
-    tasks = [services.submit(robot, by="test", handler="noop", queue_anyway=True) for _ in range(2)]
+    tasks = [
+        services.submit({"robot": robot.name, "handler": "noop", "queue_anyway": True}, by="test") for _ in range(2)
+    ]
     assert bells() == []
     run_next(robot.name, "message")
     periodic.ring_waiting()

@@ -275,7 +275,8 @@ def test_deleting_a_robot_against_submitting_to_it():
     for number in rounds():
         robot = make_robot(name=f"Short lived {number}")
         task, deleted = at_once(
-            lambda robot=robot: services.submit(robot, by="test", handler="noop"), lambda robot=robot: try_delete(robot)
+            lambda robot=robot: services.submit({"robot": robot.name, "handler": "noop"}, by="test"),
+            lambda robot=robot: try_delete(robot),
         )
         run_next(robot.name, "message")  # as the submit's doorbell makes a worker do
         stored = Task.objects.filter(pk=task.pk).first()

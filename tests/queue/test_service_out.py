@@ -130,7 +130,7 @@ def test_taking_it_out_against_a_submit(queue):
 
         def submit(robot=robot):
             try:
-                return services.submit(Robot.objects.get(pk=robot.pk), by="test", handler="noop")
+                return services.submit({"robot": robot.name, "handler": "noop"}, by="test")
             except RobotOutOfService:
                 return None
 

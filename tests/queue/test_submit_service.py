@@ -18,7 +18,10 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 def test_it_stores_the_task_and_rings(bells):
     robot = make_robot()
     token = request_id.current.set("request 1")
-    task = services.submit(robot, by="leela", handler="echo", params={"value": 1}, priority=7, labels=["a", "b"])
+    task = services.submit(
+        {"robot": robot.name, "handler": "echo", "params": {"value": 1}, "priority": 7, "labels": ["a", "b"]},
+        by="leela",
+    )
     request_id.current.reset(token)
     stored = fields_of(task)
     assert stored["status"] == Status.QUEUED
@@ -34,26 +37,28 @@ def test_it_stores_the_task_and_rings(bells):
 def test_the_handlers_policy_counts_unless_told_otherwise():
     robot, handler = make_robot(), registry.get("mark")
     params = {"file": "f"}
-    task = services.submit(robot, by="test", handler="mark", params=params)
+    task = services.submit({"robot": robot.name, "handler": "mark", "params": params}, by="test")
     assert (task.timeout, task.max_attempts) == (handler.timeout, handler.retry.max_attempts)
-    task = services.submit(robot, by="test", handler="mark", params=params, timeout=1.5, max_attempts=2)
+    task = services.submit(
+        {"robot": robot.name, "handler": "mark", "params": params, "timeout": 1.5, "max_attempts": 2}, by="test"
+    )
     assert (task.timeout, task.max_attempts) == (1.5, 2)
 
 
 def test_the_default_handler_counts_primes():
-    task = services.submit(make_robot(), by="test")
+    task = services.submit({"robot": make_robot().name}, by="test")
     assert task.handler == "primes"
     assert 3_000_000 <= task.params["count"] <= 3_500_000
 
 
 def test_a_task_for_later_waits_without_a_doorbell(bells):
-    task = services.submit(make_robot(), by="test", handler="noop", run_at=FUTURE)
+    task = services.submit({"robot": make_robot().name, "handler": "noop", "run_at": FUTURE}, by="test")
     assert (fields_of(task)["status"], fields_of(task)["run_at"]) == (Status.SCHEDULED, FUTURE)
     assert bells() == []
 
 
 def test_a_time_that_has_passed_means_now(bells):
-    task = services.submit(make_robot(), by="test", handler="noop", run_at=PAST)
+    task = services.submit({"robot": make_robot().name, "handler": "noop", "run_at": PAST}, by="test")
     assert (fields_of(task)["status"], fields_of(task)["run_at"]) == (Status.QUEUED, None)
     assert len(bells()) == 1
 
@@ -63,16 +68,16 @@ def test_a_time_that_has_passed_means_now(bells):
 )
 def test_it_must_not_expire_before_it_could_start(times):
     with pytest.raises(InvalidInput, match="expires_at"):
-        services.submit(make_robot(), by="test", handler="noop", **times)
+        services.submit({"robot": make_robot().name, "handler": "noop", **times}, by="test")
     assert not Task.objects.exists()
 
 
 def test_a_robot_out_of_service_takes_a_task_only_when_told(bells):
     robot = make_robot(enabled=False)
     with pytest.raises(RobotOutOfService):
-        services.submit(robot, by="test", handler="noop")
+        services.submit({"robot": robot.name, "handler": "noop"}, by="test")
     assert not Task.objects.exists()
-    task = services.submit(robot, by="test", handler="noop", queue_anyway=True)
+    task = services.submit({"robot": robot.name, "handler": "noop", "queue_anyway": True}, by="test")
     assert fields_of(task)["status"] == Status.QUEUED
     assert bells() == []
 
@@ -93,17 +98,17 @@ def test_a_robot_out_of_service_takes_a_task_only_when_told(bells):
 )
 def test_params_are_checked_before_anything_is_stored(handler, params, named, bells):
     with pytest.raises(InvalidInput, match=named):
-        services.submit(make_robot(), by="test", handler=handler, params=params)
+        services.submit({"robot": make_robot().name, "handler": handler, "params": params}, by="test")
     assert not Task.objects.exists()
     assert bells() == []
 
 
 @pytest.mark.parametrize("value", ["$robot", {"$add": [1, 1]}, {"a.b": 1}, {"": None}, [[[]]], 2**62])
 def test_params_are_stored_as_they_are(value):
-    task = services.submit(make_robot(), by="test", handler="echo", params={"value": value})
+    task = services.submit({"robot": make_robot().name, "handler": "echo", "params": {"value": value}}, by="test")
     assert fields_of(task)["params"] == {"value": value}
 
 
 def test_params_are_stored_with_their_defaults():
-    task = services.submit(make_robot(), by="test", handler="wait", params={"seconds": 1})
+    task = services.submit({"robot": make_robot().name, "handler": "wait", "params": {"seconds": 1}}, by="test")
     assert fields_of(task)["params"] == {"seconds": 1, "steps": 10}

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def finished():
     robot = make_robot(name="Robot 12345")
     with bell_box():
-        task = services.submit(robot, by="leela@planet-express.example", handler="noop")
+        task = services.submit({"robot": robot.name, "handler": "noop"}, by="leela@planet-express.example")
         run_next(robot.name, "0" * 36)
     assert Task.objects.get(pk=task.pk).status == Status.SUCCESS
 

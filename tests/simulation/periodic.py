@@ -137,7 +137,7 @@ def work_on_bulks(work: Work) -> Steps:
 
 
 def finish_submissions(work: Work) -> Steps:
-    """`tasks.queue.submissions.finish_submissions` when no request was cut off."""
+    """`tasks.queue.submissions.requeue_unfinished` when no request was cut off."""
     yield work.read("aggregate tasks_submission")
     yield work.write("delete tasks_submission")
 

@@ -10,7 +10,6 @@ from django.conf import settings
 from django.test import override_settings
 
 from fmv.celery import app
-from robots import services as registry
 from tasks import jobs
 from tasks.queue import periodic, services
 from tasks.worker import attempt
@@ -222,7 +221,7 @@ def test_tasks_take_the_same_commands_as_in_fmv(tasks, lanes, bells, monkeypatch
     robot = make_robot(lanes=lanes)
     with listening() as real:
         for _ in range(tasks):
-            services.submit(registry.get(robot.name), by="test", handler="noop")
+            services.submit({"robot": robot.name, "handler": "noop"}, by="test")
         for _ in range(tasks):
             attempt.run_next(robot.name, "message")
     fleet = quiet(processes=1, lanes=lanes)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from robots.models import Robot
 from tasks.models import Task, WorkerProcess
 from tasks.queue import services
 from tests.conftest import wait_until
@@ -24,10 +23,19 @@ def fleet(worker, maintenance, site, transactional_db):
     worker(os.environ["FMV_BROKER_URL"], processes=3, name="work")
     maintenance(os.environ["FMV_BROKER_URL"])
     for name in ("Wall-E", "Bender", "R2-D2"):
-        services.submit(Robot.objects.get(pk=name), by="leela", handler="wait", params={"seconds": 60, "steps": 100})
+        services.submit(
+            {"robot": name, "handler": "wait", "params": {"seconds": 60, "steps": 100}},
+            by="leela",
+        )
     for seconds in range(5):
         services.submit(
-            Robot.objects.get(pk="Bender"), by="fry", handler="wait", params={"seconds": seconds}, priority=seconds
+            {
+                "robot": "Bender",
+                "handler": "wait",
+                "params": {"seconds": seconds},
+                "priority": seconds,
+            },
+            by="fry",
         )
     wait_until(lambda: Task.objects.started().filter(progress__gt=20).count() == 3, seconds=60)
     wait_until(lambda: WorkerProcess.objects.count() == 4)

@@ -68,7 +68,9 @@ def test_a_worker_appears_runs_and_signs_off(broker, worker):
     assert (one.queues, one.stopped_at) == (["work"], None)
     assert heartbeat.fleet().busy == 0
 
-    task = services.submit(make_robot(name="R2"), by="test", handler="wait", params={"seconds": 600})
+    task = services.submit(
+        {"robot": make_robot(name="R2").name, "handler": "wait", "params": {"seconds": 600}}, by="test"
+    )
     wait_until(lambda: heartbeat.fleet().busy == 1)
     (busy,) = [worker for worker in heartbeat.fleet().workers if worker.task]
     assert busy.task is not None
@@ -98,7 +100,9 @@ def test_a_killed_worker_is_lost(broker, worker):
 
 def test_a_killed_process_is_lost_and_the_one_that_replaces_it_appears(broker, worker):
     running = worker(broker)
-    services.submit(make_robot(), by="test", handler="wait", params={"seconds": 600}, max_attempts=1)
+    services.submit(
+        {"robot": make_robot().name, "handler": "wait", "params": {"seconds": 600}, "max_attempts": 1}, by="test"
+    )
     wait_until(lambda: heartbeat.fleet().busy)
     (mine,) = alive()
     os.kill(int(mine.name.rpartition("/")[2]), signal.SIGKILL)

@@ -103,7 +103,7 @@ def most_at_once(marks: Iterable[Mark]) -> int:
 
 
 def submit(robot: Robot, handler: str = "mark", **fields: Any) -> Task:
-    return services.submit(robot, by="test", handler=handler, **fields)
+    return services.submit({"robot": robot.name, "handler": handler, **fields}, by="test")
 
 
 def now(task: Task) -> Task:

@@ -9,4 +9,4 @@ class Command(BaseCommand):
     help = "Queue what batches and repeatable requests had accepted before their server died. Beat does it too."
 
     def handle(self, *args: object, **options: Any) -> None:
-        self.stdout.write(f"{submissions.finish_submissions()} finished")
+        self.stdout.write(f"{submissions.requeue_unfinished()} finished")

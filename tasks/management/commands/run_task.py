@@ -85,7 +85,7 @@ and not the task. A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or how far a
     def handle(self, *args: object, **options: Any) -> None:
         follow: bool = options["follow"]
         wait: float = options["wait"] or (float("inf") if follow else 0)
-        task = services.submit(find_robot(options["robot"]), by=BY, **read_options(options))
+        task = services.submit({"robot": find_robot(options["robot"]).name, **read_options(options)}, by=BY)
         self.so_far = f"Task {task.pk} goes on; `cancel_tasks --id {task.pk}` cancels it."
         if not self.json:
             self.stdout.write(str(task.pk))
