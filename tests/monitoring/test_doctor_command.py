@@ -369,9 +369,9 @@ def test_what_is_not_fit_for_production_is_told():
     assert found["security.W008"]["severity"] == "warning"  # the tests speak plain HTTP
 
 
-def test_debug_is_told(doctor_process, tmp_path):
-    assert doctor_process("--quiet", FMV_DEBUG="1").wait(timeout=60) in (1, 2)
-    assert "WARNING  settings    FMV_DEBUG is on" in (tmp_path / "doctor.log").read_text()
+def test_a_healthy_development_stack_ends_with_0(well, doctor_process, tmp_path):
+    assert doctor_process(FMV_DEBUG="1").wait(timeout=60) == 0
+    assert "ok       settings    FMV_DEBUG is on, which is for development" in (tmp_path / "doctor.log").read_text()
 
 
 def test_what_is_kept_for_ever_is_told():
