@@ -1,9 +1,10 @@
-"""`make chaos`: submit tasks while everything they depend on is killed and stopped, then judge what became of them.
+"""`make chaos`: submit tasks while everything they depend on is killed and stopped, then check how each task ended.
 
     python -m tests.chaos [--seed 1] [--tasks 500] [--kills 20]
 
-The seed fixes what is submitted and which events happen when; which process an event hits also hangs on the moment.
-The last line printed is the verdict as JSON. Exit status: 0 all is well, 1 it is not, 2 it cannot run here.
+The seed determines the tasks and the times of the events; which process an event hits also depends on what runs at that
+moment. The last line of the output is the verdict as JSON. Exit status: 0 no violation, 1 violations, 2 this machine
+lacks something.
 """
 
 import argparse
@@ -33,12 +34,12 @@ from tests.chaos.judge import FINISHED, NEVER, SECOND, Kill, Record, Run, Verdic
 from tests.chaos.world import MAINTENANCE, WORKERS, World, children, what_is_missing
 
 HARD_LIMIT = 600  # seconds of the whole run
-LEASE = 5.0  # seconds: short, so that many recoveries fit in; six renewals long, so that a busy machine loses none
+LEASE = 5.0  # seconds: short, for many recoveries; six renewals long, so that a busy machine loses no lease
 RENEW = 0.8
 STOP_GRACE = 1.0
-STOP_LIMIT = 20.0  # seconds from SIGTERM to a worker's end: STOP_GRACE, 3 s of interrupts, and a busy machine's share
-DRAIN = 240.0  # seconds that the last tasks may take once everything is up again; idle machines need 30
-RECONNECTED = 3  # seconds from a server's return until all who use it have noticed
+STOP_LIMIT = 20.0  # seconds from SIGTERM to a worker's end: STOP_GRACE, 3 s of interrupts, the rest for a busy machine
+DRAIN_LIMIT = 240.0  # seconds for the last tasks after everything is up again; an idle machine needs 30
+RECONNECT_TIME = 3  # seconds from a server's return until all processes have reconnected
 CLIENTS = 8
 ROBOTS = [f"Robot {number:02}" for number in range(40)]
 KILLS = ["process", "worker", "busy", "group", "busy", "maintenance", "busy", "busy", "worker", "group"]
@@ -80,7 +81,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of pool processes and workers (default: 20)")
     options = parser.parse_args()
     if not (40 <= options.tasks <= 5000 and 1 <= options.kills <= 100):
-        parser.error("it takes 40-5000 tasks and 1-100 kills")
+        parser.error("--tasks must be 40 to 5000, --kills 1 to 100")
     return options
 
 
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace, directory: Path) -> Verdict:
     with World(directory, **settings) as world:
         chaos = Chaos(world, options)
         chaos.register_robots()
-        chaos.happen()
+        chaos.run()
         chaos.drain()
         return chaos.judge()
 
@@ -107,11 +108,11 @@ class Chaos:
         self.record = Record(seed=options.seed, deaths=world.watch.deaths)
         self.record.lanes = {name: self.chance.choices([1, 2, 3], [6, 1, 1])[0] for name in ROBOTS}
         self.client = Client(world.url, self.record, self.violation)
-        self.window = max(36.0, options.tasks * 0.25, options.kills * 4.5)  # seconds of submits and events
-        self.events: list[tuple[float, Callable[[], None]]] = []  # by time
+        self.window = max(36.0, options.tasks * 0.25, options.kills * 4.5)  # seconds for submits and events
+        self.events: list[tuple[float, Callable[[], None]]] = []  # ordered by time
         self.threads: list[threading.Thread] = []
-        self.stopping: dict[str, float] = {}  # worker -> since when
-        self.leaving: subprocess.Popen[bytes] | None = None  # RabbitMQ while it stops
+        self.stopping: dict[str, float] = {}  # worker -> when it got SIGTERM
+        self.stopping_rabbitmq: subprocess.Popen[bytes] | None = None
         self.clock_offset = time.time_ns() - time.monotonic_ns()
         self.began = time.monotonic()
 
@@ -145,25 +146,30 @@ class Chaos:
             (0.16, ("RabbitMQ stops", self.stop_rabbitmq, self.restart_rabbitmq)),
             (0.68, crash),
         ):
-            self.at(window * share, self.tell, what, stop)
+            self.at(window * share, self.announce, what, stop)
             self.at(window * share + chance.uniform(3, 5), start, window * share)
-        self.at(window * 0.42, self.tell, "MongoDB stops", partial(self.aside, self.stop_mongodb, chance.uniform(3, 5)))
-        self.at(window * 0.58, self.tell, "kill -9 of the web server", self.kill_web)
+        self.at(
+            window * 0.42,
+            self.announce,
+            "MongoDB stops",
+            partial(self.in_thread, self.stop_mongodb, chance.uniform(3, 5)),
+        )
+        self.at(window * 0.58, self.announce, "kill -9 of the web server", self.kill_web)
         for number in range(self.options.kills):
             at = window * (0.04 + 0.9 * (number + chance.random()) / self.options.kills)
             self.at(at, self.kill, KILLS[number % len(KILLS)], fork(chance))
         for name in (chance.choice(WORKERS), chance.choice(WORKERS), chance.choice(MAINTENANCE)):
             self.at(chance.uniform(0.05, 0.95) * window, self.stop_worker, name)
         for _ in range(max(6, self.options.tasks // 12)):
-            self.at(chance.uniform(0.05, 0.98) * window, self.aside, self.cancel, fork(chance))
+            self.at(chance.uniform(0.05, 0.98) * window, self.in_thread, self.cancel, fork(chance))
         for name in chance.sample(ROBOTS, 5):
-            self.at(chance.uniform(0.05, 0.7) * window, self.aside, self.disable, name, chance.uniform(6, 12))
+            self.at(chance.uniform(0.05, 0.7) * window, self.in_thread, self.disable, name, chance.uniform(6, 12))
 
     def at(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
         bisect.insort(self.events, (seconds, partial(function, *args)), key=lambda event: event[0])
 
-    def aside(self, function: Callable[..., None], *args: Any) -> None:
-        """Call it in a thread of its own."""
+    def in_thread(self, function: Callable[..., None], *args: Any) -> None:
+        """Call the function in a new thread."""
         thread = threading.Thread(target=self.guarded, args=(function, *args), daemon=True)
         thread.start()
         self.threads.append(thread)
@@ -171,17 +177,17 @@ class Chaos:
     def guarded(self, function: Callable[..., None], *args: Any) -> None:
         try:
             function(*args)
-        except Exception as error:  # a thread that dies in silence would make the verdict worthless
+        except Exception as error:  # a thread that dies unnoticed would make the verdict worthless
             self.violation(f"{function.__name__} of the driver itself failed: {error!r}")
 
-    def tell(self, what: str, function: Callable[[], None]) -> None:
+    def announce(self, what: str, function: Callable[[], None]) -> None:
         self.say(what)
         function()
 
     # The run.
 
-    def happen(self) -> None:
-        """Let the plan happen beside the submits, and keep running what should run."""
+    def run(self) -> None:
+        """Submit the tasks, start the planned events, and restart processes that have ended."""
         self.plan()
         submits: queue.SimpleQueue[tuple[float, Submit]] = queue.SimpleQueue()
         for number in range(self.options.tasks):
@@ -189,7 +195,7 @@ class Chaos:
             submits.put((self.window * 0.92 * number / self.options.tasks, submit))
         self.began = time.monotonic()
         for _ in range(CLIENTS):
-            self.aside(self.submit_all, submits)
+            self.in_thread(self.submit_all, submits)
         while self.events or any(thread.is_alive() for thread in self.threads):
             while self.events and self.events[0][0] <= self.now:
                 self.events.pop(0)[1]()
@@ -203,7 +209,7 @@ class Chaos:
             self.client.submit(submit)
 
     def supervise(self) -> None:
-        """Start again what has ended, as asked or by itself; nothing may end by itself."""
+        """Restart processes that have ended. It is a violation when one ends that was not told to."""
         for name, process in list(self.world.up.items()):
             since = self.stopping.get(name)
             if process.poll() is not None:
@@ -219,15 +225,16 @@ class Chaos:
                 self.kill_worker(name, "group")
 
     def drain(self) -> None:
-        """Wait until everything accepted has ended."""
-        self.say("All is up again and submitted; what is left may end.")
-        deadline = time.monotonic() + DRAIN
+        """Wait until all accepted tasks have ended."""
+        self.say("Everything is up and submitted; waiting for the last tasks.")
+        deadline = time.monotonic() + DRAIN_LIMIT
         while not self.client.all_have_ended() and time.monotonic() < deadline:
             while self.events:
                 self.events.pop(0)[1]()
             self.supervise()
             time.sleep(0.2)
-        self.say("Everything has ended." if time.monotonic() < deadline else f"Not all has ended in {DRAIN:g} s.")
+        late = time.monotonic() >= deadline
+        self.say(f"Some tasks have not ended after {DRAIN_LIMIT:g} s." if late else "All tasks have ended.")
 
     def runs(self) -> list[Run]:
         lines = self.world.marks.read_text().splitlines() if self.world.marks.exists() else []
@@ -240,7 +247,7 @@ class Chaos:
         processes = [pid for name in names for pid in children(self.world.up[name].pid)]
         busy = [run.pid for run in self.runs() if run.end == NEVER]
         if not processes or (kind == "busy" and not busy and self.now < self.window):
-            self.at(self.now + 0.2, self.kill, kind, chance)  # all were killed a moment ago, or none runs a task
+            self.at(self.now + 0.2, self.kill, kind, chance)  # all have just been killed, or none runs a task
             return
         self.record.killed += 1
         if kind == "maintenance":
@@ -254,7 +261,7 @@ class Chaos:
         self.say(f"kill -9 of process {pid}{', which runs a task' if pid in busy else ''}")
 
     def kill_worker(self, name: str, kind: str) -> None:
-        """Kill its main process, with which the kernel ends its pool processes, or all of them ourselves."""
+        """Kill the worker's main process (then the kernel ends its pool processes) or, for "group", all of them."""
         at, forked = self.world.kill(name, group=kind == "group")
         self.stopping.pop(name, None)
         self.say(f"kill -9 of {name}{' and all its processes' if kind == 'group' else ''}")
@@ -285,19 +292,19 @@ class Chaos:
         self.back("MongoDB", since)
 
     def stop_rabbitmq(self) -> None:
-        self.leaving = self.world.up.pop("rabbitmq")
-        self.leaving.terminate()
+        self.stopping_rabbitmq = self.world.up.pop("rabbitmq")
+        self.stopping_rabbitmq.terminate()
 
     def crash_rabbitmq(self) -> None:
         self.world.kill("rabbitmq")
 
     def restart_rabbitmq(self, since: float) -> None:
-        if self.leaving and self.leaving.poll() is None:
-            self.say("  it has not stopped yet")
+        if self.stopping_rabbitmq and self.stopping_rabbitmq.poll() is None:
+            self.say("  RabbitMQ has not stopped yet")
             self.at(self.now + 0.5, self.restart_rabbitmq, since)
             return
         self.world.start_rabbitmq()
-        self.aside(self.await_rabbitmq, since)
+        self.in_thread(self.await_rabbitmq, since)
 
     def await_rabbitmq(self, since: float) -> None:
         self.world.wait_until(self.world.broker_answers, "rabbitmq")
@@ -311,10 +318,10 @@ class Chaos:
         self.back("RabbitMQ", since)
 
     def back(self, name: str, since: float) -> None:
-        """Note the outage; for RECONNECTED seconds more those who had given up on the server may not be back."""
+        """Record the outage. It lasts RECONNECT_TIME seconds longer, until all clients of the server are back."""
         self.say(f"  {name} answers again, after {self.now - since:.1f} s")
         began = int(self.began * SECOND)
-        self.record.outages.append((began + int(since * SECOND), time.monotonic_ns() + RECONNECTED * SECOND))
+        self.record.outages.append((began + int(since * SECOND), time.monotonic_ns() + RECONNECT_TIME * SECOND))
 
     def cancel(self, chance: random.Random) -> None:
         runs = self.runs()
@@ -346,7 +353,7 @@ class Chaos:
     def judge(self) -> Verdict:
         self.check_lanes()
         tasks = list(self.client.tasks())
-        verdict = judge(self.record, tasks, self.runs(), self.moment)
+        verdict = judge(self.record, tasks, self.runs(), self.mark_time)
         self.report(verdict, tasks)
         return verdict
 
@@ -354,10 +361,10 @@ class Chaos:
         with MongoClient[dict[str, Any]]("127.0.0.1", self.world.mongodb_port) as mongodb:
             held = mongodb.fmv.tasks_task.count_documents({"status": {"$in": FINISHED}, "lane": {"$ne": None}})
         if held:
-            self.violation(f"{held} tasks are over and hold a lane")
+            self.violation(f"{held} tasks have ended and still hold a lane")
 
-    def moment(self, text: str) -> int:
-        """Turn a time of the API into one of the marks' clock."""
+    def mark_time(self, text: str) -> int:
+        """Convert a time of the API to the clock of the marks."""
         return int(dt.datetime.fromisoformat(text).timestamp() * 1000) * (SECOND // 1000) - self.clock_offset
 
     def report(self, verdict: Verdict, tasks: list[dict[str, Any]]) -> None:
@@ -371,20 +378,20 @@ class Chaos:
             f"Submits were answered in {percentile(answers, 0.5)} s (median), {max(answers):.2f} s (longest); "
             f"{self.record.broken} connections broke."
         )
-        print(f"{attempts} attempts, {len(self.record.cancels)} cancels taken, {len(verdict.waits)} runs cut off.")
-        undisturbed = [wait.seconds for wait in verdict.waits if not wait.hampered]
+        print(f"{attempts} attempts, {len(self.record.cancels)} cancels accepted, {len(verdict.waits)} runs killed.")
+        undisturbed = [wait.seconds for wait in verdict.waits if not wait.during_outage]
         times = f"{percentile(undisturbed, 0.5)} s (median), {percentile(undisturbed, 0.99)} s (p99)"
-        print(
-            f"With RabbitMQ and MongoDB up, {len(undisturbed)} of them ran again, or had ended, after {times}. Slowest:"
-        )
-        for seconds, kill, task, hampered in verdict.waits[:5]:
-            print(f"  {seconds:5.1f} s after the kill of {kill.kind}: task {task}{' (outage)' if hampered else ''}")
+        print(f"With RabbitMQ and MongoDB up, {len(undisturbed)} of these ran again or ended after {times}. Slowest:")
+        for seconds, kill, task, during_outage in verdict.waits[:5]:
+            print(
+                f"  {seconds:5.1f} s after the kill of {kill.kind}: task {task}{' (outage)' if during_outage else ''}"
+            )
         for text in verdict.violations:
             print(f"  VIOLATION: {text}")
 
 
 def fork(chance: random.Random) -> random.Random:
-    """Return a generator of its own for what happens at an uncertain moment, so that the rest stays as seeded."""
+    """Return a new generator for events at uncertain times, so that the other events depend on the seed alone."""
     return random.Random(chance.random())
 
 

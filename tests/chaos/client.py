@@ -1,4 +1,4 @@
-"""The client of a chaos run: what it submits, and how it speaks to an API whose world is falling apart."""
+"""The client of a chaos run: it submits tasks, and retries while servers are down."""
 
 import datetime as dt
 import random
@@ -20,7 +20,7 @@ class Submit(NamedTuple):
     robot: str
     body: dict[str, Any]
     delay: float | None  # seconds from the submit to its `run_at`
-    expected: str  # the status its task is to end with
+    expected: str  # the status with which its task must end
 
 
 def make_submit(name: str, robot: str, marks: Path, chance: random.Random) -> Submit:
@@ -54,7 +54,7 @@ def make_submit(name: str, robot: str, marks: Path, chance: random.Random) -> Su
 
 
 class Client:
-    """A patient caller, who notes what no caller should see."""
+    """A client that retries, and records answers that no client should get."""
 
     def __init__(self, url: str, record: Record, violation: Callable[[str], None]) -> None:
         self.url = url
@@ -63,7 +63,7 @@ class Client:
         self.answer_times: list[float] = []  # seconds, of submits that were accepted
 
     def call(self, method: str, path: str, body: Any = None) -> requests.Response:
-        """Raises requests.ConnectionError; its text tells whether the connection was refused or broke."""
+        """Raises requests.ConnectionError, whose text says whether the connection was refused or broke."""
         with requests.Session() as session:
             session.trust_env = False
             url = path if path.startswith("http") else self.url + path
@@ -73,7 +73,7 @@ class Client:
         return response
 
     def insist(self, method: str, path: str, body: Any = None) -> requests.Response:
-        """Repeat a request that may be repeated, until it is answered by more than a 503."""
+        """Repeat a request that is safe to repeat until the answer is no 503."""
         while True:
             with suppress(requests.ConnectionError):
                 response = self.call(method, path, body)
@@ -82,7 +82,7 @@ class Client:
             time.sleep(0.3)
 
     def submit(self, submit: Submit) -> None:
-        """Submit until it is answered; each try has a label of its own, for one that met a 503 may have been stored."""
+        """Submit until there is an answer. Each try has its own label, because a try that met a 503 may be stored."""
         path = f"/robot/{submit.robot}/run"
         for number in range(1000):
             label = f"{submit.name}.{number}"
@@ -92,7 +92,7 @@ class Client:
                 response = self.call("POST", path, submit.body | {"labels": [label]} | run_at(submit.delay))
             except requests.ConnectionError as error:
                 if "refused" not in str(error):
-                    self.record.broken += 1  # was it accepted? Its label will tell
+                    self.record.broken += 1  # its label will show whether it was accepted
                     return
                 time.sleep(0.3)
                 continue

@@ -1,7 +1,7 @@
-"""What a chaos run may not show, judged from two sides.
+"""The checks of a chaos run, from two sides.
 
-The marks that handlers left in an append-only file, with the moments at which processes ended, tell what really ran.
-The API tells what became of each task. Neither may contradict the other, or a promise of FMV.
+The marks that handlers left in an append-only file, and the times at which processes ended, show what really ran. The
+API shows how each task ended. They must agree with each other and with FMV's promises.
 """
 
 from collections import Counter, defaultdict
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-NEVER = 2**63  # later than any moment
+NEVER = 2**63  # later than any time
 SECOND = 10**9
-DISABLE_MARGIN = 3 * SECOND  # a claim that was under way when its robot was disabled still starts
+DISABLE_MARGIN = 3 * SECOND  # a claim may have begun before its robot was disabled
 FINISHED = ("SUCCESS", "FAILURE", "REVOKED")
 
 
 @dataclass
 class Run:
-    """An attempt as its handler marked it. Moments are those of `time.monotonic_ns()`, which all processes share."""
+    """An attempt as its handler marked it. Times are those of `time.monotonic_ns()`, the same for all processes."""
 
     robot: str
     task: str
@@ -38,25 +38,25 @@ class Kill(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """How long a task waited after a SIGKILL until it ran again, or had ended."""
+    """How long a task waited after a SIGKILL until it ran again or had ended."""
 
     seconds: float
     kill: Kill
     task: str
-    hampered: bool  # by a broker or a database that was down meanwhile
+    during_outage: bool  # the broker or the database was down meanwhile
 
 
 @dataclass
 class Record:
-    """What the driver did, and what it was told."""
+    """What the driver did, and which answers it got."""
 
     lanes: dict[str, int] = field(default_factory=dict)
     expected: dict[str, str] = field(default_factory=dict)  # label of a submit -> status
     answered: dict[str, str] = field(default_factory=dict)  # label -> id of the task in the answer
-    deaths: dict[int, int] = field(default_factory=dict)  # process -> when
-    kills: list[Kill] = field(default_factory=list)  # of pool processes: what was killed while it ran tasks
+    deaths: dict[int, int] = field(default_factory=dict)  # process -> time
+    kills: list[Kill] = field(default_factory=list)  # of pool processes
     cancels: list[tuple[str, int, int]] = field(default_factory=list)  # task, attempt and HTTP status in the answer
-    cancel_attempts: set[str] = field(default_factory=set)  # tasks, the answer may be lost
+    cancel_attempts: set[str] = field(default_factory=set)  # tasks; the answer may be lost
     disabled: list[tuple[str, int, int]] = field(default_factory=list)  # robot, from, to
     outages: list[tuple[int, int]] = field(default_factory=list)  # of RabbitMQ or MongoDB: from, to
     refused: int = 0  # submits answered with 503
@@ -67,7 +67,7 @@ class Record:
 
 
 def read_runs(lines: Iterable[str], deaths: Mapping[int, int]) -> list[Run]:
-    """Return the runs that marks tell of. One without a last mark ended with its process, which runs one at a time."""
+    """Return the runs that the marks show. A run without a last mark ended with its process."""
     runs: list[Run] = []
     running: dict[int, Run] = {}
     for at, word, pid, robot, task, attempt in sorted(map(_read_mark, lines)):
@@ -91,7 +91,7 @@ def _read_mark(line: str) -> tuple[int, str, int, str, str, int]:
 
 
 def overlaps(runs: Iterable[Run], lanes: Mapping[str, int]) -> Iterator[str]:
-    """Tell of each run that started on a robot without a free lane, or beside another attempt of its task."""
+    """Yield a sentence for each run that started without a free lane, or beside another attempt of its task."""
     under_way: dict[str, list[Run]] = defaultdict(list)
     for run in sorted(runs, key=lambda run: run.start):
         others = under_way[run.robot] = [other for other in under_way[run.robot] if other.end > run.start]
@@ -103,7 +103,7 @@ def overlaps(runs: Iterable[Run], lanes: Mapping[str, int]) -> Iterator[str]:
 
 
 def recoveries(record: Record, runs: Iterable[Run], ended: Mapping[str, int]) -> list[Wait]:
-    """Return a Wait for each run that a SIGKILL cut off, longest first."""
+    """Return a Wait for each run that a SIGKILL ended, longest first."""
     kills = {kill.pid: kill for kill in record.kills}
     starts: dict[str, list[int]] = defaultdict(list)
     for run in runs:
@@ -114,8 +114,8 @@ def recoveries(record: Record, runs: Iterable[Run], ended: Mapping[str, int]) ->
         if kill and run.end == max(run.start, kill.at) and not run.complete:
             after = [at for at in (*starts[run.task], ended.get(run.task, NEVER)) if at > kill.at]
             until = min(after, default=NEVER)
-            hampered = any(start < until and end > kill.at for start, end in record.outages)
-            waits.append(Wait((until - kill.at) / SECOND, kill, run.task, hampered))
+            during_outage = any(start < until and end > kill.at for start, end in record.outages)
+            waits.append(Wait((until - kill.at) / SECOND, kill, run.task, during_outage))
     return sorted(waits, reverse=True)
 
 
@@ -125,18 +125,18 @@ def percentile(values: list[float], share: float) -> float | None:
 
 
 def check_answers(record: Record, tasks: list[dict[str, Any]]) -> Iterator[str]:
-    """What was accepted is there, once."""
+    """Check that each accepted submit made one task."""
     labels = {label: task["task_id"] for task in tasks for label in task["labels"]}
     for label, id in record.answered.items():
         if labels.get(label) != id:
-            yield f"lost: submit {label} was answered with task {id}, which is not there"
+            yield f"lost: submit {label} was answered with task {id}, which does not exist"
     for label, count in Counter(label for task in tasks for label in task["labels"]).items():
         if count > 1 and label in record.expected:
             yield f"submit {label} made {count} tasks"
 
 
 def check_history(task: dict[str, Any]) -> Iterator[str]:
-    """It moves from its first status to one end and stays there; attempts grow one by one."""
+    """Check that the task reached one final status and kept it, and that its attempts count up by one."""
     steps = [(step["status"], step["attempt"]) for step in task["history"]]
     ends = [status for status, _ in steps if status in FINISHED]
     if ends != ([task["status"]] if task["status"] in FINISHED else []) or (ends and steps[-1][0] not in FINISHED):
@@ -147,7 +147,7 @@ def check_history(task: dict[str, Any]) -> Iterator[str]:
 
 
 def check_outcome(record: Record, task: dict[str, Any], runs: list[Run]) -> Iterator[str]:
-    """It ended as its parameters (or a cancel) foretold, and marks bear a success out."""
+    """Check that the task ended as its parameters or a cancel require, and that marks confirm a success."""
     (label,) = (label for label in task["labels"] if label in record.expected)
     possible = {record.expected[label]} | ({"REVOKED"} if task["task_id"] in record.cancel_attempts else set())
     if task["status"] in FINISHED and task["status"] not in possible:
@@ -155,11 +155,11 @@ def check_outcome(record: Record, task: dict[str, Any], runs: list[Run]) -> Iter
     if task["status"] == "SUCCESS" and not any(run.complete and run.attempt == task["attempt"] for run in runs):
         yield f"task {task['task_id']} is SUCCESS, but attempt {task['attempt']} left no pair of marks"
     if (last := max((run.attempt for run in runs), default=0)) > task["attempt"]:
-        yield f"task {task['task_id']} ran attempt {last}, which it knows nothing of"
+        yield f"task {task['task_id']} ran attempt {last}, which its document does not have"
 
 
-def check_words(record: Record, tasks: Mapping[str, dict[str, Any]], runs: list[Run]) -> Iterator[str]:
-    """A cancel that was answered holds: no later attempt. A disabled robot starts nothing."""
+def check_orders(record: Record, tasks: Mapping[str, dict[str, Any]], runs: list[Run]) -> Iterator[str]:
+    """Check that no attempt follows an accepted cancel, and that disabled robots start no task."""
     for id, attempt, status in record.cancels:
         if status == 200 and tasks[id]["status"] != "REVOKED":
             yield f"the cancel of task {id} was answered with 200, but it is {tasks[id]['status']}"
@@ -182,19 +182,19 @@ class Verdict:
         return bool(self.violations or any(self.figures[name] for name in ("unfinished", "overlaps", "doubled")))
 
 
-def judge(record: Record, tasks: list[dict[str, Any]], runs: list[Run], moment: Any) -> Verdict:
-    """Weigh it all. `moment` turns a time of the API into one of the marks' clock."""
+def judge(record: Record, tasks: list[dict[str, Any]], runs: list[Run], mark_time: Any) -> Verdict:
+    """Make all checks. `mark_time` converts a time of the API to the clock of the marks."""
     by_id = {task["task_id"]: task for task in tasks}
     runs_of: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         runs_of[run.task].append(run)
-    violations = [*record.violations, *check_answers(record, tasks), *check_words(record, by_id, runs)]
+    violations = [*record.violations, *check_answers(record, tasks), *check_orders(record, by_id, runs)]
     for task in tasks:
         violations += [*check_history(task), *check_outcome(record, task, runs_of[task["task_id"]])]
-    violations += [f"task {id} ran but is not there" for id in runs_of if id not in by_id]
+    violations += [f"task {id} ran but does not exist" for id in runs_of if id not in by_id]
     overlapping = list(overlaps(runs, record.lanes))
     doubled = [task for task in tasks if [step["status"] for step in task["history"]].count("SUCCESS") > 1]
-    ended = {id: moment(task["finished_at"]) for id, task in by_id.items() if task["finished_at"]}
+    ended = {id: mark_time(task["finished_at"]) for id, task in by_id.items() if task["finished_at"]}
     waits = recoveries(record, runs, ended)
     status = Counter(task["status"] for task in tasks)
     figures = {

@@ -1,4 +1,4 @@
-"""A short chaos run, and proof that its judge sees what it must not let pass."""
+"""A short chaos run, and its judge, which must see every violation."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_wrong_options_are_refused(wrong):
 
 
 def marks(*lines: str) -> list[str]:
-    """Turn "0 start 7 Bender t1 1" into lines as handlers leave them; times in seconds."""
+    """Convert lines like "0 start 7 Bender t1 1", with times in seconds, to the marks of handlers."""
     found = []
     for line in lines:
         at, word, pid, robot, task, attempt = line.split()
@@ -64,7 +64,7 @@ def test_two_runs_on_one_lane_overlap():
     assert not found_overlaps(*lines, lanes=2)
 
 
-def test_two_attempts_of_one_task_overlap_whatever_lanes_there_are():
+def test_two_attempts_of_one_task_overlap_however_many_lanes_there_are():
     assert found_overlaps("0 start 7 Bender t1 1", "1 start 8 Bender t1 2", "2 end 7 Bender t1 1", lanes=3) == 1
 
 
@@ -72,7 +72,7 @@ def test_a_run_without_an_end_lasts_until_its_process_dies():
     lines = "0 start 7 Bender t1 1", "2 start 8 Bender t1 2", "3 end 8 Bender t1 2"
     assert not found_overlaps(*lines, deaths={7: 1.5})
     assert found_overlaps(*lines, deaths={7: 2.5}) == 1
-    assert found_overlaps(*lines) == 1  # nobody saw it die: it may run to this day
+    assert found_overlaps(*lines) == 1  # no death was recorded: it may still run
 
 
 def test_a_process_runs_one_attempt_at_a_time():
@@ -139,11 +139,11 @@ def test_a_success_without_a_pair_of_marks_fails_the_run():
     assert verdict(a_task(("STARTED", 1), ("SUCCESS", 1)), lines=DONE[:1]).failed
 
 
-def test_a_failure_that_nothing_foretold_fails_the_run():
+def test_an_unexpected_failure_fails_the_run():
     assert verdict(a_task(("STARTED", 1), ("FAILURE", 1))).failed
 
 
-def test_a_task_that_runs_after_its_cancel_was_taken_fails_the_run():
+def test_a_task_that_runs_after_its_cancel_was_accepted_fails_the_run():
     lines = [*DONE, *marks("3 start 7 Bender t1 2")]
     task = a_task(("STARTED", 1), ("STARTED", 2), ("REVOKED", 2))
     taken = {"cancels": [("t1", 1, 202)], "cancel_attempts": {"t1"}}

@@ -23,18 +23,16 @@ MAINTENANCE = ("maintenance1", "maintenance2")
 
 
 def what_is_missing() -> str:
-    """Return a sentence about what this machine lacks, "" when it lacks nothing."""
+    """Return a sentence that names what this machine lacks; "" when it lacks nothing."""
     if sys.platform != "linux":
-        return "it watches processes through /proc and pidfds, which only Linux has."
+        return "chaos watches processes through /proc and pidfds, which only Linux has."
     if RABBITMQ is None or shutil.which("epmd") is None:
-        return (
-            "it starts a RabbitMQ of its own, and rabbitmq-server is not installed (apt-get install rabbitmq-server)."
-        )
+        return "chaos starts its own RabbitMQ, and rabbitmq-server is not installed (apt-get install rabbitmq-server)."
     return ""
 
 
 class Watch(threading.Thread):
-    """Notes the moment at which each process below this one ends. Orphans come to this process and stay in sight."""
+    """Records when each descendant of this process ends. Orphans are adopted by this process, so they are seen too."""
 
     def __init__(self) -> None:
         super().__init__(name="watch", daemon=True)
@@ -50,14 +48,14 @@ class Watch(threading.Thread):
                 now = time.monotonic_ns()
                 with self._lock:
                     pid = next(pid for pid, known in self._alive.items() if known == fd)
-                    self.deaths.setdefault(pid, now)  # a kill of ours is noted first
+                    self.deaths.setdefault(pid, now)  # `kill` may have recorded it already
                     del self._alive[pid]
                     self._epoll.unregister(fd)
                     os.close(fd)
-            self.look()
+            self.find_new()
 
-    def look(self) -> None:
-        """Find processes that are new."""
+    def find_new(self) -> None:
+        """Find new processes."""
         for pid in descendants(os.getpid()):
             with self._lock, suppress(ProcessLookupError):
                 if pid not in self._alive and pid not in self.deaths:
@@ -65,7 +63,7 @@ class Watch(threading.Thread):
                     self._epoll.register(self._alive[pid], select.EPOLLIN)
 
     def kill(self, *pids: int) -> int:
-        """Send SIGKILL to those of the processes that live; return when."""
+        """Send SIGKILL to the processes that are alive; return the time."""
         for pid in pids:
             with self._lock, suppress(ProcessLookupError):
                 if fd := self._alive.get(pid):
@@ -76,9 +74,9 @@ class Watch(threading.Thread):
         return now
 
     def kill_all(self) -> None:
-        """End every process below this one."""
+        """Kill every descendant of this process."""
         for _ in range(20):
-            self.look()
+            self.find_new()
             with self._lock:
                 left = list(self._alive)
             if not left:
@@ -103,7 +101,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 class World:
-    """All of it. Processes are started from the main thread only: they end with the thread that starts them."""
+    """All processes. They are started from the main thread only, because they end with the thread that started them."""
 
     def __init__(
         self, directory: Path, processes: Sequence[str] = ("web", *WORKERS, *MAINTENANCE), **variables: str
@@ -184,13 +182,13 @@ class World:
             self.up[name] = subprocess.Popen(
                 embedded_mongodb.tied(signal.SIGKILL, *command),
                 env=self.environment | environment,
-                cwd=self.directory,  # where no .env is
+                cwd=self.directory,  # which holds no .env
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self.watch.look()
+        self.watch.find_new()
 
     # Web server and workers.
 
@@ -203,8 +201,8 @@ class World:
             self.spawn(name, *stack.CELERY, "-Q", "maintenance", "-n", f"{name}@%h", "-c", "1", "-B")
 
     def kill(self, name: str, *, group: bool = False) -> tuple[int, list[int]]:
-        """Kill its main process, with those it has forked if `group`; return when, and which those were."""
-        self.watch.look()
+        """Kill the main process and, if `group`, its children; return the time and the children."""
+        self.watch.find_new()
         process = self.up.pop(name)
         forked = children(process.pid)
         at = self.watch.kill(process.pid, *(forked if group else ()))
@@ -220,12 +218,12 @@ class World:
         self._mongodb = server
 
     def stop_mongodb(self) -> None:
-        """Stop it as SIGTERM does."""
+        """Stop the server with SIGTERM."""
         if server := self._mongodb:
             self._mongodb = None
             server.__exit__(None, None, None)
 
-    # RabbitMQ, as .ci/run starts it too: the node, its distribution port and epmd on loopback only.
+    # RabbitMQ, started as in .ci/run: the node, its distribution port and epmd on loopback only.
 
     def start_rabbitmq(self) -> None:
         own = self.directory / "rabbitmq"
@@ -236,7 +234,7 @@ class World:
             "HOME": str(own),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self.epmd_port),
-            "RUNNING_UNDER_SYSTEMD": "1",  # else a shell stands between us and the server
+            "RUNNING_UNDER_SYSTEMD": "1",  # otherwise a shell would be the server's parent
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "RABBITMQ_CONFIG_FILE": str(own / "rabbitmq"),
             "RABBITMQ_NODENAME": "fmv-chaos@localhost",
@@ -249,7 +247,7 @@ class World:
             "RABBITMQ_PID_FILE": str(own / "pid"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(own / "plugins"),
         }
-        if "epmd" not in self.up:  # ours, or the server starts one that outlives it
+        if "epmd" not in self.up:  # otherwise the server starts one that outlives it
             self.spawn("epmd", "epmd", **variables)
         assert RABBITMQ is not None
         self.spawn("rabbitmq", RABBITMQ, **variables)
