@@ -1,4 +1,4 @@
-# One image for all roles: the web server as it is; `command:` of compose.yaml makes it a worker.
+# One image for all roles. By default it is a web server; `command:` in compose.yaml makes it a worker.
 FROM python:3.13-slim AS packages
 COPY requirements.txt /
 RUN python -m venv /venv \
@@ -11,13 +11,13 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonex
 WORKDIR /fmv
 COPY --from=packages /venv /venv
 COPY . .
-# The key of this one command is worth nothing: it signs nothing and is not kept.
+# This command needs a key, but signs nothing with it; the key is not stored in the image.
 RUN FMV_SECRET_KEY=used-while-the-image-is-built-and-nowhere-else-00000 python manage.py collectstatic --no-input \
     && python -m compileall -q fmv robots tasks
 USER 10001
 ENV FMV_HOST=0.0.0.0 FMV_PORT=8000
 EXPOSE 8000
-# Asks as one of the hosts that the server answers to.
+# The request needs a Host header that FMV_ALLOWED_HOSTS allows.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-c", "\
 import os, urllib.request as r; \
 host = os.environ.get('FMV_ALLOWED_HOSTS', 'localhost').split(',')[0].strip(' .*') or 'localhost'; \

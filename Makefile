@@ -1,15 +1,15 @@
 # make run      the whole backend on this machine; Ctrl-C stops it
-# make manage   a management command on what `make run` runs; ARGS="tokens list"
+# make manage   run a management command on the stack that `make run` started; ARGS="tokens list"
 # make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest. With CI set, a failed one gets two
 #               more tries: what times real processes on a busy machine fails now and then; the last line counts them
 # make lint     style, imports between the rooms, types, security, migrations, production settings, the OpenAPI document
-# make fuzz     call the API with 10,000 made-up cases as each role; CASES=50000 SEED=1 vary it
-# make chaos    kill and stop everything while tasks run, and judge; SEED=1 TASKS=500 KILLS=20 vary it
-# make bench    what FMV costs, as ratios to the same work without it; QUICK=1 PARTS=requests,tasks,…
-# make simulate  the fleet on paper, at 10, 1,000 and 100,000 robots: waits, loads, repairs; SEED=1 ARGS="--help"
-# make screenshots  the README's pictures, anew
-# make format   let ruff tidy up
-# make clean    remove what these have built; the data under var/ stays
+# make fuzz     call the API with 10,000 generated requests as each role; options: CASES=50000 SEED=1
+# make chaos    kill and stop everything while tasks run, then check each task; options: SEED=1 TASKS=500 KILLS=20
+# make bench    compare FMV with the same work without it: tests/bench/README.md
+# make simulate     simulate fleets of 10, 1,000 and 100,000 robots: tests/simulation/README.md
+# make screenshots  renew the pictures in tests/pictures
+# make format   format the code with ruff
+# make clean    remove what these targets have built; the data under var/ stays
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -29,7 +29,7 @@ manage: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 $(if $(CI),--reruns 2) $(ARGS)
 
-# Settings as in production, but for a key made up on the spot. Only makemigrations asks a database.
+# Production settings with a random key. Only makemigrations needs a database.
 PRODUCTION = env -u FMV_DEBUG FMV_SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
 	FMV_ALLOWED_HOSTS=fleet.example.org
 MANAGE := $(BIN)/python -W error manage.py
@@ -72,7 +72,7 @@ clean:
 
 .venv/installed: requirements.txt requirements-dev.txt
 	@test -n "$(PYTHON)" || { echo "fmv: needs Python 3.11, 3.12 or 3.13 with its venv module; none was found." >&2; exit 1; }
-	@echo "Installing what requirements-dev.txt names into .venv"
+	@echo "Installing the packages of requirements-dev.txt into .venv"
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -288,7 +288,7 @@ LOGGING = logging_config(ENVIRONMENT)
 FMV_METRICS_TOKEN = ENVIRONMENT.metrics_token
 FMV_COLLECTORS = ["tasks.reports.metrics.collect"]  # functions that yield the metrics that are read from MongoDB
 
-# --- Safekeeping -----------------------------------------------------------------------------------------------------
+# --- Backup ----------------------------------------------------------------------------------------------------------
 
 #: models that a backup does not hold, and why
 FMV_BACKUP_LEAVES_OUT = {
