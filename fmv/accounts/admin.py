@@ -29,13 +29,13 @@ class UserForm(UserChangeForm):
     def clean(self) -> None:
         super().clean()
         stays = self.cleaned_data.get("is_superuser") and self.cleaned_data.get("is_active")
-        if not stays and user_audit.is_last_superuser(self.instance):  # which is still as it was
-            raise forms.ValidationError("Nobody else could look after users. Make another user a superuser first.")
+        if not stays and user_audit.is_last_superuser(self.instance):  # the instance is not changed yet
+            raise forms.ValidationError("Nobody else could manage users. Make another user a superuser first.")
 
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):
-    """Superusers only: roles are theirs to give."""
+    """For superusers, because only they may give roles."""
 
     form = UserForm
     add_form = NewUserForm
@@ -55,7 +55,7 @@ class UserAdmin(DjangoUserAdmin):
     add_fieldsets = ((None, {"fields": ("username", "password1", "password2", "role")}),)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # the audit trail names users: deactivate instead
+        return False  # the audit list names users: deactivate them instead
 
     @admin.display(description="role")
     def rights(self, user: User) -> str:
@@ -95,8 +95,8 @@ class UserAdmin(DjangoUserAdmin):
 
 
 class NewTokenForm(forms.ModelForm):
-    days = forms.FloatField(help_text="How long it is good for.", initial=lambda: settings.FMV_TOKEN_DAYS)
-    requester: User  # set for each request
+    days = forms.FloatField(help_text="Days until it expires.", initial=lambda: settings.FMV_TOKEN_DAYS)
+    requester: User  # set by get_form() for each request
 
     class Meta:
         model = ApiToken
@@ -115,7 +115,7 @@ class NewTokenForm(forms.ModelForm):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(FleetAdmin):
-    """Everybody's own tokens, and superusers' everybody's: to make, and to revoke."""
+    """Create and revoke API tokens: one's own, or for superusers those of all users."""
 
     form = NewTokenForm
     list_display = ("name", "short_id", "user", "rights", "status", "created_at", "expires_at", "last_used_at")
@@ -133,13 +133,13 @@ class ApiTokenAdmin(FleetAdmin):
         return self.has_module_permission(request)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_module_permission(request)  # of those that get_queryset() lets the user see
+        return self.has_module_permission(request)  # get_queryset() limits which ones
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # who had one is remembered: revoke instead
+        return False  # the record of a token is kept: revoke it instead
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
         tokens = super().get_queryset(request).prefetch_related("user")
@@ -167,13 +167,13 @@ class ApiTokenAdmin(FleetAdmin):
         api_tokens.store(obj, by=request.user.get_username())
 
     def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: Any = None) -> HttpResponse:
-        """Show the secret in this very answer: a message or a redirect would have to keep it somewhere."""
+        """Show the secret in this answer, because a message or a redirect would have to store it."""
         context = {**self.admin_site.each_context(request), "title": "A new API token", "opts": self.opts, "token": obj}
         return TemplateResponse(request, "admin/fmv/apitoken/created.html", context)
 
     @admin.display(description="role")
     def rights(self, token: ApiToken) -> str:
-        return token.get_role_display() if token.role else "as its user"
+        return token.get_role_display() if token.role else "same as user"
 
     @admin.display(description="state")
     def status(self, token: ApiToken) -> str:

@@ -1,11 +1,11 @@
-"""API tokens: how programs sign in, in the name of a user, with no more rights than their token's role.
+"""API tokens: how programs sign in, in the name of a user, with at most the rights of their token's role.
 
-A token is `fmv_` and 64 hexadecimal digits of a random secret: the prefix is for secret scanners, and tells it from an
-organisation's JWT. FMV keeps its SHA-256 alone. That is enough, where a password would need a slow hash: nobody can
-guess 256 random bits, however fast each try. Neither does the time of a look-up tell anything of use, since it depends
-on digests, and nobody can steer those towards a stored one.
+A token is `fmv_` and 64 hexadecimal digits of a random secret. The prefix helps secret scanners and distinguishes it
+from an organisation's JWT. FMV stores only its SHA-256. A slow hash, as for passwords, is not needed, because nobody
+can guess 256 random bits, however fast each try. The time of a look-up reveals nothing useful either: it depends on
+digests, which nobody can steer towards a stored one.
 
-Not django-rest-knox, whose tokens have no names and no roles, and whose every look-up joins on MongoDB.
+django-rest-knox is not used, because its tokens have no names and no roles, and each look-up is a join on MongoDB.
 """
 
 import datetime as dt
@@ -18,7 +18,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from fmv import audit
-from fmv.accounts.models import USE_NOTED, ApiToken, User
+from fmv.accounts.models import LAST_USED_PRECISION, ApiToken, User
 from fmv.accounts.oidc import refuse
 from fmv.accounts.permissions import Role
 from fmv.errors import FmvError
@@ -30,11 +30,11 @@ FORM = re.compile(f"{PREFIX}[0-9a-f]{{64}}")
 
 
 class TokenNotMade(FmvError):
-    """The token cannot be made."""
+    """The token cannot be created."""
 
 
 def is_api_token(token: str) -> bool:
-    """Tell whether the bearer token is ours to judge: it looks like an API token, be it a good one or not."""
+    """Return whether the bearer token has the form of an API token, valid or not."""
     return token.startswith(PREFIX)
 
 
@@ -43,10 +43,10 @@ def digest_of(token: str) -> str:
 
 
 def build(user: User, name: str, *, role: str = "", days: float | None = None) -> ApiToken:
-    """Return a new token with its secret `text`, not stored yet, good for `days` (FMV_TOKEN_DAYS unless given).
+    """Return a new token with its secret in `text`. It is not stored yet and is valid for `days` (FMV_TOKEN_DAYS).
 
-    An empty role is the user's own, whatever it will be. Raises TokenNotMade for a user who is deactivated, a role
-    beyond the user's, and days beyond FMV_TOKEN_MAX_DAYS.
+    An empty role means the user's own at the time of use. Raises TokenNotMade if the user is deactivated, the role is
+    higher than the user's, or `days` is more than FMV_TOKEN_MAX_DAYS.
     """
     days = settings.FMV_TOKEN_DAYS if days is None else days
     if not user.is_active:
@@ -54,7 +54,7 @@ def build(user: User, name: str, *, role: str = "", days: float | None = None) -
     if not user.effective_role.includes(Role(role)):
         raise TokenNotMade("A token's role cannot be higher than its user's.")
     if not 0 < days <= settings.FMV_TOKEN_MAX_DAYS:
-        raise TokenNotMade(f"A token is good for at most {settings.FMV_TOKEN_MAX_DAYS:g} days.")
+        raise TokenNotMade(f"A token is valid for at most {settings.FMV_TOKEN_MAX_DAYS:g} days.")
     text, now = PREFIX + secrets.token_hex(32), timezone.now()
     expires_at = now + dt.timedelta(days=days)
     token = ApiToken(digest=digest_of(text), user=user, name=name, role=role, created_at=now, expires_at=expires_at)
@@ -63,16 +63,16 @@ def build(user: User, name: str, *, role: str = "", days: float | None = None) -
 
 
 def store(token: ApiToken, *, by: str) -> None:
-    """Make a token that was built a good one. Its text is not kept: whoever has it shows it once."""
+    """Store a token that `build` returned. Its text is not stored, so the caller must show it now."""
     token.save(force_insert=True)
-    logger.info("API token %s made for %s", token.short_id, token.user.username)
+    logger.info("API token %s created for %s", token.short_id, token.user.username)
     limit = f", as {token.role}" if token.role else ""
     text = f"{token.name}, of {token.user.username}{limit}, until {token.expires_at:%Y-%m-%d}"
     audit.record("token.create", by=by, kind="token", key=token.short_id, text=text)
 
 
 def revoke(token: ApiToken, *, by: str) -> bool:
-    """End the token now; return whether it was not revoked before."""
+    """Revoke the token; return False if it was revoked already."""
     revoked = ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()) > 0
     if revoked:
         logger.info("API token %s revoked by %s", token.short_id, by)
@@ -81,21 +81,21 @@ def revoke(token: ApiToken, *, by: str) -> bool:
 
 
 def sign_in(text: str) -> User:
-    """Return the token's user, limited to the token's role. Raises AuthenticationFailed for any but a usable token."""
+    """Return the token's user, limited to the token's role. Raises AuthenticationFailed unless the token is usable."""
     token = ApiToken.objects.filter(pk=digest_of(text)).first() if FORM.fullmatch(text) else None
     if token is None:
-        refuse("it is not known")
+        refuse("it is unknown")
     if token.state != "usable":
         refuse(f"it is {token.state}", token.short_id)
     user = User.objects.filter(pk=token.user_id, is_active=True).first()
     if user is None:
         refuse("its user is deactivated", token.short_id)
     user.limit = Role(token.role) if token.role else None
-    _note_use(token)
+    _store_use(token)
     return user
 
 
-def _note_use(token: ApiToken) -> None:
+def _store_use(token: ApiToken) -> None:
     now = timezone.now()
-    if token.last_used_at is None or token.last_used_at <= now - USE_NOTED:
+    if token.last_used_at is None or token.last_used_at <= now - LAST_USED_PRECISION:
         ApiToken.objects.filter(pk=token.pk).used(now)

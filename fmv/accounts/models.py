@@ -13,24 +13,24 @@ from uuid_utils.compat import uuid7
 from fmv.accounts.permissions import PERMISSIONS, Role
 from fmv.mongodb.queryset import QuerySet
 
-USE_NOTED = dt.timedelta(minutes=1)  # between two writes of when an API token was used
+LAST_USED_PRECISION = dt.timedelta(minutes=1)  # between two writes of an API token's `last_used_at`
 
 
 class UserManager(BaseUserManager["User"]):
     def create_user(self, username: str, password: str | None = None, **fields: Any) -> "User":
-        """Store and return a new user; without a password only the organisation's sign-in works."""
+        """Store and return a new user. Without a password the user can sign in only by the organisation."""
         user = self.model(username=username, **fields)
         user.set_password(password)
         user.save(force_insert=True)
         return user
 
     def create_superuser(self, username: str, password: str | None = None, **fields: Any) -> "User":
-        """Store and return a new user who may do everything."""
+        """Store and return a new superuser."""
         return self.create_user(username, password, is_superuser=True, **fields)
 
 
 class User(AbstractBaseUser):
-    """Somebody who signs in. Permissions follow from `role` in code: a check is never a query."""
+    """A person or account that signs in. Permissions follow from `role` in code, so a check costs no query."""
 
     id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
     username = models.CharField(max_length=150, unique=True, validators=[UnicodeUsernameValidator()])
@@ -54,26 +54,26 @@ class User(AbstractBaseUser):
 
     class Meta:
         ordering = ("username",)
-        indexes = [  # the unique one is partial, and no read uses it; the organisation's users are found by `_id`
+        indexes = [  # the unique index is partial and serves no read; the organisation's users are found by `_id`
             models.Index(fields=["username"], name="user_by_name"),  # sign-in by password
         ]
 
-    #: the most that the API token lets its user do who signed in by it
+    #: the role of the API token that the user signed in with; None for other sign-ins
     limit: Role | None = None
 
     @property
     def effective_role(self) -> Role:
-        """The role that counts: a superuser's is the highest, and an API token may narrow any."""
+        """The role that counts: the highest for a superuser, and never more than the API token's."""
         own = Role.MANAGER if self.is_superuser else Role(self.role)
         return own if self.limit is None or not own.includes(self.limit) else self.limit
 
     @property
     def is_staff(self) -> bool:
-        """Whether the admin lets the user in: every role does, each with its own rights."""
+        """Whether the user may open the admin: yes with any role."""
         return self.effective_role != Role.NONE
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
-        """Answer from the role alone: `app.action_model`, as Django names permissions."""
+        """Return whether the role includes the permission, named like Django's: `app.action_model`."""
         everything = self.is_superuser and self.limit is None
         return self.is_active and (everything or perm in PERMISSIONS[self.effective_role])
 
@@ -89,17 +89,17 @@ class User(AbstractBaseUser):
 
 class ApiTokenQuerySet(QuerySet["ApiToken"]):
     def begins(self, prefix: str) -> "ApiTokenQuerySet":
-        """Those whose key begins with these hexadecimal digits."""
+        """Tokens whose key begins with these hexadecimal digits."""
         return self.filter(digest__gte=prefix, digest__lt=f"{prefix}g")
 
     def used(self, now: dt.datetime) -> None:
-        """Remember when they were used, to the minute: reading is not to become writing."""
-        stale = models.Q(last_used_at=None) | models.Q(last_used_at__lte=now - USE_NOTED)
+        """Store when the tokens were used, to the minute, so that not every request writes."""
+        stale = models.Q(last_used_at=None) | models.Q(last_used_at__lte=now - LAST_USED_PRECISION)
         self.filter(stale).update(last_used_at=now)
 
 
 class ApiToken(models.Model):
-    """A program's way in, in its user's name. Its key is the digest of a secret that is shown once and kept nowhere."""
+    """A program's credential, in its user's name. The key is the digest of a secret that is shown once, not stored."""
 
     digest = models.CharField(max_length=64, primary_key=True, db_column="_id", editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
@@ -112,7 +112,7 @@ class ApiToken(models.Model):
     last_used_at = models.DateTimeField(null=True, editable=False, help_text="To the minute.")
     revoked_at = models.DateTimeField(null=True, editable=False)
 
-    #: the secret itself, on the object that has just been made and on no other
+    #: the secret itself, only on an object that was just created
     text: str
 
     objects: ClassVar[Any] = ApiTokenQuerySet.as_manager()
@@ -130,7 +130,7 @@ class ApiToken(models.Model):
 
     @property
     def short_id(self) -> str:
-        """What commands and lists call it: the beginning of its key."""
+        """The beginning of the key, by which commands and lists name the token."""
         return self.digest[:12]
 
     @property

@@ -1,11 +1,12 @@
-"""Sign-in by the organisation: tokens of its OpenID Connect issuer, and the users they are about.
+"""Tokens of the organisation's OpenID Connect issuer: its keys, and the verification of what it signed.
 
-A token counts when the issuer signed it (RS256 or ES256, with a key that it publishes), for one of our audiences, and
-when its time is now. The issuer is asked for its keys and addresses, never for one request's sake alone:
-whatever it answers, or does not, costs callers a bounded wait and then a 503.
+A token counts if the issuer signed it (RS256 or ES256, with a key that it publishes) for one of our audiences, and it
+is valid now. The issuer's keys and endpoints are cached; a slow or unreachable issuer costs a request a bounded wait
+and then a 503.
 
-PyJWT verifies. Its PyJWKClient does not fetch: it would drop good keys when the issuer cannot be reached as they grow
-old, hold every thread at the door of a slow one, ask a dead one again for each request, and read an answer of any size.
+PyJWT verifies the tokens, but its PyJWKClient does not fetch the keys: it would drop good keys that grow old while the
+issuer cannot be reached, let every thread wait for a slow issuer, ask a dead one again for each request, and read an
+answer of any size.
 """
 
 import logging
@@ -31,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 ALGORITHMS = ("RS256", "ES256")
 MAX_TOKEN = 8192  # characters
-MAX_DOCUMENT = 512 * 1024  # bytes of an answer of the issuer
-PATIENCE = 1.0  # seconds to wait while another thread asks the issuer
-TYPES = (None, "jwt", "at+jwt", "application/at+jwt")  # a logout token is an issuer's JWT too, and signs nobody in
+MAX_DOCUMENT = 512 * 1024  # bytes of an answer from the issuer
+REFRESH_WAIT = 1.0  # seconds to wait while another thread asks the issuer
+TYPES = (None, "jwt", "at+jwt", "application/at+jwt")  # not a logout token, which the issuer signs too
 
 
 class IssuerUnavailable(APIException):
-    """Nobody knows whether the token is good, because the issuer cannot be asked."""
+    """The token cannot be checked, because the issuer cannot be reached."""
 
     status_code = 503
     default_detail = "The organisation's sign-in cannot be reached. Try again soon."
@@ -48,11 +49,11 @@ class IssuerUnavailable(APIException):
 
 
 class IssuerFault(Exception):
-    """The issuer did not answer, or with something of no use."""
+    """The issuer did not answer, or its answer cannot be used."""
 
 
 def refuse(reason: str, who: str = "") -> NoReturn:
-    """Raise AuthenticationFailed with the reason; log it too, with whose token it is where that is known for sure."""
+    """Log the reason and raise AuthenticationFailed with it. `who` is the token's owner, if that is certain."""
     logger.warning("Sign-in refused: %s%s", reason, f" ({who!r})" if who else "")
     raise AuthenticationFailed(f"The token is refused: {reason}.")
 
@@ -61,89 +62,91 @@ def refuse(reason: str, who: str = "") -> NoReturn:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the issuer published at a moment of the monotonic clock: keys by their ids, addresses by their names."""
+class JwksSnapshot:
+    """What the issuer published at one time: its keys by id, its endpoints by name. `at` is by time.monotonic()."""
 
     keys: Mapping[str | None, jwt.PyJWK] = field(default_factory=dict)
     endpoints: Mapping[str, str] = field(default_factory=dict)
     at: float = float("-inf")
 
     def find(self, kid: str | None) -> jwt.PyJWK | None:
-        """Return the key with this id. A token need not name the key of an issuer that has but one."""
+        """Return the key with this id. A token need not name the key if the issuer has only one."""
         return next(iter(self.keys.values())) if kid is None and len(self.keys) == 1 else self.keys.get(kid)
 
     def is_younger(self, seconds: float) -> bool:
         return time.monotonic() - self.at <= seconds
 
 
-class Keys:
-    """The keys of one issuer: asked for again when they are old or one is unknown, but not too often, and kept while
-    the issuer cannot be reached. One for each process, shared by its threads.
+class JwksCache:
+    """The keys of one issuer. They are fetched again if they are old or one is unknown, but not too often, and kept
+    while the issuer cannot be reached. Each process has one cache, which its threads share.
     """
 
     def __init__(self, issuer: str) -> None:
         self.issuer = issuer
-        self._held = Held()
-        self._asking = threading.Lock()
-        self._asked = float("-inf")  # when the last answer came, or did not, by the monotonic clock
+        self._snapshot = JwksSnapshot()
+        self._refreshing = threading.Lock()
+        self._tried_at = float("-inf")  # when the last try ended, by time.monotonic()
         self._failed = False
 
     def find(self, kid: str | None) -> jwt.PyJWK | None:
-        """Return the key with this id, None when the issuer has no such. Raises IssuerUnavailable."""
-        self._keep_fresh(lambda held: held.find(kid) is not None)
-        return self._held.find(kid)
+        """Return the key with this id, None if the issuer has none. Raises IssuerUnavailable."""
+        self._keep_fresh(lambda snapshot: snapshot.find(kid) is not None)
+        return self._snapshot.find(kid)
 
     def endpoint(self, name: str) -> str | None:
-        """Return the address of this name, None when the issuer announces none. Raises IssuerUnavailable."""
-        self._keep_fresh(lambda held: bool(held.keys))
-        return self._held.endpoints.get(name)
+        """Return the URL of this endpoint, None if the issuer announces none. Raises IssuerUnavailable."""
+        self._keep_fresh(lambda snapshot: bool(snapshot.keys))
+        return self._snapshot.endpoints.get(name)
 
-    def _keep_fresh(self, serves: Callable[[Held], bool]) -> None:
-        """Ask the issuer when what is held is old or does not serve. Raises IssuerUnavailable, unless that is good
-        enough while nobody answers.
+    def _keep_fresh(self, serves: Callable[[JwksSnapshot], bool]) -> None:
+        """Refresh the snapshot if it is old or does not serve.
+
+        Raises IssuerUnavailable if that fails, unless the old snapshot serves and is younger than
+        FMV_OIDC_OUTAGE_SECONDS.
         """
-        if serves(self._held) and self._held.is_younger(settings.FMV_OIDC_KEYS_SECONDS):
+        if serves(self._snapshot) and self._snapshot.is_younger(settings.FMV_OIDC_KEYS_SECONDS):
             return
-        usable = serves(self._held) and self._held.is_younger(settings.FMV_OIDC_OUTAGE_SECONDS)
+        usable = serves(self._snapshot) and self._snapshot.is_younger(settings.FMV_OIDC_OUTAGE_SECONDS)
         try:
-            self._refresh(patience=0 if usable else PATIENCE)
+            self._refresh(wait=0 if usable else REFRESH_WAIT)
         except IssuerUnavailable:
             if not usable:
                 raise
 
-    def _refresh(self, patience: float) -> None:
-        """Ask the issuer, unless that was done a moment ago: any stranger can make up the ids of keys."""
-        if not self._asking.acquire(timeout=patience):
-            raise IssuerUnavailable(PATIENCE)
+    def _refresh(self, wait: float) -> None:
+        """Ask the issuer, but not more often than FMV_OIDC_REFRESH_SECONDS: anybody can invent the ids of keys."""
+        if not self._refreshing.acquire(timeout=wait):
+            raise IssuerUnavailable(REFRESH_WAIT)
         try:
-            if (pause := self._asked + settings.FMV_OIDC_REFRESH_SECONDS - time.monotonic()) <= 0:
+            if (pause := self._tried_at + settings.FMV_OIDC_REFRESH_SECONDS - time.monotonic()) <= 0:
                 self._ask()
             elif self._failed:
                 raise IssuerUnavailable(pause)
         finally:
-            self._asking.release()
+            self._refreshing.release()
 
     def _ask(self) -> None:
         self._failed = True
         try:
-            held = within(settings.FMV_OIDC_TIMEOUT_SECONDS, lambda: fetch(self.issuer))
-            self._held, self._failed = held, False
+            self._snapshot = within(settings.FMV_OIDC_TIMEOUT_SECONDS, lambda: fetch(self.issuer))
+            self._failed = False
         except IssuerFault as error:
-            logger.error("No keys from the issuer %s: %s", self.issuer, error)
+            logger.error("Cannot get keys from the issuer %s: %s", self.issuer, error)
             raise IssuerUnavailable(settings.FMV_OIDC_REFRESH_SECONDS) from None
         finally:
-            self._asked = time.monotonic()
+            self._tried_at = time.monotonic()
 
 
 @lru_cache(maxsize=4)
-def keys_of(issuer: str) -> Keys:
-    """Return this process's keys of the issuer."""
-    return Keys(issuer)
+def jwks_cache(issuer: str) -> JwksCache:
+    """Return this process's cache of the issuer's keys."""
+    return JwksCache(issuer)
 
 
 def endpoint(name: str) -> str | None:
-    """Return the address that the issuer announces by this name, None without it. Raises IssuerUnavailable."""
-    return keys_of(settings.FMV_OIDC_ISSUER).endpoint(name)
+    """Return the URL of this endpoint, None if the issuer announces none. Raises IssuerUnavailable."""
+    return jwks_cache(settings.FMV_OIDC_ISSUER).endpoint(name)
 
 
 T = TypeVar("T")
@@ -157,8 +160,8 @@ def within(seconds: float, function: Callable[[], T]) -> T:
         raise IssuerFault(f"no answer within {seconds:g} s") from None
 
 
-def fetch(issuer: str) -> Held:
-    """Return the keys for signatures that the issuer publishes, and its safe addresses. Raises IssuerFault."""
+def fetch(issuer: str) -> JwksSnapshot:
+    """Return the signing keys that the issuer publishes, and its endpoints with safe URLs. Raises IssuerFault."""
     document = _fetch(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
     if document.get("issuer") != issuer:
         raise IssuerFault(f"it calls itself {document.get('issuer')!r}")
@@ -170,15 +173,15 @@ def fetch(issuer: str) -> Held:
     if not keys:
         raise IssuerFault(f"it publishes no {' or '.join(ALGORITHMS)} key")
     endpoints = {
-        name: address
-        for name, address in document.items()
-        if name.endswith("_endpoint") and isinstance(address, str) and is_safe_url(address)
+        name: url
+        for name, url in document.items()
+        if name.endswith("_endpoint") and isinstance(url, str) and is_safe_url(url)
     }
-    return Held({key.key_id: key for key in keys}, endpoints, time.monotonic())
+    return JwksSnapshot({key.key_id: key for key in keys}, endpoints, time.monotonic())
 
 
 def _fetch(url: str) -> dict[str, Any]:
-    """Return the JSON object there. TLS is verified (REQUESTS_CA_BUNDLE names another authority), redirects refused."""
+    """Return the JSON object at the URL. TLS is verified (REQUESTS_CA_BUNDLE sets the CAs), redirects are refused."""
     timeout = settings.FMV_OIDC_TIMEOUT_SECONDS
     plain = {"Accept-Encoding": "identity"}
     try:
@@ -197,21 +200,21 @@ def _fetch(url: str) -> dict[str, Any]:
 
 def _read(response: requests.Response, deadline: float) -> bytes:
     body = b""
-    while chunk := response.raw.read1(64 * 1024):  # what has come, be it one byte
+    while chunk := response.raw.read1(64 * 1024):  # what has arrived, even a single byte
         body += chunk
-        if len(body) > MAX_DOCUMENT or time.monotonic() > deadline:  # nobody may wait any more, but this thread would
+        if len(body) > MAX_DOCUMENT or time.monotonic() > deadline:  # at the deadline the caller has left
             raise IssuerFault(f"{response.url} is too long or too slow")
     return body
 
 
 def _read_key(data: Any) -> jwt.PyJWK | None:
-    """Return the key if it is one that a token may be signed with, as PyJWT binds it to its one algorithm."""
+    """Return the key, bound by PyJWT to its one algorithm; None if a token may not be signed with it."""
     if not isinstance(data, dict) or not isinstance(data.get("kid"), str | None) or data.get("use", "sig") != "sig":
         return None
     try:
         key = jwt.PyJWK(data)
     except (jwt.PyJWTError, ValueError, KeyError, TypeError):
-        return None  # a kind that we do not know; the others are still good
+        return None  # an unknown kind of key; the others can still be used
     weak = key.algorithm_name in ALGORITHMS and key.Algorithm.check_key_length(key.key)
     return None if key.algorithm_name not in ALGORITHMS or weak else key
 
@@ -230,53 +233,55 @@ REASONS: dict[type[jwt.PyJWTError], str] = {
 
 def _web(url: str) -> str:
     if not url.startswith(("https://", "http://")):
-        raise ValueError("not an address of the web")
+        raise ValueError("not an http or https URL")
     return url
 
 
-def _none_if_wrong(value: Any, read: Any) -> Any:
+def _none_if_invalid(value: Any, read: Any) -> Any:
     try:
         return read(value)
     except ValidationError:
         return None
 
 
-#: A wrong claim that we could do without is no claim.
-IfRight = WrapValidator(_none_if_wrong)
-Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
+#: an optional claim that is invalid counts as missing
+IfValid = WrapValidator(_none_if_invalid)
+PrintableStr = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class Claims(BaseModel):
-    """What a token says about its owner; None where it says nothing of use. Strings are what MongoDB can store."""
+    """A token's claims about its owner; None for those that are missing or invalid."""
 
-    sub: Annotated[Text, StringConstraints(max_length=255)]
-    preferred_username: Annotated[Text | None, IfRight] = None
-    name: Annotated[Annotated[Text, StringConstraints(max_length=200)] | None, IfRight] = None
-    email: Annotated[Annotated[Text, StringConstraints(max_length=254)] | None, IfRight] = None
-    email_verified: Annotated[bool | None, IfRight] = None
-    picture: Annotated[Annotated[Text, StringConstraints(max_length=2000), AfterValidator(_web)] | None, IfRight] = None
+    sub: Annotated[PrintableStr, StringConstraints(max_length=255)]
+    preferred_username: Annotated[PrintableStr | None, IfValid] = None
+    name: Annotated[Annotated[PrintableStr, StringConstraints(max_length=200)] | None, IfValid] = None
+    email: Annotated[Annotated[PrintableStr, StringConstraints(max_length=254)] | None, IfValid] = None
+    email_verified: Annotated[bool | None, IfValid] = None
+    picture: Annotated[
+        Annotated[PrintableStr, StringConstraints(max_length=2000), AfterValidator(_web)] | None, IfValid
+    ] = None
     #: the values of the claim that FMV_OIDC_ROLE_CLAIM names
     roles: list[str] = []
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What an ID token must answer to: the client that asked for it, and the nonce that it asked with."""
+class ExpectedToken:
+    """What the ID token of a sign-in must contain: the client and the nonce that it was requested with."""
 
     client: str
     nonce: str
 
-    def is_answered_by(self, claims: dict[str, Any]) -> bool:
+    def matches(self, claims: dict[str, Any]) -> bool:
         return claims.get("nonce") == self.nonce and claims.get("azp", self.client) == self.client
 
 
-def verify(token: str, asked: Asked | None = None) -> Claims:
-    """Return what a good token says. Raises AuthenticationFailed for any other, IssuerUnavailable when nobody knows.
+def verify(token: str, expected: ExpectedToken | None = None) -> Claims:
+    """Return the claims of a valid token. Raises AuthenticationFailed for any other, or IssuerUnavailable.
 
-    A bearer token may be for any of our audiences, the answer to a question only for the client that asked.
+    A bearer token may be for any of our audiences, an `expected` ID token only for the client that requested it.
     """
     if not settings.FMV_OIDC_ISSUER:
-        refuse("no issuer is set up")
+        refuse("no issuer is configured")
     if len(token) > MAX_TOKEN:
         refuse("it is too long")
     try:
@@ -286,23 +291,23 @@ def verify(token: str, asked: Asked | None = None) -> Claims:
             key,
             algorithms=[key.algorithm_name],
             issuer=settings.FMV_OIDC_ISSUER,
-            audience=asked.client if asked else settings.FMV_OIDC_AUDIENCE,
+            audience=expected.client if expected else settings.FMV_OIDC_AUDIENCE,
             leeway=settings.FMV_OIDC_LEEWAY_SECONDS,
             options={"require": ["iss", "aud", "exp", "iat", "sub"]},
         )
     except jwt.PyJWTError as error:
-        refuse(REASONS.get(type(error), "it is not a token of the issuer's"))
-    if asked and not asked.is_answered_by(claims):
-        refuse("it answers another sign-in")
+        refuse(REASONS.get(type(error), "it is not a token of the issuer"))
+    if expected and not expected.matches(claims):
+        refuse("it belongs to another sign-in")
     return _read_claims(claims)
 
 
 def _key_for(header: dict[str, Any]) -> jwt.PyJWK:
-    """Return the key that the header asks for; what it must not ask for is refused before the issuer hears of it."""
+    """Return the key that the header names. Headers that are not allowed are refused before the issuer is asked."""
     kind = header.get("typ")
     if header.get("alg") not in ALGORITHMS or (kind.lower() if isinstance(kind, str) else kind) not in TYPES:
         refuse("its type or algorithm is not accepted")
-    if (key := keys_of(settings.FMV_OIDC_ISSUER).find(header.get("kid"))) is None:
+    if (key := jwks_cache(settings.FMV_OIDC_ISSUER).find(header.get("kid"))) is None:
         refuse("its key is unknown")
     return key
 
@@ -315,7 +320,7 @@ def _read_claims(data: dict[str, Any]) -> Claims:
 
 
 def _roles(data: dict[str, Any]) -> list[str]:
-    """Return the role claim's values: the claim of exactly that name, else the one at that dotted path."""
+    """Return the values of the role claim: the claim with exactly that name, else the one at that dotted path."""
     path = settings.FMV_OIDC_ROLE_CLAIM
     found: Any = data.get(path)
     if found is None:

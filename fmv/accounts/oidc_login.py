@@ -1,12 +1,11 @@
 """Signing in to the admin by the organisation's issuer: OpenID Connect's authorization code flow, with PKCE.
 
-The browser is sent to the issuer and comes back with a code; FMV exchanges that for an ID token, which goes through the
-same door as any bearer token (fmv.accounts.oidc, fmv.accounts.oidc_users) and must besides answer this very sign-in.
-What a sign-in that is under way has to remember is in a signed cookie:
-whoever only asks for the page makes FMV store nothing.
+The browser is sent to the issuer and comes back with a code. FMV exchanges the code for an ID token, which is verified
+like any bearer token (fmv.accounts.oidc, fmv.accounts.oidc_users) and must also belong to this sign-in. The state of a
+sign-in is kept in a signed cookie, so that a request for the page stores nothing in FMV.
 
-Authlib writes and reads the protocol. Its Django client is not used: it would ask the issuer for its configuration and
-keys by itself, without the bounds of fmv.accounts.oidc.
+Authlib implements the protocol. Its Django client is not used, because it would fetch the issuer's configuration and
+keys itself, without the limits of fmv.accounts.oidc.
 """
 
 import hmac
@@ -35,15 +34,15 @@ from fmv.accounts.models import User
 logger = logging.getLogger(__name__)
 
 COOKIE = "fmv_sign_in"
-SECONDS = 600  # for signing in at the issuer
+SIGN_IN_SECONDS = 600  # that a user has to sign in at the issuer
 SCOPE = "openid profile email"
-BY_ORGANISATION = "by_organisation"  # in a session: how it was opened
-UNKNOWN = "This sign-in took too long, or was begun in another window. Please try again."
+BY_ORGANISATION = "by_organisation"  # key in a session that was opened this way
+UNKNOWN = "This sign-in took too long, or was started in another window. Please try again."
 UNREACHABLE = "Your organisation's sign-in cannot be reached. Try again soon, or sign in with a password."
 
 
 class Refused(Exception):
-    """Nobody is signed in: what to tell the user, and the reason for the log unless it is there already."""
+    """The sign-in failed: the message for the user, and the reason for the log unless it has been logged already."""
 
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
@@ -51,7 +50,7 @@ class Refused(Exception):
 
 
 class NoToken(oidc.IssuerFault):
-    """The issuer was reached, and gave no ID token for the code."""
+    """The issuer answered, but without an ID token for the code."""
 
 
 def pages() -> list[URLPattern]:
@@ -59,7 +58,7 @@ def pages() -> list[URLPattern]:
 
 
 def sign_in_url(request: HttpRequest) -> str:
-    """Return where a sign-in by the organisation begins, "" where that is not set up."""
+    """Return the URL where a sign-in by the organisation begins, "" if none is configured."""
     if not settings.FMV_OIDC_CLIENT_ID:
         return ""
     asked_for = request.POST.get(REDIRECT_FIELD_NAME) or request.GET.get(REDIRECT_FIELD_NAME, "")
@@ -67,7 +66,7 @@ def sign_in_url(request: HttpRequest) -> str:
 
 
 def sign_out_url(request: HttpRequest) -> str:
-    """Return where this session's user can sign out of the organisation too, "" when there is no such place."""
+    """Return the URL where this session's user can also sign out of the organisation, "" if there is none."""
     if not settings.FMV_OIDC_CLIENT_ID or not request.session.get(BY_ORGANISATION):
         return ""
     try:
@@ -84,7 +83,7 @@ def sign_out_url(request: HttpRequest) -> str:
 @never_cache
 def begin(request: HttpRequest) -> HttpResponse:
     """Send the browser to the issuer."""
-    _only_where_set_up()
+    _require_client()
     pending = {name: secrets.token_urlsafe(32) for name in ("state", "nonce", "verifier")}
     pending["next"] = _safe(request, request.GET.get(REDIRECT_FIELD_NAME, ""))
     try:
@@ -95,11 +94,11 @@ def begin(request: HttpRequest) -> HttpResponse:
     response.set_cookie(
         COOKIE,
         signing.dumps(pending, salt=COOKIE),
-        max_age=SECONDS,
+        max_age=SIGN_IN_SECONDS,
         path=reverse("admin:oidc_callback"),
         secure=settings.SESSION_COOKIE_SECURE,
         httponly=True,
-        samesite="Lax",  # it is the issuer's page that leads back here
+        samesite="Lax",  # the browser comes back from the issuer's page
     )
     return response
 
@@ -107,8 +106,8 @@ def begin(request: HttpRequest) -> HttpResponse:
 @require_GET
 @never_cache
 def finish(request: HttpRequest) -> HttpResponse:
-    """Open a session for whom the issuer vouches for; tell anybody else why not, on the sign-in page."""
-    _only_where_set_up()
+    """Open a session for the user that the issuer confirms, or show on the sign-in page why that failed."""
+    _require_client()
     pending = _pending(request)
     try:
         user = _user(request, pending)
@@ -123,7 +122,7 @@ def finish(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _only_where_set_up() -> None:
+def _require_client() -> None:
     if not settings.FMV_OIDC_CLIENT_ID:
         raise Http404
 
@@ -136,21 +135,21 @@ def _refuse(request: HttpRequest, refusal: Refused, asked_for: str) -> HttpRespo
 
 
 def _with(url: str, **parameters: str) -> str:
-    """Return the URL with these parameters, without those that are empty."""
+    """Return the URL with those of the parameters that are not empty."""
     query = urlencode({name: value for name, value in parameters.items() if value})
     return f"{url}{'&' if urlsplit(url).query else '?'}{query}" if query else url
 
 
 def _safe(request: HttpRequest, url: str) -> str:
-    """Return the URL if it leads to a page of this very site, else ""."""
+    """Return the URL if it leads to a page of this site, else ""."""
     ours = url_has_allowed_host_and_scheme(url, {request.get_host()}, require_https=request.is_secure())
     return url if ours else ""
 
 
 def _pending(request: HttpRequest) -> dict[str, str]:
-    """Return what this browser's sign-in remembers, nothing when it has none or it was too long ago."""
+    """Return the state of this browser's sign-in, {} if it has none or it began too long ago."""
     try:
-        pending: dict[str, str] = signing.loads(request.COOKIES.get(COOKIE, ""), salt=COOKIE, max_age=SECONDS)
+        pending: dict[str, str] = signing.loads(request.COOKIES.get(COOKIE, ""), salt=COOKIE, max_age=SIGN_IN_SECONDS)
     except signing.BadSignature:
         return {}
     return pending
@@ -183,11 +182,11 @@ def _authorization_url(request: HttpRequest, pending: dict[str, str]) -> str:
 
 
 def _user(request: HttpRequest, pending: dict[str, str]) -> User:
-    """Return the user who has come back from the issuer. Raises Refused."""
+    """Return the user that the issuer confirms. Raises Refused."""
     code = _code(request.GET, pending)
     try:
         token = oidc.within(settings.FMV_OIDC_TIMEOUT_SECONDS, lambda: _exchange(request, code, pending["verifier"]))
-        user = oidc_users.sign_in(token, oidc.Asked(settings.FMV_OIDC_CLIENT_ID, pending["nonce"]))
+        user = oidc_users.sign_in(token, oidc.ExpectedToken(settings.FMV_OIDC_CLIENT_ID, pending["nonce"]))
     except NoToken as fault:
         raise Refused("Your organisation did not confirm the sign-in. Please try again.", str(fault)) from None
     except oidc.IssuerFault as fault:
@@ -197,21 +196,21 @@ def _user(request: HttpRequest, pending: dict[str, str]) -> User:
     except AuthenticationFailed as error:
         raise Refused(f"Your organisation's sign-in was not accepted. {error.detail}") from None
     if not user.is_staff:
-        message = f"You are known to FMV as {user.username}, but have no role yet. Ask an administrator for one."
+        message = f"FMV knows you as {user.username}, but you have no role yet. Ask an administrator for one."
         raise Refused(message, f"{user.username!r} has no role")
     return user
 
 
 def _code(answer: QueryDict, pending: dict[str, str]) -> str:
-    """Return the code of the issuer's answer to this browser's own question. Raises Refused."""
+    """Return the code from the issuer's answer to this browser's sign-in. Raises Refused."""
     if not pending or not hmac.compare_digest(answer.get("state", "").encode(), pending["state"].encode()):
-        raise Refused(UNKNOWN, "its state is not this browser's")
+        raise Refused(UNKNOWN, "its state belongs to another browser")
     if answer.get("iss", settings.FMV_OIDC_ISSUER) != settings.FMV_OIDC_ISSUER:  # RFC 9207
-        raise Refused(UNKNOWN, "another issuer answers")
+        raise Refused(UNKNOWN, "the answer comes from another issuer")
     if error := re.sub(r"[^\w .-]", "", answer.get("error", ""))[:60]:
         raise Refused(f"Your organisation refused the sign-in ({error}).", f"the issuer says {error}")
     if not (code := answer.get("code", "")):
-        raise Refused(UNKNOWN, "the issuer answers without a code")
+        raise Refused(UNKNOWN, "the issuer's answer has no code")
     return code
 
 
@@ -227,7 +226,7 @@ def _exchange(request: HttpRequest, code: str, verifier: str) -> str:
             )
     except OAuthError as error:
         raise NoToken(f"{endpoint} says {error.error!r}") from None
-    except (requests.RequestException, ValueError, TypeError) as error:  # it answers with none, or with nonsense
+    except (requests.RequestException, ValueError, TypeError) as error:  # no answer, or an unusable one
         raise oidc.IssuerFault(f"{endpoint}: {type(error).__name__}") from None
     if not isinstance(token := answer.get("id_token"), str):
         raise NoToken(f"{endpoint} gives no ID token")

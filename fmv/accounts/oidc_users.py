@@ -1,4 +1,4 @@
-"""Users whom the organisation's issuer vouches for: made when first seen, and kept as their tokens say."""
+"""Users of the organisation: created from an OIDC token's claims at the first sign-in, and updated at the next."""
 
 import copy
 import re
@@ -11,13 +11,13 @@ from django.db import IntegrityError
 
 from fmv.accounts import user_audit
 from fmv.accounts.models import User
-from fmv.accounts.oidc import Asked, Claims, refuse, verify
+from fmv.accounts.oidc import Claims, ExpectedToken, refuse, verify
 from fmv.accounts.permissions import Role
 
 
-def sign_in(token: str, asked: Asked | None = None) -> User:
-    """Return the owner of a good token. Raises AuthenticationFailed, and IssuerUnavailable when nobody knows."""
-    claims = verify(token, asked)
+def sign_in(token: str, expected: ExpectedToken | None = None) -> User:
+    """Return the owner of a valid token. Raises AuthenticationFailed, or IssuerUnavailable."""
+    claims = verify(token, expected)
     user = _find(claims) or _create(claims)
     if not user.is_active:
         refuse("its user is deactivated", claims.sub)
@@ -26,9 +26,9 @@ def sign_in(token: str, asked: Asked | None = None) -> User:
 
 
 def key_of(sub: str) -> uuid.UUID:
-    """Return the primary key of the issuer's user. Another issuer's user of the same `sub` is somebody else.
+    """Return the primary key of the issuer's user. The same `sub` of another issuer gives another key.
 
-    As the key it needs no second index, and of many requests that first see a user, one makes him.
+    Because it is the key, no second index is needed, and of several first requests of a user only one creates the user.
     """
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{settings.FMV_OIDC_ISSUER}#{sub}")
 
@@ -40,50 +40,50 @@ def _find(claims: Claims) -> User | None:
 def _create(claims: Claims) -> User:
     for username in _usernames(claims):
         try:
-            user = User.objects.create_user(username, id=key_of(claims.sub), subject=claims.sub, **_said(claims))
+            user = User.objects.create_user(username, id=key_of(claims.sub), subject=claims.sub, **_fields(claims))
         except IntegrityError:  # the name is taken, or another request was faster
             if found := _find(claims):
                 return found
         else:
             user_audit.created(user, by=user_audit.ISSUER)
             return user
-    raise AssertionError("the last name holds the key, so it is nobody else's")
+    raise AssertionError("the last name contains the key, so no other user can have it")
 
 
 def _usernames(claims: Claims) -> Iterator[str]:
-    """Yield names to try: the issuer's own for the user, then ones that nobody can have taken."""
+    """Yield usernames to try: the issuer's, then names that contain the key and so cannot be taken."""
     key = key_of(claims.sub).hex
     wanted = claims.preferred_username or (claims.email or "").partition("@")[0]
     name = re.sub(r"[^\w.@+-]+", "-", User.normalize_username(wanted)).strip("-")[:100].lower()
-    if name and name not in NOBODY:
+    if name and name not in RESERVED:
         yield name
     yield f"{name or 'user'}-{key[:8]}"
     yield f"{name or 'user'}-{key}"
 
 
-#: names that say in a task's record that it was not a user
-NOBODY = {"anonymous", "command", user_audit.ISSUER}
+#: names that stand in a task's record for a caller that is not a user
+RESERVED = {"anonymous", "command", user_audit.ISSUER}
 
 
-def _said(claims: Claims) -> dict[str, Any]:
-    """Return the fields of a user that the claims speak of. What a token does not tell stays as it is, but the role:
-    one that the issuer no longer gives is gone.
+def _fields(claims: Claims) -> dict[str, Any]:
+    """Return the user's fields that the claims set. A field without a claim keeps its value, except the role: without
+    its claim the user loses it.
     """
-    said: dict[str, Any] = {"name": claims.name, "picture": claims.picture, "email": claims.email}
-    if claims.email is not None:  # without the address it would vouch for another one
-        said["email_verified"] = bool(claims.email_verified)
+    fields: dict[str, Any] = {"name": claims.name, "picture": claims.picture, "email": claims.email}
+    if claims.email is not None:  # else it would confirm an address of another token
+        fields["email_verified"] = bool(claims.email_verified)
     if settings.FMV_OIDC_ROLE_CLAIM:
-        said["role"] = highest(claims.roles)
-    return {field: value for field, value in said.items() if value is not None}
+        fields["role"] = highest(claims.roles)
+    return {field: value for field, value in fields.items() if value is not None}
 
 
 def highest(names: list[str]) -> Role:
-    """Return the highest role that is named."""
+    """Return the highest role among the names, Role.NONE if none of them is a role."""
     return max((role for role in Role if role in names), key=[*Role].index, default=Role.NONE)
 
 
 def _update(user: User, claims: Claims) -> None:
-    changed = {field: value for field, value in _said(claims).items() if getattr(user, field) != value}
+    changed = {field: value for field, value in _fields(claims).items() if getattr(user, field) != value}
     if changed:
         before = copy.copy(user)
         User.objects.filter(pk=user.pk).update(**changed)

@@ -21,11 +21,11 @@ class Role(models.TextChoices):
 
     #: may sign in and nothing else
     NONE = "", "No role"
-    #: reads robots, tasks and handlers
+    #: may read robots, tasks and handlers
     VIEWER = "viewer", "Viewer"
-    #: runs, cancels and retries tasks, takes robots out of service
+    #: may run, cancel and retry tasks, and take robots out of service
     OPERATOR = "operator", "Operator"
-    #: changes the registry
+    #: may change the registry
     MANAGER = "manager", "Manager"
 
     def includes(self, other: "Role") -> bool:

@@ -1,4 +1,4 @@
-"""Sessions: the model, and the store that `SESSION_ENGINE` names. Each needs the other, so they share a file."""
+"""Sessions: the model, and the store that `SESSION_ENGINE` names. They need each other, so they share a file."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from django.db import models
 
 
 class Session(AbstractBaseSession):
-    """A signed-in browser. Its key is the document's `_id`, so that a request finds it by index."""
+    """The session of a browser. Its key is the document's `_id`, so that a request finds it by index."""
 
     session_key = models.CharField(max_length=40, primary_key=True, db_column="_id")
 

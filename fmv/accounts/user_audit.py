@@ -1,16 +1,16 @@
-"""What the audit list tells of users. They are made and changed by the admin's forms, by commands, and by sign-ins
-through the organisation, each in its own way.
+"""Audit entries about users. The admin's forms, commands and sign-ins by the organisation write them, each after its
+own change.
 """
 
 from fmv import audit
 from fmv.accounts.models import User
 
-ISSUER = "issuer"  # in whose name a sign-in changes what the organisation's claims say
-TOLD = ("username", "name", "email", "role", "is_active", "is_superuser")
+ISSUER = "issuer"  # the actor when a sign-in changes a user as the organisation's claims say
+AUDITED = ("username", "name", "email", "role", "is_active", "is_superuser")
 
 
 def is_last_superuser(user: User) -> bool:
-    """Tell whether without this user nobody could look after users any more."""
+    """Return whether this user is the only active superuser, so that nobody else could manage users."""
     others = User.objects.filter(is_superuser=True, is_active=True).exclude(pk=user.pk)
     return user.is_superuser and user.is_active and not others.exists()
 
@@ -20,11 +20,11 @@ def created(user: User, *, by: str) -> None:
 
 
 def changed(before: User, user: User, *, by: str) -> None:
-    """Tell how the user differs from what it was; nothing, when in nothing that is told."""
-    pairs = [(name, getattr(before, name), getattr(user, name)) for name in TOLD]
-    told = [f"{name}: {_shown(old)} → {_shown(new)}" for name, old, new in pairs if old != new]
-    if told:
-        _record(_verb(before, user), user, by, "; ".join(told))
+    """Record which audited fields differ from `before`; nothing if none does."""
+    pairs = [(name, getattr(before, name), getattr(user, name)) for name in AUDITED]
+    differences = [f"{name}: {_shown(old)} → {_shown(new)}" for name, old, new in pairs if old != new]
+    if differences:
+        _record(_verb(before, user), user, by, "; ".join(differences))
 
 
 def password_changed(user: User, *, by: str) -> None:

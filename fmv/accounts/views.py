@@ -24,7 +24,7 @@ USER_EXAMPLE = {
 
 @extend_schema_serializer(examples=[OpenApiExample("a user", USER_EXAMPLE, response_only=True)])
 class UserSerializer(serializers.Serializer):
-    """A user as v1 clients know it."""
+    """A user, with the fields that v1 clients know."""
 
     active = serializers.BooleanField(source="is_active")
     name = serializers.CharField()
@@ -45,13 +45,14 @@ class LoginView(APIView):
         responses={200: UserSerializer, 401: error(401), 503: error(503)},
     )
     def post(self, request: Request) -> HttpResponse:
-        """Open a session for the owner of an organisation's token; its cookie comes with the answer.
+        """Open a session for the owner of an organisation's token; the answer sets its cookie.
 
-        What the session changes afterwards needs the header `X-CSRFToken` with the value of the cookie `csrftoken`.
+        Requests of the session that change something need the header `X-CSRFToken` with the value of the cookie
+        `csrftoken`.
         """
         if not request.user.is_authenticated:
             raise NotAuthenticated
-        request.session.flush()  # or else the same user would go on under the old key
+        request.session.flush()  # else the same user would keep the old session key
         login(request._request, request.user)
         return answer(UserSerializer(request.user).data)
 
@@ -65,10 +66,10 @@ class LogoutView(APIView):
         tags=["auth"],
         request=None,
         auth=[],
-        responses={200: OpenApiResponse(dict, description="The session is gone, if there was one"), 503: error(503)},
+        responses={200: OpenApiResponse(dict, description="There is no session any more"), 503: error(503)},
         examples=[OpenApiExample("signed out", {}, response_only=True, status_codes=["200"])],
     )
     def post(self, request: Request) -> HttpResponse:
-        """End the session that the cookie names; the cookie is deleted."""
+        """End the session of the cookie, and delete the cookie."""
         logout(request)
         return answer({})

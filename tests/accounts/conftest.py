@@ -14,9 +14,9 @@ def stopped_issuer(settings) -> Iterator[Issuer]:
     settings.FMV_OIDC_ISSUER = issuer.url
     settings.FMV_OIDC_AUDIENCE = ["fmv"]
     settings.FMV_OIDC_TIMEOUT_SECONDS = 2.0
-    oidc.keys_of.cache_clear()
+    oidc.jwks_cache.cache_clear()
     yield issuer
-    oidc.keys_of.cache_clear()
+    oidc.jwks_cache.cache_clear()
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_a_deactivated_users_token_is_refused():
 def test_a_token_goes_with_its_user():
     token = make_token()
     User.objects.get().delete()
-    assert "not known" in detail(call(token.text))
+    assert "unknown" in detail(call(token.text))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_log_says_why_and_never_the_token(caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert f"API token {revoked.short_id} revoked by leela" in lines
     assert f"Sign-in refused: it is revoked ('{revoked.short_id}')" in lines
-    assert "Sign-in refused: it is not known" in lines
+    assert "Sign-in refused: it is unknown" in lines
     assert not any(secret in line for secret in (good.text[4:], revoked.text[4:], "0" * 64) for line in lines)
 
 

@@ -136,7 +136,7 @@ def test_an_issuer_without_a_page_to_sign_in_at_is_said_there_too(issuer):
     visitor = Visitor(issuer)
     assert_refused(visitor, visitor.client.get(BEGIN), "cannot be reached")
     issuer.answers[WELL_KNOWN]["authorization_endpoint"] = "http://elsewhere.example/authorize"  # without TLS
-    oidc.keys_of.cache_clear()
+    oidc.jwks_cache.cache_clear()
     assert_refused(visitor, visitor.client.get(BEGIN), "cannot be reached")
 
 
@@ -238,7 +238,7 @@ def test_a_cookie_of_ones_own_making_is_no_question(issuer, visitor, value):
 
 
 def test_a_question_grows_old(issuer, visitor, monkeypatch):
-    monkeypatch.setattr(oidc_login, "SECONDS", -1)
+    monkeypatch.setattr(oidc_login, "SIGN_IN_SECONDS", -1)
     assert_refused(visitor, visitor.come_back(), "took too long")
 
 
@@ -258,9 +258,9 @@ def test_an_answer_needs_a_code(issuer, visitor):
 @pytest.mark.parametrize(
     ("claims", "reason"),
     [
-        ({"nonce": "x"}, "answers another sign-in"),
-        ({"nonce": None}, "answers another sign-in"),
-        ({"azp": "somebody"}, "answers another sign-in"),
+        ({"nonce": "x"}, "belongs to another sign-in"),
+        ({"nonce": None}, "belongs to another sign-in"),
+        ({"azp": "somebody"}, "belongs to another sign-in"),
         ({"aud": "fleet"}, "another audience"),  # good for the API, but not for this client
         ({"iss": "https://login.evil.example"}, "another issuer"),
         ({"exp": 1}, "has expired"),
@@ -317,7 +317,7 @@ def test_a_deactivated_user_is_told_so(issuer, visitor):
 
 def test_a_user_without_role_is_told_by_which_name_to_ask_for_one(issuer, visitor):
     answer = visitor.come_back(claims={"fmv_role": None, "preferred_username": "Leela"})
-    assert_refused(visitor, answer, "known to FMV as leela", "no role")
+    assert_refused(visitor, answer, "FMV knows you as leela", "no role")
     assert User.objects.get().role == ""
 
 
@@ -363,7 +363,7 @@ def test_signing_out_works_while_the_issuer_is_down_or_announces_no_way_out(stop
     with running(stopped_issuer):
         visitor = Visitor(stopped_issuer).begin()
         visitor.come_back()
-    oidc.keys_of.cache_clear()
+    oidc.jwks_cache.cache_clear()
     assert "Signed out" in visitor.client.post("/admin/logout/").content.decode()
     assert not Session.objects.exists()
 

@@ -125,7 +125,7 @@ def test_wrong_passwords_are_limited(settings):
         answer = sign_in("correct horse battery")
     assert answer.status_code == 429
     page, seconds = answer.content.decode(), int(answer.headers["Retry-After"])
-    assert f"refused. Try again in {seconds:,} seconds." in page
+    assert f"have failed. Try again in {seconds:,} seconds." in page
     assert page.startswith("<!DOCTYPE html>")
     assert not looked_up.called
     assert sign_in("correct horse battery", REMOTE_ADDR="10.0.0.9").status_code == 302
