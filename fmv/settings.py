@@ -35,9 +35,9 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "fmv.http.middleware.RequestID",
-    "fmv.http.middleware.AccessLog",
+    "fmv.monitoring.middleware.AccessLog",
     "fmv.http.middleware.SecurityHeaders",
-    "fmv.http.middleware.Probes",
+    "fmv.monitoring.middleware.HealthEndpoints",
     "fmv.http.middleware.Cors",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -25,8 +25,8 @@ from django.conf import settings
 from pydantic import AfterValidator, BaseModel, StringConstraints, ValidationError, WrapValidator
 from rest_framework.exceptions import APIException, AuthenticationFailed
 
+from fmv.deadline import call_in_thread
 from fmv.environment import is_safe_url
-from fmv.monitoring.deadline import call_in_thread
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,7 @@
 """Middleware: what happens to every request before and after its view."""
 
-import hmac
-import logging
 import re
-import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from corsheaders.middleware import CorsMiddleware
@@ -17,16 +13,10 @@ from django.core.signals import request_finished
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.middleware.csrf import CsrfViewMiddleware
-from django.utils.functional import LazyObject, empty
 
 from fmv.http import request_id, security_headers
-from fmv.http.client_address import client_address
 from fmv.http.errors import error_response
-from fmv.monitoring import metrics, views
 
-access = logging.getLogger("fmv.access")
-
-PROBES = {"/livez": views.livez, "/readyz": views.readyz, "/metrics": views.metrics}
 LENGTH = re.compile("[0-9]{1,15}")
 WITH_BODY = {"POST", "PUT", "PATCH"}
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -52,58 +42,6 @@ def forget_request_id(**_: Any) -> None:
     request_id.current.set("-")
 
 
-class AccessLog:
-    """Counts and times each request, and logs one line with its route, never with the values in its path or query."""
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        begun = time.perf_counter()
-        response = self.get_response(request)
-        duration = time.perf_counter() - begun
-        method, route, status = request.method or "-", route_of(request), response.status_code
-        metrics.count_request(method, route, status, duration)
-        often = route in PROBES or "X-Live" in response  # a page that refreshes itself
-        if not access.isEnabledFor(level := logging.DEBUG if often and status < 400 else logging.INFO):
-            return response
-        particulars = {
-            "method": method,
-            "route": route,
-            "status": status,
-            "duration_ms": round(duration * 1000, 1),
-            "user": user_of(request),
-            "address": client_address(request),
-        }
-        access.log(
-            level,
-            "%(method)s %(route)s: %(status)d in %(duration_ms)s ms, %(user)s at %(address)s",
-            particulars,
-            extra=particulars,
-        )
-        return response
-
-
-def route_of(request: HttpRequest) -> str:
-    """Return the template of the request's path, such as /api/v1/robot/{name}; "-" if no route matches."""
-    if request.path_info in PROBES:
-        return request.path_info
-    return template(request.resolver_match.route) if request.resolver_match else "-"
-
-
-@lru_cache(maxsize=512)
-def template(route: str) -> str:
-    """Write Django's `robot/<str:name>/` as `/robot/{name}`."""
-    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route).rstrip("/")
-
-
-def user_of(request: HttpRequest) -> str:
-    """Return the user's name; "-" if nothing has loaded the user, since loading it now would cost a query."""
-    user: Any = getattr(request, "user", None)
-    unknown = user is None or (isinstance(user, LazyObject) and user._wrapped is empty)
-    return "-" if unknown else str(user.get_username() or "anonymous")
-
-
 class SecurityHeaders:
     """Adds the headers of `fmv.http.security_headers` that an answer does not have yet."""
 
@@ -116,28 +54,6 @@ class SecurityHeaders:
             response.setdefault(name, value)
         response.setdefault("Content-Security-Policy", security_headers.policy(request.path_info))
         return response
-
-
-class Probes:
-    """Answers /livez, /readyz and /metrics before the checks of host name and HTTPS, which probes cannot pass.
-
-    For /metrics this needs FMV_METRICS_TOKEN; without the token the view checks the caller's role.
-    """
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        probe = PROBES.get(request.path_info)
-        if probe is None or (probe is views.metrics and not _has_metrics_token(request)):
-            return self.get_response(request)
-        return probe(request)
-
-
-def _has_metrics_token(request: HttpRequest) -> bool:
-    token: str = settings.FMV_METRICS_TOKEN
-    given = request.headers.get("Authorization", "")
-    return bool(token) and hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode())
 
 
 class BodyLimit:

@@ -13,7 +13,7 @@ from django.db import DatabaseError
 from kombu.exceptions import KombuError
 from pymongo.errors import PyMongoError
 
-from fmv.monitoring.deadline import call_in_thread
+from fmv.deadline import call_in_thread
 from fmv.monitoring.servers import Unreachable, reason
 
 TIMEOUT = 4.0  # seconds that each check has

@@ -16,8 +16,8 @@ from django.db import DatabaseError
 from django.utils import timezone
 from pymongo.errors import PyMongoError
 
+from fmv.deadline import call_in_thread
 from fmv.mongodb.server import database, server_now
-from fmv.monitoring.deadline import call_in_thread
 
 TIMEOUT = 2.0  # seconds that a server has to answer
 INTERVAL = 10.0  # seconds between two requests to the same server on behalf of pages

@@ -16,8 +16,8 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from fmv.accounts.permissions import Role
+from fmv.deadline import call_in_thread
 from fmv.http.json import answer
-from fmv.monitoring.deadline import call_in_thread
 from fmv.monitoring.metrics import exposition
 from fmv.monitoring.servers import TIMEOUT, Unreachable, ask_broker, ask_mongodb, clock_skew, skew_text
 

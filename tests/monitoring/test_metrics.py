@@ -13,9 +13,8 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo.errors import PyMongoError
 
-from fmv.http import middleware
 from fmv.mongodb.server import server_now
-from fmv.monitoring import counters
+from fmv.monitoring import counters, middleware
 from tasks.queue import doorbell, periodic
 from tasks.reports import queue_stats
 from tests.conftest import wait_until
