@@ -290,17 +290,17 @@ FMV_COLLECTORS = ["tasks.reports.metrics.collect"]  # functions that yield the m
 
 # --- Backup ----------------------------------------------------------------------------------------------------------
 
-#: models that a backup does not hold, and why
+#: models that a backup does not include, with the reason
 FMV_BACKUP_LEAVES_OUT = {
     "fmv.Session": "people sign in again",
     "fmv.ThrottleWindow": "counts of the last minutes",
-    "tasks.WorkerProcess": "workers say themselves that they are alive",
+    "tasks.WorkerProcess": "workers report themselves",
     "sessions.Session": "not used: sessions are fmv.Session",
     "django_celery_results.TaskResult": "the last hour's maintenance runs",
     "django_celery_results.ChordCounter": "not used",
     "django_celery_results.GroupResult": "not used",
 }
-#: models whose documents name others by more than a foreign key; a backup reads them before those
+#: models whose documents refer to others not only by a foreign key; a backup reads them before those
 FMV_BACKUP_FIRST = [
     "fmv.AuditEntry",
     "tasks.Bulk",
@@ -309,7 +309,6 @@ FMV_BACKUP_FIRST = [
     "tasks.LastOutcomes",
     "tasks.LogLine",
 ]
-FMV_AFTER_RESTORE = ["tasks.queue.periodic.ring_waiting"]  # functions called when a backup has been restored
 
 # --- The rest --------------------------------------------------------------------------------------------------------
 

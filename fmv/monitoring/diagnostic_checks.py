@@ -198,7 +198,7 @@ def megabytes(size: float) -> str:
 
 
 def interrupted_restore() -> Iterator[CheckMessage]:
-    found = restore.mark()
+    found = restore.unfinished()
     if found is None:
         yield Info("None is under way or was interrupted.")
     elif found.is_alive:

@@ -30,7 +30,7 @@ from fmv import audit
 from fmv.accounts.models import User
 from fmv.accounts.sessions import Session
 from fmv.audit.models import AuditEntry
-from fmv.backup import dump, restore
+from fmv.backup import dump, format, restore
 from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.counting import collection
 from fmv.monitoring.models import Counter
@@ -48,9 +48,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def _clean():
     """The collections of a restore are no model's: nobody else empties them."""
     yield
-    for name in dump.database().list_collection_names():
-        if name == restore.MARK or name.startswith(restore.STAGE):
-            dump.database()[name].drop()
+    for name in format.database().list_collection_names():
+        if name == restore.LOCK_COLLECTION or name.startswith(restore.STAGING_PREFIX):
+            format.database()[name].drop()
 
 
 OWN = ("fmv_", "robots_", "tasks_")
@@ -96,17 +96,17 @@ def refused(name, *arguments, status=1):
 def stored():
     """Every document that a backup holds, as BSON, by collection."""
     raw = bson.CodecOptions(document_class=RawBSONDocument)
-    database = dump.database().with_options(codec_options=raw)
+    database = format.database().with_options(codec_options=raw)
     return {
         model._meta.db_table: sorted(document.raw for document in database[model._meta.db_table].find())
-        for model in dump.kept_models()
+        for model in format.included_models()
     }
 
 
 def index_names():
     return {
-        model._meta.db_table: sorted(dump.database()[model._meta.db_table].index_information())
-        for model in dump.kept_models()
+        model._meta.db_table: sorted(format.database()[model._meta.db_table].index_information())
+        for model in format.included_models()
     }
 
 
@@ -129,8 +129,8 @@ def fill():
 
 
 def empty():
-    for model in dump.kept_models():
-        if model._meta.label not in restore.MADE_BY_MIGRATE:
+    for model in format.included_models():
+        if model._meta.label not in restore.FILLED_BY_MIGRATE:
             collection(model).delete_many({})
 
 
@@ -160,7 +160,7 @@ def test_every_document_comes_back_byte_for_byte_with_its_indexes(file):
     assert index_names() == indexes
     assert summary["collections"] == {name: len(documents) for name, documents in before.items()}
     assert summary["documents"] == sum(map(len, before.values()))
-    assert restore.mark() is None
+    assert restore.unfinished() is None
     assert not staged()
 
 
@@ -191,15 +191,15 @@ def test_the_file_tells_what_it_is_and_is_its_owners_alone(file):
 
 def test_nothing_is_forgotten():
     """A model that somebody adds is in the backup, unless the settings say why not."""
-    kept = {model._meta.label for model in dump.kept_models()}
-    left_out = {model._meta.label for model in apps.get_models(include_auto_created=True) if dump.is_left_out(model)}
+    kept = {model._meta.label for model in format.included_models()}
+    left_out = {model._meta.label for model in apps.get_models(include_auto_created=True) if format.is_excluded(model)}
     assert kept | left_out == {model._meta.label for model in apps.get_models(include_auto_created=True)}
     assert kept >= {"fmv.User", "fmv.ApiToken", "fmv.AuditEntry", "fmv.Counter", "robots.Robot", "tasks.Task"}
     assert kept >= {"tasks.LogLine", "tasks.Submission", "tasks.Tally", "tasks.Bulk", "admin.LogEntry"}
 
 
 def test_what_refers_to_others_is_read_before_them():
-    order = [model._meta.label for model in dump.kept_models()]
+    order = [model._meta.label for model in format.included_models()]
     for earlier, later in [
         ("tasks.Bulk", "tasks.Task"),
         ("tasks.Submission", "tasks.Task"),
@@ -219,11 +219,11 @@ def test_dates_beyond_pythons_survive_too():
     """MongoDB's reach further; the embedded server's do not, so this looks at the text alone."""
     document = {"at": bson.DatetimeMS(10**15)}
     out = io.BytesIO()
-    header = dump.Header(1, "1", "fmv", "", True, ["a"], {}, [])
-    with dump.Writer(out, header) as writer:
-        writer.add("a", dump.as_text(bson.encode(document)))
-    [(_, text)] = dump.Backup(out, lambda n: None).documents()
-    assert dump.as_document(text) == document
+    header = format.Header(1, "1", "fmv", "", True, ["a"], {}, [])
+    with format.Writer(out, header) as writer:
+        writer.add("a", format.as_text(bson.encode(document)))
+    [(_, text)] = format.Backup(out, lambda n: None).documents()
+    assert format.as_document(text) == document
 
 
 def test_sessions_are_left_alone(file):
@@ -297,7 +297,7 @@ def test_a_full_disk_leaves_no_file_and_is_told(tmp_path, manage):
     place = tmp_path / "a.gz"
     ended = manage("backup", str(place), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500)))
     assert ended.returncode == 1
-    assert f"{place}: File too large. There is no backup." in ended.stderr.decode()
+    assert f"{place}: File too large. No backup was written." in ended.stderr.decode()
     assert [*tmp_path.glob("*a.gz*")] == []
 
 
@@ -368,8 +368,8 @@ def test_a_replica_set_is_read_as_of_one_moment(replica_set, tmp_path):
     finally:
         connection.close_pool()
         connection.settings_dict["OPTIONS"] = options
-    concerns = dict(reads.seen[-len(dump.kept_models()) :])
-    assert [*concerns] == [model._meta.db_table for model in dump.kept_models()]
+    concerns = dict(reads.seen[-len(format.included_models()) :])
+    assert [*concerns] == [model._meta.db_table for model in format.included_models()]
     first, *others = concerns.values()
     assert first == {"level": "snapshot"}
     assert {concern["level"] for concern in others} == {"snapshot"}
@@ -389,7 +389,7 @@ def test_without_snapshots_what_is_referred_to_is_there(tmp_path):
         order.append(make_task(robot=make_robot(name=name)))
 
     with (tmp_path / "a.gz").open("wb") as file:
-        dump.make(file, snapshot=False, progress=lambda n: len(order) < 20 and note(n))
+        dump.dump(file, snapshot=False, progress=lambda n: len(order) < 20 and note(n))
     documents = [json.loads(line) for line in lines(tmp_path / "a.gz")[1:-1]]
     robots = {document["_id"] for name, document in documents if name == "robots_robot"}
     assert {document["robot"] for name, document in documents if name == "tasks_task"} <= robots
@@ -400,7 +400,7 @@ def test_without_snapshots_what_is_referred_to_is_there(tmp_path):
 
 
 def collection_names():
-    return set(dump.database().list_collection_names()) - {restore.MARK}
+    return set(format.database().list_collection_names()) - {restore.LOCK_COLLECTION}
 
 
 def untouched(act):
@@ -409,7 +409,7 @@ def untouched(act):
     result = act()
     assert stored() == before
     assert collection_names() == names
-    assert restore.mark() is None
+    assert restore.unfinished() is None
     return result
 
 
@@ -475,7 +475,7 @@ def with_header(**values):
 
 def test_another_format_is_refused(file):
     reason = untouched(lambda: refused("restore", "--replace", "--yes", repacked(file, with_header(fmv_backup=2))))
-    assert reason.startswith("The backup has the format 2")
+    assert reason.startswith("The backup has format 2")
 
 
 def signed(file, change):
@@ -485,9 +485,9 @@ def signed(file, change):
 
 
 def signed_lines(file, header, documents):
-    with file.open("wb") as out, dump.Writer(out, dump.header_of(header)) as writer:
+    with file.open("wb") as out, format.Writer(out, format.read_header(header)) as writer:
         for line in documents:
-            found = dump.DOCUMENT.fullmatch(line)
+            found = format.DOCUMENT.fullmatch(line)
             writer.add(found["name"].decode(), found["text"])
     return file
 
@@ -577,13 +577,13 @@ def big(file, number, name="tasks_task"):
 
 def staged(name=""):
     """The collections, of this name or of any, that a restore has not put in their places."""
-    found = dump.database().list_collection_names()
-    return [each for each in found if each.startswith(restore.STAGE) and each.endswith(name)]
+    found = format.database().list_collection_names()
+    return [each for each in found if each.startswith(restore.STAGING_PREFIX) and each.endswith(name)]
 
 
 def loaded():
     """How many tasks stand in them."""
-    return sum(dump.database()[each].estimated_document_count() for each in staged("tasks_task"))
+    return sum(format.database()[each].estimated_document_count() for each in staged("tasks_task"))
 
 
 @pytest.fixture
@@ -605,8 +605,8 @@ import django
 from django.core.management import execute_from_command_line
 django.setup()
 from fmv.backup import restore
-restore.BATCH, insert = 20, restore.Stage.insert
-restore.Stage.insert = lambda *arguments: time.sleep(0.1) or insert(*arguments)
+restore.INSERT_BATCH, insert = 20, restore.StagedCollection.insert
+restore.StagedCollection.insert = lambda *arguments: time.sleep(0.1) or insert(*arguments)
 execute_from_command_line(sys.argv)
 """
 
@@ -621,9 +621,9 @@ def test_a_restore_that_was_killed_half_way_changes_nothing_and_is_repeated(file
     process.wait()
     assert 100 <= loaded() < 3000
     assert stored() == before
-    assert "was interrupted. FMV's data are as they were" in str(restore.mark())
+    assert "was interrupted. It has not changed FMV's data." in str(restore.unfinished())
     run("restore", "--replace", "--yes", file)
-    assert restore.mark() is None
+    assert restore.unfinished() is None
     assert not staged()
     assert not Robot.objects.filter(name="Flexo").exists()
 
@@ -634,19 +634,19 @@ def test_a_restore_that_is_interrupted_by_hand_leaves_nothing(long_restore, tmp_
     process.send_signal(signal.SIGINT)
     process.wait()
     assert process.returncode == 130
-    assert "FMV's data are as they were" in (tmp_path / "restore.log").read_text()
+    assert "FMV's data have not changed" in (tmp_path / "restore.log").read_text()
     assert stored() == before
-    assert restore.mark() is None
+    assert restore.unfinished() is None
     assert not staged()
 
 
-def a_restore(**mark):
+def a_restore(**values):
     """A restore that has begun and loaded something, with these values in its mark."""
-    turn = restore.Turn("old.gz")
-    turn.take()
-    restore.Stage(Robot, turn.stage)
-    dump.database()[restore.MARK].update_one({}, {"$set": mark})
-    return turn
+    lock = restore.RestoreLock("old.gz")
+    lock.acquire()
+    restore.StagedCollection(Robot, lock.prefix)
+    format.database()[restore.LOCK_COLLECTION].update_one({}, {"$set": values})
+    return lock
 
 
 ELSEWHERE = {"host": f"not-{socket.gethostname()}"}
@@ -655,7 +655,7 @@ ELSEWHERE = {"host": f"not-{socket.gethostname()}"}
 def test_what_an_interrupted_restore_left_can_be_dropped():
     a_restore(pid=2**22 + 1)
     assert run("restore", "--clear") == {"cleared": True}
-    assert restore.mark() is None
+    assert restore.unfinished() is None
     assert not staged()
     assert run("restore", "--clear") == {"cleared": False}
 
@@ -665,20 +665,20 @@ def test_a_restore_counts_as_interrupted_when_it_falls_silent(file, where):
     a_restore(**where)
     assert "under way" in refused("restore", "--replace", "--yes", file)
     assert "under way" in refused("restore", "--clear")
-    dump.database()[restore.MARK].update_one({}, {"$set": {"seen_at": PAST}})
+    format.database()[restore.LOCK_COLLECTION].update_one({}, {"$set": {"seen_at": PAST}})
     run("restore", "--replace", "--yes", file)
     assert not staged()
 
 
 def test_while_indexes_are_built_for_long_it_says_that_it_lives(file, monkeypatch):
-    monkeypatch.setattr(restore, "SIGN", 0.01)
-    finish, seen = restore.Stage.finish, set()
+    monkeypatch.setattr(restore, "HEARTBEAT_INTERVAL", 0.01)
+    finish, seen = restore.StagedCollection.finish, set()
 
     def slow(stage, expected):
-        wait_until(lambda: seen.add(restore.mark().seen_at) or len(seen) > 2)
+        wait_until(lambda: seen.add(restore.unfinished().seen_at) or len(seen) > 2)
         finish(stage, expected)
 
-    monkeypatch.setattr(restore.Stage, "finish", slow)
+    monkeypatch.setattr(restore.StagedCollection, "finish", slow)
     run("restore", "--replace", "--yes", file)
 
 
@@ -687,13 +687,13 @@ def test_of_two_that_begin_at_once_one_does(file, monkeypatch, left):
     """Both looked before either put up its mark."""
     if left:
         a_restore(**left)
-    found, before = restore.mark(), stored()
-    first = restore.Turn("first.gz")
-    first.take()
-    monkeypatch.setattr(restore, "mark", lambda: found)
+    found, before = restore.unfinished(), stored()
+    first = restore.RestoreLock("first.gz")
+    first.acquire()
+    monkeypatch.setattr(restore, "unfinished", lambda: found)
     assert "Another restore has begun" in refused("restore", "--replace", "--yes", file)
     monkeypatch.undo()
-    assert restore.mark().owner == first.owner
+    assert restore.unfinished().owner == first.owner
     assert stored() == before
 
 
@@ -702,7 +702,7 @@ def test_one_that_has_lost_its_turn_puts_nothing_in_place(file, monkeypatch):
     load, others = restore._load, []
 
     def slow(*arguments):
-        dump.database()[restore.MARK].update_one({}, {"$set": ELSEWHERE | {"seen_at": PAST}})
+        format.database()[restore.LOCK_COLLECTION].update_one({}, {"$set": ELSEWHERE | {"seen_at": PAST}})
         others.append(a_restore(**ELSEWHERE))
         return load(*arguments)
 
@@ -710,26 +710,28 @@ def test_one_that_has_lost_its_turn_puts_nothing_in_place(file, monkeypatch):
     before = stored()
     assert "taken over" in refused("restore", "--replace", "--yes", file)
     assert stored() == before
-    assert restore.mark().owner == others[0].owner
-    assert staged() == [f"{others[0].stage}robots_robot"]
+    assert restore.unfinished().owner == others[0].owner
+    assert staged() == [f"{others[0].prefix}robots_robot"]
 
 
 def test_one_interrupted_while_collections_change_places_is_told_and_repeated(file, tmp_path, monkeypatch):
     before = stored()
     make_robot(name="Flexo")
-    take_place = restore.Stage.take_place
+    replace_original = restore.StagedCollection.replace_original
     places = iter(range(20))
-    monkeypatch.setattr(restore.Stage, "take_place", lambda stage: 1 / (4 - next(places)) and take_place(stage))
+    monkeypatch.setattr(
+        restore.StagedCollection, "replace_original", lambda stage: 1 / (4 - next(places)) and replace_original(stage)
+    )
     with pytest.raises(ZeroDivisionError):
         run("restore", "--replace", "--yes", file)
-    dump.database()[restore.MARK].update_one({}, {"$set": {"pid": 2**22 + 1}})
-    assert "some are the backup's, some are not" in str(restore.mark())
+    format.database()[restore.LOCK_COLLECTION].update_one({}, {"$set": {"pid": 2**22 + 1}})
+    assert "some are the backup's, some are not" in str(restore.unfinished())
     assert "Restore again" in refused("restore", "--clear")
     assert "Restore again" in refused("backup", tmp_path / "half.gz")
     monkeypatch.setattr(restore, "_load", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # the data are as mixed as before
         run("restore", "--replace", "--yes", file)
-    assert "some are the backup's, some are not" in str(restore.mark())
+    assert "some are the backup's, some are not" in str(restore.unfinished())
     monkeypatch.undo()
     run("restore", "--replace", "--yes", file)
     AuditEntry.objects.filter(action="database.restore").delete()
@@ -773,9 +775,7 @@ def test_two_of_one_name_are_refused_and_nothing_changes(file):
     line = next(line for line in lines(file) if line.startswith(b'["fmv_user"'))
     pk = json.loads(line)[1]["_id"]
     doubled = signed(file, lambda all: [*all[:-1], line.replace(pk.encode(), uuid7().hex.encode()), all[-1]])
-    assert "does not take a document of fmv_user" in untouched(
-        lambda: refused("restore", "--replace", "--yes", doubled)
-    )
+    assert "refuses a document of fmv_user" in untouched(lambda: refused("restore", "--replace", "--yes", doubled))
 
 
 def test_it_rings_for_robots_that_wait(tmp_path):

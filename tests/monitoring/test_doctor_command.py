@@ -347,12 +347,12 @@ def test_a_full_disk_is_told(used, severity):
     ],
 )
 def test_an_interrupted_restore_is_told(values, severity, hint):
-    restore.Turn("old.gz").take()
-    database()[restore.MARK].update_one({}, {"$set": values})
+    restore.RestoreLock("old.gz").acquire()
+    database()[restore.LOCK_COLLECTION].update_one({}, {"$set": values})
     try:
         found = only("restore")
     finally:
-        database()[restore.MARK].drop()
+        database()[restore.LOCK_COLLECTION].drop()
     assert found["severity"] == severity
     assert hint in found["hint"]
     assert severities("restore") == {"info"}
