@@ -1,7 +1,7 @@
 # make run      the whole backend on this machine; Ctrl-C stops it
 # make manage   run a management command on the stack that `make run` started; ARGS="tokens list"
-# make test     every test, on embedded servers; ARGS="-k robots -x" goes to pytest. With CI set, a failed one gets two
-#               more tries: what times real processes on a busy machine fails now and then; the last line counts them
+# make test     run the tests that are not slow, on embedded servers; ARGS="-k robots -x" goes to pytest
+# make test-all run all tests; ARGS="-m slow" runs only the slow ones
 # make lint     style, imports between the rooms, types, security, migrations, production settings, the OpenAPI document
 # make fuzz     call the API with 10,000 generated requests as each role; options: CASES=50000 SEED=1
 # make chaos    kill and stop everything while tasks run, then check each task; options: SEED=1 TASKS=500 KILLS=20
@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run manage test lint fuzz chaos bench simulate screenshots format clean
+.PHONY: run manage test test-all lint fuzz chaos bench simulate screenshots format clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.devstack.stack run
@@ -27,7 +27,10 @@ manage: .venv/installed
 	@. ./var/environment && exec $(BIN)/python manage.py $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 $(if $(CI),--reruns 2) $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 # Production settings with a random key. Only makemigrations needs a database.
 PRODUCTION = env -u FMV_DEBUG FMV_SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \

@@ -143,6 +143,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.addinivalue_line("markers", "node: runs node and npm")
     config.addinivalue_line("markers", "browser: drives Chromium, see tests/support/browser.py")
+    config.addinivalue_line("markers", "slow: takes long, and only `make test-all` and .ci/run run it")
     config.stash[left_out] = set()
     for marker in NEEDS:
         if lack(marker) and os.environ[f"FMV_TEST_NEEDS_{marker.upper()}"]:
@@ -164,6 +165,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.stash[left_out].update((marker, item.nodeid) for item in without)
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.config.option.markexpr == "not slow" and item.get_closest_marker("slow"):
+            item.config.stash[left_out].add(("slow", item.nodeid))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["left_out"] = [*session.config.stash[left_out]]
@@ -183,6 +190,8 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
             terminalreporter.line(f"{len(names)} tests on {title}, for {lack(marker)}")
         for name in names:
             terminalreporter.line(f"  {name}")
+    if slow := [name for needs, name in config.stash[left_out] if needs == "slow"]:
+        terminalreporter.line(f"{len(slow)} slow tests, which `make test-all` runs")
 
 
 # --- The database ----------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_a_busy_robot_stays_one_at_a_time_and_in_order():
 
 
 def test_cancel_against_claim():
-    robot, outcomes = make_robot(), set()
+    robot = make_robot()
     for _ in rounds():
         task = make_task(robot=robot)
         claimed, cancelled = at_once(lambda: try_claim(robot), lambda task=task: try_cancel(task))
@@ -129,8 +129,6 @@ def test_cancel_against_claim():
         else:
             assert statuses(task) == ["REVOKED"]
             assert stored.lane is None
-        outcomes.add(bool(claimed))
-    assert outcomes
 
 
 def test_cancel_against_finish():
