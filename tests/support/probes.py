@@ -104,8 +104,6 @@ def statuses(task: Task) -> list[str]:
 @contextmanager
 def bell_box() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
     """Send messages to a broker in this process; yields what takes them out: (task, argument, priority) of each."""
-    before = app.conf.broker_url
-    use_broker("memory://localhost")
 
     def taken() -> list[tuple[str, str, int]]:
         messages = []
@@ -121,15 +119,26 @@ def bell_box() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
                     continue  # nobody has rung yet
         return messages
 
+    with using_broker("memory://localhost"):
+        try:
+            yield taken
+        finally:
+            Channel.queues.clear()
+            Transport.global_state.clear()
+
+
+@contextmanager
+def using_broker(url: str) -> Iterator[str]:
+    """Let this process send its messages to another broker."""
+    before = app.conf.broker_url
+    _set_broker(url)
     try:
-        yield taken
+        yield url
     finally:
-        Channel.queues.clear()
-        Transport.global_state.clear()
-        use_broker(before)
+        _set_broker(before)
 
 
-def use_broker(url: str) -> None:
+def _set_broker(url: str) -> None:
     pools = (app._pool, app.amqp._producer_pool, kombu.pools.connections, kombu.pools.producers)
     used = any(pools) and not app.conf.broker_url.startswith("memory:")
     with warnings.catch_warnings():

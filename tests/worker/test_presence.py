@@ -20,7 +20,7 @@ from tasks.worker.attempt import worker_name
 from tests.conftest import wait_until, with_database
 from tests.support.factories import make_robot
 from tests.support.pipelines import pipeline, stages
-from tests.support.probes import bell_box, listening, make_task_in, use_broker
+from tests.support.probes import bell_box, listening, make_task_in, using_broker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
 
@@ -42,12 +42,8 @@ def names(processes) -> list[str]:
 @pytest.fixture
 def broker(broker_url) -> Iterator[str]:
     """Each kind of broker, and this process rings there too."""
-    from fmv.celery import app
-
-    before = app.conf.broker_url
-    use_broker(broker_url)
-    yield broker_url
-    use_broker(before)
+    with using_broker(broker_url):
+        yield broker_url
 
 
 def alive() -> list[WorkerProcess]:

@@ -15,13 +15,12 @@ import pytest
 import requests
 from django.db import connection
 
-from fmv.celery import app
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services
 from tests.conftest import wait_until, with_database
 from tests.support.factories import make_robot
-from tests.support.probes import statuses, use_broker
+from tests.support.probes import statuses, using_broker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
 
@@ -36,14 +35,16 @@ def marks(tmp_path) -> Path:
 @pytest.fixture
 def broker(broker_url) -> Iterator[str]:
     """Each kind of broker, and this process rings there too."""
-    yield from ring_at(broker_url)
+    with using_broker(broker_url):
+        yield broker_url
 
 
 @pytest.fixture
 def any_broker(worker_id) -> Iterator[str]:
     """The broker of development, where the kind of broker makes no difference."""
     name = f"fmv_test_broker_{worker_id}"
-    yield from ring_at(with_database(os.environ["MONGODB_URI"], name))
+    with using_broker(with_database(os.environ["MONGODB_URI"], name)) as url:
+        yield url
     connection.get_database().client.drop_database(name)
 
 
@@ -69,13 +70,6 @@ def started_and_killed(start: Callable[..., subprocess.Popen[bytes]]) -> Iterato
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def ring_at(url: str) -> Iterator[str]:
-    before = app.conf.broker_url
-    use_broker(url)
-    yield url
-    use_broker(before)
 
 
 @dataclass
