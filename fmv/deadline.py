@@ -1,4 +1,7 @@
-"""Calls that may hang: looking up a host name has no timeout, and a socket's timeout starts anew with each byte."""
+"""Calls that may hang: looking up a host name has no timeout, and a socket's timeout starts anew with each byte.
+
+This is outside the rooms because accounts and monitoring use it.
+"""
 
 import threading
 from collections.abc import Callable

@@ -17,15 +17,15 @@ from pymongo.errors import PyMongoError
 
 
 class StackError(Exception):
-    """Something stands in the way; the message is one sentence for whoever typed the command."""
+    """The stack cannot run; the message is one sentence for the user at the terminal."""
 
 
 @contextmanager
 def embedded_mongodb(path: Path, port: int | None = None) -> Iterator[str]:
     """Run a server on the data in `path` and yield its address, "mongodb://127.0.0.1:<port>/", once it answers.
 
-    It listens on `port` when that is free, else on any free one. Its log and lock file are kept beside `path`. Raises
-    StackError when it does not start, or when another process runs one on the same data.
+    It listens on `port` if that is free, else on any free port. Its log and lock file are kept beside `path`. Raises
+    StackError if it does not start, or if another process runs a server on the same data.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("a+") as lock, path.with_suffix(".log").open("ab") as log:
@@ -33,7 +33,7 @@ def embedded_mongodb(path: Path, port: int | None = None) -> Iterator[str]:
         port = free_port(port)
         command = [str(Path(sys.executable).with_name("secantusd-py")), "--standalone", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--storage-path", str(path), "--log-level", "WARNING"]
-        # In a session of its own, so that the terminal's Ctrl-C leaves it to us.
+        # In a session of its own, so that Ctrl-C in the terminal does not reach it and this process stops it in order.
         server = subprocess.Popen(
             tied(signal.SIGTERM, *command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
@@ -47,7 +47,7 @@ def embedded_mongodb(path: Path, port: int | None = None) -> Iterator[str]:
 
 
 def stop_leftover(lock: IO[str], path: Path) -> None:
-    """Take the lock, and end the server of an earlier stack that was killed before it could."""
+    """Take the lock, and end the server of an earlier stack that was killed before it could end it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -65,7 +65,7 @@ def stop_leftover(lock: IO[str], path: Path) -> None:
 
 
 def runs_on(pid: int, path: Path) -> bool:
-    """Tell whether the process is an embedded server on the data in `path`, by its command line."""
+    """Return whether the process is an embedded server on the data in `path`, judging by its command line."""
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
@@ -92,7 +92,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def free_port(wanted: int | None) -> int:
-    """Return `wanted` when it is free, else some port that is."""
+    """Return `wanted` if it is free, else any free port."""
     if wanted:
         with suppress(StackError):
             check_port("127.0.0.1", wanted)
@@ -110,15 +110,15 @@ def wait_for_mongodb(server: subprocess.Popen[bytes], port: int, log: str) -> No
             suppress(PyMongoError),
             MongoClient[dict[str, Any]]("127.0.0.1", port, serverSelectionTimeoutMS=200) as client,
         ):
-            # The process id tells our server from another that took the port meanwhile.
+            # Another server may have taken the port meanwhile; the process id identifies ours.
             if client.admin.command("serverStatus")["pid"] == server.pid:
                 return
-    raise StackError(f"the embedded MongoDB server did not start; {log} says why.")
+    raise StackError(f"the embedded MongoDB server did not start; see {log}.")
 
 
 def stop_mongodb(server: subprocess.Popen[bytes], port: int) -> None:
     server.terminate()
-    with suppress(OSError):  # a caller at the door wakes it, else it looks up only every two seconds
+    with suppress(OSError):  # a connection wakes it; otherwise it notices the signal only every two seconds
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     try:
         server.wait(timeout=15)
@@ -128,7 +128,7 @@ def stop_mongodb(server: subprocess.Popen[bytes], port: int) -> None:
 
 
 def tied(signum: signal.Signals, *command: str) -> list[str]:
-    """Return a command that becomes `command`, and on Linux gets `signum` when its parent ends, however it ends."""
+    """Return a command that becomes `command`; on Linux it gets `signum` when its parent ends, even if killed."""
     become = (
         "import ctypes, os, sys\n"
         "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, int(sys.argv[1]))\n"  # PR_SET_PDEATHSIG

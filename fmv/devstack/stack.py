@@ -1,7 +1,7 @@
 """The development stack: everything FMV needs, started by one command and stopped by Ctrl-C.
 
-`python -m fmv.devstack.stack run` checks what could stand in the way, starts an embedded MongoDB server unless the
-environment names others, prepares the database and runs the web server and both workers. State is kept under `var/`.
+`python -m fmv.devstack.stack run` checks ports and servers, starts an embedded MongoDB server unless the environment
+names MongoDB and a broker, prepares the database, and runs the web server and both workers. State is under `var/`.
 """
 
 import ctypes
@@ -32,9 +32,8 @@ from fmv.environment import Environment, read_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 VAR = ROOT / "var"
-MONGODB_PORT = 27018  # another one when it is taken
-PATIENCE = 3.0  # seconds for a server that the environment names to answer
-
+MONGODB_PORT = 27018  # any free port if this one is taken
+TIMEOUT = 3.0  # seconds for an answer of a server that the environment names
 
 CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "fmv", "worker")
 WEB = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.server.gunicorn", "fmv.wsgi")
@@ -46,7 +45,7 @@ def worker_command(processes: int) -> tuple[str, ...]:
 
 
 def main() -> int:
-    steps = {"run": run, "prepare": prepare, "announce": announce, "lend": lend}
+    steps = {"run": run, "prepare": prepare, "announce": announce, "with_database": with_database}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.chdir(ROOT)
     try:
@@ -79,12 +78,12 @@ def run() -> int:
             [sys.executable, "-m", "fmv.devstack.stack", "prepare"], stdout=subprocess.PIPE, text=True, check=False
         )
         if login.returncode:
-            raise StackError("the database could not be prepared, as the lines above say.")
+            raise StackError("the database could not be prepared; see the lines above.")
         return run_processes(read_environment(), login.stdout.strip())
 
 
 def development_defaults(host: str, server: str) -> dict[str, str]:
-    """What the stack gives the fields of Environment that nobody has set. `server` is the embedded one's address."""
+    """Return values for the fields of Environment that are not set; `server` is the embedded MongoDB's address."""
     return {
         "mongodb_uri": f"{server}fmv",
         "broker_url": f"{server}fmv_broker",
@@ -96,7 +95,7 @@ def development_defaults(host: str, server: str) -> dict[str, str]:
 
 
 def keep_environment(path: Path) -> None:
-    """Write what a command needs to find this stack (`make manage`), readable by its owner alone."""
+    """Write the variables with which a command finds this stack (`make manage`); only the owner can read them."""
     names = [_variable(field) for field in Environment.model_fields]
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.writelines(f"export {name}={shlex.quote(os.environ[name])}\n" for name in names if name in os.environ)
@@ -107,7 +106,7 @@ def _variable(field: str) -> str:
 
 
 def secret_key(path: Path) -> str:
-    """Return the key kept in `path`, a new one the first time."""
+    """Return the key stored in `path`, and store a new one the first time."""
     if not path.exists():
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(48))
@@ -121,15 +120,15 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-# --- What could stand in the way -------------------------------------------------------------------------------------
+# --- Checks ----------------------------------------------------------------------------------------------------------
 
 
 def check_mongodb(variable: str, uri: str) -> None:
-    """Raise StackError unless the MongoDB of `uri` answers and lets its user in."""
+    """Raise StackError unless the MongoDB at `uri` answers and accepts its user."""
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
 
-    milliseconds = int(PATIENCE * 1000)
+    milliseconds = int(TIMEOUT * 1000)
     try:
         with MongoClient[dict[str, Any]](
             uri, serverSelectionTimeoutMS=milliseconds, connectTimeoutMS=milliseconds, socketTimeoutMS=milliseconds
@@ -141,13 +140,13 @@ def check_mongodb(variable: str, uri: str) -> None:
 
 
 def check_broker(url: str) -> None:
-    """Raise StackError unless the broker of `url` answers and lets its user in."""
+    """Raise StackError unless the broker at `url` answers and accepts its user."""
     import kombu
 
     if url.startswith("mongodb"):
         return check_mongodb("FMV_BROKER_URL", url)
-    patience = {"read_timeout": PATIENCE, "write_timeout": PATIENCE}
-    connection = kombu.Connection(url, connect_timeout=PATIENCE, transport_options=patience)
+    timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
+    connection = kombu.Connection(url, connect_timeout=TIMEOUT, transport_options=timeouts)
     try:
         connection.transport.close_connection(connection.transport.establish_connection())
     except connection.connection_errors + connection.channel_errors as error:
@@ -160,8 +159,8 @@ def without_password(url: str) -> str:
     return url.replace(netloc, f"{user.partition(':')[0]}{at}{host}", 1)
 
 
-def lend() -> int:
-    """Run the command that the arguments name, with an empty embedded server of its own as MONGODB_URI."""
+def with_database() -> int:
+    """Run the command given as arguments, with an empty embedded server of its own as MONGODB_URI."""
     with TemporaryDirectory() as directory, embedded_mongodb(Path(directory) / "mongodb") as server:
         return subprocess.run(sys.argv[2:], env=os.environ | {"MONGODB_URI": f"{server}fmv"}, check=False).returncode
 
@@ -170,7 +169,7 @@ def lend() -> int:
 
 
 def prepare() -> int:
-    """Migrate; the first time add the sample robots and the administrator. Print how to sign in."""
+    """Migrate; the first time, add the sample robots and the administrator. Print how to sign in."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fmv.settings")
     import django
     from django.core.management import call_command
@@ -180,9 +179,11 @@ def prepare() -> int:
     django.setup()
     is_new = not any(app == "robots" for app, _ in MigrationRecorder(connection).applied_migrations())
     call_command("migrate", interactive=False, verbosity=0)
-    if is_new:  # later, robots that somebody deleted do not come back
+    if is_new:  # only once, so that deleted robots do not come back
         call_command("sample_robots", stdout=sys.stderr)
-    call_command("ensure_admin", password_file=VAR / "admin-password", stdout=StringIO())  # the banner tells
+    call_command(
+        "ensure_admin", password_file=VAR / "admin-password", stdout=StringIO()
+    )  # the banner prints the password
     print(sign_in(VAR / "admin-password"))
     return 0
 
@@ -201,10 +202,10 @@ def sign_in(password_file: Path) -> str:
 
 
 def run_processes(environment: Environment, login: str) -> int:
-    """Run the web server and the workers until one of them ends, or SIGINT or SIGTERM comes; then stop them all."""
+    """Run the web server and the workers until one of them ends, or until SIGINT or SIGTERM; then stop them all."""
     honcho.manager.KILL_WAIT = environment.stop_grace + 10
     multiprocessing.set_start_method("fork")
-    os.register_at_fork(after_in_child=end_with_parent)  # honcho's own process beside each command
+    os.register_at_fork(after_in_child=end_with_parent)  # honcho runs a process of its own for each command
     printer = Printer()
     manager = honcho.manager.Manager(printer)
     manager._procmgr = MainProcesses()
@@ -217,13 +218,13 @@ def run_processes(environment: Environment, login: str) -> int:
     ):
         manager.add_process(name, "exec " + shlex.join(tied(signal.SIGKILL, *command)), env=own | also)
     manager.loop()
-    if manager.returncode in (130, 143):  # asked to stop, by SIGINT or SIGTERM
+    if manager.returncode in (130, 143):  # stopped by SIGINT or SIGTERM
         return 0
     raise StackError(f"the process {printer.first_to_stop} ended by itself, so everything was stopped.")
 
 
 class MainProcesses(honcho.compat.ProcessManager):
-    """Asks only the main process of each to stop: it lets the others finish what they do."""
+    """Stops only the main process of each command, which lets its other processes finish their work."""
 
     def terminate(self, pid: int) -> None:
         with suppress(ProcessLookupError):
@@ -231,7 +232,7 @@ class MainProcesses(honcho.compat.ProcessManager):
 
 
 class Printer(honcho.printer.Printer):
-    """Prints the prefixed lines, and remembers which process was the first to stop."""
+    """Prints the prefixed lines, and records which process was the first to stop."""
 
     first_to_stop = ""
 
@@ -260,7 +261,7 @@ Ctrl-C stops everything.
 
 
 def announce() -> NoReturn:
-    """Print where everything is once the web server answers, then wait for the end."""
+    """Print the addresses once the web server answers, then wait for the end."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     environment = read_environment()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(environment.host, environment.host)
@@ -273,14 +274,14 @@ def announce() -> NoReturn:
     elif is_loopback(environment.host):
         anonymous += ", because only this machine can reach it."
     else:
-        anonymous += ", and other machines can reach it: FMV_ANONYMOUS says so."
+        anonymous += ", although other machines can reach it: FMV_ANONYMOUS is set so."
     print(BANNER.format(url=url, login=os.environ["FMV_STACK_LOGIN"], anonymous=anonymous), flush=True)
     while True:
         signal.pause()
 
 
 def answers(url: str, host: str) -> bool:
-    """Tell whether `url` answers 200 to a client that calls it `host`."""
+    """Return whether `url` answers 200 to a client that sends `host` as its Host header."""
     try:
         with urlopen(Request(url, headers={"Host": host}), timeout=2) as response:  # nosec B310
             return bool(response.status == 200)
