@@ -6,7 +6,7 @@ from celery import shared_task
 from django.conf import settings
 
 from tasks.queue import bulk, doorbell, periodic, submissions
-from tasks.reports import queue_stats
+from tasks.reports import tallies
 from tasks.worker import attempt
 from tasks.worker import celery_hooks as _worker  # noqa: F401 - connects to the worker's signals
 
@@ -62,7 +62,7 @@ def purge() -> int:
 
 @shared_task(name="tasks.count_finished")
 def count_finished() -> int:
-    return queue_stats.count_finished()
+    return tallies.roll_up()
 
 
 @shared_task(name="tasks.forget_runs")

@@ -27,7 +27,7 @@ from fmv.monitoring import servers as server_health
 from fmv.templatetags.display import counted
 from tasks.admin import charts
 from tasks.models import FINISHED, UNFINISHED, Status, Task
-from tasks.reports import queue_stats
+from tasks.reports import queue_stats, tallies
 from tasks.reports.robot_status import STATES
 from tasks.worker import heartbeat
 
@@ -66,11 +66,11 @@ def task_list(**conditions: str) -> str:
 def figures() -> dict[str, list[Figure]]:
     """Unfinished tasks as they are now, and those that finished within a day: eight round trips."""
     counts = queue_stats.unfinished()
-    ended = queue_stats.finished_within(queue_stats.DAY)
+    ended = tallies.finished_within(tallies.DAY)
     now = {status: sum(n for (of, _), n in counts.items() if of == status) for status in UNFINISHED}
     return {
-        "now": [Figure(s, counted(n, queue_stats.CAP), task_list(status=s)) for s, n in now.items()],
-        "day": [_ended(status, queue_stats.count_of(ended, status)) for status in FINISHED],
+        "now": [Figure(s, counted(n, queue_stats.MAX_COUNTED), task_list(status=s)) for s, n in now.items()],
+        "day": [_ended(status, ended.count(status)) for status in FINISHED],
     }
 
 
@@ -85,7 +85,7 @@ def day() -> dict[str, Any] | None:
     now = server_now()
     until = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0) + HALF_HOUR
     edges = [until + number * HALF_HOUR for number in range(-BARS, 1)]
-    sums = queue_stats.series(edges)
+    sums = tallies.series(edges)
     rows = [_row(begun, totals) for begun, totals in zip(edges, sums, strict=False)]
     if not any(row["succeeded"] or row["failed"] or row["cancelled"] for row in rows):
         return None
@@ -99,11 +99,11 @@ def day() -> dict[str, Any] | None:
     }
 
 
-def _row(begun: dt.datetime, totals: queue_stats.Totals) -> dict[str, Any]:
+def _row(begun: dt.datetime, totals: tallies.FinishedTotals) -> dict[str, Any]:
     numbers = {
-        "succeeded": queue_stats.count_of(totals, Status.SUCCESS),
-        "failed": queue_stats.count_of(totals, Status.FAILURE),
-        "cancelled": queue_stats.count_of(totals, Status.REVOKED),
+        "succeeded": totals.count(Status.SUCCESS),
+        "failed": totals.count(Status.FAILURE),
+        "cancelled": totals.count(Status.REVOKED),
     }
     return numbers | {"span": f"{begun:%H:%M}-{begun + HALF_HOUR:%H:%M}", "begun": begun}
 

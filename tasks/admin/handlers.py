@@ -16,13 +16,13 @@ from tasks import registry
 from tasks.admin.dashboard import task_list
 from tasks.admin.run_form import UNSET, Property, properties
 from tasks.models import Status, Task
-from tasks.reports import queue_stats
+from tasks.reports import tallies
 from tasks.templatetags.fleet import robot_url
 
 SPANS = {
-    "hour": ("Last hour", queue_stats.HOUR),
-    "day": ("Last 24 hours", queue_stats.DAY),
-    "week": ("Last 7 days", 7 * queue_stats.DAY),
+    "hour": ("Last hour", tallies.HOUR),
+    "day": ("Last 24 hours", tallies.DAY),
+    "week": ("Last 7 days", 7 * tallies.DAY),
 }
 FAILURES = 8  # that are listed
 OFFERED = 50  # robots whose names are offered
@@ -69,9 +69,9 @@ class Record:
         return "ok" if self.rate >= 99 else "warning" if self.rate >= 90 else "error"
 
 
-def record(title: str, totals: queue_stats.Totals, handler: str) -> Record:
+def record(title: str, totals: tallies.FinishedTotals, handler: str) -> Record:
     succeeded, failed, cancelled = (
-        queue_stats.count_of(totals, status, handler) for status in (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
+        totals.count(status, handler) for status in (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
     )
     seconds = totals[Status.SUCCESS, handler, "seconds"]
     attempts = totals[Status.SUCCESS, handler, "attempts"] + totals[Status.FAILURE, handler, "attempts"]
@@ -141,7 +141,7 @@ def pages(site: Any) -> list[URLPattern]:
 def listed(request: HttpRequest) -> dict[str, Any]:
     """Return what the list of handlers shows."""
     _let_in(request)
-    totals = queue_stats.finished_within(queue_stats.DAY)
+    totals = tallies.finished_within(tallies.DAY)
     handlers = [(handler, record("", totals, handler.name)) for handler in registry.all_handlers()]
     return {"title": "Handlers", "handlers": handlers, "default": registry.DEFAULT}
 
@@ -157,7 +157,7 @@ def shown(request: HttpRequest, name: str) -> dict[str, Any]:
         "handler": handler,
         "schema": handler.schema,
         "parameters": rows(handler.schema),
-        "records": [record(title, queue_stats.finished_within(span), name) for title, span in SPANS.values()],
+        "records": [record(title, tallies.finished_within(span), name) for title, span in SPANS.values()],
         "failures": list(Task.objects.failed().filter(handler=name).values(*fields)[:FAILURES]),
         "all_url": task_list(handler=name),
         "failed_url": task_list(handler=name, show="failed"),

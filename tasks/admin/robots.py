@@ -30,7 +30,7 @@ from tasks.api.serializers import SubmitSerializer
 from tasks.models import Status, Task
 from tasks.queue import services
 from tasks.queue.errors import RobotOutOfService, UnknownHandler
-from tasks.reports.robot_status import QUEUE_CAP, STATES, glances, in_state, slim
+from tasks.reports.robot_status import QUEUE_CAP, STATES, in_state, robot_statuses, slim
 from tasks.templatetags.fleet import robot_url
 
 PAGE_ROWS = 50  # robots on a page of the list
@@ -185,7 +185,7 @@ class RobotAdmin(PagesAdmin):
         form = OutForm(request.POST if request.method == "POST" else None, robot=robot)
         if form.is_bound and form.is_valid() and (answer := self._take_out(request, form)):
             return answer
-        [glance] = glances([robot])
+        [glance] = robot_statuses([robot])
         context = {"robot": robot, "form": form, "glance": glance}
         return self.page(request, "robots/robot/out.html", f"Take {robot.name} out of service", **context)
 
@@ -264,7 +264,7 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
     robots = list(in_state(found, words["state"]).order_by("name")[: PAGE_ROWS + 1])
     shown = robots[:PAGE_ROWS]
     return {
-        "glances": glances(shown),
+        "glances": robot_statuses(shown),
         "words": words,
         "query": urlencode(words),
         "first": urlencode(words | {"after": ""}),
@@ -275,7 +275,7 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
 
 def _live(robot: Robot) -> dict[str, Any]:
     """Return what changes: ten queries, each bounded."""
-    [glance] = glances([robot])
+    [glance] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)
     return {

@@ -1,16 +1,19 @@
-"""What /metrics tells of tasks and robots, from `tasks.reports.queue_stats`."""
+"""The metrics of tasks and robots at /metrics."""
 
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from fmv.monitoring import counters
-from tasks.reports import queue_stats
+from tasks.reports import queue_stats, tallies
 
 EVENTS = {
-    "lost_workers": ("fmv_lost_workers", "Tasks taken from a worker that had stopped renewing its lease."),
-    "renewal_failures": ("fmv_lease_renewal_failures", "Renewals of a lease that failed."),
-    "doorbells_not_taken": ("fmv_doorbells_not_taken", "Messages that the broker did not take."),
+    "lost_workers": (
+        "fmv_lost_workers",
+        "Tasks that were recovered from a worker that had stopped renewing its lease.",
+    ),
+    "renewal_failures": ("fmv_lease_renewal_failures", "Failed renewals of a lease."),
+    "doorbells_not_taken": ("fmv_doorbells_not_taken", "Messages that could not be sent to the broker."),
 }
 
 
@@ -18,9 +21,11 @@ def collect() -> Iterator[Metric]:
     yield from _unfinished()
     yield from _finished()
     yield GaugeMetricFamily(
-        "fmv_queue_age_seconds", "Wait of the task queued longest, of a robot in service.", queue_stats.queue_age()
+        "fmv_queue_age_seconds",
+        "Seconds since the task queued longest for a robot in service was queued.",
+        queue_stats.queue_age(),
     )
-    robots = GaugeMetricFamily("fmv_robots", "Robots in service, out of it, and running a task.", labels=["state"])
+    robots = GaugeMetricFamily("fmv_robots", "Robots in service, out of service, and running a task.", labels=["state"])
     for state, count in queue_stats.robots().items():
         robots.add_metric([state], count)
     yield robots
@@ -32,7 +37,7 @@ def collect() -> Iterator[Metric]:
 def _unfinished() -> Iterator[Metric]:
     tasks = GaugeMetricFamily(
         "fmv_tasks",
-        f"Unfinished tasks; of each status {queue_stats.CAP} at most are counted.",
+        f"Unfinished tasks; at most {queue_stats.MAX_COUNTED} of each status are counted.",
         labels=["status", "handler"],
     )
     for (status, handler), count in queue_stats.unfinished().items():
@@ -41,12 +46,17 @@ def _unfinished() -> Iterator[Metric]:
 
 
 def _finished() -> Iterator[Metric]:
-    """Only whole minutes, as tallied: a counter that went back when a robot is deleted would look like a restart."""
+    """Yield counters of whole minutes, from the latest tally.
+
+    Counting tasks would make a counter decrease when a robot is deleted, which Prometheus would take for a restart.
+    """
     labels = ["status", "handler"]
-    tasks = CounterMetricFamily("fmv_tasks_finished", "Tasks that finished, by whole minutes.", labels=labels)
-    attempts = CounterMetricFamily("fmv_task_attempts", "Attempts of those tasks that were begun.", labels=labels)
-    seconds = CounterMetricFamily("fmv_task_seconds", "Seconds that their last attempts took.", labels=labels)
-    for row in queue_stats.totals_of(queue_stats.latest_tally()).rows():
+    tasks = CounterMetricFamily("fmv_tasks_finished", "Finished tasks, updated once a minute.", labels=labels)
+    attempts = CounterMetricFamily("fmv_task_attempts", "Attempts of finished tasks.", labels=labels)
+    seconds = CounterMetricFamily(
+        "fmv_task_seconds", "Seconds that the last attempts of finished tasks took.", labels=labels
+    )
+    for row in tallies.totals_of(tallies.latest_tally()).rows():
         of = [row["status"], row["handler"]]
         tasks.add_metric(of, row["count"])
         attempts.add_metric(of, row["attempts"])

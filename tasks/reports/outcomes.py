@@ -1,7 +1,7 @@
-"""How each robot's tasks ended last, known without reading its tasks.
+"""The last success and the last failure of each robot, without a read of all its tasks.
 
-The last success and the last failure of every robot are kept up to the latest tally, minute by minute and by the same
-job (see tasks.reports.queue_stats). What ended since is one range of the index `task_finished`, about a minute long.
+They are rolled up minute by minute by the same job as the tallies (see tasks.reports.tallies). Tasks that ended since
+are one range of the index `task_finished`, about a minute long.
 """
 
 import datetime as dt
@@ -15,10 +15,10 @@ from pymongo import UpdateOne
 from fmv.mongodb.counting import collection
 from tasks.models import LastOutcomes, Status, Task
 
-#: the field that holds the last task which ended so; one that was cancelled says nothing about its robot
+#: the field for each status; a cancelled task says nothing about its robot
 FIELDS = {Status.SUCCESS: "success", Status.FAILURE: "failure"}
 
-Found = dict[str, dict[str, dict[str, Any]]]
+Found = dict[str, dict[str, dict[str, Any]]]  # robot -> field -> ending
 
 
 @dataclass(frozen=True, order=True)
@@ -38,15 +38,15 @@ class Outcomes:
 
     @property
     def failing(self) -> bool:
-        """Whether its last task that succeeded or failed has failed."""
+        """Whether the last task that succeeded or failed has failed."""
         return self.failure is not None and (self.success is None or self.success < self.failure)
 
 
-NONE = Outcomes()
+NO_OUTCOMES = Outcomes()
 
 
-def note(since: dt.datetime, until: dt.datetime) -> None:
-    """Keep the last outcomes of this time. Repeating it, or doing it out of turn, changes nothing: the later stays."""
+def roll_up(since: dt.datetime, until: dt.datetime) -> None:
+    """Store the last outcomes of this time. Repeating a time, in any order, is harmless: the later outcome stays."""
     found = between(since, until)
     if found:
         changes = [UpdateOne({"_id": robot}, {"$max": endings}, upsert=True) for robot, endings in found.items()]
@@ -54,7 +54,7 @@ def note(since: dt.datetime, until: dt.datetime) -> None:
 
 
 def between(since: dt.datetime, until: dt.datetime | None = None, robots: Collection[str] | None = None) -> Found:
-    """Return by robot and field of LastOutcomes what ended last in this time, read by the index `task_finished`."""
+    """Return the last endings in this time by robot and field of LastOutcomes, read by the index `task_finished`."""
     match: dict[str, Any] = {
         "finished_at": {"$gte": since} | ({"$lt": until} if until else {}),
         "status": {"$in": [status.value for status in FIELDS]},
@@ -70,14 +70,14 @@ def between(since: dt.datetime, until: dt.datetime | None = None, robots: Collec
 
 
 def stored(robots: Collection[str] | None = None) -> Found:
-    """Return the kept ones: of these robots, by key, or of all, as many as there are robots."""
+    """Return the stored outcomes of these robots, or of all."""
     match = {} if robots is None else {"_id": {"$in": list(robots)}}
     return {row.pop("_id"): row for row in collection(LastOutcomes).find(match)}
 
 
-def merged(kept: Found, recent: Found) -> dict[str, Outcomes]:
-    """Return the outcomes of every robot that either knows; what is recent is the later."""
-    both = {robot: kept.get(robot, {}) | recent.get(robot, {}) for robot in {*kept, *recent}}
+def merged(stored: Found, recent: Found) -> dict[str, Outcomes]:
+    """Return the outcomes of every robot in either; a recent one is the later."""
+    both = {robot: stored.get(robot, {}) | recent.get(robot, {}) for robot in {*stored, *recent}}
     return {
         robot: Outcomes(**{field: _ending(ending) for field, ending in endings.items()})
         for robot, endings in both.items()
@@ -89,5 +89,5 @@ def _ending(ending: dict[str, Any] | None) -> Ending | None:
 
 
 def forget(robot: str) -> None:
-    """Forget those of a robot that is gone."""
+    """Delete the stored outcomes of a robot."""
     LastOutcomes.objects.filter(pk=robot).delete()

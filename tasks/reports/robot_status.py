@@ -1,6 +1,5 @@
-"""What each robot is doing, for pages that show many: a fixed number of queries, however many robots and tasks."""
+"""The status of robots for pages that show many: a fixed number of queries, however many robots and tasks there are."""
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,12 @@ from fmv.templatetags.display import counted
 from robots.models import Robot, RobotQuerySet
 from tasks.models import Status, Task
 from tasks.models.querysets import TaskQuerySet
-from tasks.models.status import EPOCH
 from tasks.reports import outcomes, queue_stats
 from tasks.reports.outcomes import Outcomes
+from tasks.reports.tallies import rolled_up_until
 
-QUEUE_CAP = 100  # queued tasks of a robot that are counted
-PAGE_CAP = 50_000  # the same for a page of robots, before each is counted by itself
+QUEUE_CAP = 100  # queued tasks that are counted for a robot
+PAGE_CAP = 50_000  # queued tasks that are counted for a page of robots; beyond it each robot is counted alone
 RUNNING = ("id", "robot", "handler", "status", "progress", "message", "started_at", "attempt", "cancel_requested")
 
 
@@ -25,34 +24,34 @@ class State(NamedTuple):
     says: str
 
 
-#: what operators ask for
+#: by which operators filter
 STATES = {
     "busy": State("busy", "Runs a task now"),
     "idle": State("idle", "In service, runs nothing"),
-    "out": State("out of service", "Keeps its queue, and may be running what it had begun"),
-    "failing": State("failing", "Of its tasks that succeeded or failed, the last one failed"),
+    "out": State("out of service", "Starts no task, keeps its queue, and may still run a task that it had started"),
+    "failing": State("failing", "The last of its tasks that succeeded or failed has failed"),
 }
 
 
 @dataclass(frozen=True)
-class Glance:
-    """A robot and what it is doing."""
+class RobotStatus:
+    """A robot, the tasks it runs, its queue and its last outcomes."""
 
     robot: Robot
     running: list[Task] = field(default_factory=list)
     queued: int = 0
-    outcomes: Outcomes = outcomes.NONE
+    outcomes: Outcomes = outcomes.NO_OUTCOMES
 
     @property
     def state(self) -> str:
-        """One of "out", "busy", "idle": out of service it may still be running what it had begun."""
+        """One of "out", "busy", "idle"; a robot that is "out" may still run a task that it had started."""
         if not self.robot.enabled:
             return "out"
         return "busy" if self.running else "idle"
 
     @property
     def states(self) -> list[tuple[str, State]]:
-        """Its state, and whether it fails, as badges tell them."""
+        """The state, and "failing" if so, for its badges."""
         return [(state, STATES[state]) for state in (self.state, *(["failing"] if self.failing else []))]
 
     @property
@@ -61,12 +60,12 @@ class Glance:
 
     @property
     def queue(self) -> str:
-        """How many tasks wait for it: "0", "17", "100+"."""
+        """The number of queued tasks: "0", "17", "100+"."""
         return counted(self.queued, QUEUE_CAP)
 
 
-def glances(robots: Sequence[Robot]) -> list[Glance]:
-    """Return what each of these robots is doing: five queries, six when tens of thousands wait for them."""
+def robot_statuses(robots: Sequence[Robot]) -> list[RobotStatus]:
+    """Return the status of each robot: five queries, or six if more than PAGE_CAP tasks are queued for them."""
     names = [robot.name for robot in robots]
     if not names:
         return []
@@ -75,14 +74,15 @@ def glances(robots: Sequence[Robot]) -> list[Glance]:
         running[task.robot].append(task)
     queued, ended = queue_lengths(names), outcomes_of(names)
     return [
-        Glance(robot, running[robot.name], queued[robot.name], ended.get(robot.name, outcomes.NONE)) for robot in robots
+        RobotStatus(robot, running[robot.name], queued[robot.name], ended.get(robot.name, outcomes.NO_OUTCOMES))
+        for robot in robots
     ]
 
 
 def slim(tasks: TaskQuerySet, fields: Sequence[str]) -> list[Task]:
-    """Return tasks that hold these fields only: params, results and histories can be large.
+    """Return tasks with only these fields, because params, results and histories can be large.
 
-    Of `error`, whose traceback can be, they hold the parts that are named: `error__type`.
+    A part of `error`, whose traceback can be large too, is named like `error__type`.
     """
     return [_task(values) for values in tasks.values(*fields)]
 
@@ -94,9 +94,9 @@ def _task(values: dict[str, Any]) -> Task:
 
 
 def queue_lengths(names: Collection[str]) -> Counter[str]:
-    """Return how many queued tasks each robot has, read from the index `task_next` alone.
+    """Return the number of queued tasks of each robot, read from the index `task_next` alone.
 
-    From QUEUE_CAP on a number says no more than that.
+    A number of QUEUE_CAP or more means at least QUEUE_CAP.
     """
     waiting = {"status": Status.QUEUED.value, "robot": {"$in": list(names)}}
     count = {"$group": {"_id": "$robot", "count": {"$sum": 1}}}
@@ -112,17 +112,12 @@ def queue_lengths(names: Collection[str]) -> Counter[str]:
 
 def outcomes_of(names: Collection[str] | None = None) -> dict[str, Outcomes]:
     """Return the last outcomes of these robots, or of all that have any."""
-    tallied = _tallied()  # before what is kept is read, or what a tally adds in between would be in neither
-    return outcomes.merged(outcomes.stored(names), outcomes.between(tallied, robots=names))
-
-
-def _tallied() -> dt.datetime:
-    latest = queue_stats.latest_tally()
-    return latest.until if latest else EPOCH
+    since = rolled_up_until()  # read first, or outcomes that are rolled up in between would be in neither
+    return outcomes.merged(outcomes.stored(names), outcomes.between(since, robots=names))
 
 
 def in_state(robots: RobotQuerySet, state: str) -> RobotQuerySet:
-    """Return those of the robots that are in one of STATES."""
+    """Return the robots that are in one of STATES."""
     match state:
         case "busy":
             return robots.filter(pk__in=queue_stats.busy_robots())

@@ -16,7 +16,7 @@ from tasks.admin.task_filters import read
 from tasks.admin.tasks import ROW, matching
 from tasks.models import Task
 from tasks.reports import outcomes
-from tasks.reports.robot_status import glances, in_state
+from tasks.reports.robot_status import in_state, robot_statuses
 from tests.support.factories import make_robot, make_task
 from tests.support.pipelines import pipeline, stages
 
@@ -96,13 +96,13 @@ def test_robots_are_found_and_looked_at_without_joins():
     make_task(robot="R0", status="STARTED", lane="R0/0")
     make_task(robot="R1", status="FAILURE", finished_at=NOON)
     make_task(robot="R1", status="SUCCESS", finished_at=NOON - dt.timedelta(hours=1))
-    outcomes.note(NOON, NOON + dt.timedelta(minutes=1))
+    outcomes.roll_up(NOON, NOON + dt.timedelta(minutes=1))
     for state in ("busy", "idle", "out", "failing"):
         last = list_of_pipelines(lambda state=state: list(in_state(Robot.objects.all(), state).order_by("name")[:51]))[
             -1
         ]
         assert [name for stage in last for name in stage] == ["$match", "$sort", "$limit"], state
-    for sent in list_of_pipelines(lambda: glances(robots)):
+    for sent in list_of_pipelines(lambda: robot_statuses(robots)):
         assert "$lookup" not in str(sent)
         assert "$match" in sent[0] or sent == [{"$sort": {"_id": -1}}, {"$limit": 1}]  # the latest tally
 

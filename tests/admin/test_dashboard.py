@@ -17,7 +17,7 @@ from fmv.templatetags.display import counted
 from tasks.admin import charts, dashboard
 from tasks.models import Status, Tally, Task, WorkerProcess
 from tasks.models.error_document import error_document
-from tasks.reports import queue_stats
+from tasks.reports import queue_stats, tallies
 from tests.conftest import wait_until
 from tests.support.factories import make_robot, make_task, make_user
 from tests.support.probes import listening
@@ -142,7 +142,7 @@ def test_tasks_by_status_with_the_lists_behind_them():
         make_task(robot="R2", status=status, run_at=server_now() + MINUTE)
     ended(), ended(ago=5 * MINUTE), failed(), ended(Status.REVOKED)
     ended(ago=dt.timedelta(hours=25))
-    queue_stats.count_finished()
+    tallies.roll_up()
     assert shown("now") == {"SCHEDULED": "1", "QUEUED": "2", "RETRY": "1", "STARTED": "0"}
     assert shown("day") == {"SUCCESS": "2", "FAILURE": "1", "REVOKED": "1"}
     page = part("now")
@@ -156,14 +156,14 @@ def test_tasks_by_status_with_the_lists_behind_them():
 def test_large_numbers_can_be_read(monkeypatch):
     assert [counted(n, 100) for n in (0, 99, 100, 250)] == ["0", "99", "100+", "100+"]
     assert counted(1234567) == "1,234,567"
-    monkeypatch.setattr(queue_stats, "CAP", 2)
+    monkeypatch.setattr(queue_stats, "MAX_COUNTED", 2)
     for _ in range(3):
         make_task(robot="R2")
     assert shown("now")["QUEUED"] == "2+"
 
 
 def test_finished_tasks_that_no_tally_covers_are_added_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(queue_stats, "UNTALLIED", 3)
+    monkeypatch.setattr(tallies, "MAX_RECENT", 3)
     for _ in range(5):
         ended()
     assert shown("day")["SUCCESS"] == "3"
@@ -198,7 +198,7 @@ def test_the_chart_has_a_bar_a_tip_and_a_row_for_each_half_hour():
     passed = dt.timedelta(seconds=server_now().timestamp() % 1800)  # of this half hour
     one, other = passed + 45 * MINUTE, passed + 75 * MINUTE  # the middles of two bars
     ended(ago=one), failed(ago=one), ended(Status.REVOKED, other)
-    queue_stats.count_finished()
+    tallies.roll_up()
     page = part("day")
     assert "<title>" in page
     assert "1 succeeded, 1 failed, 0 cancelled" in page
@@ -387,7 +387,7 @@ def fill(times: int) -> None:
         make_task(robot=f"R{times}"), failed(ago=5 * MINUTE), ended(ago=number * MINUTE)
         worker = process(f"{times}/{number}").name
         make_task(robot=f"R{times}", status="STARTED", lane=worker, worker=worker)
-    queue_stats.count_finished()
+    tallies.roll_up()
 
 
 @pytest.mark.parametrize("panel", COSTS)

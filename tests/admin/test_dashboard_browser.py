@@ -8,7 +8,7 @@ import pytest
 from fmv.mongodb.server import server_now
 from tasks.models import Status, Task, WorkerProcess
 from tasks.models.error_document import error_document
-from tasks.reports import queue_stats
+from tasks.reports import tallies
 from tests.support.browser import SIZES, assert_fine
 from tests.support.factories import make_robot, make_task
 
@@ -38,7 +38,7 @@ def a_fleet() -> Task:
         WorkerProcess.objects.create(name=name, node="node@host", queues=queues, started_at=seen, seen_at=seen)
     failed(message="<b>A sentence</b> " * 20)
     make_task(robot="R2"), make_task(robot="R2", status="RETRY", run_at=now - dt.timedelta(minutes=9))
-    queue_stats.count_finished()
+    tallies.roll_up()
     fields = {"started_at": now, "attempt": 1, "progress": 40.0, "lease_expires_at": now + dt.timedelta(hours=1)}
     return make_task(robot="R2", status="STARTED", lane="R2/0", worker="host/1", **fields)
 
@@ -82,7 +82,7 @@ def test_from_the_last_failure_to_its_task_is_one_click(visit):
 
 def test_the_chart_has_a_table_beside_it(visit):
     failed()
-    queue_stats.count_finished()
+    tallies.roll_up()
     page = visit("viewer")
     page.goto("/admin/")
     page.get_by_text("As a table").click()

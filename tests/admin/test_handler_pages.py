@@ -16,7 +16,7 @@ from tasks import registry
 from tasks.admin import handlers
 from tasks.models import Tally, Task
 from tasks.models.error_document import error_document
-from tasks.reports import queue_stats
+from tasks.reports import tallies
 from tests.support.factories import make_robot, make_task, make_user
 from tests.support.pipelines import pipeline, stages
 
@@ -162,8 +162,7 @@ def test_the_page_holds_parameters_schema_timeout_and_retries():
 
 def records() -> dict[str, handlers.Record]:
     return {
-        title: handlers.record(title, queue_stats.finished_within(span), "wait")
-        for title, span in handlers.SPANS.values()
+        title: handlers.record(title, tallies.finished_within(span), "wait") for title, span in handlers.SPANS.values()
     }
 
 
@@ -175,7 +174,7 @@ def test_success_and_duration_by_span():
         ended("SUCCESS", dt.timedelta(days=2), took=5),
         ended("SUCCESS", dt.timedelta(days=8)),
     )
-    queue_stats.count_finished()
+    tallies.roll_up()
     hour, day, week = records().values()
     assert (hour.succeeded, hour.failed, hour.cancelled) == (2, 1, 1)
     assert (hour.mean, hour.tries) == (pytest.approx(2), pytest.approx(2))
@@ -186,7 +185,7 @@ def test_success_and_duration_by_span():
 
 def test_what_was_purged_still_counts():
     ended("SUCCESS", 5 * MINUTE)
-    queue_stats.count_finished()
+    tallies.roll_up()
     Task.objects.all().delete()
     assert [record.succeeded for record in records().values()] == [1, 1, 1]
 
@@ -242,7 +241,7 @@ def test_pages_cost_the_same_with_many_tasks_as_with_few(url, cost):
     for times in (1, 20):
         for _ in range(times):
             ended("SUCCESS", 5 * MINUTE), ended("FAILURE", error=error_document("E", "m")), make_task(robot="R2")
-        queue_stats.count_finished()
+        tallies.roll_up()
         assert Tally.objects.exists()
         spent.append(0)
         with patch.object(Collection, "aggregate", counting):

@@ -9,7 +9,7 @@ from fmv.accounts.permissions import Role
 from fmv.audit.models import AuditEntry
 from robots.models import Robot
 from tasks.models import UNFINISHED, Bulk, LogLine, Status, Task
-from tasks.reports import queue_stats
+from tasks.reports import tallies
 from tests.support.api import stored
 from tests.support.factories import make_robot, make_task
 from tests.support.pages import ROBOTS, TASKS, admin, messages, robot_url, text
@@ -74,7 +74,7 @@ def test_the_list_answers_operators_questions():
 def test_the_search_is_for_literal_text():
     make_robot(name="a.*b")
     make_robot(name="axxb")
-    assert [glance.robot.name for glance in admin().get(ROBOTS + "?q=a.*").context["glances"]] == ["a.*b"]
+    assert [status.robot.name for status in admin().get(ROBOTS + "?q=a.*").context["glances"]] == ["a.*b"]
 
 
 def test_the_list_goes_on_after_fifty_robots():
@@ -84,7 +84,7 @@ def test_the_list_goes_on_after_fifty_robots():
     first = client.get(ROBOTS)
     assert len(first.context["glances"]) == 50
     second = client.get(f"{ROBOTS}?{first.context['next']}")
-    assert [glance.robot.name for glance in second.context["glances"]] == ["R50"]
+    assert [status.robot.name for status in second.context["glances"]] == ["R50"]
     assert not second.context["next"]
 
 
@@ -97,7 +97,7 @@ def test_fifty_robots_take_as_many_queries_as_one():
         make_robot(name=f"R{number:02}")
         running(f"R{number:02}")
         ended(f"R{number:02}", "SUCCESS")
-    queue_stats.count_finished()
+    tallies.roll_up()
     with listening() as fifty:
         assert len(client.get(ROBOTS).context["glances"]) == 50
     assert len(one.sent) == len(fifty.sent) <= 8, fifty.sent
@@ -137,7 +137,7 @@ def test_odd_names_have_all_the_pages(name):
     for page in ("change", "live", "run", "out", "edit"):
         shown = text(client.get(robot_url(name, page)))
         assert "<b>" not in shown.replace("<b>1</b>", "").replace("<b>0</b>", ""), page
-    assert name in {glance.robot.name for glance in client.get(ROBOTS).context["glances"]}
+    assert name in {status.robot.name for status in client.get(ROBOTS).context["glances"]}
     tasks = client.get(f"{TASKS}?robot={percent(name)}").context["tasks"]
     assert [task.robot for task in tasks] == [name]
     assert client.post(robot_url(name, "in")).headers["Location"] == robot_url(name)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tasks.models import Status
-from tasks.reports import queue_stats
+from tasks.reports import queue_stats, tallies
 from tests.support.commands import run
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import make_task_in
@@ -20,7 +20,7 @@ def fleet():
     for status in Status:
         make_task_in(status, robot="R2")
     make_task(robot="R2", handler="primes")
-    queue_stats.count_finished()
+    tallies.roll_up()
 
 
 def test_it_tells_what_the_api_tells(fleet):

@@ -9,7 +9,7 @@ from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
 from tasks.models import Status, Tally, Task
-from tasks.reports import queue_stats
+from tasks.reports import queue_stats, tallies
 from tests.support.api import Api, assert_refused
 from tests.support.factories import make_robot, make_task
 
@@ -77,13 +77,13 @@ def test_the_last_hour_ends_a_minute_before_it_at_most():
         finish(ago=ago * MINUTE)
     for _ in range(2):
         assert ask()["last_hour"]["SUCCESS"] == 5
-        queue_stats.count_finished()
+        tallies.roll_up()
     assert ask()["tasks"]["SUCCESS"] == 8
 
 
 def test_what_was_purged_stays_counted():
     finish(ago=10 * MINUTE)
-    queue_stats.count_finished()
+    tallies.roll_up()
     Task.objects.all().delete()
     finish("FAILURE", ago=5 * MINUTE)
     finish("FAILURE")
@@ -102,8 +102,8 @@ def test_each_minute_is_added_up_once_and_the_present_one_not_yet():
     minutes = {task.finished_at.replace(second=0, microsecond=0) for task in Task.objects.all()} - {
         server_now().replace(second=0, microsecond=0)
     }
-    assert queue_stats.count_finished() in (len(minutes), len(minutes) - 1)  # the last may be over since seconds only
-    assert queue_stats.count_finished() == 0
+    assert tallies.roll_up() in (len(minutes), len(minutes) - 1)  # the last may be over since seconds only
+    assert tallies.roll_up() == 0
     assert {tally.until - MINUTE for tally in Tally.objects.all()} <= minutes
 
 
@@ -111,7 +111,7 @@ def test_totals_hold_attempts_and_seconds():
     finish(ago=5 * MINUTE, attempt=3, took=1.5)
     finish(ago=5 * MINUTE, attempt=1, took=2.5)
     finish("REVOKED", ago=5 * MINUTE, attempt=0, started_at=None)
-    queue_stats.count_finished()
+    tallies.roll_up()
     assert Tally.objects.latest("until").totals == [
         {"status": "REVOKED", "handler": "wait", "count": 1, "attempts": 0, "seconds": 0},
         {"status": "SUCCESS", "handler": "wait", "count": 2, "attempts": 4, "seconds": pytest.approx(4)},
@@ -124,19 +124,19 @@ def test_two_that_add_up_the_same_minute_come_to_the_same_sum():
 
     def late(tally, *args, **kwargs):
         with patch.object(Tally, "save", save):
-            queue_stats.count_finished()  # somebody is faster
+            tallies.roll_up()  # somebody is faster
         save(tally, *args, **kwargs)
 
     with patch.object(Tally, "save", late):
-        queue_stats.count_finished()
+        tallies.roll_up()
     assert [tally.totals[0]["count"] for tally in Tally.objects.all()] == [1]
 
 
 def test_a_crash_before_the_insert_loses_nothing():
     finish(ago=5 * MINUTE)
     with patch.object(Tally, "save", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
-        queue_stats.count_finished()
-    assert queue_stats.count_finished() == 1
+        tallies.roll_up()
+    assert tallies.roll_up() == 1
     assert ask()["tasks"]["SUCCESS"] == 1
 
 
@@ -145,7 +145,7 @@ def test_old_tallies_are_forgotten_but_for_the_one_that_tells_the_sums_of_then()
     days = [20, 9, 8.5, 2]
     for day in days:
         Tally.objects.create(until=until - dt.timedelta(days=day), totals=[])
-    queue_stats.count_finished()
+    tallies.roll_up()
     assert Tally.objects.count() == 2
 
 
@@ -175,7 +175,7 @@ def test_a_long_queue_of_a_robot_out_of_service_is_stepped_over():
     for age in range(20):
         queued("off", 1000 + age)
     queued("R2", 100)
-    with patch.object(queue_stats, "STEP", 7):
+    with patch.object(queue_stats, "FIRST_BATCH", 7):
         assert queue_stats.queue_age() == pytest.approx(100, abs=5)
 
 
@@ -217,7 +217,7 @@ INDEXED = ("status", "finished_at", "enabled", "_id")
 def test_every_question_is_narrowed_by_an_index_or_limited(sent):
     make_robot(name="R2")
     queued("R2", 5), finish(ago=5 * MINUTE), finish()
-    queue_stats.count_finished()
+    tallies.roll_up()
     queue_stats.overview()
     assert len(sent) > 10
     for collection, pipeline in sent:
@@ -234,7 +234,7 @@ def test_every_question_is_narrowed_by_an_index_or_limited(sent):
 def test_unfinished_tasks_are_counted_up_to_a_bound_by_the_fields_of_one_index(sent):
     for _ in range(5):
         make_task(robot="R2")
-    with patch.object(queue_stats, "CAP", 3):
+    with patch.object(queue_stats, "MAX_COUNTED", 3):
         assert queue_stats.unfinished() == {("QUEUED", "wait"): 3}
     assert [pipeline for _, pipeline in sent] == [
         [{"$match": {"status": s}}, {"$limit": 3}, {"$group": {"_id": "$handler", "count": {"$sum": 1}}}]
@@ -247,7 +247,7 @@ def test_unfinished_tasks_are_counted_up_to_a_bound_by_the_fields_of_one_index(s
 def test_it_costs_as_many_questions_with_many_tasks_as_with_few(sent):
     make_robot(name="R2")
     finish(ago=5 * MINUTE), queued("R2", 5)
-    queue_stats.count_finished()
+    tallies.roll_up()
     sent.clear()
     queue_stats.overview()
     few = len(sent)

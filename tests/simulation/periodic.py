@@ -15,10 +15,10 @@ from django.conf import settings
 
 from tasks.queue import periodic
 from tasks.queue.services import PURGE_STEP
-from tasks.reports import queue_stats
+from tasks.reports import tallies
 from tests.simulation.model import Fleet, Robot, Steps
 
-MINUTE = queue_stats.MINUTE.total_seconds()
+MINUTE = tallies.MINUTE.total_seconds()
 #: the commands with which `django-celery-results` stores that a job has run
 RESULT = ("aggregate django_celery_results_taskresult", "insert django_celery_results_taskresult")
 
@@ -143,7 +143,7 @@ def finish_submissions(work: Work) -> Steps:
 
 
 def count_finished(work: Work) -> Steps:
-    """`tasks.reports.queue_stats.count_finished`: adds up the past minute, and each robot's last outcome.
+    """`tasks.reports.tallies.roll_up`: adds up the past minute, and each robot's last outcome.
 
     Another process that runs before the result is stored does the same work.
     """
@@ -151,7 +151,7 @@ def count_finished(work: Work) -> Steps:
     yield work.read("hello")
     yield work.read("aggregate tasks_tally")
     yield work.read("aggregate tasks_task", 1)
-    before, settled = fleet.rolled_up_until, fleet.env.now - queue_stats.SETTLED.total_seconds()
+    before, settled = fleet.rolled_up_until, fleet.env.now - tallies.ROLLUP_DELAY.total_seconds()
     if settled >= before + MINUTE and fleet.ended:
         ended = Counter(fleet.ended)
         yield work.read("aggregate tasks_task", ended.total())  # the sums

@@ -10,7 +10,7 @@ from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
 from tasks.models import LogLine, Status, Task
 from tasks.models.error_document import error_document
-from tasks.reports import queue_stats
+from tasks.reports import tallies
 
 ROBOTS = {
     "Bender": ("Earth", "Please insert girder", ["bending"]),
@@ -58,7 +58,7 @@ def store_demo_data(tasks: int = 900, seed: int = 1) -> None:
     Task.objects.bulk_create(sorted(ended, key=lambda task: task.pk), batch_size=300)
     Task.objects.bulk_create([_waiting(chance, now, "Dot Matrix", "wait") for _ in range(6)])
     Task.objects.bulk_create([_scheduled(chance, now) for _ in range(4)])
-    queue_stats.count_finished()
+    tallies.roll_up()
 
 
 def _id(chance: random.Random, moment: dt.datetime) -> uuid.UUID:

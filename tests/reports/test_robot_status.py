@@ -7,8 +7,8 @@ import pytest
 from robots.models import Robot
 from tasks.models import LastOutcomes, Status
 from tasks.queue import services
-from tasks.reports import outcomes, queue_stats
-from tasks.reports.robot_status import STATES, glances, in_state, queue_lengths
+from tasks.reports import outcomes, tallies
+from tasks.reports.robot_status import STATES, in_state, queue_lengths, robot_statuses
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import listening
 
@@ -22,8 +22,8 @@ def ended(robot, status, minutes=0, **fields):
     return make_task(robot=robot, status=status, finished_at=moment, started_at=moment, **fields)
 
 
-def glance(robot):
-    [seen] = glances([robot])
+def status_of(robot):
+    [seen] = robot_statuses([robot])
     return seen
 
 
@@ -32,15 +32,15 @@ def names(state):
 
 
 def test_a_new_robot_is_idle_and_has_done_nothing():
-    seen = glance(make_robot())
+    seen = status_of(make_robot())
     assert (seen.state, seen.queue, seen.failing, seen.running) == ("idle", "0", False, [])
-    assert seen.outcomes == outcomes.NONE
+    assert seen.outcomes == outcomes.NO_OUTCOMES
 
 
 def test_a_robot_that_runs_a_task_is_busy_and_says_with_what():
     robot = make_robot()
     task = make_task(robot=robot, status="STARTED", progress=40.0, lane=f"{robot.name}/0")
-    seen = glance(robot)
+    seen = status_of(robot)
     assert seen.state == "busy"
     assert [(run.pk, run.progress, run.handler) for run in seen.running] == [(task.pk, 40.0, "wait")]
 
@@ -48,7 +48,7 @@ def test_a_robot_that_runs_a_task_is_busy_and_says_with_what():
 def test_a_robot_out_of_service_is_out_even_while_it_ends_what_it_had_begun():
     robot = make_robot(enabled=False)
     make_task(robot=robot, status="STARTED", lane=f"{robot.name}/0")
-    assert glance(robot).state == "out"
+    assert status_of(robot).state == "out"
     assert names("busy") == names("out") == [robot.name]
 
 
@@ -59,7 +59,7 @@ def test_the_queue_is_counted_up_to_a_bound():
     make_task(robot=few, status="SCHEDULED", run_at=NOON)
     for _ in range(102):
         make_task(robot=many, status="QUEUED")
-    assert [seen.queue for seen in glances([few, many])] == ["3", "100+"]
+    assert [seen.queue for seen in robot_statuses([few, many])] == ["3", "100+"]
 
 
 def test_beyond_the_bound_of_a_page_each_robot_is_counted_by_itself(monkeypatch):
@@ -79,8 +79,8 @@ def test_the_last_success_and_the_last_failure_are_the_last_by_their_end(tallied
     failure = ended(robot, Status.FAILURE, 3)
     ended(robot, Status.REVOKED, 9)
     if tallied:
-        assert queue_stats.count_finished() > 0
-    found = glance(robot).outcomes
+        assert tallies.roll_up() > 0
+    found = status_of(robot).outcomes
     assert found.success == outcomes.Ending(late.finished_at, late.pk)
     assert found.failure == outcomes.Ending(failure.finished_at, failure.pk)
     assert not found.failing
@@ -90,10 +90,10 @@ def test_what_ended_since_the_last_tally_counts_as_well():
     robot, other = make_robot(), make_robot()
     ended(robot, Status.SUCCESS)
     ended(other, Status.FAILURE)
-    queue_stats.count_finished()
+    tallies.roll_up()
     failure = ended(robot, Status.FAILURE, 2)
     ended(other, Status.SUCCESS, 2)
-    assert glance(robot).outcomes.failure.id == failure.pk
+    assert status_of(robot).outcomes.failure.id == failure.pk
     assert names("failing") == [robot.name]
 
 
@@ -101,9 +101,9 @@ def test_noting_again_or_out_of_turn_changes_nothing():
     robot = make_robot()
     late, early = ended(robot, Status.FAILURE, 10), ended(robot, Status.FAILURE, 0)
     minute = dt.timedelta(minutes=1)
-    outcomes.note(late.finished_at, late.finished_at + minute)
-    outcomes.note(early.finished_at, early.finished_at + minute)
-    outcomes.note(late.finished_at, late.finished_at + minute)
+    outcomes.roll_up(late.finished_at, late.finished_at + minute)
+    outcomes.roll_up(early.finished_at, early.finished_at + minute)
+    outcomes.roll_up(late.finished_at, late.finished_at + minute)
     assert LastOutcomes.objects.get().failure["id"] == late.pk.hex
 
 
@@ -111,20 +111,20 @@ def test_a_crash_between_outcomes_and_tally_leaves_nothing_wrong(monkeypatch):
     robot = make_robot()
     ended(robot, Status.FAILURE)
     with monkeypatch.context() as patched:
-        patched.setattr("tasks.reports.queue_stats.Tally.save", lambda *_, **__: 1 / 0)
+        patched.setattr("tasks.reports.tallies.Tally.save", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            queue_stats.count_finished()
-    assert queue_stats.count_finished() == 1
-    assert glance(robot).failing
+            tallies.roll_up()
+    assert tallies.roll_up() == 1
+    assert status_of(robot).failing
 
 
 def test_a_robot_that_is_gone_leaves_no_outcomes_to_another_of_its_name():
     robot = make_robot(name="R2")
     ended(robot, Status.FAILURE)
-    queue_stats.count_finished()
+    tallies.roll_up()
     services.delete_robot(robot, by="fry")
     assert not LastOutcomes.objects.exists()
-    assert not glance(make_robot(name="R2")).failing
+    assert not status_of(make_robot(name="R2")).failing
 
 
 def test_each_state_finds_its_robots():
@@ -142,10 +142,10 @@ def test_fifty_robots_cost_as_many_queries_as_one():
     for robot in robots:
         make_task(robot=robot, status="STARTED", lane=f"{robot.name}/0")
         ended(robot, Status.SUCCESS)
-    queue_stats.count_finished()
-    glances(robots[:1])
+    tallies.roll_up()
+    robot_statuses(robots[:1])
     with listening() as one:
-        glances(robots[:1])
+        robot_statuses(robots[:1])
     with listening() as fifty:
-        assert all(seen.running and seen.outcomes.success for seen in glances(robots))
+        assert all(seen.running and seen.outcomes.success for seen in robot_statuses(robots))
     assert len(one.sent) == len(fifty.sent) == 5, fifty.sent
