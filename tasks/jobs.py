@@ -7,13 +7,13 @@ from django.conf import settings
 
 from tasks.queue import bulk, doorbell, periodic, submissions
 from tasks.reports import tallies
-from tasks.worker import attempt
 from tasks.worker import celery_hooks as _worker  # noqa: F401 - connects to the worker's signals
+from tasks.worker import claim
 
 
 @shared_task(name=doorbell.RUN_NEXT, bind=True, ignore_result=True)
 def run_next(self: Any, robot: str) -> None:
-    attempt.run_next(robot, self.request.id)
+    claim.run_next(robot, self.request.id)
 
 
 run_next.Request = "tasks.worker.celery_hooks:Request"

@@ -1,4 +1,4 @@
-"""A field for documents and lists as MongoDB itself stores them."""
+"""Fields for documents and lists as MongoDB itself stores them, and for times by its clock."""
 
 import re
 from functools import partial
@@ -7,6 +7,8 @@ from typing import Any
 from django.db import models
 from django.db.models import Transform
 from django_mongodb_backend.query_utils import process_lhs
+
+from fmv.mongodb.server import stored_now
 
 
 class DocumentField(models.Field):
@@ -33,6 +35,22 @@ class DocumentField(models.Field):
     def get_transform(self, name: str) -> Any:
         """`filter(error__type="ValueError")` asks for the text under a name in the document."""
         return super().get_transform(name) or (partial(Part, name) if re.fullmatch("[a-z_]+", name) else None)
+
+
+class InsertTimeField(models.DateTimeField):
+    """The time of the insert by MongoDB's clock, unless a time is given; None until then.
+
+    Migrations know it as a DateTimeField with the default `stored_now`.
+    """
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        if add and getattr(model_instance, self.attname) is None:
+            setattr(model_instance, self.attname, stored_now())
+        return super().pre_save(model_instance, add)
+
+    def deconstruct(self) -> Any:
+        name, _, args, options = super().deconstruct()
+        return name, "django.db.models.DateTimeField", args, options | {"default": stored_now}
 
 
 class Part(Transform):

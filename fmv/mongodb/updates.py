@@ -39,5 +39,11 @@ def find_first(model: type[M], criteria: Criteria, order: list[tuple[str, int]])
 
 
 @wrap_database_errors
+def find_values(model: type[models.Model], criteria: Criteria, column: str) -> list[Any]:
+    """Return a column of all documents that meet the criteria."""
+    return [document[column] for document in collection(model).find(criteria, {column: 1})]
+
+
+@wrap_database_errors
 def exists(model: type[models.Model], criteria: Criteria) -> bool:
     return collection(model).find_one(criteria, {"_id": 1}) is not None

@@ -180,10 +180,6 @@ class TaskQuerySet(QuerySet["Task"]):
         for values in self.values(*REPEATED):
             yield self.model(**values)
 
-    def lanes_taken(self, robot: str) -> set[str]:
-        """Return the lanes that the robot's started tasks hold."""
-        return {lane for lane in self.started().of_robot(robot).order_by().values_list("lane", flat=True) if lane}
-
     # Transitions of many tasks; of one, see Task. Each returns how many tasks there were.
 
     def _apply(self, transition: str, note: str | Mql = "", **given: Mql) -> int:

@@ -16,10 +16,10 @@ from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
 from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
-from fmv.mongodb.fields import DocumentField
+from fmv.mongodb.fields import DocumentField, InsertTimeField
 from fmv.mongodb.indexes import PartIndex
 from fmv.mongodb.server import stored_now
-from fmv.mongodb.updates import Criteria, exists, find_first
+from fmv.mongodb.updates import Criteria, exists, find_first, find_values
 from fmv.mongodb.uuid7 import time_of
 from tasks.models.error_document import note_of
 from tasks.models.history import HistoryField, first_line
@@ -74,8 +74,8 @@ class Task(models.Model):
     lane = models.CharField(max_length=70, null=True, help_text="robot/number, held while STARTED.")
     lease_expires_at = models.DateTimeField(null=True, help_text="Unless renewed before, the task is lost then.")
     history = HistoryField(default=list)
-    stored_at = models.DateTimeField(default=stored_now, editable=False, help_text="By MongoDB's clock, as the next.")
-    changed_at = models.DateTimeField(default=stored_now, help_text="When its history or its report last changed.")
+    stored_at = InsertTimeField(editable=False, help_text="By MongoDB's clock, as the next.")
+    changed_at = InsertTimeField(help_text="When its history or its report last changed.")
 
     objects: ClassVar[Any] = TaskQuerySet.as_manager()
 
@@ -159,6 +159,11 @@ class Task(models.Model):
     def is_queued_for(cls, robot: str) -> bool:
         """Tell whether the robot has queued tasks."""
         return exists(cls, cls.queue_of(robot))
+
+    @classmethod
+    def lanes_taken(cls, robot: str) -> set[str]:
+        """Return the lanes that started tasks of the robot hold."""
+        return set(find_values(cls, {"status": Status.STARTED.value, "robot": robot}, "lane"))
 
     @classmethod
     def next_of(cls, robot: str) -> Task | None:

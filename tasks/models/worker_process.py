@@ -1,6 +1,7 @@
 """WorkerProcess: a worker's process that runs tasks, and when it was last seen."""
 
 import datetime as dt
+import socket
 from typing import Any, ClassVar
 
 from django.db import models
@@ -10,6 +11,11 @@ from fmv.mongodb.queryset import QuerySet
 
 ALIVE = dt.timedelta(seconds=30)  # unseen for longer, it counts as lost
 REMEMBERED = dt.timedelta(days=1)  # after which it is forgotten
+
+
+def worker_name(pid: int) -> str:
+    """Return the name of a process of this machine: host/pid."""
+    return f"{socket.gethostname()}/{pid}"
 
 
 class WorkerProcessQuerySet(QuerySet["WorkerProcess"]):

@@ -17,12 +17,14 @@ from billiard.exceptions import WorkerLostError
 from billiard.process import current_process
 from celery import signals
 from django.conf import settings
+from pymongo.errors import CollectionInvalid
 
 from fmv.celery import app
 from fmv.mongodb.server import forget_clients
+from tasks.models.worker_process import worker_name
 from tasks.queue.doorbell import tell_of_death
-from tasks.worker.attempt import INTERRUPT, KILL_GRACE, worker_name
 from tasks.worker.heartbeat import Heart
+from tasks.worker.lease import INTERRUPT, KILL_GRACE
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,10 @@ def end_without_parent() -> None:
 class Consumer(celery.worker.consumer.Consumer):
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = functools.partial(conn.ensure_connection, interval_max=RECONNECT)
-        return super().ensure_connected(conn)
+        try:
+            return super().ensure_connected(conn)
+        except CollectionInvalid:  # another worker has just created this collection of Kombu's in a MongoDB broker
+            return super().ensure_connected(conn)
 
 
 class Request(celery.worker.request.Request):

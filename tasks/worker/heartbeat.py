@@ -14,8 +14,7 @@ from pymongo.errors import PyMongoError
 from fmv.mongodb.expressions import Now
 from fmv.mongodb.server import server_now
 from tasks.models import Task
-from tasks.models.worker_process import WorkerProcess
-from tasks.worker.attempt import worker_name
+from tasks.models.worker_process import WorkerProcess, worker_name
 
 logger = logging.getLogger(__name__)
 

@@ -175,7 +175,7 @@ def test_what_is_done_all_day_costs_no_entry():
     robot = make_robot()
     services.submit({"robot": robot.name, "handler": "noop"}, by="amy")
     with bell_box():
-        from tasks.worker.attempt import run_next
+        from tasks.worker.claim import run_next
 
         run_next(robot.name, "message")
     assert not AuditEntry.objects.exists()

@@ -765,7 +765,7 @@ def test_a_lane_that_changed_hands_while_it_was_read_does_no_harm(tmp_path):
     torn = signed(tmp_path / "a.gz", lambda all: [*all[:-1], other, all[-1]])
     assert run("restore", "--replace", "--yes", torn)["mended"] == 1
     assert Task.objects.started().count() == 2
-    assert Task.objects.lanes_taken("Bender") == {"Bender/0"}
+    assert Task.lanes_taken("Bender") == {"Bender/0"}
     Task.objects.all().update(lease_expires_at=PAST)
     with bell_box():
         assert periodic.recover_lost() == {"RETRY": 2}

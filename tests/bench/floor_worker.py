@@ -64,7 +64,7 @@ END = line("SUCCESS", "$attempt", "") | literals(LEFT) | {"finished_at": NOW}
 
 @app.task(name="bare.floor")
 def floor(file: str, robot: str) -> None:
-    """Find the robot, claim its task, finish it, look for the next: the least that a task costs."""
+    """Find the robot, claim its task on a free lane, finish it, look for the next: the least that a task costs."""
     run(robot, floor.request.id, lambda: mark(file, "start"))
 
 
@@ -73,6 +73,7 @@ def run(robot: str, message: str, work: Callable[[], None]) -> None:
     database()[ROBOTS].find_one({"_id": robot})
     if task := next_of(robot):
         found = {"_id": task["_id"], "status": "QUEUED", "robot": robot, "attempt": task["attempt"]}
+        list(tasks().find({"status": "STARTED", "robot": robot}, {"lane": 1}))
         owner = {"lane": f"{robot}/0", "worker": PROCESS, "message_id": message, "attempt": task["attempt"] + 1}
         tasks().update_one(found, [{"$set": START | literals(owner | FRESH)}])
         work()

@@ -101,7 +101,7 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
         from fmv.wsgi import application
     from robots import services as registry
     from tasks.queue import services
-    from tasks.worker.attempt import run_next
+    from tasks.worker.claim import run_next
 
     task = prepare()
     robot = registry.get("Robot 98")

@@ -14,7 +14,7 @@ import pytest
 from django.test import override_settings
 
 from fmv.devstack import stack
-from tasks.worker import attempt
+from tasks.worker import claim as claiming
 from tests.bench import floor, profile, report, stage, tasks
 from tests.bench.__main__ import PARTS
 from tests.bench.figures import FULL, QUICK, figure, in_turn, reaches
@@ -147,12 +147,12 @@ def test_the_floor_worker_sends_the_same_commands_for_a_task(floor_commands, mon
     monkeypatch.setattr(floor_worker, "ROBOTS", "robots_robot")
     monkeypatch.setattr(floor_worker, "TASKS", "tasks_task")
     monkeypatch.setattr(floor_worker, "database", floor.database)
-    monkeypatch.setattr(attempt, "TURN", 60.0)  # a test's MongoDB may be slow
+    monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)  # a test's MongoDB may be slow
     robot = make_robot()
     with bell_box(), listening() as commands:
         tasks.by_fmv(tmp_path / "marks", robot.name)
         commands.bodies.clear()
-        attempt.run_next(robot.name, "message")
+        claiming.run_next(robot.name, "message")
     floor.database().tasks_task.insert_one(floor.queued(robot.name, "tick"))
     floor_commands.bodies.clear()
     floor_worker.run(robot.name, "message", lambda: None)

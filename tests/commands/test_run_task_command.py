@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from tasks.models import LogLine, Status, Task
-from tasks.worker.attempt import run_next
+from tasks.worker.claim import run_next
 from tests.support.commands import run
 from tests.support.factories import make_robot
 

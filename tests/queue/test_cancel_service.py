@@ -3,7 +3,7 @@ import pytest
 from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.queue import services
 from tasks.queue.errors import AlreadyFinished
-from tasks.worker.attempt import claim
+from tasks.worker.claim import claim
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import fields_of, make_task_in, started, statuses
 

@@ -15,7 +15,7 @@ from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, LogLine, Status, Task
 from tasks.queue import periodic as steps
 from tasks.queue import services
-from tasks.worker.attempt import run_next
+from tasks.worker.claim import run_next
 from tests.conftest import wait_until, with_database
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import FUTURE, PAST, fields_of, make_task_in, started, statuses

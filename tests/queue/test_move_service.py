@@ -7,7 +7,7 @@ from robots.errors import UnknownRobot
 from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.queue import services
 from tasks.queue.errors import NotWaiting, RobotOutOfService
-from tasks.worker import attempt
+from tasks.worker import claim as claiming
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import at_once, claim, fields_of, make_task_in, started, statuses
 
@@ -102,7 +102,7 @@ def test_move_against_claim():
             except NotWaiting:
                 return None
 
-        claimed, moved = at_once(lambda old=old: attempt.claim(old, "message"), move)
+        claimed, moved = at_once(lambda old=old: claiming.claim(old, "message"), move)
         stored = Task.objects.get(pk=task.pk)
         assert bool(claimed) is not bool(moved), number
         if claimed:

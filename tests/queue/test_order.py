@@ -8,8 +8,8 @@ from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.models.status import MAX_PRIORITY
 from tasks.queue import periodic, services
-from tasks.worker import attempt
-from tasks.worker.attempt import claim, run_next
+from tasks.worker import claim as claiming
+from tasks.worker.claim import claim, run_next
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import FUTURE, PAST, fields_of, make_task_in, statuses
 
@@ -164,7 +164,7 @@ def test_an_expired_scheduled_task_never_starts():
 
 
 def test_a_process_runs_what_is_queued_while_its_turn_lasts(bells, monkeypatch):
-    monkeypatch.setattr(attempt, "TURN", 60.0)
+    monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)
     robot = make_robot()
     for handler in ("noop", "fails", "noop"):
         make_task(robot=robot, handler=handler, params={})
@@ -176,7 +176,7 @@ def test_a_process_runs_what_is_queued_while_its_turn_lasts(bells, monkeypatch):
 
 @pytest.mark.parametrize("handler", ["noop", "fails"])
 def test_when_its_turn_is_over_it_rings_for_the_next(bells, monkeypatch, handler):
-    monkeypatch.setattr(attempt, "TURN", 0.0)
+    monkeypatch.setattr(claiming, "TIME_SLICE", 0.0)
     robot = make_robot()
     make_task(robot=robot, handler=handler, params={})
     make_task(robot=robot)
@@ -186,7 +186,7 @@ def test_when_its_turn_is_over_it_rings_for_the_next(bells, monkeypatch, handler
 
 
 def test_an_interrupted_process_leaves_the_rest_to_others(bells, monkeypatch):
-    monkeypatch.setattr(attempt, "TURN", 60.0)
+    monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)
     robot = make_robot()
     make_task(robot=robot, handler="wait", params={"seconds": 30}, timeout=0.2, max_attempts=1)
     make_task(robot=robot)

@@ -11,8 +11,9 @@ from tasks.models import Status, Task
 from tasks.models.error_document import error_document
 from tasks.queue import periodic, services
 from tasks.queue.errors import AlreadyFinished, RobotHasWork
-from tasks.worker import attempt
-from tasks.worker.attempt import LEASE_GRACE, run_next
+from tasks.worker import claim as claiming
+from tasks.worker.claim import run_next
+from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import (
     LEASE,
@@ -39,7 +40,7 @@ def rounds() -> Any:
 
 
 def try_claim(robot: Robot) -> Task | None:
-    return attempt.claim(robot, "message")
+    return claiming.claim(robot, "message")
 
 
 def try_cancel(task: Task) -> Task | None:
@@ -291,7 +292,7 @@ def test_putting_a_robot_out_of_service_against_a_claim():
         task = make_task(robot=robot)
         at_once(
             lambda robot=robot: services.change_robot(robot.name, by="test", enabled=False),
-            lambda robot=robot: attempt.claim(Robot.objects.get(pk=robot.name), "message"),
+            lambda robot=robot: claiming.claim(Robot.objects.get(pk=robot.name), "message"),
         )
         assert fields_of(task)["status"] in (Status.QUEUED, Status.STARTED)
-        assert attempt.claim(Robot.objects.get(pk=robot.name), "message") is None
+        assert claiming.claim(Robot.objects.get(pk=robot.name), "message") is None

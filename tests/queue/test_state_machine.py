@@ -15,8 +15,8 @@ from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.models.error_document import error_document
 from tasks.queue import periodic, services
 from tasks.queue.errors import AlreadyFinished
-from tasks.worker import attempt as execution
-from tasks.worker.attempt import LEASE_GRACE
+from tasks.worker import claim as claiming
+from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import FUTURE, LEASE, PAST, bell_box
 
@@ -99,7 +99,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def claim(self) -> None:
-        task = execution.claim(self.robot, "message")
+        task = claiming.claim(self.robot, "message")
         free = len(self.in_status(Status.STARTED)) < self.robot.lanes and self.robot.enabled
         queued = sorted(self.in_status(Status.QUEUED), key=lambda pk: (-self.models[pk].priority, pk))
         late = [self.models[pk].expired and not self.models[pk].attempt for pk in queued]

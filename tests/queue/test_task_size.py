@@ -7,7 +7,7 @@ from fmv.mongodb.counting import collection
 from fmv.mongodb.plan import planned_indexes
 from tasks.models import Status, Task
 from tasks.queue import services
-from tasks.worker.attempt import run_next
+from tasks.worker.claim import run_next
 from tests.bench.memory import ID, SMALL, entry_size, small_task
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import bell_box

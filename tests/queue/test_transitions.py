@@ -12,7 +12,7 @@ from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.models.error_document import error_document
 from tasks.models.task import LaneTaken
 from tasks.models.transitions import TRANSITIONS, apply
-from tasks.worker.attempt import LEASE_GRACE
+from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_task
 from tests.support.probes import FUTURE, LEASE, PAST, changes, claim, fields_of, line, listening, make_task_in, started
 

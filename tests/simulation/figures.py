@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 
 from tasks.queue import periodic
-from tasks.worker import attempt, heartbeat
+from tasks.worker import claim, heartbeat
 from tests.simulation.model import Fleet
 from tests.simulation.periodic import Maintenance, Pass
 
@@ -22,7 +22,7 @@ def constants() -> dict[str, Any]:
         "lease_seconds": settings.FMV_LEASE_SECONDS,
         "renew_seconds": settings.FMV_RENEW_SECONDS,
         "prefetch_multiplier": settings.CELERY_WORKER_PREFETCH_MULTIPLIER,
-        "turn_seconds": attempt.TURN,
+        "time_slice_seconds": claim.TIME_SLICE,
         "heartbeat_seconds": heartbeat.EVERY,
         "ring_step": periodic.RING_STEP,
         "recover_step": periodic.STEP,

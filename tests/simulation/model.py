@@ -12,7 +12,7 @@ from typing import Any
 import simpy
 from django.conf import settings
 
-from tasks.worker import attempt as execution
+from tasks.worker import claim as claiming
 
 Steps = Generator[simpy.Event, Any, Any]
 
@@ -43,8 +43,8 @@ class Costs:
 
     @property
     def of_a_task(self) -> float:
-        """Seconds that a task occupies a process beside its handler: three reads, two writes and FMV's own work."""
-        return 3 * self.read + 2 * self.write + self.start
+        """Seconds that a task occupies a process beside its handler: four reads, two writes and FMV's own work."""
+        return 4 * self.read + 2 * self.write + self.start
 
 
 @dataclass(frozen=True)
@@ -244,9 +244,9 @@ class Fleet:
                     self.busy.add(-1)
 
     def run_next(self, robot: Robot) -> Steps:
-        """Do what `tasks.worker.attempt.run_next` does."""
+        """Do what `tasks.worker.claim.run_next` does."""
         yield self.read("find robots_robot")
-        over = self.env.now + execution.TURN
+        over = self.env.now + claiming.TIME_SLICE
         while True:
             task = yield from self.claim(robot)
             if task is None:
@@ -260,16 +260,15 @@ class Fleet:
             yield self.env.timeout(self.costs.message)
 
     def claim(self, robot: Robot) -> Steps:
-        """Do what `tasks.worker.attempt.claim` does: start and return the robot's next task, or return None."""
+        """Do what `tasks.worker.claim.claim` does: start and return the robot's next task, or return None."""
         while True:
             yield self.read("find tasks_task")
             if not robot.queue:
                 return None
             task = robot.queue[0]
-            if self.plan.lanes > 1:
-                yield self.read("aggregate tasks_task")
-                if robot.running == self.plan.lanes:
-                    return None
+            yield self.read("find tasks_task")
+            if robot.running == self.plan.lanes:
+                return None
             yield self.write("update tasks_task")
             if task in robot.queue:  # otherwise another process was faster, and there may be more tasks
                 return self.enter_lane(task) if robot.running < self.plan.lanes else None

@@ -12,7 +12,7 @@ from django.test import override_settings
 from fmv.celery import app
 from tasks import jobs
 from tasks.queue import periodic, services
-from tasks.worker import attempt
+from tasks.worker import claim as claiming
 from tests.simulation import __main__ as command
 from tests.simulation.figures import figures
 from tests.simulation.model import Costs, Fleet, Plan
@@ -180,8 +180,8 @@ def test_smaller_passes_of_ring_waiting_in_fmv_wake_fewer_robots(monkeypatch):
 
 def test_a_process_keeps_a_robot_for_the_time_that_fmv_sets(monkeypatch):
     messages = []
-    for turn in (attempt.TURN, 0.0):
-        monkeypatch.setattr(attempt, "TURN", turn)
+    for turn in (claiming.TIME_SLICE, 0.0):
+        monkeypatch.setattr(claiming, "TIME_SLICE", turn)
         fleet = quiet()
         for _ in range(5):
             fleet.submit(fleet.robots[0])
@@ -217,13 +217,13 @@ def modelled(name: str, fleet: Fleet) -> Counter[str]:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("tasks", "lanes"), [(1, 1), (2, 1), (5, 1), (1, 3), (3, 3)])
 def test_tasks_take_the_same_commands_as_in_fmv(tasks, lanes, bells, monkeypatch):
-    monkeypatch.setattr(attempt, "TURN", 60.0)  # a test's MongoDB may be slow
+    monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)  # a test's MongoDB may be slow
     robot = make_robot(lanes=lanes)
     with listening() as real:
         for _ in range(tasks):
             services.submit({"robot": robot.name, "handler": "noop"}, by="test")
         for _ in range(tasks):
-            attempt.run_next(robot.name, "message")
+            claiming.run_next(robot.name, "message")
     fleet = quiet(processes=1, lanes=lanes)
     for _ in range(tasks):
         fleet.submit(fleet.robots[0])

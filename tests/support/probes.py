@@ -17,7 +17,7 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 from fmv.celery import app
 from fmv.mongodb.server import server_now
 from tasks.models import Status, Task
-from tasks.worker.attempt import LEASE_GRACE
+from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_task
 
 PAST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)

@@ -20,8 +20,10 @@ from tasks import registry
 from tasks.models import Status, Task
 from tasks.queue import periodic
 from tasks.registry import Params, RetryPolicy
-from tasks.worker import attempt as execution
-from tasks.worker.attempt import MAX_RESULT, Attempt, InvalidResult, run_next, storable
+from tasks.worker import attempt
+from tasks.worker.attempt import MAX_RESULT, Attempt, InvalidResult, storable
+from tasks.worker.claim import run_next
+from tasks.worker.lease import INTERRUPT, LEASE_GRACE
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import FUTURE, fields_of, statuses
 
@@ -105,9 +107,7 @@ def test_a_handler_may_call_sys_exit():
     assert (task.status, task.error["type"], task.error["message"]) == (Status.FAILURE, "SystemExit", "3")
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError, execution.Interrupted]
-)
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError, attempt.Interrupted])
 def test_whatever_a_handler_raises_is_its_error(handle, error):
     def fail(ctx: Any) -> None:
         raise error("odd")
@@ -258,7 +258,7 @@ def test_odd_texts_harm_nothing(handle):
 
 
 def test_a_chatty_handler_is_cut_short(handle, monkeypatch):
-    monkeypatch.setattr(execution, "MAX_LOG_LINES", 5)
+    monkeypatch.setattr(attempt, "MAX_LOG_LINES", 5)
 
     def chat(ctx: Any) -> None:
         for number in range(20):
@@ -362,7 +362,7 @@ def test_an_attempt_that_lost_its_task_writes_nothing(handle):
 
 def test_a_stopping_worker_hands_the_task_back(handle, bells):
     def block(ctx: Any) -> None:
-        later(0.3, lambda: os.kill(os.getpid(), execution.INTERRUPT))
+        later(0.3, lambda: os.kill(os.getpid(), INTERRUPT))
         time.sleep(30)
 
     task = handle(block, max_attempts=1, priority=7)
@@ -376,7 +376,7 @@ def test_a_stopping_worker_does_not_hand_back_what_is_being_cancelled(handle, se
 
     def block(ctx: Any) -> None:
         Task.objects.get(pk=ctx.task_id).request_cancel("asked")
-        os.kill(os.getpid(), execution.INTERRUPT)
+        os.kill(os.getpid(), INTERRUPT)
         time.sleep(30)
 
     assert handle(block, max_attempts=1).status == Status.REVOKED
@@ -386,7 +386,7 @@ def test_our_own_talk_with_mongodb_is_not_interrupted(handle, monkeypatch):
     store, done = Attempt._store_line, []
 
     def slow(attempt: Attempt, text: str) -> None:
-        os.kill(os.getpid(), execution.INTERRUPT)
+        os.kill(os.getpid(), INTERRUPT)
         time.sleep(0.5)
         store(attempt, text)
         done.append(text)
@@ -399,13 +399,13 @@ def test_our_own_talk_with_mongodb_is_not_interrupted(handle, monkeypatch):
 
 
 def test_a_signal_outside_an_attempt_is_not_taken_for_one(handle):
-    before = signal.signal(execution.INTERRUPT, signal.SIG_IGN)
+    before = signal.signal(INTERRUPT, signal.SIG_IGN)
     try:
         assert handle(lambda ctx: 1).result == 1
-        assert signal.getsignal(execution.INTERRUPT) == signal.SIG_IGN
-        os.kill(os.getpid(), execution.INTERRUPT)
+        assert signal.getsignal(INTERRUPT) == signal.SIG_IGN
+        os.kill(os.getpid(), INTERRUPT)
     finally:
-        signal.signal(execution.INTERRUPT, before)
+        signal.signal(INTERRUPT, before)
 
 
 # --- Leases ----------------------------------------------------------------------------------------------------------
@@ -451,12 +451,12 @@ def test_the_watchdog_is_disarmed_at_the_end(handle, monkeypatch):
             real(*args, **kwargs)
 
         monkeypatch.setattr(faulthandler, name, spy)
-    keepers = {thread for thread in threading.enumerate() if thread.name.startswith("keeper")}
+    renewers = {thread for thread in threading.enumerate() if thread.name.startswith("lease of")}
     assert handle(lambda ctx: time.sleep(1.2)).status == Status.SUCCESS
     assert calls[-1] == ("cancel_dump_traceback_later", "MainThread")
     assert len(calls) >= 3
-    assert not keepers
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("keeper")]
+    assert not renewers
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lease of")]
 
 
 ALONE = """
@@ -464,7 +464,7 @@ import json, os, sys
 import django
 django.setup()
 from tests.support.factories import make_robot, make_task
-from tasks.worker.attempt import run_next
+from tasks.worker.claim import run_next
 task = make_task(robot=make_robot(name=sys.argv[1]), handler=sys.argv[2], params={}, timeout=float(sys.argv[3]))
 run_next(task.robot, "message")
 """
@@ -485,7 +485,7 @@ def test_a_process_that_cannot_be_interrupted_ends_itself(handler, timeout):
     assert b"Timeout" in ended.stderr
     task = Task.objects.get(robot="Robot alone")
     assert task.status == Status.STARTED
-    assert task.lease_expires_at <= task.started_at + dt.timedelta(seconds=timeout + execution.LEASE_GRACE)
+    assert task.lease_expires_at <= task.started_at + dt.timedelta(seconds=timeout + LEASE_GRACE)
     Task.objects.all().end_leases()
     time.sleep(0.01)
     assert periodic.recover_lost() == {"FAILURE": 1}

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.worker.attempt import free_lanes
+from tasks.worker.claim import free_lanes
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from django_celery_results.models import TaskResult
 
 from fmv.mongodb.server import server_now
 from tasks.models import Status, Task, WorkerProcess
+from tasks.models.worker_process import worker_name
 from tasks.queue import periodic as steps
 from tasks.queue import services
 from tasks.worker import heartbeat
-from tasks.worker.attempt import worker_name
 from tests.conftest import wait_until, with_database
 from tests.support.factories import make_robot
 from tests.support.pipelines import pipeline, stages
