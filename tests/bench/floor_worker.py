@@ -35,7 +35,7 @@ def noop(file: str) -> None:
 
 
 NOW = {"$toDate": {"$toLong": "$$NOW"}}
-TICK = {"$max": [NOW, {"$toDate": {"$add": [{"$toLong": "$changed_at"}, {"$toLong": 1}]}}]}
+NEXT_CHANGE = {"$max": [NOW, {"$toDate": {"$add": [{"$toLong": "$changed_at"}, {"$toLong": 1}]}}]}
 PROCESS = f"{socket.gethostname()}/{os.getpid()}"
 
 
@@ -44,8 +44,8 @@ def after(moment: Any, milliseconds: Any) -> dict[str, Any]:
 
 
 def line(status: str, attempt: Any, note: str) -> dict[str, Any]:
-    entry = {"at": TICK, "status": status, "attempt": attempt, "note": {"$literal": note}}
-    return {"status": status, "history": {"$concatArrays": ["$history", [entry]]}, "changed_at": TICK}
+    entry = {"at": NEXT_CHANGE, "status": status, "attempt": attempt, "note": {"$literal": note}}
+    return {"status": status, "history": {"$concatArrays": ["$history", [entry]]}, "changed_at": NEXT_CHANGE}
 
 
 def literals(values: dict[str, Any]) -> dict[str, Any]:
@@ -58,8 +58,8 @@ START = line("STARTED", {"$literal": 1}, f"by {PROCESS}") | {
     "lease_expires_at": {"$min": [after(NOW, 30000), LONGEST]},
 }
 FRESH = {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
-LEFT = {"lane": None, "lease_expires_at": None, "result": None, "error": None, "progress": 100.0, "message": ""}
-END = line("SUCCESS", "$attempt", "") | literals(LEFT) | {"finished_at": NOW}
+ENDED = {"lane": None, "lease_expires_at": None, "result": None, "error": None, "progress": 100.0, "message": ""}
+END = line("SUCCESS", "$attempt", "") | literals(ENDED) | {"finished_at": NOW}
 
 
 @app.task(name="bare.floor")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fmv.mongodb.uuid7 import id_at
 from tests.bench.figures import Figure, Size, figure, in_turn, say
 from tests.bench.stage import Stage
 
@@ -137,6 +136,8 @@ def documents(tasks: int, names: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def document(number: int, made: dt.datetime, names: list[str]) -> dict[str, Any]:
+    from fmv.mongodb.uuid7 import id_at
+
     robot = BUSY if number % 2 else names[1 + number // 2 % OTHERS]
     waits = number % 100 == 1 or (number % 2 == 0 and number < 2 * WAITING)
     status = "QUEUED" if waits else "FAILURE" if number % 25 == 3 else "SUCCESS"
