@@ -1,4 +1,4 @@
-"""System checks that catch an insecure production set-up (`manage.py check --deploy`)."""
+"""System checks that find insecure production settings (`manage.py check --deploy`)."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ def nobody_acts_anonymously(app_configs: Any, **_: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            f"FMV_ANONYMOUS={settings.FMV_ANONYMOUS}: anybody who reaches the server has that role.",
-            hint="Set it to none; give people and programs users of their own.",
+            f"FMV_ANONYMOUS={settings.FMV_ANONYMOUS}: everybody who can reach the server has that role.",
+            hint="Set it to none, and create users for people and programs.",
             id="fmv.E001",
         )
     ]
@@ -25,19 +25,19 @@ def development_is_over(app_configs: Any, **_: Any) -> list[CheckMessage]:
     """fmv.E002: FMV_DEBUG is on."""
     if not settings.ENVIRONMENT.debug:
         return []
-    return [Error("FMV_DEBUG is on: cookies travel without HTTPS.", hint="Leave FMV_DEBUG unset.", id="fmv.E002")]
+    return [Error("FMV_DEBUG is on: cookies are sent without HTTPS.", hint="Leave FMV_DEBUG unset.", id="fmv.E002")]
 
 
 @register(Tags.security, deploy=True)
 def the_issuer_is_reached_safely(app_configs: Any, **_: Any) -> list[CheckMessage]:
-    """fmv.E003: FMV_OIDC_ISSUER is asked for its keys without TLS. fmv.E004: FMV_OIDC_AUDIENCE is empty."""
+    """fmv.E003: the keys of FMV_OIDC_ISSUER are fetched without TLS. fmv.E004: FMV_OIDC_AUDIENCE is empty."""
     if not settings.FMV_OIDC_ISSUER:
         return []
     errors: list[CheckMessage] = []
     if not settings.FMV_OIDC_ISSUER.startswith("https://"):
-        text = f"FMV_OIDC_ISSUER={settings.FMV_OIDC_ISSUER}: whoever answers there decides who signs in."
-        errors.append(Error(text, hint="Use an https issuer; http is for development on loopback.", id="fmv.E003"))
+        text = f"FMV_OIDC_ISSUER={settings.FMV_OIDC_ISSUER}: without TLS another server can pose as the issuer."
+        errors.append(Error(text, hint="Use an https URL; http is for development on loopback.", id="fmv.E003"))
     if not settings.FMV_OIDC_AUDIENCE:
-        text = "FMV_OIDC_AUDIENCE is empty: no token of the issuer is for FMV."
-        errors.append(Error(text, hint="Name the audience, or the client id, of FMV's tokens.", id="fmv.E004"))
+        text = "FMV_OIDC_AUDIENCE is empty: FMV accepts no token of the issuer."
+        errors.append(Error(text, hint="Set it to the audience, or the client id, of FMV's tokens.", id="fmv.E004"))
     return errors

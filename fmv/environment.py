@@ -1,7 +1,7 @@
 """Every environment variable FMV reads: name, type, default and meaning.
 
-The README's table says the same, and a test holds the two together. A wrong value stops the start with a sentence
-that names the variable.
+The README has the same table, and a test compares the two. An invalid value stops the start with a message that names
+the variable.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-#: Signs cookies while FMV_DEBUG is on and no key is set; anywhere else the start is refused.
+#: Signs cookies if no key is set while FMV_DEBUG is on. Without FMV_DEBUG the start is refused.
 DEVELOPMENT_SECRET_KEY = "insecure-development-key-never-to-be-used-in-production-0123456789"  # noqa: S105 # nosec B105
 
 
@@ -21,7 +21,7 @@ def _mongodb_uri(value: str) -> str:
     if not value.startswith(("mongodb://", "mongodb+srv://")):
         raise ValueError("must start with mongodb:// or mongodb+srv://")
     if not urlsplit(value).path.strip("/"):
-        raise ValueError("must name a database, as in mongodb://127.0.0.1:27017/fmv")
+        raise ValueError("must name a database, such as mongodb://127.0.0.1:27017/fmv")
     return value
 
 
@@ -39,12 +39,12 @@ def _origins(value: list[str]) -> list[str]:
     for origin in value:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or parts.fragment:
-            raise ValueError(f"{origin!r} is not an origin, as in https://fleet.example.org")
+            raise ValueError(f"{origin!r} is not an origin such as https://fleet.example.org")
     return value
 
 
 def is_safe_url(url: str) -> bool:
-    """Tell whether keys may come from there: over HTTPS, or from this very machine."""
+    """Return whether keys may be fetched from this URL: over HTTPS, or from this machine."""
     parts = urlsplit(url)
     local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
     return bool(parts.hostname) and "@" not in parts.netloc and (parts.scheme == "https" or local)
@@ -52,7 +52,7 @@ def is_safe_url(url: str) -> bool:
 
 def _issuer(value: str) -> str:
     if value and (not is_safe_url(value) or set("?# ") & set(value)):
-        raise ValueError("must be an https URL as in https://login.example.org, or on loopback an http one")
+        raise ValueError("must be an https URL such as https://login.example.org; http is allowed on loopback only")
     return value
 
 
@@ -75,7 +75,7 @@ def _metrics_token(value: str) -> str:
 
 def _rate(value: str) -> str:
     if value and not re.fullmatch(r"[1-9][0-9]{0,8}/(second|minute|hour|day)", value):
-        raise ValueError("must be a number a second, minute, hour or day, as in 600/minute")
+        raise ValueError("must be a number per second, minute, hour or day, such as 600/minute")
     return value
 
 
@@ -83,19 +83,19 @@ CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 
 
 class Environment(BaseSettings):
-    """The environment as typed values. A `.env` file in the working directory is read too; the environment wins."""
+    """The environment as typed values. A `.env` file in the working directory is read too, with lower precedence."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
     mongodb_uri: Annotated[str, AfterValidator(_mongodb_uri)] = Field(
         "mongodb://127.0.0.1:27017/fmv",
         alias="MONGODB_URI",
-        description="MongoDB, with the name of the database.",
+        description="URI of MongoDB, with the name of the database.",
     )
     broker_url: Annotated[str, AfterValidator(_broker_url)] = Field(
         "amqp://guest:guest@127.0.0.1:5672//",
         alias="FMV_BROKER_URL",
-        description="RabbitMQ (`amqp://`, `amqps://`), or for development a MongoDB (`mongodb://`).",
+        description="URL of RabbitMQ (`amqp://`, `amqps://`), or for development of a MongoDB (`mongodb://`).",
     )
     secret_key: Annotated[str, Field(min_length=50)] = Field(
         "",
@@ -107,115 +107,115 @@ class Environment(BaseSettings):
     apps: Annotated[CommaSeparated, AfterValidator(_apps)] = Field(
         [],
         alias="FMV_APPS",
-        description="Further Django apps, separated by commas; the handlers in their `handlers.py` can be run.",
+        description="Further Django apps, separated by commas. Tasks can run the handlers in their `handlers.py`.",
     )
     anonymous: Literal["none", "viewer", "operator", "manager"] = Field(
         "none",
         alias="FMV_ANONYMOUS",
-        description="What callers who have not signed in may do: `none`, `viewer`, `operator` or `manager`.",
+        description="Role of callers that have not signed in: `none`, `viewer`, `operator` or `manager`.",
     )
     oidc_issuer: Annotated[str, AfterValidator(_issuer)] = Field(
         "",
         alias="FMV_OIDC_ISSUER",
-        description="The organisation's OpenID Connect issuer, exactly as its tokens name it; empty for none.",
+        description="URL of the organisation's OpenID Connect issuer, exactly as in its tokens. Empty: none.",
     )
     oidc_audience: CommaSeparated = Field(
         [],
         alias="FMV_OIDC_AUDIENCE",
-        description="What such a token's `aud` must name, one of these, separated by commas. Required with an issuer.",
+        description="Audiences, separated by commas: a token's `aud` must contain one. Required with an issuer.",
     )
     oidc_client_id: str = Field(
         "",
         alias="FMV_OIDC_CLIENT_ID",
-        description="FMV's client at that issuer, for signing in to the admin; one of the audiences. Empty for none.",
+        description="FMV's client at that issuer, for sign-in to the admin; must be one of the audiences. Empty: none.",
     )
     oidc_client_secret: str = Field(
-        "", alias="FMV_OIDC_CLIENT_SECRET", description="Its secret. Required with the client, and only then."
+        "", alias="FMV_OIDC_CLIENT_SECRET", description="Secret of that client. Required with the client."
     )
     oidc_role_claim: str = Field(
         "fmv_role",
         alias="FMV_OIDC_ROLE_CLAIM",
-        description="The claim, or dotted path to it, that names the user's role: `viewer`, `operator`, `manager`, "
-        "or a list in which the highest counts. Empty: roles are given in the admin.",
+        description="Name of, or dotted path to, the claim with the user's role: `viewer`, `operator`, `manager`, "
+        "or a list of which the highest counts. Empty: roles are set in the admin.",
     )
     oidc_leeway_seconds: float = Field(
         30,
         alias="FMV_OIDC_LEEWAY_SECONDS",
         ge=0,
         le=300,
-        description="Seconds that the issuer's clock may differ from ours.",
+        description="Seconds by which the issuer's clock may differ from FMV's.",
     )
     oidc_timeout_seconds: float = Field(
         3,
         alias="FMV_OIDC_TIMEOUT_SECONDS",
         ge=0.1,
         le=30,
-        description="Seconds the issuer has to give its keys; then the answer is 503.",
+        description="Seconds to wait for the issuer's keys. After that FMV answers 503.",
     )
     oidc_refresh_seconds: float = Field(
         10,
         alias="FMV_OIDC_REFRESH_SECONDS",
         ge=0.1,
         le=3600,
-        description="Least seconds between two such questions, however many unknown keys or failures there are.",
+        description="Least seconds between two requests for the issuer's keys, even after unknown keys or failures.",
     )
     oidc_keys_seconds: float = Field(
         300,
         alias="FMV_OIDC_KEYS_SECONDS",
         ge=0.1,
         le=86400,
-        description="Seconds after which the issuer is asked whether its keys are still the same.",
+        description="Seconds after which the issuer's keys are fetched again.",
     )
     oidc_outage_seconds: float = Field(
         3600,
         alias="FMV_OIDC_OUTAGE_SECONDS",
         ge=0,
         le=604800,
-        description="Seconds that known keys still count while the issuer cannot be reached.",
+        description="Seconds for which known keys stay valid while the issuer cannot be reached.",
     )
     token_days: float = Field(
         90,
         alias="FMV_TOKEN_DAYS",
         gt=0,
         le=36500,
-        description="Days a new API token is good for, unless said otherwise.",
+        description="Days for which a new API token is valid by default.",
     )
     token_max_days: float = Field(
-        366, alias="FMV_TOKEN_MAX_DAYS", gt=0, le=36500, description="Most days a new API token can be good for."
+        366, alias="FMV_TOKEN_MAX_DAYS", gt=0, le=36500, description="Most days for which a new API token can be valid."
     )
     allowed_hosts: CommaSeparated = Field(
         ["localhost", "127.0.0.1", "[::1]"],
         alias="FMV_ALLOWED_HOSTS",
-        description="Host names the web server answers to, separated by commas.",
+        description="Host names that the web server answers to, separated by commas.",
     )
     cors_origins: Annotated[CommaSeparated, AfterValidator(_origins)] = Field(
         [],
         alias="FMV_CORS_ORIGINS",
-        description="Origins whose pages may call the API, exact, separated by commas. "
-        "With `FMV_DEBUG` localhost on any port may too.",
+        description="Origins whose web pages may call the API, separated by commas. "
+        "With `FMV_DEBUG`, localhost on any port may too.",
     )
     https: bool = Field(
         True,
         alias="FMV_HTTPS",
-        description="Clients come over HTTPS, ended by FMV's proxy: secure cookies, HSTS, no plain HTTP. "
+        description="Clients use HTTPS, which a proxy in front of FMV terminates: secure cookies, HSTS, no plain HTTP. "
         "Off while `FMV_DEBUG` is on.",
     )
-    host: str = Field("127.0.0.1", alias="FMV_HOST", description="Address the web server binds.")
-    port: int = Field(8000, alias="FMV_PORT", ge=1, le=65535, description="Port the web server binds.")
+    host: str = Field("127.0.0.1", alias="FMV_HOST", description="Address that the web server listens on.")
+    port: int = Field(8000, alias="FMV_PORT", ge=1, le=65535, description="Port that the web server listens on.")
     web_processes: int = Field(2, alias="FMV_WEB_PROCESSES", ge=1, le=256, description="Processes of the web server.")
     web_threads: int = Field(
         4,
         alias="FMV_WEB_THREADS",
         ge=1,
         le=256,
-        description="Requests that each web server process works on at the same time.",
+        description="Requests that each process of the web server works on at the same time.",
     )
     max_streams: int = Field(
         200,
         alias="FMV_MAX_STREAMS",
         ge=0,
         le=5000,
-        description="Event streams that each web server process may have open; each has a thread beside those.",
+        description="Event streams that each process of the web server may have open. Each needs a thread of its own.",
     )
     stream_comment_seconds: float = Field(
         15,
@@ -225,77 +225,83 @@ class Environment(BaseSettings):
         description="Seconds between the comment lines of an event stream, which keep its connection open.",
     )
     worker_processes: int = Field(
-        2, alias="FMV_WORKER_PROCESSES", ge=1, le=1024, description="Tasks that one worker runs at the same time."
+        2,
+        alias="FMV_WORKER_PROCESSES",
+        ge=1,
+        le=1024,
+        description="Processes of a worker: the tasks that it runs at the same time.",
     )
     queue_type: Literal["quorum", "classic"] = Field(
-        "quorum", alias="FMV_QUEUE_TYPE", description="Type of RabbitMQ queues: `quorum` or `classic`."
+        "quorum", alias="FMV_QUEUE_TYPE", description="Type of the RabbitMQ queues: `quorum` or `classic`."
     )
     lease_seconds: float = Field(
         30,
         alias="FMV_LEASE_SECONDS",
         ge=3,
         le=3600,
-        description="Seconds a worker owns a started task without renewing; after them the task counts as lost.",
+        description="Seconds that a worker's lease of a started task lasts. Without renewal the task counts as lost.",
     )
     renew_seconds: float = Field(
         10,
         alias="FMV_RENEW_SECONDS",
         ge=0.5,
         le=1200,
-        description="Seconds between renewals of that lease; at most a third of it.",
+        description="Seconds between renewals of that lease; at most a third of `FMV_LEASE_SECONDS`.",
     )
     stop_grace: float = Field(
         30,
         alias="FMV_STOP_GRACE",
         ge=0,
         le=86400,
-        description="Seconds a stopping worker lets its running task go on before it hands the task back.",
+        description="Seconds that a stopping worker lets its running tasks continue before it releases them.",
     )
     retention_days: float = Field(
         30,
         alias="FMV_RETENTION_DAYS",
         ge=0,
         le=36500,
-        description="Days a finished task is kept; 0 keeps it for ever.",
+        description="Days for which finished tasks are kept; 0 keeps them for ever.",
     )
     audit_days: float = Field(
         365,
         alias="FMV_AUDIT_DAYS",
         ge=0,
         le=36500,
-        description="Days the audit list and the list of bulk runs go back; 0 keeps them for ever.",
+        description="Days for which audit entries and bulk runs are kept; 0 keeps them for ever.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", alias="FMV_LOG_LEVEL", description="Least severity that is logged."
+        "INFO",
+        alias="FMV_LOG_LEVEL",
+        description="Least severity that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
     )
     log_format: Literal["", "text", "json"] = Field(
         "",
         alias="FMV_LOG_FORMAT",
-        description="`json`, an object a line, or `text`. Unset: `text` while `FMV_DEBUG` is on, else `json`.",
+        description="`json` (one object per line) or `text`. Unset: `text` while `FMV_DEBUG` is on, else `json`.",
     )
     metrics_token: Annotated[str, AfterValidator(_metrics_token)] = Field(
         "",
         alias="FMV_METRICS_TOKEN",
-        description="Whoever sends it as bearer token may read `/metrics`, as viewers may: at least 32 characters.",
+        description="Bearer token that gives access to `/metrics`, as the role viewer does: at least 32 characters.",
     )
     throttle_read: Annotated[str, AfterValidator(_rate)] = Field(
         "",
         alias="FMV_THROTTLE_READ",
-        description="API requests that change nothing a caller may make, as in `600/minute`. Unset: any number.",
+        description="Limit of reading API requests per caller, such as `600/minute`. Unset: no limit.",
     )
     throttle_write: Annotated[str, AfterValidator(_rate)] = Field(
         "",
         alias="FMV_THROTTLE_WRITE",
-        description="The same for requests that change something, and for an address's failed sign-ins and other "
-        "refusals.",
+        description="Limit of changing API requests per caller, and of failed sign-ins and other refused requests per "
+        "address. Unset: no limit.",
     )
     trusted_proxies: int = Field(
         0,
         alias="FMV_TRUSTED_PROXIES",
         ge=0,
         le=16,
-        description="Proxies of ours in front, each of which adds to `X-Forwarded-For` who called it. "
-        "With 0 that header is not believed.",
+        description="Number of proxies in front of FMV that add their client's address to `X-Forwarded-For`. "
+        "With 0 the header is ignored.",
     )
 
     @model_validator(mode="after")
@@ -305,15 +311,17 @@ class Environment(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _tokens_are_for_us(self) -> "Environment":
+    def _sign_in_is_complete(self) -> "Environment":
         if self.oidc_issuer and not self.oidc_audience:
-            raise ValueError("FMV_OIDC_AUDIENCE must be set with FMV_OIDC_ISSUER: tokens for others are not for FMV")
+            raise ValueError("FMV_OIDC_AUDIENCE must be set with FMV_OIDC_ISSUER: it says which tokens are for FMV")
         if bool(self.oidc_client_id) != bool(self.oidc_client_secret):
             raise ValueError("FMV_OIDC_CLIENT_ID and FMV_OIDC_CLIENT_SECRET must be set together or not at all")
         if self.oidc_client_id and not self.oidc_issuer:
-            raise ValueError("FMV_OIDC_CLIENT_ID needs FMV_OIDC_ISSUER: there is nobody to sign in at")
+            raise ValueError("FMV_OIDC_CLIENT_ID needs FMV_OIDC_ISSUER")
         if self.oidc_client_id and self.oidc_client_id not in self.oidc_audience:
-            raise ValueError("FMV_OIDC_CLIENT_ID must be one of FMV_OIDC_AUDIENCE: its ID tokens name it")
+            raise ValueError(
+                "FMV_OIDC_CLIENT_ID must be one of FMV_OIDC_AUDIENCE, because ID tokens name it as audience"
+            )
         if self.token_days > self.token_max_days:
             raise ValueError("FMV_TOKEN_DAYS must be at most FMV_TOKEN_MAX_DAYS")
         return self
@@ -326,12 +334,12 @@ class Environment(BaseSettings):
 
 
 def read_environment() -> Environment:
-    """Return the environment's values, or end the process with status 1 and a line for each wrong variable."""
+    """Return the environment's values, or end the process with status 1 and a line for each invalid variable."""
     try:
         return Environment()
     except ValidationError as error:
         for problem in error.errors():
             message = problem["msg"].removeprefix("Value error, ")
-            # A whole-model rule names its variables in its own message.
+            # A rule for the whole model names its variables in its message.
             print("fmv: " + " ".join([*map(str, problem["loc"][:1]), message]), file=sys.stderr)
         raise SystemExit(1) from None
