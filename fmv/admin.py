@@ -1,8 +1,8 @@
-"""What Django finds of the admin: the pages of the app `fmv`, and of Celery's results."""
+"""The admin pages of the app `fmv`, where Django looks for them, and the page of Celery's results."""
 
 from typing import Any
 
-import django_celery_results.admin  # noqa: F401 - registers its pages, some of which are taken back below
+import django_celery_results.admin  # noqa: F401 - registers its pages; some are unregistered below
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django_celery_results.models import GroupResult, TaskResult
@@ -11,12 +11,12 @@ import fmv.accounts.admin
 import fmv.audit.admin  # noqa: F401 - both register their pages
 from fmv.admin_base import ReadOnlyAdmin, badge
 
-admin.site.unregister([Group, GroupResult, TaskResult])  # roles, not groups; no chords; runs are below
+admin.site.unregister([Group, GroupResult, TaskResult])  # FMV has roles instead of groups, and no chords
 
 
 @admin.register(TaskResult)
 class MaintenanceRunAdmin(ReadOnlyAdmin):
-    """What Celery remembers: the periodic maintenance runs of the last hour."""
+    """Celery's results: the periodic maintenance runs of the last hour."""
 
     heading = "Maintenance runs"
     list_display = ("when", "step", "state", "result", "worker")

@@ -1,4 +1,4 @@
-"""What the admin's pages share: the lists' base classes and the badges."""
+"""Base classes of the admin's lists, and badges."""
 
 from typing import Any
 
@@ -10,38 +10,38 @@ from django.utils.html import format_html
 
 
 def badge(text: object, *classes: str) -> str:
-    """Show a word in the colour of the state that a class names (see fmv/admin.css)."""
+    """Return a word as a coloured badge. The CSS classes choose the colour (see fmv/admin.css)."""
     return format_html('<span class="fmv-badge {}">{}</span>', " ".join(classes), text)
 
 
 class CappedPaginator(Paginator):
-    """Counts no further than CAP rows: counting a million takes as long as reading them."""
+    """Stops counting at MAX_COUNT rows, because counting a million takes as long as reading them."""
 
-    CAP = 10_000
+    MAX_COUNT = 10_000
 
     @cached_property
     def count(self) -> int:
         rows: Any = self.object_list
-        return int(rows.order_by()[: self.CAP].count())
+        return int(rows.order_by()[: self.MAX_COUNT].count())
 
 
 class FleetAdmin(admin.ModelAdmin):
-    """What the lists of robots and tasks have in common."""
+    """Base class of all lists."""
 
     paginator = CappedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     actions: Any = None
-    heading = ""  # of the list, when it is another than the model's plural
+    heading = ""  # title of the list, unless it is the model's plural
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Refuse regular expressions in the address: a wrong one is a 500, and a slow one keeps MongoDB busy."""
+        """Refuse regular expressions in the URL: an invalid one causes a 500, and a slow one keeps MongoDB busy."""
         return "regex" not in lookup and super().lookup_allowed(lookup, value, request)
 
 
 class ReadOnlyAdmin(FleetAdmin):
-    """For what changes by other ways than a form."""
+    """Base class of lists that no form changes."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""App configs: FMV's own, and those of Django's apps whose keys must be ObjectIds on MongoDB."""
+"""App configs: FMV's own, and those of Django's apps, whose keys must be ObjectIds on MongoDB."""
 
 from django.apps import AppConfig
 from django.contrib.admin.apps import AdminConfig

@@ -1,4 +1,4 @@
-"""The Celery application; its configuration is the settings' CELERY_ part."""
+"""The Celery application. The settings with the prefix CELERY_ configure it."""
 
 import logging.config
 import os
@@ -15,8 +15,8 @@ app.autodiscover_tasks(related_name="jobs")
 
 @signals.celeryd_init.connect
 @signals.setup_logging.connect
-def log_as_we_do(**_: Any) -> None:
-    """Else Celery sets up logging of its own, and takes the level of its command line for all our lines too."""
+def set_up_logging(**_: Any) -> None:
+    """Use FMV's logging, instead of Celery's own setup with the log level from its command line."""
     from celery.apps import worker
     from django.conf import settings
 
@@ -26,7 +26,7 @@ def log_as_we_do(**_: Any) -> None:
 
 
 def say(text: str, *_: object) -> None:
-    """Log what Celery writes past all loggers from its signal handlers: a logger's stream may be in use just then."""
+    """Log what Celery's signal handlers print. This writes to stderr directly: the log stream may be locked then."""
     record = logging.makeLogRecord({"name": "celery.worker", "levelno": logging.INFO, "levelname": "INFO", "msg": text})
     for handler in logging.getLogger().handlers:
         handler.filter(record)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 
 class FmvError(Exception):
-    """Something FMV refuses to do. A subclass's docstring is its message unless it is given another."""
+    """A refused action. A subclass's docstring is its default message; `status` is its HTTP status."""
 
     status: ClassVar[int] = 409
 
@@ -19,7 +19,7 @@ class FmvError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one part of the input: where it is, what it should be, and a word for the kind of fault."""
+    """A problem with one part of the input: its path, a message for people, and a type for programs."""
 
     loc: tuple[str | int, ...]
     msg: str
@@ -31,7 +31,7 @@ class Problem:
 
 @dataclass(eq=False)
 class InvalidInput(FmvError):
-    """The input is at fault, in one or more places; each `loc` begins with body, query, path or header."""
+    """The input is invalid, in one or more places. Each `loc` begins with body, query, path or header."""
 
     problems: list[Problem] = field(default_factory=list)
     status: ClassVar[int] = 422

@@ -1,4 +1,4 @@
-"""The models of the app `fmv`, which lie in its rooms. Django looks for them here."""
+"""The models of the app `fmv`, imported here because Django looks for them here."""
 
 from fmv.accounts.models import ApiToken, User
 from fmv.accounts.sessions import Session

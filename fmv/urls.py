@@ -1,4 +1,4 @@
-"""All routes. Within `/api/v1` each is served with and without its trailing slash, and neither redirects."""
+"""All routes. Under `/api/v1` each works with and without a trailing slash, and neither form redirects."""
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
@@ -22,7 +22,7 @@ v1: list[URLPattern | URLResolver] = [
 
 
 def favicon(request: HttpRequest) -> HttpResponse:
-    """Redirect browsers that ask for it when they show an answer that is no page."""
+    """Redirect browsers that ask for it beside an answer that is not a page of the admin."""
     return redirect(static("fmv/favicon.svg"))
 
 

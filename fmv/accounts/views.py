@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 
 from fmv.accounts.authentication import OidcBearer
 from fmv.http.json import answer
-from fmv.http.openapi import error
+from fmv.http.openapi import error_schema
 
 USER_EXAMPLE = {
     "active": True,
@@ -42,7 +42,7 @@ class LoginView(APIView):
         operation_id="login_session_auth_login_post",
         tags=["auth"],
         request=None,
-        responses={200: UserSerializer, 401: error(401), 503: error(503)},
+        responses={200: UserSerializer, 401: error_schema(401), 503: error_schema(503)},
     )
     def post(self, request: Request) -> HttpResponse:
         """Open a session for the owner of an organisation's token; the answer sets its cookie.
@@ -66,7 +66,7 @@ class LogoutView(APIView):
         tags=["auth"],
         request=None,
         auth=[],
-        responses={200: OpenApiResponse(dict, description="There is no session any more"), 503: error(503)},
+        responses={200: OpenApiResponse(dict, description="There is no session any more"), 503: error_schema(503)},
         examples=[OpenApiExample("signed out", {}, response_only=True, status_codes=["200"])],
     )
     def post(self, request: Request) -> HttpResponse:

@@ -1,6 +1,6 @@
-"""Who did what, to which object, and when: left by the services, so that every door leaves it.
+"""The audit list: who did what to which object, and when. Services write it, so that every entry point does.
 
-What the fleet does by itself (claims, results, recoveries) and a plain submit stand in the task's own history instead.
+What FMV does by itself (claims, results, recoveries) and plain submits are in the task's own history instead.
 """
 
 import datetime as dt
@@ -20,20 +20,20 @@ from fmv.mongodb.uuid7 import id_at
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 50  # entries on an object's own page
-STEP = 1000  # entries deleted at a time
+MAX_ON_PAGE = 50  # entries on an object's own page
+DELETE_BATCH = 1000  # entries deleted at a time
 
 
 def record(action: str, *, by: str, kind: str, key: object, text: str = "") -> None:
-    """Leave an entry: one round trip. Call it when the act is done.
+    """Store an entry, in one round trip. Call it after the action.
 
-    Never raises: an act that is done must not look refused. What cannot be stored is an error in the log, whole.
+    Never raises, because an action that is done must not look refused. If the entry cannot be stored, it is logged.
     """
     record_all(action, by=by, kind=kind, texts={key: text})
 
 
 def record_all(action: str, *, by: str, kind: str, texts: Mapping[Any, str]) -> None:
-    """Leave an entry for each key, with its text, as `record` does: one round trip for all."""
+    """Store an entry for each key with its text, all in one round trip. Never raises."""
     entries = [
         AuditEntry(
             by=by[:150],
@@ -55,16 +55,16 @@ def record_all(action: str, *, by: str, kind: str, texts: Mapping[Any, str]) -> 
 
 
 def of(kind: str, key: object) -> QuerySet[AuditEntry]:
-    """Return what was done to one object, newest first, the latest SHOWN."""
-    return AuditEntry.objects.filter(kind=kind, key=str(key)).order_by("-id")[:SHOWN]
+    """Return the latest entries about one object, newest first."""
+    return AuditEntry.objects.filter(kind=kind, key=str(key)).order_by("-id")[:MAX_ON_PAGE]
 
 
 def forget(days: float) -> int:
-    """Delete the entries that are more than `days` old (0: none); return how many."""
+    """Delete entries that are more than `days` old (0: none); return how many were deleted."""
     if not days:
         return 0
     old = AuditEntry.objects.filter(id__lt=id_at(timezone.now() - dt.timedelta(days=days)))
     forgotten = 0
-    while ids := list(old.order_by("id").values_list("pk", flat=True)[:STEP]):
+    while ids := list(old.order_by("id").values_list("pk", flat=True)[:DELETE_BATCH]):
         forgotten += AuditEntry.objects.filter(pk__in=ids).delete()[0]
     return forgotten

@@ -1,4 +1,4 @@
-"""The audit list in the admin: for reading."""
+"""The audit list in the admin."""
 
 from typing import Any
 
@@ -18,10 +18,12 @@ from fmv.mongodb.counting import collection
 
 
 class FewValuesFilter(admin.SimpleListFilter):
-    """By a column of few different values, which MongoDB reads from an index that begins with it."""
+    """Filters by a column with few distinct values, which MongoDB reads from an index that begins with it."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        values = collection(AuditEntry).distinct(str(self.parameter_name))  # the ORM's would read every entry
+        values = collection(AuditEntry).distinct(
+            str(self.parameter_name)
+        )  # the ORM's distinct() would read every entry
         return [(value, value) for value in sorted(values)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEntry]) -> QuerySet[AuditEntry]:
@@ -37,7 +39,7 @@ class ActionFilter(FewValuesFilter):
 
 
 class ActorFilter(FewValuesFilter):
-    """Offers oneself, those who are no users, and whoever is chosen: there may be very many."""
+    """Offers the current user, the actors that are not users, and the chosen one, not all users: they may be many."""
 
     title, parameter_name = "who", "by"
 
@@ -54,7 +56,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     list_display_links = ("when",)
     list_filter = (ActorFilter, ActionFilter, KindFilter)
     search_fields = ("key",)
-    search_help_text = "The exact name or id of what it was done to, or a request id."
+    search_help_text = "The exact name or id of the object, or a request id."
     sortable_by = ()
     fields = ("when", "by", "action", "object", "text", "request_id")
     readonly_fields = fields
@@ -73,7 +75,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     def who(self, entry: AuditEntry) -> str:
         return format_html('<a href="?{}">{}</a>', urlencode({"by": entry.by}), entry.by)
 
-    @admin.display(description="to what")
+    @admin.display(description="object")
     def object(self, entry: AuditEntry) -> str:
         page = settings.FMV_AUDIT_PAGES.get(entry.kind)
         if not page:

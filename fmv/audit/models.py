@@ -1,4 +1,4 @@
-"""The audit list's entries."""
+"""Entries of the audit list."""
 
 import datetime as dt
 
@@ -9,15 +9,15 @@ from fmv.mongodb.uuid7 import time_of
 
 
 class AuditEntry(models.Model):
-    """What an operator, a program or a command did (see fmv.audit). Its id tells when; nothing ever changes it."""
+    """One action of a user, a program or a command (see fmv.audit). Its id contains the time. It never changes."""
 
     id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
-    #: a username, or what it was if not a user
+    #: a username, or "command", "issuer" or "anonymous"
     by = models.CharField(max_length=150)
-    #: the kind of thing and a verb, as in "user.create"
+    #: the kind of object and a verb, such as "user.create"
     action = models.CharField(max_length=32)
     kind = models.CharField(max_length=8)
-    #: which one: a name or an id
+    #: the object's name or id
     key = models.CharField(max_length=150)
     text = models.CharField(max_length=2000, blank=True)
     request_id = models.CharField(max_length=128, default="-")

@@ -18,7 +18,7 @@ class DocumentView(SpectacularJSONAPIView):
 
 
 class DocsView(SpectacularSwaggerSplitView):
-    """The document as a page to try it from; without script or style in the page itself, which the policy forbids."""
+    """Swagger UI, without inline script or style, which the Content-Security-Policy forbids."""
 
     template_name = "fmv/docs.html"
     authentication_classes = []

@@ -1,4 +1,4 @@
-"""What is answered where no view does: JSON on the API's paths, pages elsewhere."""
+"""Django's error handlers: JSON on the paths of the API, pages elsewhere."""
 
 import sys
 
@@ -20,7 +20,7 @@ def _page(request: HttpRequest, status: int, title: str, text: str) -> HttpRespo
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Answer a form that Django does not believe to be ours; its own page holds a style of its own."""
+    """Answer a form without a valid CSRF token. Django's page has an inline style, which our policy forbids."""
     return _page(request, 403, "The form is out of date", "Go back, reload the page, and send the form again.")
 
 
@@ -37,11 +37,16 @@ def handle_403(request: HttpRequest, exception: Exception) -> HttpResponse:
 def handle_404(request: HttpRequest, exception: Exception) -> HttpResponse:
     if _is_api(request):
         return error_response(404, "Not Found")
-    return _page(request, 404, "Page not found", "There is no such page. What it was about may have been deleted.")
+    return _page(
+        request,
+        404,
+        "Page not found",
+        "There is no page at this address. Its robot, task or user may have been deleted.",
+    )
 
 
 def handle_500(request: HttpRequest) -> HttpResponse:
-    """Tell an unreachable database (503) from a fault of ours (500), on API and pages alike."""
+    """Answer 503 if MongoDB cannot be reached, else 500."""
     error = sys.exception()
     status, detail, headers = describe(error or RuntimeError("unknown"))
     if _is_api(request):

@@ -55,25 +55,25 @@ class InputError(serializers.Serializer):
     detail = InputProblem(many=True)
 
 
-def error(status: int) -> OpenApiResponse:
+def error_schema(status: int) -> OpenApiResponse:
     """Return the document's entry for this status whose `detail` is a sentence."""
     example = OpenApiExample("a refusal", {"detail": SENTENCES[status]})
     return OpenApiResponse(Error, description=SENTENCES[status], examples=[example])
 
 
-def input_error(description: str = SENTENCES[422]) -> OpenApiResponse:
+def input_error_schema(description: str = SENTENCES[422]) -> OpenApiResponse:
     """Return the document's entry whose `detail` lists the problems of the input."""
     return OpenApiResponse(InputError, description, examples=[OpenApiExample("a problem", {"detail": [PROBLEM]})])
 
 
 def both(route: str, view: Callable[..., Any], name: str) -> list[URLPattern]:
-    """Return the route as it stands and with its trailing slash the other way: neither redirects."""
+    """Return two routes, with and without a trailing slash, so that neither form redirects."""
     other = route.removesuffix("/") if route.endswith("/") else f"{route}/"
     return [path(route, view, name=name), path(other, view)]
 
 
 def only_canonical_paths(endpoints: list[Endpoint]) -> list[Endpoint]:
-    """Keep the form of each path that `both` was given: it stands first."""
+    """Keep, of the two routes that `both` returns, the one it was given: it comes first."""
     kept: dict[tuple[str, str], Endpoint] = {}
     for endpoint in endpoints:
         kept.setdefault((endpoint[0].rstrip("/"), endpoint[2]), endpoint)
@@ -89,7 +89,7 @@ HEADERS = {
 
 
 def add_headers(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Describe the headers that every answer of a kind has, once for all operations."""
+    """Add the headers that FMV sends to the answers of all operations."""
     result["components"]["headers"] = {
         name: {"description": description, "required": True, "schema": {"type": "string"}}
         for name, (_, description) in HEADERS.items()
@@ -103,14 +103,14 @@ def add_headers(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 
 class Schema(AutoSchema):
-    """Adds to each operation a summary and the errors that any of its kind may answer."""
+    """Adds to each operation a summary, and the errors that every operation like it can answer."""
 
     def get_summary(self) -> str:
-        """Return the description's beginning."""
+        """Return the beginning of the description, up to the first punctuation mark."""
         return re.split(r"[.,:;](?:\s|$)", self.get_description(), maxsplit=1)[0]
 
     def _map_serializer_field(self, field: Any, direction: str, bypass_extensions: bool = False) -> dict[str, Any]:
-        """Add what a field itself knows about its JSON; the next method does so for a serializer."""
+        """Add the `json_schema` of a field; the next method does the same for a serializer."""
         schema: dict[str, Any] = super()._map_serializer_field(field, direction, bypass_extensions)
         return schema | getattr(field, "json_schema", {})
 
@@ -122,7 +122,7 @@ class Schema(AutoSchema):
         operation = super().get_operation(*args, **kwargs)
         if operation is not None:
             for status in self._common_errors(operation):
-                response = input_error() if status == 422 else error(status)
+                response = input_error_schema() if status == 422 else error_schema(status)
                 operation["responses"].setdefault(str(status), self._get_response_for_code(response, str(status)))
             operation["responses"] = dict(sorted(operation["responses"].items()))
         return operation

@@ -16,17 +16,17 @@ from fmv.mongodb.expressions import Mql
 
 M = TypeVar("M", bound=models.Model)
 Criteria = dict[str, Any]
-Stage = dict[str, Mql]
+SetStage = dict[str, Mql]
 
 
 @wrap_database_errors
-def update_one(model: type[models.Model], criteria: Criteria, stage: Stage) -> bool:
+def update_one(model: type[models.Model], criteria: Criteria, stage: SetStage) -> bool:
     """Update a document that meets the criteria; False when there is none."""
     return bool(collection(model).update_one(criteria, [{"$set": stage}]).matched_count)
 
 
 @wrap_database_errors
-def update_many(model: type[models.Model], criteria: Criteria, stage: Stage) -> int:
+def update_many(model: type[models.Model], criteria: Criteria, stage: SetStage) -> int:
     """Update all documents that meet the criteria; return how many there were."""
     return int(collection(model).update_many(criteria, [{"$set": stage}]).matched_count)
 

@@ -15,7 +15,7 @@ from fmv.accounts.permissions import Role
 from fmv.errors import InvalidInput, Problem
 from fmv.http.fields import read_body, read_query
 from fmv.http.json import answer, nothing
-from fmv.http.openapi import error, input_error
+from fmv.http.openapi import error_schema, input_error_schema
 from fmv.http.pagination import Pages, page
 from fmv.mongodb.documents import columns_of
 from robots.errors import Changed, NameTaken, UnknownRobot
@@ -129,8 +129,8 @@ class RobotViewSet(ViewSet):
         request=RobotInputSerializer,
         responses={
             201: RobotProfileSerializer,
-            400: error(400),
-            409: input_error("The name is taken"),
+            400: error_schema(400),
+            409: input_error_schema("The name is taken"),
         },
     )
     def create(self, request: Request) -> HttpResponse:
@@ -153,7 +153,12 @@ class RobotViewSet(ViewSet):
         tags=["robots"],
         parameters=[NAME, IF_MATCH, IF_NONE_MATCH, ETAG],
         request=RobotReplacementSerializer,
-        responses={200: RobotProfileSerializer, 201: RobotProfileSerializer, 400: error(400), 412: error(412)},
+        responses={
+            200: RobotProfileSerializer,
+            201: RobotProfileSerializer,
+            400: error_schema(400),
+            412: error_schema(412),
+        },
     )
     def update(self, request: Request, name: str) -> HttpResponse:
         """Create the robot, or replace all of its fields.
@@ -170,7 +175,7 @@ class RobotViewSet(ViewSet):
         tags=["robots"],
         parameters=[NAME, IF_MATCH, ETAG],
         request=RobotReplacementSerializer(partial=True),
-        responses={200: RobotProfileSerializer, 400: error(400), 412: error(412)},
+        responses={200: RobotProfileSerializer, 400: error_schema(400), 412: error_schema(412)},
     )
     def partial_update(self, request: Request, name: str) -> HttpResponse:
         """Change the fields that the body names.
@@ -191,8 +196,8 @@ class RobotViewSet(ViewSet):
         parameters=[NAME, IF_MATCH],
         responses={
             204: OpenApiResponse(description="The robot and its finished tasks are deleted"),
-            409: error(409),
-            412: error(412),
+            409: error_schema(409),
+            412: error_schema(412),
         },
     )
     def destroy(self, request: Request, name: str) -> HttpResponse:
@@ -209,7 +214,7 @@ class RobotViewSet(ViewSet):
         tags=["tasks"],
         parameters=[NAME, IDEMPOTENCY_KEY],
         request=SubmitSerializer,
-        responses={200: NewTaskSerializer, 409: error(409)},
+        responses={200: NewTaskSerializer, 409: error_schema(409)},
     )
     def run(self, request: Request, name: str) -> HttpResponse:
         """Submit a task for the robot.

@@ -11,7 +11,7 @@ from rest_framework.viewsets import ViewSet
 from fmv.accounts.permissions import Role
 from fmv.http.fields import read_body, read_query
 from fmv.http.json import answer
-from fmv.http.openapi import error
+from fmv.http.openapi import error_schema
 from fmv.http.pagination import Pages, page
 from tasks.api.examples import STOPPING_EXAMPLE
 from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
@@ -81,7 +81,7 @@ class TaskViewSet(ViewSet):
         tags=["tasks"],
         parameters=[IDEMPOTENCY_KEY],
         request=BatchSerializer,
-        responses={200: TasksSerializer, 409: error(409)},
+        responses={200: TasksSerializer, 409: error_schema(409)},
     )
     def batch(self, request: Request) -> HttpResponse:
         """Submit up to 1,000 tasks, all or none.
@@ -106,7 +106,7 @@ class TaskViewSet(ViewSet):
                 description="The task is running and is being stopped",
                 examples=[OpenApiExample("being stopped", STOPPING_EXAMPLE)],
             ),
-            409: error(409),
+            409: error_schema(409),
         },
     )
     def cancel(self, request: Request, task_id: UUID) -> HttpResponse:
@@ -123,7 +123,7 @@ class TaskViewSet(ViewSet):
         tags=["tasks"],
         parameters=[TASK_ID],
         request=None,
-        responses={200: NewTaskSerializer, 409: error(409)},
+        responses={200: NewTaskSerializer, 409: error_schema(409)},
     )
     def retry(self, request: Request, task_id: UUID) -> HttpResponse:
         """Submit a finished task again.

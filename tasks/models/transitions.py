@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from fmv.mongodb.expressions import NOW, Mql, appended, later, literal, literals
-from fmv.mongodb.updates import Criteria, Stage, update_many, update_one
+from fmv.mongodb.updates import Criteria, SetStage, update_many, update_one
 from tasks.models.status import WAITING, Status
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Transition(NamedTuple):
     #: None: the status stays as it is
     target: Status | None
     #: the columns that it always sets
-    sets: Stage = {}
+    sets: SetStage = {}
     #: the columns that the caller may set besides
     given: tuple[str, ...] = ()
     #: the criteria must name the attempt
@@ -107,7 +107,7 @@ def _both(one: Criteria, other: Criteria) -> Criteria:
     return {"$and": [one, other]} if one.keys() & other.keys() else one | other
 
 
-def _noted(transition: Transition, note: str | Mql, given: Stage) -> Stage:
+def _noted(transition: Transition, note: str | Mql, given: SetStage) -> SetStage:
     status = transition.target.value if transition.target else "$status"
     attempt = given.get("attempt", "$attempt")
     text = literal(note) if isinstance(note, str) else note

@@ -52,12 +52,12 @@ def test_an_entry_says_who_what_when_and_in_which_request():
 
 
 def test_an_objects_entries_are_the_latest_first_and_its_own():
-    for number in range(audit.SHOWN + 5):
+    for number in range(audit.MAX_ON_PAGE + 5):
         audit.record("robot.paint", by="amy", kind="robot", key="R2", text=str(number))
     audit.record("robot.paint", by="amy", kind="robot", key="R3")
     audit.record("user.create", by="amy", kind="user", key="R2")
     texts = [entry.text for entry in audit.of("robot", "R2")]
-    assert texts == [str(number) for number in range(audit.SHOWN + 4, 4, -1)]
+    assert texts == [str(number) for number in range(audit.MAX_ON_PAGE + 4, 4, -1)]
 
 
 def test_what_is_too_long_is_cut():
