@@ -263,8 +263,9 @@ def test_the_keys_are_asked_for_once(issuer):
     assert issuer.requests == [WELL_KNOWN, "/jwks"]
 
 
-def test_many_first_callers_at_once_ask_once(issuer):
+def test_many_first_callers_at_once_ask_once(issuer, settings):
     issuer.delay = 0.2
+    settings.FMV_OIDC_TIMEOUT_SECONDS = 30.0  # on a busy machine eight threads take seconds
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: oidc.verify(issuer.token()).sub, range(8)))
     assert found == ["leela"] * 8
@@ -373,9 +374,9 @@ def test_a_slow_issuer_costs_a_bounded_wait_and_then_nothing(issuer, settings, d
     issuer.delay, issuer.drip = delay, drip
     others = set(threading.enumerate())
     started = time.monotonic()
-    for _ in range(10):
+    for _ in range(60):
         assert_unavailable(call(issuer.token()))
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20  # one timeout for each would be 30 s
     assert issuer.requests == [WELL_KNOWN]
     wait_until(lambda: "oidc-keys" not in {thread.name for thread in set(threading.enumerate()) - others})
 

@@ -166,6 +166,7 @@ def addresses():
             yield from (reverse(f"{page}_{verb}", args=[one.pk]) for verb in ("change", "delete"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # there are many
 @pytest.mark.parametrize("size", SIZES)
 def test_every_page_is_accessible_and_fits_in_light_and_dark(visit, fleet, size):

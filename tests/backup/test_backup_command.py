@@ -789,6 +789,7 @@ def test_it_rings_for_robots_that_wait(tmp_path):
 # --- Much of it ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # a minute on a busy machine
 def test_a_hundred_thousand_documents_need_little_memory(file, tmp_path, manage):
     """Log lines are restored, as the embedded server takes minutes to index so many tasks; both are backed up."""

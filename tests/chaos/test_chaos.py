@@ -14,6 +14,7 @@ from tests.chaos.world import what_is_missing
 KEYS = "accepted success failure revoked unfinished overlaps doubled refused kills recovery_p50_s recovery_p99_s seed"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(bool(what_is_missing()) and os.environ.get("CI") != "true", reason=what_is_missing())
 def test_a_short_run_loses_and_doubles_nothing():

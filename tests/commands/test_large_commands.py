@@ -22,7 +22,7 @@ from tasks.models import Status, Task
 from tests.conftest import wait_until, with_database
 from tests.support.commands import Process
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 COUNT = 100_000
 OLD = 4_000  # more tasks, that finished long ago

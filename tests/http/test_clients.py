@@ -31,6 +31,7 @@ def token(transactional_db) -> str:
     return token.text
 
 
+@pytest.mark.slow
 @pytest.mark.node
 def test_a_typescript_client_is_generated_compiled_and_works(server, token, tmp_path):
     source = CLIENTS / "typescript"

@@ -44,6 +44,7 @@ def server(web, worker, issuer) -> str:
     return web(broker, FMV_OIDC_ISSUER=issuer.url, FMV_OIDC_AUDIENCE="fmv")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0 if CASES else 300)
 def test_the_server_answers_each_role_as_its_document_says(server, issuer, tmp_path, subtests):
     for role in ("none", *filter(None, Role)):

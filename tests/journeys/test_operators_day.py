@@ -14,7 +14,7 @@ from tests.support.browser import assert_fine
 from tests.support.demo_data import TROUBLE, TROUBLED, store_demo_data
 from tests.support.factories import PASSWORD, make_robot, make_task, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 FAILED = {"error": {"type": "OSError", "message": "The robot answered 503", "traceback": ""}}
 

@@ -274,6 +274,7 @@ def no_bells():
         yield taken
 
 
+@pytest.mark.slow
 def test_no_sequence_breaks_the_rules(no_bells):
     run_state_machine_as_test(
         Life,

@@ -104,7 +104,7 @@ def test_primes_count_about_three_million_unless_told():
 def test_wait_takes_its_time_and_reports_each_step():
     before = time.monotonic()
     result, context = run("wait", {"seconds": 0.3, "steps": 3})
-    assert 0.3 <= time.monotonic() - before < 2
+    assert time.monotonic() - before >= 0.3
     assert result == {"waited": 0.3}
     assert [message for _, message in context.reports] == [f"step {n} of 3" for n in (1, 2, 3)]
     assert [round(percent) for percent, _ in context.reports] == [33, 67, 100]
