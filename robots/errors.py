@@ -1,4 +1,4 @@
-"""What the registry refuses."""
+"""Errors of the registry."""
 
 from fmv.errors import FmvError, InvalidInput, Problem
 
@@ -16,13 +16,13 @@ class NotPossible(FmvError):
 
 
 class Changed(FmvError):
-    """The robot is not, or no longer, what the request's If-Match or If-None-Match says."""
+    """The robot does not match the request's If-Match or If-None-Match."""
 
     status = 412
 
 
 class NameTaken(InvalidInput):
-    """A robot of this name exists."""
+    """A robot with this name exists."""
 
     status = 409
 

@@ -1,4 +1,4 @@
-"""Robots as JSON, straight from their documents: what the serializers describe, at a fraction of their cost."""
+"""Robots as JSON, rendered from their documents: the same as the serializers' output, at a fraction of the cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,12 @@ from fmv.http.fields import rfc3339
 
 
 def summary(robot: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what RobotSummarySerializer would."""
+    """Return the output of RobotSummarySerializer."""
     return {"name": robot["_id"], "is_great": robot["is_great"], "location": robot["location"]}
 
 
 def profile(robot: Mapping[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the robot as RobotSerializer would, with these tasks where v1 has them."""
+    """Return the output of RobotSerializer, with these tasks in the place where v1 has them."""
     return {
         "name": robot["_id"],
         "is_great": robot["is_great"],

@@ -1,4 +1,4 @@
-"""Robots on the wire."""
+"""The API's form of robots."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from robots.models import MAX_LABELS, MAX_LANES, validate_endpoint, validate_lab
 
 EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}
 
-# The validators' rules as the document tells them
+# The rules of the validators as patterns for the OpenAPI document
 _CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 LABEL = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"
 NAME = rf"^[^/{_CONTROL}]*[^/\s{_CONTROL}][^/{_CONTROL}]*$"
@@ -18,7 +18,7 @@ URL = rf"^https?://[^\s/?#@{_CONTROL}]+([/?][^\s#{_CONTROL}]*)?$"
 
 
 class Labels(serializers.ListField):
-    """Up to 32 labels, each once."""
+    """Up to 32 labels; repeated ones are stored once."""
 
     def __init__(self, **kwargs: Any) -> None:
         child = StrictCharField(max_length=64, validators=[validate_label], pattern=LABEL)
@@ -41,14 +41,18 @@ class RobotSummarySerializer(serializers.Serializer):
 
 @extend_schema_serializer(examples=[OpenApiExample("a robot", EXAMPLE, request_only=True)])
 class RobotInputSerializer(serializers.Serializer):
-    """A robot to create. Fields not named here are ignored, as v1 always did; so is `tasks`."""
+    """A robot to create. Other fields, such as `tasks`, are ignored, as in v1."""
 
     name = StrictCharField(max_length=64, validators=[validate_name], pattern=NAME)
-    is_great = serializers.BooleanField(default=False, help_text="Only Bender may be.")
+    is_great = serializers.BooleanField(default=False, help_text="Only Bender can be great.")
     location = StrictCharField(max_length=200)
     description = StrictCharField(max_length=2000)
-    enabled = serializers.BooleanField(default=True, help_text="In service: its tasks run.")
-    lanes = StrictIntegerField(min_value=1, max_value=MAX_LANES, default=1, help_text="Tasks it runs at the same time.")
+    enabled = serializers.BooleanField(
+        default=True, help_text="Whether the robot is in service. Out of service its tasks wait."
+    )
+    lanes = StrictIntegerField(
+        min_value=1, max_value=MAX_LANES, default=1, help_text="Number of tasks that it runs at the same time."
+    )
     labels = Labels(default=list)
     endpoint = StrictCharField(
         max_length=2000,
@@ -56,18 +60,18 @@ class RobotInputSerializer(serializers.Serializer):
         default=None,
         validators=[validate_endpoint],
         pattern=URL,
-        help_text="The http or https URL where the robot itself answers.",
+        help_text="The robot's own http or https URL.",
     )
 
 
 class RobotReplacementSerializer(RobotInputSerializer):
-    """All of a robot but its name, which is in the path; a `name` in the body must be the same."""
+    """All fields of a robot except its name, which is in the path. A `name` in the body must be the same."""
 
     name = StrictCharField(required=False)
 
     def validate_name(self, name: str) -> str:
         if name != self.context["name"]:
-            raise serializers.ValidationError("A robot is not renamed", "immutable")
+            raise serializers.ValidationError("A robot cannot be renamed", "immutable")
         return name
 
 
@@ -87,15 +91,15 @@ class RobotSerializer(serializers.Serializer):
 
 
 class RobotFilterSerializer(serializers.Serializer):
-    """What narrows the list of robots."""
+    """Filters of the list of robots."""
 
-    location = StrictCharField(required=False, help_text="Exactly this location.")
-    is_great = serializers.BooleanField(required=False, help_text="Great ones, or the others.")
-    enabled = serializers.BooleanField(required=False, help_text="In service or out of it.")
-    label = StrictCharField(required=False, help_text="Among its labels.")  # type: ignore[assignment]
+    location = StrictCharField(required=False, help_text="Robots at exactly this location.")
+    is_great = serializers.BooleanField(required=False, help_text="Great robots, or the others.")
+    enabled = serializers.BooleanField(required=False, help_text="Robots in service, or out of service.")
+    label = StrictCharField(required=False, help_text="Robots with this label.")  # type: ignore[assignment]
     q = StrictCharField(
         required=False,
         max_length=200,
         trim_whitespace=False,
-        help_text="Somewhere in name, location or description, literally, without regard to case.",
+        help_text="Robots with this text in name, location or description, in any case.",
     )

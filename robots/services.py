@@ -1,4 +1,4 @@
-"""What can be done to the registry; API, admin and commands all come through here."""
+"""Changes of the registry. API, admin and commands all use these functions."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from fmv.mongodb.documents import Document, find_document, insert, stored_form
 from robots.errors import Changed, NameTaken, NotPossible, UnknownRobot
 from robots.models import Robot, RobotQuerySet
 
-SHOWN = 60  # characters of a value in the audit list
+MAX_VALUE = 60  # characters of a value in the audit list
 TITLES = {field.attname: str(field.verbose_name) for field in Robot._meta.fields}
 
 
@@ -29,7 +29,7 @@ def get(name: str) -> Robot:
 
 
 def document(name: str) -> Document:
-    """Return the robot as MongoDB has it. Raises UnknownRobot."""
+    """Return the robot's document. Raises UnknownRobot."""
     found = find_document(Robot, name)
     if found is None:
         raise UnknownRobot
@@ -50,17 +50,17 @@ def create(*, by: str, **values: Any) -> Robot:
 
 
 def create_all(robots: Sequence[Robot], *, by: str) -> set[str]:
-    """Store those of these checked robots whose names are free, all in one write; return their names."""
+    """Store those of the validated robots whose names are free, in one write; return their names."""
     documents = [stored_form(robot) for robot in robots]
     inserts = [UpdateOne({"_id": each["_id"]}, {"$setOnInsert": each}, upsert=True) for each in documents]
     stored = collection(Robot).bulk_write(inserts, ordered=False).upserted_ids or {}
-    texts = {robots[index].name: _told(robots[index]) for index in stored}
+    texts = {robots[index].name: _description(robots[index]) for index in stored}
     audit.record_all("robot.create", by=by, kind="robot", texts=texts)
     return set(texts)
 
 
 def replace(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
-    """Make the robot exactly this; return it and whether it is new. Raises InvalidInput, NotPossible."""
+    """Create the robot or replace all its fields; return it and whether it is new. Raises InvalidInput, NotPossible."""
     _check_name(name)
     robot = Robot(name=name, **values)
     _check_greatness(robot)
@@ -77,15 +77,15 @@ def replace(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
         try:
             insert(robot)
         except IntegrityError:
-            continue  # somebody else created it since we looked
+            continue  # another request created it meanwhile
         _record("create", by, robot)
         return robot, True
 
 
 def change(name: str, *, by: str, revisions: Collection[int] | None = None, why: str = "", **values: Any) -> Robot:
-    """Change some fields and return the robot, if it is at one of `revisions` (None: whatever it is at).
+    """Change some fields and return the robot, if it is at one of `revisions` (None: at any).
 
-    `why`: what the audit list is to tell besides. Raises UnknownRobot, NotPossible, Changed.
+    `why` is added to the audit entry. Raises UnknownRobot, NotPossible, Changed.
     """
     if values.get("is_great"):
         _check_greatness(Robot(name=name, is_great=True))
@@ -112,29 +112,29 @@ def _write(robots: RobotQuerySet, values: dict[str, Any]) -> Robot | None:
 
 
 def _record(verb: str, by: str, robot: Robot) -> None:
-    audit.record(f"robot.{verb}", by=by, kind="robot", key=robot.name, text=_told(robot))
+    audit.record(f"robot.{verb}", by=by, kind="robot", key=robot.name, text=_description(robot))
 
 
-def _told(robot: Robot) -> str:
+def _description(robot: Robot) -> str:
     names = ("location", "lanes", "labels", "endpoint")
     return "; ".join(f"{TITLES[name]}: {_shown(getattr(robot, name))}" for name in names)
 
 
 def _record_change(before: Robot, after: Robot, by: str, names: Iterable[str], why: str = "") -> None:
-    """Tell what is different now. Somebody else's change in between is told here too, or not at all."""
+    """Record what differs now. A concurrent change may be recorded here too, or not at all."""
     verb = "change" if before.enabled == after.enabled else "enable" if after.enabled else "disable"
     pairs = [(name, getattr(before, name), getattr(after, name)) for name in names]
-    told = [f"{TITLES[name]}: {_shown(old)} → {_shown(new)}" for name, old, new in pairs if old != new]
-    text = "; ".join([*(told or ["as it was"]), *([why] if why else [])])
+    differences = [f"{TITLES[name]}: {_shown(old)} → {_shown(new)}" for name, old, new in pairs if old != new]
+    text = "; ".join([*(differences or ["no change"]), *([why] if why else [])])
     audit.record(f"robot.{verb}", by=by, kind="robot", key=after.name, text=text)
 
 
 def _shown(value: object) -> str:
-    """Show a field's value shortly, in words."""
+    """Return a field's value as short text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = ", ".join(value) if isinstance(value, list) else str(value)
-    return (text if len(text) <= SHOWN else f"{text[:SHOWN]}…") if value not in (None, "", []) else "none"
+    return (text if len(text) <= MAX_VALUE else f"{text[:MAX_VALUE]}…") if value not in (None, "", []) else "none"
 
 
 def _check_name(name: str) -> None:

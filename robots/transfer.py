@@ -1,7 +1,7 @@
-"""Robots in files, JSON lines or CSV, on their way in and out.
+"""Import and export of robots as JSON lines or CSV.
 
-CSV is RFC 4180 in UTF-8 with a line of column names. An empty cell is a field that is not given. Labels are separated
-by `;`, or are a JSON list, which is written where a label itself would be misread.
+CSV is RFC 4180 in UTF-8 with a line of column names. An empty cell means that the field is not given. Labels are
+separated by `;`, or are a JSON list, which is written if a label itself contains `;`.
 """
 
 import csv
@@ -25,20 +25,20 @@ from robots.models import Robot
 from robots.serializers import RobotInputSerializer
 
 FIELDS = tuple(RobotInputSerializer().fields)
-IGNORED = frozenset({"tasks", "created_at", "updated_at"})  # what the API tells of a robot besides
+IGNORED = frozenset({"tasks", "created_at", "updated_at"})  # fields that the API returns but does not take
 MAX_LINE = 1024 * 1024  # bytes
-STEP = 1000  # robots stored in one go
+WRITE_BATCH = 1000  # robots stored in one write
 
-#: a line's number, and a robot's fields or what keeps the line from being a robot
+#: a line's number, and a robot's fields or the reason why the line is no robot
 Record = tuple[int, dict[str, Any] | str]
 
 
 class WrongFile(FmvError):
-    """The file is not one of robots."""
+    """The file cannot be read as robots."""
 
 
 class Fault(NamedTuple):
-    """What is wrong with one line of a file."""
+    """A problem with one line of a file."""
 
     line: int
     field: str
@@ -62,7 +62,7 @@ def _object(line: str) -> dict[str, Any] | str:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         return f"This is not JSON: {error.msg}"
-    return value if isinstance(value, dict) else "A line is one JSON object"
+    return value if isinstance(value, dict) else "A line must be one JSON object"
 
 
 def read_csv(file: BinaryIO) -> Iterator[Record]:
@@ -82,7 +82,7 @@ def read_csv(file: BinaryIO) -> Iterator[Record]:
 def _check_header(header: list[str]) -> None:
     known = {*FIELDS, *IGNORED}
     if "name" not in header:
-        raise WrongFile(f"The first line names the columns, separated by commas: {','.join(FIELDS)}.")
+        raise WrongFile(f"The first line must name the columns, separated by commas: {','.join(FIELDS)}.")
     if unknown := [name for name in header if name not in known]:
         raise WrongFile(f"No robot has {', '.join(map(repr, unknown))}; the columns are {','.join(FIELDS)}.")
     if len(set(header)) < len(header):
@@ -91,7 +91,7 @@ def _check_header(header: list[str]) -> None:
 
 def _robot(header: list[str], row: list[str]) -> dict[str, Any] | str:
     if len(row) != len(header):
-        return f"It has {len(row)} cells, and there are {len(header)} columns"
+        return f"The line has {len(row)} cells, but there are {len(header)} columns"
     cells = {name: cell for name, cell in zip(header, row, strict=True) if cell.strip()}
     return {name: _read_cell(name, cell.strip()) for name, cell in cells.items()}
 
@@ -112,7 +112,7 @@ def _is_json(cell: str) -> bool:
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:
-    """Yield the lines with their ends. Raises WrongFile for one that is too long or no UTF-8."""
+    """Yield the lines with their line ends. Raises WrongFile if one is too long or not UTF-8."""
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
         if number == 1 and line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
             raise WrongFile("The file is UTF-16. Save it as UTF-8.")
@@ -128,24 +128,24 @@ def _lines(file: BinaryIO) -> Iterator[str]:
 
 
 def write_jsonl(robots: Iterable[Robot], file: BinaryIO) -> int:
-    """Write the robots; return how many there are."""
+    """Write the robots; return their number."""
     written = 0
-    for written, robot in enumerate(robots, start=1):  # noqa: B007 - told at the end
+    for written, robot in enumerate(robots, start=1):  # noqa: B007 - returned at the end
         file.write(orjson.dumps(_fields(robot), option=orjson.OPT_APPEND_NEWLINE))
     return written
 
 
 def write_csv(robots: Iterable[Robot], file: BinaryIO) -> int:
-    """Write the robots; return how many there are."""
+    """Write the robots; return their number."""
     written = 0
     text = TextIOWrapper(file, encoding="utf-8", newline="")
     try:
         rows = csv.writer(text)
         rows.writerow(FIELDS)
-        for written, robot in enumerate(robots, start=1):  # noqa: B007 - told at the end
+        for written, robot in enumerate(robots, start=1):  # noqa: B007 - returned at the end
             rows.writerow(_write_cell(value) for value in _fields(robot).values())
     finally:
-        text.detach()  # it is not ours to close
+        text.detach()  # the caller closes the file
     return written
 
 
@@ -164,14 +164,14 @@ def _write_cell(value: Any) -> Any:
 
 
 def export() -> Iterator[Robot]:
-    """Yield all robots by name."""
+    """Yield all robots, ordered by name."""
     return by_key(Robot.objects.all())
 
 
-#: how a file is read and written, by format
+#: readers and writers by format
 READERS: dict[str, Callable[[BinaryIO], Iterator[Record]]] = {"jsonl": read_jsonl, "csv": read_csv}
 WRITERS: dict[str, Callable[[Iterable[Robot], BinaryIO], int]] = {"jsonl": write_jsonl, "csv": write_csv}
-#: and the format of a file, by how its name ends
+#: format by the suffix of a file's name
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv"}
 
 
@@ -179,14 +179,14 @@ SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "cs
 
 
 class Import:
-    """Robots of a file: read and checked first, all of them, and stored then.
+    """Robots of a file, which are all read and checked before the first is stored.
 
-    In between they lie in a temporary file, so that what is stored is what was checked, and of a million robots only
-    the names are in memory.
+    Between the two they are kept in a temporary file, so that exactly the checked robots are stored, and only the names
+    are in memory.
     """
 
     def __init__(self) -> None:
-        self.lines: dict[str, int] = {}  # where each name stands
+        self.lines: dict[str, int] = {}  # name -> number of its line
         self.taken: set[str] = set()  # the names of robots that exist
         self.outcome: Counter[str] = Counter()  # "added", "changed", "unchanged", "skipped"
         self._serializer = RobotInputSerializer()
@@ -196,7 +196,7 @@ class Import:
         self._spool.close()
 
     def read(self, records: Iterable[Record]) -> Iterator[list[Fault]]:
-        """Check all robots; yield after each what is wrong with it. Raises WrongFile."""
+        """Check all robots; yield the faults of each. Raises WrongFile."""
         for line, values in records:
             faults = [Fault(line, "", values)] if isinstance(values, str) else self._take(line, values)
             yield faults
@@ -205,16 +205,16 @@ class Import:
     def _take(self, line: int, values: dict[str, Any]) -> list[Fault]:
         robot, faults = self._check(line, values)
         if robot and robot["name"] in self.lines:
-            faults = [Fault(line, "name", f"{robot['name']!r} stands in line {self.lines[robot['name']]} already")]
+            faults = [Fault(line, "name", f"{robot['name']!r} is in line {self.lines[robot['name']]} already")]
         elif robot and not faults:
             self.lines[robot["name"]] = line
             self._spool.write(orjson.dumps(robot, option=orjson.OPT_APPEND_NEWLINE))
         return faults
 
     def _check(self, line: int, values: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-        """Return the robot's fields as the API reads them, and what the API would refuse."""
+        """Return the robot's validated fields, and the faults for which the API would refuse it."""
         unknown = [name for name in values if name not in FIELDS and name not in IGNORED]
-        faults = [Fault(line, name, "No robot has this field") for name in unknown]
+        faults = [Fault(line, name, "Unknown field") for name in unknown]
         try:
             robot = dict(self._serializer.run_validation(values))
             Robot(**robot).clean()
@@ -226,25 +226,25 @@ class Import:
         return robot, faults
 
     def _find_taken(self) -> set[str]:
-        """Return which of the names robots have. Of many names: one walk along the registry's, without its robots."""
+        """Return the names that robots have already. For many names this reads all names of the registry once."""
         names = Robot.objects.order_by().values_list("name", flat=True)
-        if len(self.lines) <= STEP:
+        if len(self.lines) <= WRITE_BATCH:
             return set(names.filter(pk__in=list(self.lines)))
-        return {name for name in names.iterator(STEP) if name in self.lines}
+        return {name for name in names.iterator(WRITE_BATCH) if name in self.lines}
 
     def faults(self) -> list[Fault]:
-        """What is wrong with lines whose robots must not exist yet."""
+        """Return a fault for each line whose robot exists already."""
         lines = sorted((self.lines[name], name) for name in self.taken)
         return [Fault(line, "name", f"A robot named {name!r} exists already") for line, name in lines]
 
     def store(self, *, by: str, replace: bool) -> Iterator[int]:
-        """Store the robots, those that exist only to `replace` them; yield after each step how many it looked at.
+        """Store the robots, and with `replace` also those that exist; yield the size of each batch after it is done.
 
-        Stopped on its way it may be repeated: what is stored is as the file says, and counts as unchanged then.
+        An interrupted import can be repeated: robots that are stored already count as unchanged.
         """
         self._spool.seek(0)
         robots = map(orjson.loads, self._spool)
-        while step := list(islice(robots, STEP)):
+        while step := list(islice(robots, WRITE_BATCH)):
             new = [Robot(**values) for values in step if values["name"] not in self.taken]
             added = services.create_all(new, by=by) if new else set()
             self.outcome["added"] += len(added)

@@ -1,9 +1,9 @@
-"""django-mongodb-backend with what FMV adds: pipelines that use indexes, and updates that return the document."""
+"""FMV's database engine: django-mongodb-backend with pipelines that use indexes and updates that return a document."""
 
 import ctypes.util
 
-# At its import the backend asks thrice for GDAL, for geographical fields, by twelve names each, and each name starts up
-# to four programs of the system's: a second at every start, to find a library that nothing here uses.
+# When imported, the backend searches three times for GDAL (for geographical fields) by twelve names each, and each name
+# starts up to four system programs. That costs a second at every start, for a library that FMV does not use.
 _find_library, ctypes.util.find_library = ctypes.util.find_library, lambda name: None
 try:
     import django_mongodb_backend.base  # noqa: F401

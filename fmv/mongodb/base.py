@@ -8,7 +8,7 @@ from django_mongodb_backend.base import DatabaseWrapper as MongoDatabaseWrapper
 from django_mongodb_backend.operations import DatabaseOperations as MongoDatabaseOperations
 from django_mongodb_backend.schema import DatabaseSchemaEditor
 
-LONGEST_MIGRATION = 86_400.0  # seconds
+MIGRATION_TIMEOUT = 86_400.0  # seconds
 
 
 class DatabaseOperations(MongoDatabaseOperations):
@@ -16,17 +16,17 @@ class DatabaseOperations(MongoDatabaseOperations):
 
 
 class SchemaEditor(DatabaseSchemaEditor):
-    """Waits for what a migration does as long as it takes: an index of millions of documents takes minutes to build."""
+    """Lets migrations run without the usual timeout: building an index on millions of documents takes minutes."""
 
     def __enter__(self) -> Any:
-        with ExitStack() as patience:
-            patience.enter_context(pymongo.timeout(LONGEST_MIGRATION))
+        with ExitStack() as timeout:
+            timeout.enter_context(pymongo.timeout(MIGRATION_TIMEOUT))
             entered = super().__enter__()
-            self._patience = patience.pop_all()
+            self._timeout = timeout.pop_all()
         return entered
 
     def __exit__(self, *error: Any) -> None:
-        with self._patience:
+        with self._timeout:
             super().__exit__(*error)
 
 
@@ -35,7 +35,7 @@ class DatabaseWrapper(MongoDatabaseWrapper):
     SchemaEditorClass = SchemaEditor
 
     def get_collection(self, name: str, **kwargs: Any) -> Any:
-        """Make a collection's object once and not for each query: it copies and checks a dozen options each time."""
+        """Return a cached collection object, because creating one for each query copies and checks a dozen options."""
         if kwargs or self.queries_logged:
             return super().get_collection(name, **kwargs)
         database, made = self.database, self.__dict__.setdefault("_collections", {})

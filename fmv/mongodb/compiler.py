@@ -1,8 +1,8 @@
 """Compilers whose pipelines MongoDB can answer from an index.
 
-The stock compiler's pipelines are right, but it joins, projects and copies fields before it sorts and limits, so that
-MongoDB reads, joins and sorts a whole collection to find the latest twenty (SERVER-26442). These say the same in an
-order that starts with `$match`, `$sort`, `$skip`, `$limit` wherever that selects the same rows.
+The stock compiler's pipelines are correct, but they join, project and copy fields before they sort and limit, so that
+MongoDB reads, joins and sorts a whole collection to find the latest twenty (SERVER-26442). These compilers put
+`$match`, `$sort`, `$skip` and `$limit` first wherever that selects the same rows.
 """
 
 from typing import Any
@@ -29,13 +29,13 @@ __all__ = [
 
 Stages = list[dict[str, Any]]
 
-BATCH = 1000  # rows that come at a time; MongoDB's own bound, 16 MiB, is ten times as much memory in Python
+BATCH = 1000  # rows per batch; MongoDB's own limit, 16 MiB, takes ten times as much memory in Python
 
-LARGEST_PAGE = 2000  # rows that are asked for in one go
+MAX_SINGLE_BATCH = 2000  # rows up to which a page is fetched in one batch
 
 
 class MongoQuery(StockQuery):
-    """The parts of a pipeline, put together so that what an index can answer comes first."""
+    """Arranges the stages of a pipeline so that those an index can answer come first."""
 
     @property
     def match_mql(self) -> dict[str, Any]:
@@ -47,15 +47,15 @@ class MongoQuery(StockQuery):
 
     @wrap_database_errors
     def get_cursor(self) -> Any:
-        """Ask for all of a page in one round trip: a first batch that is full, of 101 rows, leaves a cursor open."""
+        """Fetch a page in one round trip. By default the first batch ends after 101 rows and leaves a cursor open."""
         high, low = self.query.high_mark, self.query.low_mark
-        batch = {"batchSize": high - low + 1} if high is not None and high - low <= LARGEST_PAGE else {}
+        batch = {"batchSize": high - low + 1} if high is not None and high - low <= MAX_SINGLE_BATCH else {}
         return self.compiler.collection.aggregate(
             self.get_pipeline(), session=self.compiler.connection.session, **batch
         )
 
     def get_pipeline(self) -> Stages:
-        # These must stay in front: a search, a union's parts, the inner query of an aggregate.
+        # A search, the parts of a union and the inner query of an aggregate must stay in front.
         if (
             self.search_pipeline
             or self.combinator_pipeline
@@ -80,7 +80,7 @@ class MongoQuery(StockQuery):
         window = _stage("$skip", self.query.low_mark)
         if self.query.high_mark is not None:
             window.append({"$limit": self.query.high_mark - self.query.low_mark})
-        # Sorted rows stay sorted through a join; a slice of them stays the same only if the join keeps each, once.
+        # A join keeps the order of rows. A slice stays the same only if the join returns each row exactly once.
         sort_early = self._sorts_by_columns(joined | extra.keys())
         slice_early = sort_early and not others and self._joins_keep_rows()
         return [
@@ -97,7 +97,7 @@ class MongoQuery(StockQuery):
         ]
 
     def _sorts_by_columns(self, computed: set[str]) -> bool:
-        """Whether the sort needs nothing but columns of this collection, as they are stored."""
+        """Whether the sort needs only stored columns of this collection."""
         columns = self.project_fields or dict.fromkeys(self.ordering, 1)
         return not self.aggregation_pipeline and all(
             key.partition(".")[0] not in computed and columns.get(key) == 1 for key in self.ordering
@@ -116,7 +116,7 @@ def _stage(name: str, value: Any) -> Stages:
 
 
 def _conjuncts(mql: dict[str, Any]) -> Stages:
-    """Return the conditions that all must hold, each with one key."""
+    """Return the conditions that must all hold, as documents with one key each."""
     parts: Stages = []
     for key, value in mql.items():
         parts += [part for child in value for part in _conjuncts(child)] if key == "$and" else [{key: value}]
@@ -124,8 +124,8 @@ def _conjuncts(mql: dict[str, Any]) -> Stages:
 
 
 def _merged(conditions: Stages) -> dict[str, Any]:
-    """Return them as one document: `{"a": 1, "b": 2}` is easier to read than the same in an `$and`, and every server
-    finds an index for it. Of several with the same key, those after the first stay in an `$and`.
+    """Return the conditions as one document: `{"a": 1, "b": 2}` reads more easily than an `$and`, and every server
+    finds an index for it. If several have the same key, those after the first stay in an `$and`.
     """
     merged: dict[str, Any] = {}
     others = []
@@ -138,7 +138,7 @@ def _merged(conditions: Stages) -> dict[str, Any]:
 
 
 def _mentions(mql: Any, names: set[str]) -> bool:
-    """Whether a path or a value in `mql` begins with one of `names`. A value that only looks so does no harm."""
+    """Whether a path or a value in `mql` begins with one of `names`. A value that only looks like one is harmless."""
     if isinstance(mql, dict):
         return any(_mentions(part, names) for item in mql.items() for part in item)
     if isinstance(mql, list | tuple):
@@ -155,7 +155,7 @@ def _is_identity(path: str, value: Any) -> bool:
 
 class SQLCompiler(stock.SQLCompiler):
     query_class = MongoQuery
-    _whole = False  # documents as they are: nobody asks for columns by name
+    _whole = False  # fetch whole documents instead of named columns
 
     def get_default_columns(self, *args: Any, **kwargs: Any) -> Any:
         return [] if self._whole else super().get_default_columns(*args, **kwargs)
@@ -165,7 +165,7 @@ class SQLCompiler(stock.SQLCompiler):
         return super().cursor_iter(cursor, chunk_size, columns)
 
     def documents(self) -> Stages:
-        """Return the rows as MongoDB has them. Raises NotSupportedError where they would not be whole documents."""
+        """Return the rows as documents. Raises NotSupportedError if they would not be whole documents."""
         if self.query.annotations or not self.query.default_cols or self.query.distinct or self.query.combinator:
             raise NotSupportedError("documents() is for whole rows of one collection.")
         self._whole = True

@@ -1,4 +1,4 @@
-"""Between objects and the documents that MongoDB has of them, without a query that must be compiled."""
+"""Conversion between model objects and MongoDB documents, and reads and inserts without the query compiler."""
 
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -19,7 +19,7 @@ def columns_of(instance: models.Model) -> Document:
 
 
 def object_of(model: type[M], document: Document) -> M:
-    """Return the object that a query would make of this document."""
+    """Return the model object for a document, as a query would."""
     names, values = [], []
     for attname, column, expression, converters in _fields(model):
         value = document.get(column)
@@ -32,7 +32,7 @@ def object_of(model: type[M], document: Document) -> M:
 
 @cache
 def _fields(model: type[models.Model]) -> list[tuple[str, str, Any, list[Any]]]:
-    """For each field its name, its column, and what its values are converted by on their way in."""
+    """Return for each field its name, its column, and the converters for values from MongoDB with their expression."""
     found = []
     for field in model._meta.concrete_fields:
         expression = field.get_col(model._meta.db_table)
@@ -43,25 +43,25 @@ def _fields(model: type[models.Model]) -> list[tuple[str, str, Any, list[Any]]]:
 
 @wrap_database_errors
 def find_document(model: type[models.Model], key: Any) -> Document | None:
-    """Return what MongoDB has under this primary key, None without it. Raises DatabaseError."""
+    """Return the document with this primary key, None if there is none. Raises DatabaseError."""
     own = cast(DatabaseWrapper, connection)
     field = model._meta.pk
     return own.get_collection(model._meta.db_table).find_one({"_id": field.get_db_prep_value(key, own)})
 
 
 def stored_form(instance: models.Model) -> Document:
-    """Return what an insert of this object stores."""
+    """Return the document that an insert of this object stores."""
     stored: Document = {}
     for field in instance._meta.concrete_fields:
         value = field.pre_save(instance, add=True)
-        # None is None to all of them, and a third of a new task
+        # no field converts None, and a third of a new task's values are None
         stored[str(field.column)] = None if value is None else field.get_db_prep_save(value, connection)
     return stored
 
 
 @wrap_database_errors
 def insert(*instances: models.Model) -> None:
-    """Store new objects of one model as `save(force_insert=True)` does, but tell no signals. Raises IntegrityError."""
+    """Insert new objects of one model, like `save(force_insert=True)` but without signals. Raises IntegrityError."""
     if not instances:
         return
     collection = cast(DatabaseWrapper, connection).get_collection(instances[0]._meta.db_table)

@@ -1,4 +1,4 @@
-"""What updates let MongoDB compute, in MongoDB's own words; and how Django's `update()` and `filter()` say it."""
+"""MongoDB expressions for updates, and their use in Django's `update()` and `filter()`."""
 
 from typing import Any
 
@@ -10,33 +10,33 @@ from fmv.mongodb.fields import DocumentField
 #: An aggregation expression: https://www.mongodb.com/docs/manual/reference/operator/aggregation/
 Mql = Any
 
-#: The server's clock. By way of milliseconds, because SecantusDB compares a bare `$$NOW` with no stored date.
+#: The server's clock. It is converted by way of milliseconds, because SecantusDB cannot compare a bare `$$NOW`.
 NOW: Mql = {"$toDate": {"$toLong": "$$NOW"}}
 
 
 def literal(value: Any) -> Mql:
-    """Return a value that MongoDB takes as it is, whatever `$` it holds."""
+    """Return a value that MongoDB does not evaluate, even if it contains `$`."""
     return {"$literal": value}
 
 
 def literals(**values: Any) -> dict[str, Mql]:
-    """Return columns that are set to these values as they are."""
+    """Return the columns with their values as literals."""
     return {column: literal(value) for column, value in values.items()}
 
 
-def later(moment: Mql, seconds: Mql) -> Mql:
-    """Return the moment so many seconds after another, null without one: `later(NOW, 30)`."""
+def later(time: Mql, seconds: Mql) -> Mql:
+    """Return the time that many seconds after `time`, null if `time` is null: `later(NOW, 30)`."""
     milliseconds = round(seconds * 1000) if isinstance(seconds, int | float) else {"$multiply": [seconds, 1000]}
-    return {"$toDate": {"$add": [{"$toLong": moment}, {"$toLong": milliseconds}]}}
+    return {"$toDate": {"$add": [{"$toLong": time}, {"$toLong": milliseconds}]}}
 
 
 def appended(column: str, **entry: Mql) -> Mql:
-    """Return an array column with one document more."""
+    """Return the array column with one more document at its end."""
     return {"$concatArrays": [f"${column}", [entry]]}
 
 
 class Computed(Expression):
-    """One of the above for `update()`: `update(attempt=Computed({"$add": ["$attempt", 1]}))`."""
+    """A MongoDB expression for `update()`: `update(attempt=Computed({"$add": ["$attempt", 1]}))`."""
 
     def __init__(self, mql: Mql) -> None:
         super().__init__(output_field=DocumentField())
@@ -47,7 +47,7 @@ class Computed(Expression):
 
 
 class Now(functions.Now):
-    """NOW in a queryset."""
+    """NOW for querysets."""
 
     def as_mql_expr(self, compiler: Any, connection: Any) -> Mql:
         return NOW

@@ -1,4 +1,4 @@
-"""Fields for documents and lists as MongoDB itself stores them, and for times by its clock."""
+"""Fields for documents and lists as MongoDB stores them, and for times by its clock."""
 
 import re
 from functools import partial
@@ -12,10 +12,10 @@ from fmv.mongodb.server import stored_now
 
 
 class DocumentField(models.Field):
-    """Any BSON value as it is: objects, lists, strings, numbers, None.
+    """Any BSON value, unconverted: objects, lists, strings, numbers, None.
 
-    Django's JSONField on this backend encodes and decodes each value as text on its way back, which costs time and
-    refuses dates. The caller sees to it that the value can be stored (`bson.encode`).
+    Django's JSONField on this backend converts each value to text and back when it is read, which costs time and fails
+    for dates. The caller must make sure that the value can be stored (`bson.encode`).
     """
 
     empty_strings_allowed = False
@@ -33,7 +33,7 @@ class DocumentField(models.Field):
         return self.value_from_object(obj)
 
     def get_transform(self, name: str) -> Any:
-        """`filter(error__type="ValueError")` asks for the text under a name in the document."""
+        """Let `filter(error__type="ValueError")` compare a text inside the document."""
         return super().get_transform(name) or (partial(Part, name) if re.fullmatch("[a-z_]+", name) else None)
 
 
@@ -54,7 +54,7 @@ class InsertTimeField(models.DateTimeField):
 
 
 class Part(Transform):
-    """The text under a name in a document: the path `column.name`, which an index can hold (see PartIndex)."""
+    """A text inside a document, by the path `column.name`, which can be indexed (see PartIndex)."""
 
     output_field = models.CharField()
     can_use_path = is_simple_column = True

@@ -1,4 +1,4 @@
-"""Indexes that Django has no word for."""
+"""Kinds of index that Django lacks."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from pymongo import IndexModel
 class PartIndex(models.Index):
     """An index on texts inside documents: `PartIndex(fields=["error", "-id"], parts={"error": "type"}, name=…)`.
 
-    It holds those documents only in which each such part exists, so it costs the others nothing, and answers no
-    question for what lacks them.
+    It contains only documents in which each such part exists, so it costs the others nothing, and it cannot find
+    documents without the part.
     """
 
     def __init__(self, *args: Any, parts: dict[str, str], **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What `migrate` would build for a model, without building it."""
+"""The indexes that `migrate` would build for a model, without building them."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from pymongo import IndexModel
 
 
 def planned_indexes(model: type[models.Model]) -> list[dict[str, Any]]:
-    """Return the indexes that the model's fields and Meta ask for, as `createIndexes` takes them; nothing is asked."""
+    """Return the indexes that the model's fields and Meta define, in the form of `createIndexes`. No I/O."""
     plan = _Plan()
     plan._create_model_indexes(model)
     return [index.document for index in plan.indexes]
 
 
 class _Plan(DatabaseSchemaEditor):
-    """The schema editor itself, which only writes down what it would send."""
+    """A schema editor that collects its commands instead of sending them."""
 
     def __init__(self) -> None:
         super().__init__(connection, atomic=False)
@@ -25,5 +25,5 @@ class _Plan(DatabaseSchemaEditor):
         return self
 
     def create_indexes(self, indexes: list[IndexModel]) -> None:
-        """Called in the place of a collection's."""
+        """Take the place of the collection's method."""
         self.indexes += indexes

@@ -22,7 +22,7 @@ class ReturningQuery(Query):
 
 
 class DocumentIterable(BaseIterable):
-    """Yields rows as MongoDB has them."""
+    """Yields rows as MongoDB documents."""
 
     def __iter__(self) -> Iterator[Document]:
         compiler: Any = self.queryset.query.get_compiler(self.queryset.db)
@@ -30,24 +30,24 @@ class DocumentIterable(BaseIterable):
 
 
 class QuerySet(MongoQuerySet, models.QuerySet[M]):
-    """Adds what conditional updates lack, the document that was updated; and cheaper ways to read."""
+    """Adds updates that return the updated document, and cheaper ways to read."""
 
     def find(self, key: Any) -> M | None:
-        """Return the row of this primary key, whatever this queryset is narrowed to; None without one."""
+        """Return the row with this primary key, ignoring the filters of this queryset; None if there is none."""
         document = find_document(self.model, key)
         return None if document is None else object_of(self.model, document)
 
     def documents(self) -> Any:
-        """Return the same rows as MongoDB has them: dicts by column, dates of UTC that do not say so, UUIDs as digits.
+        """Return the same rows as MongoDB documents: dicts by column, with naive dates in UTC and UUIDs as 32 digits.
 
-        For answers that would make an object of each row only to take it apart again, at four times the cost.
+        For answers that would otherwise create an object for each row and read its fields, at four times the cost.
         """
         clone: Any = self._chain()
         clone._iterable_class = DocumentIterable
         return clone
 
     def criteria(self) -> dict[str, Any]:
-        """Return the query document of this queryset, for updates in MongoDB's own words (see fmv.mongodb.updates)."""
+        """Return the query document of this queryset, for `fmv.mongodb.updates`."""
         compiler: Any = self.query.chain(UpdateQuery).get_compiler(self.db)
         compiler.pre_sql_setup()
         try:
@@ -57,11 +57,11 @@ class QuerySet(MongoQuerySet, models.QuerySet[M]):
         return criteria
 
     def update_returning(self, **values: Any) -> M | None:
-        """Update the first match in this order, in one atomic step; return it as it now is, or None without a match.
+        """Update the first row in this order, in one atomic step, and return it updated; None if no row matches.
 
         MongoDB's findAndModify: https://www.mongodb.com/docs/manual/reference/command/findAndModify/
-        Raises IntegrityError when a unique index refuses the new values; nothing has changed then. Like `update()`
-        it leaves `auto_now` fields alone and takes no slice.
+        Raises IntegrityError if a unique index refuses the new values; nothing is changed then. Like `update()`
+        it does not set `auto_now` fields and does not accept a slice.
         """
         self._not_support_combined_queries("update_returning")
         if self.query.is_sliced:
@@ -70,5 +70,5 @@ class QuerySet(MongoQuerySet, models.QuerySet[M]):
         updating = self._chain()
         updating.query = self.query.chain(ReturningQuery)
         updating.query.new_values = values
-        self._result_cache = None  # as update() does: what it held may be of the past
+        self._result_cache = None  # as update() does, because cached rows may be outdated
         return next(iter(updating), None)

@@ -1,4 +1,4 @@
-"""Reading any number of rows in small memory."""
+"""Reading any number of rows in little memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -8,26 +8,26 @@ from typing import Any
 from django.db.models import QuerySet
 from pymongo.errors import CursorNotFound
 
-PAGE = 50_000  # rows asked for in one query; they come in batches of 16 MiB at most
-CHUNK = 20  # of them turned into objects in one go
+QUERY_ROWS = 50_000  # rows per query; they arrive in batches of 16 MiB at most
+OBJECTS = 20  # rows that are converted to objects at a time
 
 
 def by_key(
     rows: QuerySet[Any], *, descending: bool = False, limit: int | None = None, key: Callable[[Any], Any] | None = None
 ) -> Iterator[Any]:
-    """Yield the rows, at most `limit`, in the order of their primary key; `key` tells it of a row that is a tuple.
+    """Yield the rows, at most `limit`, in the order of their primary key; `key` returns it for rows that are tuples.
 
-    Each page is one query that begins after the last row, so rows may come and go meanwhile, and a reader may be slow:
-    where MongoDB has given up a cursor that waited too long, the next page begins early.
+    Each query begins after the last row of the one before, so rows may be added and deleted meanwhile. The reader may
+    be slow: if MongoDB closes a cursor that waited too long, the next query begins early.
     """
     order, beyond = ("-pk", "pk__lt") if descending else ("pk", "pk__gt")
     key = key or attrgetter("pk")
     left = rows
     while limit is None or limit > 0:
-        asked = PAGE if limit is None else min(PAGE, limit)
+        asked = QUERY_ROWS if limit is None else min(QUERY_ROWS, limit)
         came, last = 0, None
         with suppress(CursorNotFound):
-            for row in left.order_by(order)[:asked].iterator(CHUNK):
+            for row in left.order_by(order)[:asked].iterator(OBJECTS):
                 came, last = came + 1, key(row)
                 yield row
             if came < asked:

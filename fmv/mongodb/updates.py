@@ -1,7 +1,7 @@
-"""Documents found, and updated on conditions, in MongoDB's own words.
+"""Conditional reads and updates without Django's query compiler.
 
-For what happens to each task several times: Django's compiler takes five times as long as PyMongo over the same.
-`criteria` are a query document, `stage` holds the columns that are set (see fmv.mongodb.expressions). All raise
+They serve operations that run several times for each task: with Django's compiler they take five times as long.
+`criteria` is a query document, `stage` maps columns to expressions (see fmv.mongodb.expressions). All raise
 DatabaseError, and IntegrityError when a unique index refuses.
 """
 
@@ -21,26 +21,26 @@ SetStage = dict[str, Mql]
 
 @wrap_database_errors
 def update_one(model: type[models.Model], criteria: Criteria, stage: SetStage) -> bool:
-    """Update a document that meets the criteria; False when there is none."""
+    """Update one document that matches; return False if none does."""
     return bool(collection(model).update_one(criteria, [{"$set": stage}]).matched_count)
 
 
 @wrap_database_errors
 def update_many(model: type[models.Model], criteria: Criteria, stage: SetStage) -> int:
-    """Update all documents that meet the criteria; return how many there were."""
+    """Update all documents that match; return their number."""
     return int(collection(model).update_many(criteria, [{"$set": stage}]).matched_count)
 
 
 @wrap_database_errors
 def find_first(model: type[M], criteria: Criteria, order: list[tuple[str, int]]) -> M | None:
-    """Return the first document that meets the criteria; None when there is none."""
+    """Return the first document that matches, as an object; None if none does."""
     document = collection(model).find_one(criteria, sort=order)
     return object_of(model, document) if document else None
 
 
 @wrap_database_errors
 def find_values(model: type[models.Model], criteria: Criteria, column: str) -> list[Any]:
-    """Return a column of all documents that meet the criteria."""
+    """Return the values of a column in all documents that match."""
     return [document[column] for document in collection(model).find(criteria, {column: 1})]
 
 

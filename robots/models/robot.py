@@ -1,4 +1,4 @@
-"""Robot: the registry's one model, with the rules that hold wherever a robot comes from."""
+"""Robot: the registry's model, with the rules that hold for API, admin and imports alike."""
 
 import re
 from collections.abc import Collection
@@ -19,7 +19,7 @@ MAX_LANES = 16
 
 
 def validate_name(name: str) -> None:
-    """Refuse a name that could not be one segment of a URL path."""
+    """Refuse a name that cannot be one segment of a URL path."""
     if name != name.strip():
         raise ValidationError("A name has no blanks around it.", code="name_blanks")
     if "/" in name or CONTROL_CHARACTERS.search(name) or name in (".", ".."):
@@ -27,7 +27,7 @@ def validate_name(name: str) -> None:
 
 
 def validate_label(label: str) -> None:
-    """Refuse a label that is empty, over 64 characters, or holds blanks around it or control characters."""
+    """Refuse a label that is empty, longer than 64 characters, or has blanks around it or control characters."""
     if not 1 <= len(label) <= 64 or label != label.strip() or CONTROL_CHARACTERS.search(label):
         raise ValidationError("A label is 1-64 characters, no control characters, no blanks around it.", code="label")
 
@@ -51,12 +51,12 @@ class RobotQuerySet(QuerySet["Robot"]):
         return self.filter(enabled=False)
 
     def at(self, name: str, revisions: Collection[int] | None) -> "RobotQuerySet":
-        """The robot, if it is at one of these revisions; None: at any."""
+        """The robot, if it is at one of the revisions (None: at any)."""
         found = self.filter(pk=name)
         return found if revisions is None else found.filter(revision__in=revisions)
 
-    def narrowed(self, *, label: str | None = None, q: str = "", **exactly: object) -> "RobotQuerySet":
-        """Robots with this label and these fields, in whose name, location or description `q` stands literally."""
+    def matching(self, *, label: str | None = None, q: str = "", **exactly: object) -> "RobotQuerySet":
+        """Robots with this label, these field values, and the text `q` in name, location or description."""
         found = self.filter(**exactly)
         if label is not None:
             found = found.filter(labels__contains=[label])
@@ -66,9 +66,9 @@ class RobotQuerySet(QuerySet["Robot"]):
 
 
 class Robot(models.Model):
-    """A robot of the fleet. Its name is its key, so whatever belongs to it carries the name and needs no join."""
+    """A robot of the fleet. Its name is its key, so that objects which refer to it have its name without a join."""
 
-    #: the only ones of whom `is_great` may be said
+    #: the only robots for which `is_great` may be true
     GREAT_ONES: ClassVar[frozenset[str]] = frozenset({"Bender"})
 
     name = models.CharField(primary_key=True, db_column="_id", max_length=64, validators=[validate_name])

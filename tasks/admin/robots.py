@@ -258,7 +258,7 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
     """One page of the list, by name, from the one after `after` on."""
     words = {name: request.GET.get(name, "").strip() for name in ("state", "label", "q", "after")}
     words["state"] = words["state"] if words["state"] in STATES else ""
-    found = Robot.objects.narrowed(label=words["label"] or None, q=words["q"])
+    found = Robot.objects.matching(label=words["label"] or None, q=words["q"])
     if words["after"]:
         found = found.filter(name__gt=words["after"])
     robots = list(in_state(found, words["state"]).order_by("name")[: PAGE_ROWS + 1])

@@ -119,7 +119,7 @@ class RobotViewSet(ViewSet):
 
         `next` and `previous` are the URLs of the neighbouring pages, or null.
         """
-        found = Robot.objects.narrowed(**read_query(RobotFilterSerializer, request))
+        found = Robot.objects.matching(**read_query(RobotFilterSerializer, request))
         return page(RobotPages(), found, summary, request)
 
     @extend_schema(

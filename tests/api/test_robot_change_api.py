@@ -56,7 +56,9 @@ def test_nothing_given_changes_nothing(api):
 def test_a_robot_is_not_renamed(api):
     make_robot(name="R2")
     answer = api("PATCH", "/robot/R2", {"name": "R3"})
-    assert answer.json()["detail"] == [{"loc": ["body", "name"], "msg": "A robot is not renamed", "type": "immutable"}]
+    assert answer.json()["detail"] == [
+        {"loc": ["body", "name"], "msg": "A robot cannot be renamed", "type": "immutable"}
+    ]
     assert Robot.objects.get().pk == "R2"
 
 

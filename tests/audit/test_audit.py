@@ -99,7 +99,7 @@ def test_what_happens_to_a_robot_is_told():
         ("robot.change", "amy", f"description: beep → {'x' * 60}…; lanes: 3 → 1; labels: a, b → none"),
         ("robot.disable", "bob", "in service: yes → no; lanes: 1 → 2"),
         ("robot.enable", "amy", "in service: no → yes"),
-        ("robot.change", "bob", "as it was"),
+        ("robot.change", "bob", "no change"),
         ("robot.delete", "amy", ""),
     ]
 
@@ -266,7 +266,7 @@ def test_who_the_issuer_makes_and_promotes_is_told(monkeypatch, settings):
 
 
 def test_nobody_is_named_as_what_is_no_user():
-    assert {"anonymous", "command", "issuer"} <= oidc_users.NOBODY
+    assert {"anonymous", "command", "issuer"} <= oidc_users.RESERVED
 
 
 def test_tokens_made_and_revoked_are_told():
@@ -293,7 +293,7 @@ def made_at(days_ago, model=AuditEntry, **fields):
 
 
 def test_old_entries_and_runs_are_forgotten(monkeypatch, settings):
-    monkeypatch.setattr(audit, "STEP", 2)
+    monkeypatch.setattr(audit, "DELETE_BATCH", 2)
     entry = {"by": "amy", "action": "robot.paint", "kind": "robot", "key": "R2"}
     for _ in range(5):
         made_at(8, **entry)

@@ -95,8 +95,8 @@ def test_a_dry_run_checks_all_and_changes_nothing(imported):
 
 LINE_FAULTS = [
     ("{", "line 2: This is not JSON: unexpected end of data"),
-    ("[1]", "line 2: A line is one JSON object"),
-    ("1", "line 2: A line is one JSON object"),
+    ("[1]", "line 2: A line must be one JSON object"),
+    ("1", "line 2: A line must be one JSON object"),
     ({}, "line 2: name: This field is required."),
     (LEAST | {"name": None}, "line 2: name: This field may not be null."),
     (LEAST | {"name": 7}, "line 2: name: Input should be a valid string"),
@@ -114,9 +114,9 @@ LINE_FAULTS = [
     (LEAST | {"labels": "night"}, "line 2: labels: Expected a list of items"),
     (LEAST | {"endpoint": "ftp://x"}, "line 2: endpoint: An endpoint is an http or https URL"),
     (LEAST | {"enabled": None}, "line 2: enabled: This field may not be null."),
-    (LEAST | {"lable": "night"}, "line 2: lable: No robot has this field"),
-    (FULL, "line 2: name: 'Bender' stands in line 1 already"),
-    (FULL | {"name": " Bender "}, "line 2: name: 'Bender' stands in line 1 already"),
+    (LEAST | {"lable": "night"}, "line 2: lable: Unknown field"),
+    (FULL, "line 2: name: 'Bender' is in line 1 already"),
+    (FULL | {"name": " Bender "}, "line 2: name: 'Bender' is in line 1 already"),
 ]
 
 
@@ -125,7 +125,7 @@ def test_a_line_at_fault_is_told_and_nothing_is_changed(imported, line, fault):
     outcome = imported(FULL, line, LEAST)
     assert outcome.status == 1
     assert outcome.err.startswith(fault)
-    assert outcome.err.endswith("CommandError: Lines at fault: 1. Nothing has changed.\n")
+    assert outcome.err.endswith("CommandError: Faulty lines: 1. Nothing was changed.\n")
     assert not Robot.objects.exists()
 
 
@@ -155,7 +155,7 @@ def test_robots_that_exist_are_refused(imported):
     outcome = imported(LEAST, FULL)
     assert outcome.status == 1
     assert outcome.err.startswith("line 2: name: A robot named 'Bender' exists already\n")
-    assert outcome.err.endswith(" After an import that was cut off, --existing skip adds the rest.\n")
+    assert outcome.err.endswith(" After an interrupted import, --existing skip adds the rest.\n")
     assert list(Robot.objects.values_list("name", "location")) == [("Bender", "Bar")]
 
 
@@ -206,7 +206,7 @@ def test_a_dry_run_tells_of_robots_that_exist(imported):
 
 
 def test_of_many_names_those_taken_are_found_too(imported, monkeypatch):
-    monkeypatch.setattr(transfer, "STEP", 3)
+    monkeypatch.setattr(transfer, "WRITE_BATCH", 3)
     for number in (2, 5, 99):
         make_robot(name=f"R{number}", location="Bar")
     outcome = imported(*[LEAST | {"name": f"R{number}"} for number in range(10)], options=["--existing", "skip"])
@@ -225,7 +225,7 @@ def test_a_robot_that_somebody_adds_meanwhile_stays_as_it_is(imported, monkeypat
     monkeypatch.setattr(transfer.Import, "faults", late)
     outcome = imported(LEAST, FULL)
     assert (outcome.status, outcome.out) == (1, "1 added, 1 skipped.\n")
-    assert "added by somebody else meanwhile" in outcome.err
+    assert "added by another process meanwhile" in outcome.err
     assert Robot.objects.get(pk="Bender").location == "Bar"
 
 
@@ -258,7 +258,7 @@ def test_the_columns_may_be_in_any_order_and_some_missing(imported):
 @pytest.mark.parametrize(
     ("lines", "fault"),
     [
-        ([HEADER, "R2,,Naboo"], "line 2: It has 3 cells, and there are 8 columns"),
+        ([HEADER, "R2,,Naboo"], "line 2: The line has 3 cells, but there are 8 columns"),
         (["name,location,description", '"R\n2",a,b', "R3,a,b,c"], "line 2: name: A name has no '/'"),
         (["name,location,description", 'R2,"a\nb",c', "R3,,b"], "line 4: location: This field is required."),
         (["name,location,description,lanes", "R2,a,b,many"], "line 2: lanes: Input should be a valid integer"),
@@ -278,9 +278,9 @@ def test_a_line_of_csv_at_fault_is_told_with_its_number(imported, lines, fault):
 @pytest.mark.parametrize(
     ("content", "suffix", "reason"),
     [
-        (b"", ".csv", "The first line names the columns"),
-        (b"Bender,true,Earth,x", ".csv", "The first line names the columns"),
-        (b"name;location;description\nR2;a;b", ".csv", "The first line names the columns, separated by commas"),
+        (b"", ".csv", "The first line must name the columns"),
+        (b"Bender,true,Earth,x", ".csv", "The first line must name the columns"),
+        (b"name;location;description\nR2;a;b", ".csv", "The first line must name the columns, separated by commas"),
         (b"name,location,description,color\nR2,a,b,c", ".csv", "No robot has 'color'"),
         (b"name,name,location\nR2,a,b", ".csv", "A column is named twice."),
         (b'name,location,description\nR2,a,"b\n', ".csv", "is not CSV"),

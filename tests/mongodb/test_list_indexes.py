@@ -75,7 +75,7 @@ def test_a_list_of_tasks_walks_an_index(name):
 
 @pytest.mark.parametrize("name", [None, *sorted(ROBOT_FILTERS.keys() - SCANNED)])
 def test_a_list_of_robots_walks_an_index(name):
-    narrowed = Robot.objects.narrowed(**({name: ROBOT_FILTERS[name]} if name else {}))
+    narrowed = Robot.objects.matching(**({name: ROBOT_FILTERS[name]} if name else {}))
     for order in (RobotPages.ordering, f"-{RobotPages.ordering}"):
         assert is_answered_by_an_index(narrowed.order_by(order)[:1001]), order
 

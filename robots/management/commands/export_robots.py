@@ -9,10 +9,10 @@ from robots.transfer import WRITERS, export
 
 
 class Command(FmvCommand):
-    help = """Write all robots, by name, as JSON lines or CSV to a file or to standard output.
+    help = """Write all robots, ordered by name, as JSON lines or CSV to a file or to standard output.
 
-`import_robots` reads what this writes. A file appears when it is complete; one that exists is not replaced unless
---force is given."""
+`import_robots` reads this format. The file appears when it is complete. A file that exists is replaced only with
+--force."""
     examples = """
         export_robots fleet.csv
         export_robots | gzip > fleet.jsonl.gz
@@ -25,9 +25,9 @@ class Command(FmvCommand):
             type=target,
             nargs="?",
             default=STANDARD,
-            help="its name tells the format; standard output, JSON lines, if not given",
+            help="file, whose suffix sets the format (default: JSON lines to standard output)",
         )
-        parser.add_argument("--format", choices=WRITERS, help="of a file whose name does not tell")
+        parser.add_argument("--format", choices=WRITERS, help="format, if the suffix of the file does not set it")
         parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
     def handle(self, *args: object, file: Path, force: bool, **options: Any) -> None:

@@ -13,24 +13,28 @@ from robots.transfer import READERS, SUFFIXES, Fault, Import
 
 
 def format_of(path: Path, given: str | None) -> str:
-    """Return the format of a file. Raises CommandError when nothing tells."""
+    """Return the format of a file. Raises CommandError if neither `given` nor the suffix sets it."""
     known = given or ("jsonl" if path == STANDARD else SUFFIXES.get(path.suffix.lower()))
     if known is None:
-        raise CommandError(f"The name {path.name} does not tell the format: say --format jsonl or csv.", returncode=2)
+        raise CommandError(
+            f"The suffix of {path.name} does not set the format: give --format jsonl or csv.", returncode=2
+        )
     return known
 
 
 class Command(FmvCommand):
     help = """Add robots from a file of JSON lines or CSV, or from standard input.
 
-The whole file is read and checked first, by the rules of the API. Each line at fault is told on standard error with
-its number and field, and then nothing is changed. A name that a robot has already is such a fault unless --existing
-says otherwise, and so is a name that stands twice.
+The whole file is read and checked first, by the rules of the API. Each faulty line is reported on standard error with
+its number and field. If there is one, nothing is changed. A name that a robot has already is a fault, unless --existing
+says otherwise, and so is a name that occurs twice.
 
-JSON lines: one object a line, with the fields of `POST /robot/`. CSV: UTF-8, separated by commas, the first line
-names the columns; an empty cell is a field not given; labels are separated by `;` or are a JSON list.
+JSON lines: one object per line, with the fields of `POST /robot/`. CSV: UTF-8, separated by commas, with the column
+names in the first line. An empty cell means that the field is not given. Labels are separated by `;` or are a JSON
+list.
 
-Interrupted, it tells how many are in; the same command with --existing skip or replace adds the rest."""
+If the command is interrupted, it reports how many robots are stored. The same command with --existing skip or replace
+adds the rest."""
     examples = """
         import_robots fleet.csv --dry-run
         import_robots fleet.csv --existing replace
@@ -38,16 +42,17 @@ Interrupted, it tells how many are in; the same command with --existing skip or 
     """
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", type=source, help="its name tells the format; - is standard input, JSON lines")
-        parser.add_argument("--format", choices=READERS, help="of a file whose name does not tell")
+        parser.add_argument(
+            "file", type=source, help="file, whose suffix sets the format, or - for JSON lines from standard input"
+        )
+        parser.add_argument("--format", choices=READERS, help="format, if the suffix of the file does not set it")
         parser.add_argument(
             "--existing",
             choices=("refuse", "skip", "replace"),
             default="refuse",
-            help="what to do with a robot that exists: refuse the file, leave the robot alone, or make it as the "
-            "file says (default: refuse)",
+            help="if a robot exists: refuse the file, skip the robot, or replace it (default: refuse)",
         )
-        parser.add_argument("--skip-bad", action="store_true", help="leave lines at fault out and take the others")
+        parser.add_argument("--skip-bad", action="store_true", help="skip faulty lines and import the others")
         add_dry_run(parser)
         add_json(parser)
 
@@ -64,21 +69,21 @@ Interrupted, it tells how many are in; the same command with --existing skip or 
         if refuse:
             more, also = self._report(robots.faults())
             bad, shown = bad + more, [*shown, *also][:SHOWN]
-            hint = " After an import that was cut off, --existing skip adds the rest." if more else ""
+            hint = " After an interrupted import, --existing skip adds the rest." if more else ""
         if bad and not options["skip_bad"]:
-            self._tell(robots, bad, shown)
-            raise CommandError(f"Lines at fault: {bad:,}. Nothing has changed.{hint}")
+            self._summarize(robots, bad, shown)
+            raise CommandError(f"Faulty lines: {bad:,}. Nothing was changed.{hint}")
         if dry_run:
-            self._foresee(robots, existing)
+            self._predict(robots, existing)
         else:
             self._store(robots, replace=existing == "replace")
-        robots.outcome["skipped"] -= len(robots.taken) if refuse else 0  # they count as bad
-        self._tell(robots, bad, shown, dry_run=dry_run)
+        robots.outcome["skipped"] -= len(robots.taken) if refuse else 0  # they count as faulty lines
+        self._summarize(robots, bad, shown, dry_run=dry_run)
         if refuse and robots.outcome["skipped"]:
-            raise CommandError("Those that were skipped were added by somebody else meanwhile, and stay as they are.")
+            raise CommandError("The skipped robots were added by another process meanwhile. They were not changed.")
 
     def _report(self, faults: Iterable[Fault]) -> tuple[int, list[Fault]]:
-        """Print the faults; return in how many lines they are, and the first few."""
+        """Print the faults; return the number of faulty lines, and the first few faults."""
         lines, last = 0, 0
         shown: list[Fault] = []
         for fault in faults:
@@ -94,16 +99,16 @@ Interrupted, it tells how many are in; the same command with --existing skip or 
                 bar.update(count)
                 done += count
                 self.so_far = (
-                    f"{done:,} of {total:,} robots are done. "
-                    f"The same command with --existing {'replace' if replace else 'skip'} does the rest."
+                    f"{done:,} of {total:,} robots are stored. "
+                    f"The same command with --existing {'replace' if replace else 'skip'} stores the rest."
                 )
 
-    def _foresee(self, robots: Import, existing: str) -> None:
+    def _predict(self, robots: Import, existing: str) -> None:
         taken = len(robots.taken)
         robots.outcome["added"] = len(robots.lines) - taken
         robots.outcome["changed" if existing == "replace" else "skipped"] = taken
 
-    def _tell(self, robots: Import, bad: int, shown: list[Fault], dry_run: bool = False) -> None:
+    def _summarize(self, robots: Import, bad: int, shown: list[Fault], dry_run: bool = False) -> None:
         names = ("added", "changed", "unchanged", "skipped")
         counts = {name: robots.outcome[name] for name in names} | {"bad": bad}
         text = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "No robots"

@@ -13,7 +13,7 @@ ROBOTS: list[dict[str, Any]] = [
 
 
 class Command(BaseCommand):
-    help = "Add the three sample robots; those that exist stay as they are."
+    help = "Add the three sample robots. Those that exist are not changed."
 
     def handle(self, *args: object, **options: Any) -> None:
         for values in ROBOTS:
