@@ -1,4 +1,4 @@
-"""What the pages of robots and tasks in the admin have in common."""
+"""The base class of the admin pages of robots, tasks and bulk runs."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from fmv.admin_base import FleetAdmin
 
 
 class PagesAdmin(FleetAdmin):
-    """Pages of our own, in the frame and with the permissions of Django's."""
+    """A model's admin with pages of our own, in Django's frame and with Django's permissions."""
 
-    #: name of the page -> (its route, the method that answers); `admin:<app>_<model>_<name>` is its URL's name
+    #: name of the page -> (route, name of the view method); the URL is named `admin:<app>_<model>_<name>`
     pages: dict[str, tuple[str, str]] = {}
 
     def get_urls(self) -> list[Any]:
@@ -28,17 +28,17 @@ class PagesAdmin(FleetAdmin):
         ]
 
     def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
-        """Answer with a whole page."""
+        """Render a whole page."""
         common = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
         return TemplateResponse(request, f"admin/{template}", common | self.rights(request) | context)
 
     def fragment(self, request: HttpRequest, template: str, *, done: bool = False, **context: Any) -> TemplateResponse:
-        """Answer with the new content of a live part of a page; `done` when it will change no more."""
+        """Render the new content of a live part of a page; `done` when it will not change any more."""
         headers = {"X-Live": "done" if done else "goes on"}
         return TemplateResponse(request, f"admin/{template}", self.rights(request) | context, headers=headers)
 
     def rights(self, request: HttpRequest) -> dict[str, bool]:
-        """Return what the page's buttons depend on."""
+        """Return the permissions that decide which buttons a page has."""
         user: Any = request.user
         return {
             "may_operate": user.has_perm("robots.operate_robot") and user.has_perm("tasks.operate_task"),
@@ -48,7 +48,7 @@ class PagesAdmin(FleetAdmin):
         }
 
     def check_may_view(self, request: HttpRequest) -> None:
-        """Raise PermissionDenied unless the user may see the page, and asks for no more than that."""
+        """Raise PermissionDenied unless this is a GET or HEAD request of a user who may see the page."""
         if request.method not in ("GET", "HEAD") or not self.has_view_permission(request):
             raise PermissionDenied
 
@@ -57,7 +57,7 @@ class PagesAdmin(FleetAdmin):
             raise PermissionDenied
 
     def to_list(self, request: HttpRequest, error: str = "") -> HttpResponse:
-        """Go to the list, and say there what was wrong."""
+        """Redirect to the list, which shows the error."""
         if error:
             messages.error(request, error)
         return HttpResponseRedirect(reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"))

@@ -1,4 +1,4 @@
-"""Bulk runs in the admin: what was begun, how far it is, and a button to stop it."""
+"""Bulk runs in the admin: their progress, and a button to stop them."""
 
 from typing import Any
 from uuid import UUID
@@ -20,19 +20,19 @@ from tasks.templatetags.fleet import status
 
 @admin.register(Bulk)
 class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
-    """They begin on the pages of tasks and robots, and by command."""
+    """Bulk runs are started on the pages of tasks and robots and by commands, not here."""
 
     pages = {
         "state": ("<uuid:id>/state/", "state_view"),
         "stop": ("<uuid:id>/stop/", "stop_view"),
     }
-    list_display = ("began", "what", "state", "done", "skipped", "by")
-    list_display_links = ("began", "what")
-    list_filter = ("status", "action")  # no index of their own: runs are few
+    list_display = ("started", "what", "state", "done", "skipped", "by")
+    list_display_links = ("started", "what")
+    list_filter = ("status", "action")  # without an index: there are few bulk runs
     sortable_by = ()
 
-    @admin.display(description="began")
-    def began(self, run: Bulk) -> str:
+    @admin.display(description="started")
+    def started(self, run: Bulk) -> str:
         return f"{localtime(run.started_at):%Y-%m-%d %H:%M:%S}"
 
     @admin.display(description="what")
@@ -52,7 +52,7 @@ class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
         id = uuid_or_none(object_id)
         run = Bulk.objects.filter(pk=id).first() if id else None
         if run is None:
-            return self.to_list(request, f"There is no bulk run {object_id[:50]}. They are not kept for ever.")
+            return self.to_list(request, f"There is no bulk run {object_id[:50]}. Old ones are deleted after a time.")
         context = {"what": bulk.in_words(run), "audit": audit.of("bulk", run.pk), **_state(run)}
         return self.page(request, "tasks/bulk/page.html", f"Bulk {run.action}", **context)
 
@@ -75,9 +75,9 @@ class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
         if run is None:
             return self.to_list(request, f"There is no bulk run {id}.")
         if bulk.stop(run, by=username(request)):
-            messages.success(request, "It is stopped. What it has done stays done.")
+            messages.success(request, "The bulk run is stopped. Tasks that it changed stay changed.")
         else:
-            messages.warning(request, "It was over already.")
+            messages.warning(request, "The bulk run had already ended.")
         return HttpResponseRedirect(run_url(id))
 
 
@@ -86,11 +86,11 @@ def run_url(id: UUID) -> str:
 
 
 def _state(run: Bulk) -> dict[str, Any]:
-    """What of a run's page changes while it is under way."""
+    """Return the part of a bulk run's page that changes while it runs."""
     expected = bulk.how_many(bulk.CAP, more=True) if run.expected is None else bulk.how_many(run.expected)
     return {
         "run": run,
         "running": run.status == BulkStatus.RUNNING,
         "expected": expected,
-        "untold": run.skipped - len(run.failures),
+        "more_failures": run.skipped - len(run.failures),
     }

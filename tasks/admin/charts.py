@@ -14,7 +14,7 @@ MIN_PART_HEIGHT = 2.0  # of a number above 0
 
 @dataclass(frozen=True)
 class Part:
-    """A coloured part of a bar; `kind` is its class in the style sheet."""
+    """A coloured part of a bar; `kind` is its CSS class."""
 
     kind: str
     y: float
@@ -30,7 +30,7 @@ class StackedBar:
 
 @dataclass(frozen=True)
 class Strip:
-    """Bars beside each other on one scale from 0 to `top`; `middle` is the height of half of it."""
+    """Bars beside each other on one scale from 0 to `top`."""
 
     width: int
     height: int
@@ -43,7 +43,7 @@ class Strip:
 
 
 def strip(columns: Sequence[tuple[str, dict[str, float]]], height: int) -> Strip:
-    """Return a strip with a bar for each column: its title, and how much of which kind lies upon each other."""
+    """Return a strip with one bar for each column: its title, and the numbers by kind that are stacked in it."""
     top = round_up(max((sum(values.values()) for _, values in columns), default=0))
     bars = [
         StackedBar(SLOT_WIDTH * number + (SLOT_WIDTH - BAR_WIDTH) / 2, title, _stack(values, height, top))
@@ -63,7 +63,7 @@ def _stack(values: dict[str, float], height: int, top: int) -> list[Part]:
 
 
 def round_up(most: float) -> int:
-    """Return the next number from `most` on that makes a good end of a scale: 1, 2, 3, 4, 5, 6, 8, 10, 20, …"""
+    """Round up to a number that is a good end of a scale: 1, 2, 3, 4, 5, 6, 8, 10, 20, …"""
     if most <= 1:
         return 1
     size = 10 ** floor(log10(most))
@@ -79,7 +79,7 @@ MIN_BAR_HEIGHT = 3
 
 @dataclass(frozen=True)
 class TaskBar:
-    """A task in the chart: how it ended, and by its height how long its last attempt took."""
+    """A task in the chart. Its colour shows the status, its height the duration of the last attempt."""
 
     task: Task
     seconds: float
@@ -94,7 +94,7 @@ class TaskBar:
 
 
 def task_bars(ended: Sequence[Task]) -> list[TaskBar]:
-    """Return the bars for these tasks, the latest first: the latest stands at the right."""
+    """Return a bar for each of these tasks, which come latest first; the latest is at the right."""
     longest = max((seconds_of(task) for task in ended), default=0.0) or 1.0
     step = CHART_WIDTH / MAX_BARS
     return [
@@ -111,7 +111,7 @@ def task_bars(ended: Sequence[Task]) -> list[TaskBar]:
 
 
 def seconds_of(task: Task) -> float:
-    """How long its last attempt took; 0 when it never started."""
+    """Return the duration of the task's last attempt in seconds; 0 if it never started."""
     if task.started_at is None or task.finished_at is None:
         return 0.0
     return max(0.0, (task.finished_at - task.started_at).total_seconds())

@@ -1,7 +1,7 @@
-"""The admin's first page: what the fleet does now, what it did in the last day, what went wrong.
+"""The admin's dashboard: the fleet now, the last 24 hours, and the latest failures.
 
-Each panel is a few questions that an index answers, whatever the number of tasks. What it found is kept for a moment,
-so that many who look cost no more than one; and it fails alone, saying so in its place.
+Each panel asks a few indexed queries, whose cost does not depend on the number of finished tasks. Its result is cached
+for a moment, so that many viewers cost as much as one. A panel that cannot be read shows an error; the others stay.
 """
 
 import datetime as dt
@@ -33,21 +33,21 @@ from tasks.worker import heartbeat
 
 logger = logging.getLogger(__name__)
 
-FRESH = 2.0  # seconds for which what was found serves all who look
-DAY_FRESH = 15.0  # the same for the last day
-PATIENCE = 5.0  # seconds that MongoDB has for a panel
-STALE = 10.0  # seconds past its time for which what was found serves while somebody asks anew
+CACHE_SECONDS = 2.0  # for which a panel's result is shown to everybody
+DAY_CACHE_SECONDS = 15.0  # the same for the panel of the last day
+STALE_SECONDS = 10.0  # for which an expired result is still shown while another request renews it
+QUERY_TIMEOUT = 5.0  # seconds MongoDB may take for a panel
 HALF_HOUR = dt.timedelta(minutes=30)
-BARS = 48
-FAILURES = 8  # that are listed
-WORKERS = 30  # processes that are listed, the busy ones first
-LOST = 10
-STUCK_CAP = 100  # stuck tasks that are counted
+HALF_HOURS = 48
+MAX_FAILURES = 8
+MAX_WORKERS = 30  # processes listed, busy ones first
+MAX_LOST_WORKERS = 10
+STUCK_CAP = 100  # stuck tasks counted at most
 
 
 @dataclass(frozen=True)
 class Figure:
-    """How many tasks are in a status, or came to it; `url` lists them."""
+    """The number of tasks in a status, or that reached it in the last day; `url` lists them."""
 
     status: Status
     text: str
@@ -56,15 +56,15 @@ class Figure:
 
 
 def task_list(**conditions: str) -> str:
-    """Return the address of the admin's list of tasks, narrowed."""
+    """Return the URL of the admin's list of tasks with this filter."""
     return f"{reverse('admin:tasks_task_changelist')}?{urlencode(conditions)}"
 
 
-# --- What each panel finds -------------------------------------------------------------------------------------------
+# --- The content of each panel ---------------------------------------------------------------------------------------
 
 
 def figures() -> dict[str, list[Figure]]:
-    """Unfinished tasks as they are now, and those that finished within a day: eight round trips."""
+    """Count unfinished tasks, and those that finished in the last day: eight round trips."""
     counts = queue_stats.unfinished()
     ended = tallies.finished_within(tallies.DAY)
     now = {status: sum(n for (of, _), n in counts.items() if of == status) for status in UNFINISHED}
@@ -81,10 +81,10 @@ def _ended(status: Status, number: int) -> Figure:
 
 
 def day() -> dict[str, Any] | None:
-    """What finished in each half hour of the last day: five round trips. None when nothing did."""
+    """Count what finished in each half hour of the last day: five round trips. None if nothing did."""
     now = server_now()
     until = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0) + HALF_HOUR
-    edges = [until + number * HALF_HOUR for number in range(-BARS, 1)]
+    edges = [until + number * HALF_HOUR for number in range(-HALF_HOURS, 1)]
     sums = tallies.series(edges)
     rows = [_row(begun, totals) for begun, totals in zip(edges, sums, strict=False)]
     if not any(row["succeeded"] or row["failed"] or row["cancelled"] for row in rows):
@@ -95,7 +95,7 @@ def day() -> dict[str, Any] | None:
         "finished": charts.strip(finished, 120),
         "failed": charts.strip(failed, 48),
         "rows": rows[::-1],
-        "marks": [f"{moment:%H:%M}" for moment in edges[::12]],
+        "marks": [f"{edge:%H:%M}" for edge in edges[::12]],
     }
 
 
@@ -113,19 +113,22 @@ def _title(row: dict[str, Any]) -> str:
 
 
 def failures() -> dict[str, Any]:
-    """The tasks that failed last: one round trip."""
+    """Return the tasks that failed last: one round trip."""
     shown = ("id", "robot", "handler", "finished_at", "error__type", "error__message")
-    return {"tasks": list(Task.objects.failed().values(*shown)[:FAILURES]), "url": task_list(show="failed")}
+    return {"tasks": list(Task.objects.failed().values(*shown)[:MAX_FAILURES]), "url": task_list(show="failed")}
 
 
 def oldest() -> dict[str, Any] | None:
-    """The task queued longest of a robot in service: four round trips, more while robots out of service queue."""
+    """Return the queued task of a robot in service that waits longest.
+
+    Four round trips, or more if robots out of service have queues.
+    """
     task = queue_stats.longest_waiting()
     return {"task": task, "seconds": (server_now() - task.since).total_seconds()} if task else None
 
 
 def robots() -> dict[str, Any]:
-    """Robots by state: four round trips."""
+    """Count robots by state: four round trips."""
     listed, counts = reverse("admin:robots_robot_changelist"), queue_stats.robots_by_state()
     states = [
         (state, STATES[state].title.capitalize(), counted(count), f"{listed}?state={state}")
@@ -135,35 +138,45 @@ def robots() -> dict[str, Any]:
 
 
 def fleet() -> dict[str, Any]:
-    """Processes alive with what they run, and those lost: four round trips."""
+    """Return the live worker processes with their tasks, and the lost ones: four round trips."""
     found = heartbeat.fleet()
     workers = sorted(found.workers, key=lambda worker: worker.task is None)
     return {
         "fleet": found,
-        "workers": workers[:WORKERS],
-        "more": len(workers[WORKERS:]),
-        "lost": found.lost[:LOST],
-        "more_lost": len(found.lost[LOST:]),
+        "workers": workers[:MAX_WORKERS],
+        "more": len(workers[MAX_WORKERS:]),
+        "lost": found.lost[:MAX_LOST_WORKERS],
+        "more_lost": len(found.lost[MAX_LOST_WORKERS:]),
     }
 
 
 def servers() -> list[server_health.Health]:
-    """Database and broker, asked beside the page."""
+    """Return the state of MongoDB and the broker, which a thread checks in the background."""
     return [server_health.mongodb.health(), server_health.broker.health()]
 
 
 def attention() -> list[tuple[str, str, str]]:
-    """What somebody should see to, (state, sentence, address or "") each: two round trips beside those of others."""
+    """Return what needs attention as (state, sentence, URL or ""): two round trips more than the other panels."""
     said = [("error", f"{server.title}: {server.text}", "") for server in servers() if server.state == "error"]
     found = look("fleet").get("data")
     if found and not found["fleet"].serves("work"):
-        said.append(("error", "No worker is alive: tasks wait until one is started.", ""))
+        said.append(("error", "No worker is running: tasks wait until one is started.", ""))
     if found and not found["fleet"].serves("maintenance"):
-        said.append(("error", "No maintenance worker is alive: nobody sees to due, lost and expired tasks.", ""))
+        said.append(
+            (
+                "error",
+                "No maintenance worker is running: due, lost and expired tasks stay as they are until one is started.",
+                "",
+            )
+        )
     if stuck := Task.objects.stuck(server_now()).up_to(STUCK_CAP):
         tasks = "task" if stuck == 1 else "tasks"
         said.append(
-            ("warning", f"Stuck, past their time: {counted(stuck, STUCK_CAP)} {tasks}.", task_list(show="stuck"))
+            (
+                "warning",
+                f"{counted(stuck, STUCK_CAP)} {tasks} stuck: overdue for more than a minute.",
+                task_list(show="stuck"),
+            )
         )
     return said
 
@@ -172,9 +185,9 @@ def attention() -> list[tuple[str, str, str]]:
 
 
 class Panel:
-    """What a function found, kept so many seconds for all who look; {"error": sentence} when MongoDB did not answer."""
+    """The cached result of a function: {"data": …}, or {"error": sentence} if MongoDB did not answer."""
 
-    def __init__(self, find: Callable[[], Any], seconds: float = FRESH) -> None:
+    def __init__(self, find: Callable[[], Any], seconds: float = CACHE_SECONDS) -> None:
         self._find, self._seconds = find, seconds
         self._lock = threading.Lock()
         self.forget()
@@ -184,8 +197,8 @@ class Panel:
         self._until = 0.0
 
     def look(self) -> dict[str, Any]:
-        serves = bool(self._found) and time.monotonic() < self._until + STALE
-        if self._lock.acquire(blocking=not serves):  # a slow panel must not hold up all who look, and with them others
+        serves = bool(self._found) and time.monotonic() < self._until + STALE_SECONDS
+        if self._lock.acquire(blocking=not serves):  # a slow panel must not block every viewer's thread
             try:
                 self._renew()
             finally:
@@ -195,21 +208,21 @@ class Panel:
     def _renew(self) -> None:
         if time.monotonic() >= self._until:
             self._found = self._ask()
-            self._until = time.monotonic() + (FRESH if "error" in self._found else self._seconds)
+            self._until = time.monotonic() + (CACHE_SECONDS if "error" in self._found else self._seconds)
 
     def _ask(self) -> dict[str, Any]:
         try:
-            with pymongo.timeout(PATIENCE):
+            with pymongo.timeout(QUERY_TIMEOUT):
                 return {"data": self._find()}
         except (PyMongoError, DatabaseError) as error:
-            logger.warning("The dashboard's %s could not be read: %s", self._find.__name__, error)
-            return {"error": "MongoDB did not answer this. It is asked again in a moment."}
+            logger.warning("The dashboard's panel %s could not be read: %s", self._find.__name__, error)
+            return {"error": "MongoDB did not answer. Trying again in a moment."}
 
 
 PANELS = {find.__name__: Panel(find) for find in (figures, failures, oldest, robots, fleet, servers, attention)}
-PANELS["day"] = Panel(day, DAY_FRESH)
+PANELS["day"] = Panel(day, DAY_CACHE_SECONDS)
 
-#: the parts of the page that are renewed together: name -> (panels, seconds between two looks)
+#: parts of the page that are refreshed together: name -> (panels, seconds between two refreshes)
 PARTS = {
     "now": (("attention", "figures", "robots", "oldest", "servers"), 3),
     "day": (("day",), 20),
@@ -222,7 +235,7 @@ def look(panel: str) -> dict[str, Any]:
 
 
 def forget() -> None:
-    """Let every panel ask anew."""
+    """Empty the cache of every panel."""
     for panel in PANELS.values():
         panel.forget()
 
@@ -236,7 +249,7 @@ def may_see(request: HttpRequest) -> bool:
 
 
 def index(request: HttpRequest) -> dict[str, Any]:
-    """Return what the template admin/index.html shows."""
+    """Return the context of the template admin/index.html."""
     if not may_see(request):
         return {"may_see": False}
     parts = [
@@ -247,7 +260,7 @@ def index(request: HttpRequest) -> dict[str, Any]:
 
 
 def part(request: HttpRequest, name: str) -> HttpResponse:
-    """Answer with a part of the page, as it is now."""
+    """Render the current content of a part of the page."""
     if not may_see(request):
         raise PermissionDenied
     panels, _ = PARTS[name]
@@ -257,6 +270,6 @@ def part(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def pages(site: Any) -> list[URLPattern]:
-    """Return the addresses of the page's parts."""
+    """Return the URLs of the page's parts."""
     views = {name: site.admin_view(partial(part, name=name)) for name in PARTS}
     return [path(f"dashboard/{name}/", view, name=f"dashboard_{name}") for name, view in views.items()]

@@ -1,4 +1,4 @@
-"""The admin's pages about handlers: what can be run, with which parameters, and how it has gone of late."""
+"""The admin's pages about handlers: their parameters, success rates and last failures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,42 +24,42 @@ SPANS = {
     "day": ("Last 24 hours", tallies.DAY),
     "week": ("Last 7 days", 7 * tallies.DAY),
 }
-FAILURES = 8  # that are listed
-OFFERED = 50  # robots whose names are offered
+MAX_FAILURES = 8
+MAX_SUGGESTIONS = 50  # robot names that the field offers
 
 
-# --- How it has gone -------------------------------------------------------------------------------------------------
+# --- Results ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Record:
-    """What came of a handler's tasks in a span of time."""
+    """The results of a handler's tasks in a span of time."""
 
     title: str
     succeeded: int
     failed: int
     cancelled: int
-    seconds: float  # that the last attempts of those took that succeeded
-    attempts: int  # of those that succeeded or failed
+    seconds: float  # total duration of the last attempts of those that succeeded
+    attempts: int  # total of those that succeeded or failed
 
     @property
     def judged(self) -> int:
-        """Those that show whether it works: a cancelled one does not."""
+        """The number of tasks that count for the rate; cancelled ones do not."""
         return self.succeeded + self.failed
 
     @property
     def rate(self) -> float | None:
-        """Percent of them that succeeded."""
+        """The percentage that succeeded."""
         return 100 * self.succeeded / self.judged if self.judged else None
 
     @property
     def mean(self) -> float | None:
-        """Seconds that one takes which succeeds."""
+        """The mean duration of a success in seconds."""
         return self.seconds / self.succeeded if self.succeeded else None
 
     @property
     def tries(self) -> float | None:
-        """Attempts that one takes."""
+        """The mean number of attempts."""
         return self.attempts / self.judged if self.judged else None
 
     @property
@@ -78,11 +78,11 @@ def record(title: str, totals: tallies.FinishedTotals, handler: str) -> Record:
     return Record(title, succeeded, failed, cancelled, seconds, int(attempts))
 
 
-# --- What it takes ---------------------------------------------------------------------------------------------------
+# --- Parameters ------------------------------------------------------------------------------------------------------
 
 
 def type_of(parameter: Property) -> str:
-    """Say what a parameter can be: "integer", "list of text", "one of a, b", "text or none"."""
+    """Return a parameter's type in words: "integer", "list of text", "one of a, b", "text or none"."""
     said = _type(parameter.schema)
     return f"{said} or none" if parameter.nullable else said
 
@@ -139,16 +139,16 @@ def pages(site: Any) -> list[URLPattern]:
 
 
 def listed(request: HttpRequest) -> dict[str, Any]:
-    """Return what the list of handlers shows."""
-    _let_in(request)
+    """Return the context of the list of handlers."""
+    _check_may_view(request)
     totals = tallies.finished_within(tallies.DAY)
     handlers = [(handler, record("", totals, handler.name)) for handler in registry.all_handlers()]
     return {"title": "Handlers", "handlers": handlers, "default": registry.DEFAULT}
 
 
 def shown(request: HttpRequest, name: str) -> dict[str, Any]:
-    """Return what a handler's page shows."""
-    _let_in(request)
+    """Return the context of a handler's page."""
+    _check_may_view(request)
     handler = _found(name)
     user: Any = request.user
     fields = ("id", "robot", "finished_at", "error__type", "error__message")
@@ -158,20 +158,20 @@ def shown(request: HttpRequest, name: str) -> dict[str, Any]:
         "schema": handler.schema,
         "parameters": rows(handler.schema),
         "records": [record(title, tallies.finished_within(span), name) for title, span in SPANS.values()],
-        "failures": list(Task.objects.failed().filter(handler=name).values(*fields)[:FAILURES]),
+        "failures": list(Task.objects.failed().filter(handler=name).values(*fields)[:MAX_FAILURES]),
         "all_url": task_list(handler=name),
         "failed_url": task_list(handler=name, show="failed"),
         "may_run": user.has_perms(("tasks.operate_task", "robots.operate_robot")),
-        "robots": Robot.objects.in_service().values_list("name", flat=True)[:OFFERED],
+        "robots": Robot.objects.in_service().values_list("name", flat=True)[:MAX_SUGGESTIONS],
     }
 
 
 def _run_on(request: HttpRequest, name: str) -> HttpResponse | None:
-    """Return the way to the form that runs the handler on the robot which the address names, if it names one."""
+    """Redirect to the form that runs the handler on the robot named in the query; None if it names none."""
     robot = request.GET.get("robot", "").strip()
     if not robot:
         return None
-    _let_in(request)
+    _check_may_view(request)
     if "\0" in robot or not Robot.objects.filter(pk=robot).exists():
         messages.error(request, f"There is no robot {robot[:64]!r}.")
         return HttpResponseRedirect(reverse("admin:handler", args=[_found(name).name]))
@@ -186,7 +186,7 @@ def _found(name: str) -> registry.Handler[Any]:
         raise Http404(f"There is no handler {name!r}.") from None
 
 
-def _let_in(request: HttpRequest) -> None:
+def _check_may_view(request: HttpRequest) -> None:
     user: Any = request.user
     if not user.has_perm("tasks.view_task"):
         raise PermissionDenied

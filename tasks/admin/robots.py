@@ -1,4 +1,4 @@
-"""Robots in the admin: the list, a robot's page, and what operators and managers do there."""
+"""Robots in the admin: the list, a robot's page, and the forms of operators and managers."""
 
 import uuid
 from typing import Any
@@ -41,7 +41,7 @@ MAX_SUGGESTIONS = 500  # robot names that a field offers
 QUEUE_FIELDS = ("id", "handler", "priority", "requested_by")
 LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
 ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at")
-QUEUE_CHOICES = {"keep": "Keep it: it waits", "cancel": "Cancel it", "move": "Move it to another robot"}
+QUEUE_CHOICES = {"keep": "Keep it until the robot is back", "cancel": "Cancel it", "move": "Move it to another robot"}
 
 
 class RobotForm(forms.ModelForm):
@@ -106,21 +106,21 @@ class RobotAdmin(PagesAdmin):
         return self.changeform_view(request, object_id, "", {"title": f"Edit {unquote(object_id)[:64]}"})
 
     def get_readonly_fields(self, request: HttpRequest, obj: Robot | None = None) -> tuple[str, ...]:
-        return () if obj is None else ("name",)  # the name is the key: a new one would be a new robot
+        return () if obj is None else ("name",)  # the name is the primary key: another name would be another robot
 
     def get_fields(self, request: HttpRequest, obj: Robot | None = None) -> Any:
-        # Out of service is another page's question, which asks what becomes of the queue.
+        # `enabled` has a page of its own, which asks what happens to the queue.
         return [name for name in RobotForm.Meta.fields if obj is None or name != "enabled"]
 
     def save_model(self, request: HttpRequest, obj: Robot, form: forms.ModelForm, change: bool) -> None:
-        if change:  # what was not changed here may have been changed elsewhere meanwhile
+        if change:  # write changed fields only: others may have been changed elsewhere meanwhile
             changed = {field: form.cleaned_data[field] for field in form.changed_data}
             services.change_robot(obj.name, by=username(request), **changed)
         else:
             robots.services.create(**form.cleaned_data, by=username(request))
 
     def log_addition(self, *args: Any) -> Any:
-        """Leave no entry of Django's: the services leave theirs."""
+        """Write no entry of Django's: the services write audit entries."""
 
     def log_change(self, *args: Any) -> Any:
         """As above."""
@@ -131,7 +131,7 @@ class RobotAdmin(PagesAdmin):
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
             return super().changeform_view(request, *args, **kwargs)
-        except FmvError as error:  # somebody was faster than this form
+        except FmvError as error:  # the robot was changed or deleted meanwhile
             messages.error(request, str(error))
             return HttpResponseRedirect(request.get_full_path())
 
@@ -144,11 +144,11 @@ class RobotAdmin(PagesAdmin):
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         robot = _find(object_id)
         if robot and self.has_delete_permission(request) and _has_work(robot.name):
-            messages.error(request, f"{robot.name} has unfinished tasks: cancel or move them, or let them end, first.")
+            messages.error(request, f"{robot.name} has unfinished tasks. Cancel or move them, or wait until they end.")
             return HttpResponseRedirect(robot_url(robot.name))
         try:
             return super().delete_view(request, object_id, extra_context)
-        except FmvError as error:  # a task came at the last moment
+        except FmvError as error:  # a task was submitted at the last moment
             messages.error(request, str(error))
             return HttpResponseRedirect(robot_url(unquote(object_id)))
 
@@ -170,14 +170,14 @@ class RobotAdmin(PagesAdmin):
             return HttpResponseRedirect(robot_url(robot.name, "run"))
         form = _run_form(request, robot, handler, like)
         if request.method == "POST" and form.is_valid() and (task := _submit(request, robot, form)):
-            messages.success(request, f"Submitted. {_fate(task, robot)}")
+            messages.success(request, f"Submitted. {_when_it_starts(task, robot)}")
             return HttpResponseRedirect(task_url(task.pk))
         once = uuid.uuid4() if _is_spent(form) else uuid_or_none(request.POST.get("once", "")) or uuid.uuid4()
         context = {"robot": robot, "form": form, "handler": handler, "handlers": registry.all_handlers(), "once": once}
         return self.page(request, "robots/robot/run.html", f"Run a task on {robot.name}", **context)
 
     def out_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask what is to become of the robot's queue, then take it out of service."""
+        """Ask what happens to the robot's queue, then take the robot out of service."""
         self.check_may_operate(request)
         robot = _find(object_id)
         if robot is None:
@@ -190,7 +190,7 @@ class RobotAdmin(PagesAdmin):
         return self.page(request, "robots/robot/out.html", f"Take {robot.name} out of service", **context)
 
     def _take_out(self, request: HttpRequest, form: "OutForm") -> HttpResponse | None:
-        """Do it and go on; None when the form says why not."""
+        """Take the robot out of service and redirect. If that fails, add the error to the form and return None."""
         name, queue, to = form.robot.name, form.cleaned_data["queue"], form.cleaned_data["to"]
         try:
             _, run = services.take_out_of_service(
@@ -215,10 +215,10 @@ class RobotAdmin(PagesAdmin):
 
 
 class OutForm(forms.Form):
-    """What becomes of the queue of a robot that is taken out of service."""
+    """What happens to the queue of a robot that is taken out of service."""
 
     queue = forms.ChoiceField(
-        choices=list(QUEUE_CHOICES.items()), initial="keep", widget=forms.RadioSelect, label="What waits for it"
+        choices=list(QUEUE_CHOICES.items()), initial="keep", widget=forms.RadioSelect, label="Its queue"
     )
     to = forms.CharField(
         required=False,
@@ -234,16 +234,16 @@ class OutForm(forms.Form):
 
     def clean(self) -> None:
         if self.cleaned_data.get("queue") == "move" and not self.cleaned_data.get("to"):
-            self.add_error("to", "Which robot is it to move to?")
+            self.add_error("to", "Name the robot to which the queue moves.")
 
     @property
     def offered(self) -> list[str]:
-        """The robots that the page offers, by name."""
+        """The names of robots that the field offers, in order."""
         others = Robot.objects.in_service().exclude(pk=self.robot.pk)
         return list(others.order_by("name").values_list("name", flat=True)[:MAX_SUGGESTIONS])
 
 
-# --- What the pages show ---------------------------------------------------------------------------------------------
+# --- The content of the pages ----------------------------------------------------------------------------------------
 
 
 def _find(object_id: str) -> Robot | None:
@@ -255,7 +255,7 @@ def _has_work(name: str) -> bool:
 
 
 def _rows(request: HttpRequest) -> dict[str, Any]:
-    """One page of the list, by name, from the one after `after` on."""
+    """Return one page of the list: robots by name, beginning after the name `after`."""
     words = {name: request.GET.get(name, "").strip() for name in ("state", "label", "q", "after")}
     words["state"] = words["state"] if words["state"] in STATES else ""
     found = Robot.objects.matching(label=words["label"] or None, q=words["q"])
@@ -274,7 +274,7 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
 
 
 def _live(robot: Robot) -> dict[str, Any]:
-    """Return what changes: ten queries, each bounded."""
+    """Return the live part of a robot's page: ten queries, each bounded."""
     [glance] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)
@@ -292,12 +292,12 @@ def _live(robot: Robot) -> dict[str, Any]:
 
 
 def _toggle(words: dict[str, str], state: str) -> str:
-    """Return the query that asks for this state or, if it does already, for any."""
+    """Return the query string that filters by this state, or, if it is filtered already, by none."""
     return urlencode(words | {"after": "", "state": "" if state == words["state"] else state})
 
 
 def _task_to_repeat(request: HttpRequest) -> Task | None:
-    """Return the task whose parameters fill the form."""
+    """Return the task whose parameters prefill the form."""
     id = uuid_or_none(request.GET.get("like", ""))
     return Task.objects.filter(pk=id).first() if id else None
 
@@ -327,14 +327,16 @@ def _submit(request: HttpRequest, robot: Robot, form: RunForm) -> Task | None:
 
 
 def _is_spent(form: RunForm) -> bool:
-    """Whether the form was sent before with other words: sent again as it is now, it is a new one."""
+    """Return whether the form was sent before with other values. Sent again, it submits another task."""
     return any(error.code == "reused" for error in form.non_field_errors().as_data())
 
 
-def _fate(task: Task, robot: Robot) -> str:
+def _when_it_starts(task: Task, robot: Robot) -> str:
     if task.run_at:
-        return "It waits for its time."
-    return "It starts when its robot is free." if robot.enabled else "It waits until its robot is in service again."
+        return "The task waits for its time."
+    return (
+        "The task starts when its robot is free." if robot.enabled else "The task waits until its robot is in service."
+    )
 
 
 def _sentences(error: FmvError) -> str:

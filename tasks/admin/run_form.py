@@ -1,7 +1,7 @@
 """The form that runs a task, made from the JSON Schema of a handler's parameters.
 
-The form only turns what was typed into JSON. Whether that is right, the same code decides as for the API, and what it
-finds wrong goes beside the field it is about.
+The form only turns its fields into the JSON of an API request. That is validated by the code of the API, and each
+problem is shown beside its field.
 """
 
 import datetime as dt
@@ -17,10 +17,10 @@ from fmv.errors import Problem
 from tasks import registry
 from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 
-PREFIX = "params."  # of the names of fields that are parameters
-REST = "params"  # the field for what the schema has no field for
-UNSET: Any = object()  # "leave it out": the handler's default counts
-LONG_TEXT = 2000  # a text that may be longer gets several lines
+PREFIX = "params."  # of the names of parameters' fields
+REST = "params"  # the field for parameters that the schema does not name
+UNSET: Any = object()  # the parameter is left out, so the handler's default applies
+MAX_ONE_LINE = 2000  # characters; a text that may be longer gets a field of several lines
 FORMATS = {
     "date-time": "A time, as in 2027-01-31T08:00:00Z",
     "date": "A day, as in 2027-01-31",
@@ -30,16 +30,16 @@ FORMATS = {
     "email": "An e-mail address",
     "uri": "A URL",
 }
-SENT = "This form was sent before, with other words, and its task is submitted. Send it again to submit another."
-BY_FMV = "Chosen by FMV when left empty."
+SENT = "This form was already sent with other values, and that task was submitted. Send it again to submit another."
+BY_FMV = "If empty, FMV chooses a value."
 
 
-# --- What the schema says --------------------------------------------------------------------------------------------
+# --- Parameters of a JSON Schema -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Property:
-    """A parameter: its name, its schema with references and "or null" taken out, and whether it may be left out."""
+    """A parameter: its name, its schema with references resolved and null removed, and what may be omitted."""
 
     name: str
     schema: Mapping[str, Any]
@@ -48,7 +48,7 @@ class Property:
 
     @property
     def default(self) -> Any:
-        """The value that counts when it is left out, UNSET if only the handler knows it."""
+        """The default in the schema; UNSET if only the handler knows it."""
         return self.schema.get("default", UNSET)
 
     @property
@@ -57,7 +57,7 @@ class Property:
 
     @property
     def choices(self) -> list[Any] | None:
-        """The only values it can have, None when it is no choice."""
+        """The allowed values, None if they are not enumerated."""
         if "const" in self.schema:
             return [self.schema["const"]]
         values = self.schema.get("enum")
@@ -70,7 +70,7 @@ class Property:
         if not self.required and self.default is UNSET:
             said.append(BY_FMV)
         elif self.nullable:
-            said.append("Empty is none.")
+            said.append("Empty means none.")
         return " ".join(f"{text.rstrip('.')}." for text in said if text)
 
 
@@ -90,7 +90,7 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def properties(schema: Mapping[str, Any]) -> list[Property]:
-    """Return the parameters that the schema names, in its order; none when it is not an object's."""
+    """Return the parameters that the schema names, in its order; none if it does not describe an object."""
     defs = schema.get("$defs", {})
     root = _resolved(schema, defs)
     named = root.get("properties") if root.get("type") == "object" else None
@@ -99,7 +99,7 @@ def properties(schema: Mapping[str, Any]) -> list[Property]:
 
 
 def takes_more(schema: Mapping[str, Any]) -> bool:
-    """Whether there can be parameters that the schema does not name."""
+    """Return whether the schema allows parameters that it does not name."""
     root = _resolved(schema, schema.get("$defs", {}))
     return root.get("type") != "object" or bool(root.get("additionalProperties", "properties" not in root))
 
@@ -115,8 +115,8 @@ def _property(name: str, schema: Any, defs: Mapping[str, Any], required: bool) -
 
 
 def _resolved(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the schema with what it refers to at its place; what stands beside the reference counts more."""
-    for _ in range(8):  # a reference to a reference, never in a circle for ever
+    """Return the schema with its reference resolved; keywords beside the reference take precedence."""
+    for _ in range(8):  # references may lead to references, possibly in a circle
         refers = [schema] if "$ref" in schema else schema.get("allOf", ())
         if len(refers) != 1:
             break
@@ -125,11 +125,11 @@ def _resolved(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str
     return schema
 
 
-# --- Fields: text to JSON --------------------------------------------------------------------------------------------
+# --- Fields that turn text into JSON ---------------------------------------------------------------------------------
 
 
-class JSONText(forms.Field):
-    """Any JSON, typed."""
+class JSONTextField(forms.Field):
+    """A text field for any JSON value."""
 
     widget = forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "class": "fmv-code"})
 
@@ -149,35 +149,35 @@ class JSONText(forms.Field):
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
-class Unset(forms.Field):
-    """A field that tells an empty text from everything that can be typed."""
+class OptionalField(forms.Field):
+    """A field whose value is UNSET if it is empty."""
 
     def clean(self, value: Any) -> Any:
         cleaned = super().clean(value)
         return UNSET if cleaned is None or cleaned == "" else cleaned
 
 
-class Text(Unset, forms.CharField):
+class OptionalCharField(OptionalField, forms.CharField):
     pass
 
 
-class Whole(Unset, forms.IntegerField):
+class OptionalIntegerField(OptionalField, forms.IntegerField):
     pass
 
 
-class Number(Unset, forms.FloatField):
-    """One without a fraction stays whole, so that it is stored as it was typed."""
+class OptionalNumberField(OptionalField, forms.FloatField):
+    """A number. One without a fraction becomes an int, so that it is stored as it was typed."""
 
     def to_python(self, value: Any) -> Any:
         number = super().to_python(value)
         return int(number) if number is not None and str(value).strip().lstrip("-").isdecimal() else number
 
 
-class OneOf(forms.TypedChoiceField):
-    """One of some JSON values; the page knows them by their JSON."""
+class JSONChoiceField(forms.TypedChoiceField):
+    """A choice among JSON values, which the page identifies by their JSON text."""
 
     def __init__(self, values: Iterable[Any], *, empty: str | None, **options: Any) -> None:
         choices = [] if empty is None else [("", empty)]
@@ -193,7 +193,7 @@ def _title(value: Any) -> str:
 
 
 def field_of(prop: Property, number: int) -> forms.Field:
-    """Return the form field for a parameter. Whether it is there is the handler's business, never the field's."""
+    """Return the form field for a parameter. It is never required: the API decides whether a value is missing."""
     options: dict[str, Any] = {"label": prop.label, "help_text": prop.help, "required": False}
     if prop.default is not UNSET and prop.default is not None:
         options["initial"] = prop.default
@@ -205,34 +205,38 @@ def field_of(prop: Property, number: int) -> forms.Field:
 def _field(prop: Property, options: dict[str, Any]) -> forms.Field:
     schema, kind = prop.schema, prop.schema.get("type")
     if prop.choices is not None:
-        return OneOf(prop.choices, empty=_empty_choice(prop), **options)
+        return JSONChoiceField(prop.choices, empty=_empty_choice(prop), **options)
     if kind == "boolean":
-        return OneOf([True, False], empty=_empty_choice(prop), **options)
+        return JSONChoiceField([True, False], empty=_empty_choice(prop), **options)
     if kind == "integer":
-        return Whole(**options)
+        return OptionalIntegerField(**options)
     if kind == "number":
-        return Number(**options)
+        return OptionalNumberField(**options)
     if kind == "string":
-        long = schema.get("maxLength", 0) > LONG_TEXT or "\n" in str(prop.default)
-        return Text(strip=False, widget=forms.Textarea(attrs={"rows": 4}) if long else forms.TextInput, **options)
-    return JSONText(**options)
+        long = schema.get("maxLength", 0) > MAX_ONE_LINE or "\n" in str(prop.default)
+        return OptionalCharField(
+            strip=False, widget=forms.Textarea(attrs={"rows": 4}) if long else forms.TextInput, **options
+        )
+    return JSONTextField(**options)
 
 
 def _empty_choice(prop: Property) -> str | None:
-    """Return what the choice of none is called, None when there is no such choice."""
+    """Return the label of the empty choice, None if there is no such choice."""
     if prop.nullable:
         return "none"
     if prop.required:
         return "choose…"
-    return None if prop.default is not UNSET else "as FMV chooses"
+    return None if prop.default is not UNSET else "chosen by FMV"
 
 
 def _attributes(prop: Property, field: forms.Field) -> dict[str, Any]:
-    names = {"minimum": "min", "maximum": "max"} if isinstance(field, Whole | Number) else {}
-    if isinstance(field, Text):
+    names = (
+        {"minimum": "min", "maximum": "max"} if isinstance(field, OptionalIntegerField | OptionalNumberField) else {}
+    )
+    if isinstance(field, OptionalCharField):
         names = {"minLength": "minlength", "maxLength": "maxlength"}
     found = {names[key]: prop.schema[key] for key in names if isinstance(prop.schema.get(key), int | float)}
-    if isinstance(field, Number):
+    if isinstance(field, OptionalNumberField):
         found["step"] = "any"
     if prop.required and not prop.nullable:
         found["required"] = True
@@ -245,36 +249,40 @@ def _attributes(prop: Property, field: forms.Field) -> dict[str, Any]:
 
 
 class RunForm(forms.Form):
-    """How to run a task of one handler: its parameters, then the submit options.
+    """The parameters of one handler and the submit options.
 
-    `send` is what the API would get; `place` puts what it says is wrong beside the fields.
+    `send` returns the API request; `place` shows the problems that the API found beside the fields.
     """
 
     use_required_attribute = False
-    priority = Whole(
+    priority = OptionalIntegerField(
         required=False,
         initial=DEFAULT_PRIORITY,
         min_value=0,
         max_value=MAX_PRIORITY,
-        help_text="0 to 9, the greater first.",
+        help_text="0 to 9; tasks with a higher number start first.",
     )
     run_at = forms.DateTimeField(
         required=False,
         label="Run at (UTC)",
-        help_text="Not before this time. Empty: as soon as its robot is free.",
+        help_text="The task does not start before this time. Empty: as soon as its robot is free.",
         widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
     )
     expires_at = forms.DateTimeField(
         required=False,
         label="Expires at (UTC)",
-        help_text="Not at all unless started by then.",
+        help_text="If the task has not started by then, it is cancelled.",
         widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
     )
-    timeout = Number(required=False, label="Timeout (seconds)", help_text="How long an attempt may take.")
-    max_attempts = Whole(required=False, label="Attempts", help_text="How often it is tried.")
+    timeout = OptionalNumberField(
+        required=False, label="Timeout (seconds)", help_text="The longest time that an attempt may take."
+    )
+    max_attempts = OptionalIntegerField(
+        required=False, label="Attempts", help_text="The task is tried this often at most."
+    )
     labels = forms.CharField(required=False, help_text="Separated by commas.")
     queue_anyway = forms.BooleanField(
-        required=False, label="Queue anyway", help_text="Accept it although the robot is out of service."
+        required=False, label="Queue anyway", help_text="Submit the task although the robot is out of service."
     )
 
     OPTIONS = ("priority", "run_at", "expires_at", "timeout", "max_attempts", "labels", "queue_anyway")
@@ -287,9 +295,11 @@ class RunForm(forms.Form):
         for number, prop in enumerate(self.known):
             self.fields[PREFIX + prop.name] = field_of(prop, number)
         if takes_more(schema):
-            help_text = "A JSON object with whatever has no field of its own." if self.known else "A JSON object."
+            help_text = (
+                "A JSON object with the parameters that have no field above." if self.known else "A JSON object."
+            )
             title = "Further parameters" if self.known else "Parameters"
-            self.fields[REST] = JSONText(required=False, label=title, help_text=help_text)
+            self.fields[REST] = JSONTextField(required=False, label=title, help_text=help_text)
         self.fields["timeout"].widget.attrs |= {"placeholder": f"{handler.timeout:g}", "min": 0}
         self.fields["max_attempts"].widget.attrs |= {"placeholder": handler.retry.max_attempts, "min": 1, "max": 100}
         if robot_enabled:
@@ -305,16 +315,16 @@ class RunForm(forms.Form):
 
     @property
     def shapes(self) -> list[tuple[str, Any]]:
-        """The schemas of what is typed as JSON, by label."""
-        typed = [prop for prop in self.known if type(self.fields[PREFIX + prop.name]) is JSONText]
+        """The labels and schemas of the parameters that are typed as JSON."""
+        typed = [prop for prop in self.known if type(self.fields[PREFIX + prop.name]) is JSONTextField]
         defs = self.handler.schema.get("$defs", {})
         return [(prop.label, {**prop.schema, **({"$defs": defs} if defs else {})}) for prop in typed]
 
     @property
     def options_open(self) -> bool:
-        """Whether an option is wrong, or not as it always is: then it must be in sight."""
+        """Whether to show the options: one has an error or a value other than its default."""
         return any(
-            field.errors or field.value() not in (None, "", False, *_usual(field)) for field in self.option_fields
+            field.errors or field.value() not in (None, "", False, *_defaults(field)) for field in self.option_fields
         )
 
     def clean(self) -> None:
@@ -323,8 +333,8 @@ class RunForm(forms.Form):
             self.add_error(REST, "Must be a JSON object: {…}.")
 
     def send(self) -> dict[str, Any]:
-        """Return the body that the API would get. Valid forms only."""
-        said = {name: value for name in self.OPTIONS if _says(value := self._option(name))}
+        """Return the body of the API request. The form must be valid."""
+        said = {name: value for name in self.OPTIONS if _is_given(value := self._option(name))}
         return {"handler": self.handler.name, "params": self._params(), **said}
 
     def _option(self, name: str) -> Any:
@@ -344,13 +354,13 @@ class RunForm(forms.Form):
         return params
 
     def _when_empty(self, prop: Property) -> Any:
-        """Return what an emptied field means: none where that can be, else whatever the handler makes of it."""
+        """Return the value of an emptied field: None if that is allowed, "" for a text with a default, else UNSET."""
         if prop.nullable and (prop.required or prop.default is not UNSET):
             return None
         return "" if prop.schema.get("type") == "string" and isinstance(prop.default, str) else UNSET
 
     def place(self, problems: Iterable[Problem]) -> None:
-        """Put each problem beside the field it is about, or above the form."""
+        """Show each problem beside its field, or above the form."""
         for problem in problems:
             name, within = self._field_of(problem.loc)
             where = f"{'.'.join(map(str, within))}: " if within else ""
@@ -358,7 +368,7 @@ class RunForm(forms.Form):
             self.add_error(name, ValidationError(text, code=problem.type))
 
     def _field_of(self, loc: tuple[str | int, ...]) -> tuple[str | None, tuple[str | int, ...]]:
-        """Return the field that a problem's place names, and what of the place is within that field."""
+        """Return the field that a problem's `loc` names, and the rest of the `loc` within that field."""
         match loc:
             case (_, "params", name, *within) if f"{PREFIX}{name}" in self.fields:
                 return f"{PREFIX}{name}", tuple(within)
@@ -369,14 +379,14 @@ class RunForm(forms.Form):
         return None, loc[1:]
 
 
-def _says(value: Any) -> bool:
+def _is_given(value: Any) -> bool:
     return value is not UNSET and value is not False and value not in (None, "", [])
 
 
-def _usual(field: forms.BoundField) -> tuple[Any, ...]:
+def _defaults(field: forms.BoundField) -> tuple[Any, ...]:
     return (field.initial, str(field.initial))
 
 
 def initial_of(params: Any) -> dict[str, Any]:
-    """Return what fills the form with these parameters, as a task had them."""
+    """Return the form's initial values for the parameters of an earlier task."""
     return {f"{PREFIX}{name}": value for name, value in params.items()} if isinstance(params, dict) else {}

@@ -1,4 +1,4 @@
-"""What narrows the admin's list of tasks: the address's words, turned into the conditions of `narrowed`."""
+"""The filters of the admin's list of tasks: from the query string to the conditions of `narrowed`."""
 
 import datetime as dt
 from dataclasses import dataclass, field
@@ -12,10 +12,13 @@ from tasks.models import Status
 
 DAY, HOUR = dt.timedelta(days=1), dt.timedelta(hours=1)
 
-#: what operators ask for: word -> (title, what it says)
-QUESTIONS = {
-    "stuck": ("Stuck", "Ought to have moved: lease run out, cancel not heeded or time come, over a minute ago"),
-    "failed": ("Failed in 24 h", "Ended as FAILURE within the last 24 hours"),
+#: preset filters for operators: word -> (title, explanation)
+PRESETS = {
+    "stuck": (
+        "Stuck",
+        "Overdue for more than a minute: the lease has expired, a cancel is not done, or the time to run has passed",
+    ),
+    "failed": ("Failed in 24 h", "Failed in the last 24 hours"),
     "waiting": ("Waiting over 1 h", "Queued for more than an hour"),
 }
 AGES = {"hour": "the last hour", "day": "the last 24 hours", "week": "the last 7 days", "older": "more than 7 days ago"}
@@ -26,12 +29,12 @@ TEXTS = {
     "requested_by": "Requested by",
     "error": "Error type",
 }
-LONGEST = 150  # characters of such a text
+MAX_TEXT_LENGTH = 150
 
 
 @dataclass(frozen=True)
 class TaskFilter:
-    """What an address asks for, as it said it."""
+    """The filter that a query string describes."""
 
     status: list[str] = field(default_factory=list)
     show: str = ""
@@ -42,12 +45,12 @@ class TaskFilter:
         return bool(self.status or self.show or self.age or self.texts)
 
     def conditions(self, now: dt.datetime) -> dict[str, Any]:
-        """Return what `Task.objects.narrowed` takes."""
+        """Return the arguments of `Task.objects.narrowed`."""
         asked = {"status": list(self.status)} if self.status else {}
-        return asked | dict(self.texts) | _made(self.age, now) | _answer(self.show, now)
+        return asked | dict(self.texts) | _age(self.age, now) | _preset(self.show, now)
 
     def query(self, **changed: Any) -> str:
-        """Return the query string that says the same but for what is changed; None and [] leave out."""
+        """Return the query string of this filter with some parameters changed; None and [] remove one."""
         words = {"status": self.status, "show": self.show, "age": self.age, **self.texts, **changed}
         query = QueryDict(mutable=True)
         for name, value in words.items():
@@ -56,15 +59,15 @@ class TaskFilter:
         return query.urlencode()
 
 
-def _made(age: str, now: dt.datetime) -> dict[str, Any]:
+def _age(age: str, now: dt.datetime) -> dict[str, Any]:
     spans = {"hour": HOUR, "day": DAY, "week": 7 * DAY}
     if age == "older":
         return {"created_before": now - 7 * DAY}
     return {"created_after": now - spans[age]} if age else {}
 
 
-def _answer(show: str, now: dt.datetime) -> dict[str, Any]:
-    """The conditions of a question; its status replaces any other that was asked for."""
+def _preset(show: str, now: dt.datetime) -> dict[str, Any]:
+    """Return the conditions of a preset; its status replaces a chosen one."""
     match show:
         case "stuck":
             return {"stuck": True}
@@ -76,10 +79,9 @@ def _answer(show: str, now: dt.datetime) -> dict[str, Any]:
 
 
 def read(query: QueryDict) -> TaskFilter:
-    """Return what the query string asks for; words it does not know are left alone.
+    """Parse a query string; unknown parameters are ignored.
 
-    Raises InvalidInput for a value that nothing can have: showing all tasks instead would make an action on "all that
-    match" one on all there are.
+    Raises InvalidInput for an invalid value: if it were ignored, an action on "all that match" would be on all tasks.
     """
     said = {name: query.get(name, "") for name in (*TEXTS, *_WORDS)}
     texts = {name: said[name].strip() for name in TEXTS if said[name].strip()}
@@ -88,9 +90,11 @@ def read(query: QueryDict) -> TaskFilter:
         *(_unknown("status", value, Status.values) for value in status if value not in Status.values),
         *(_unknown(name, said[name], known) for name, known in _WORDS.items() if said[name] not in ("", *known)),
         *(
-            Problem(("query", name), f"{TEXTS[name]} has at most {LONGEST} characters, none of them NUL.")
+            Problem(
+                ("query", name), f"{TEXTS[name]} may have at most {MAX_TEXT_LENGTH} characters and no NUL character."
+            )
             for name, text in texts.items()
-            if len(text) > LONGEST or "\0" in text
+            if len(text) > MAX_TEXT_LENGTH or "\0" in text
         ),
     ]
     if problems:
@@ -98,11 +102,11 @@ def read(query: QueryDict) -> TaskFilter:
     return TaskFilter(status, said["show"], said["age"], texts)
 
 
-_WORDS = {"show": list(QUESTIONS), "age": list(AGES)}
+_WORDS = {"show": list(PRESETS), "age": list(AGES)}
 
 
 def _unknown(name: str, value: str, known: list[str]) -> Problem:
-    return Problem(("query", name), f"There is no {name} {value[:50]!r}; there are: {', '.join(known)}.")
+    return Problem(("query", name), f"Unknown {name} {value[:50]!r}. Use one of: {', '.join(known)}.")
 
 
 def uuid_or_none(text: str) -> UUID | None:

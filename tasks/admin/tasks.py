@@ -1,4 +1,4 @@
-"""Tasks in the admin: for reading, with buttons for what the services do."""
+"""Tasks in the admin: read-only, with buttons that call the services."""
 
 from typing import Any
 from uuid import UUID
@@ -15,17 +15,17 @@ from fmv.mongodb.counting import collection
 from robots.errors import UnknownRobot
 from tasks import registry
 from tasks.admin.base import PagesAdmin, username
-from tasks.admin.task_filters import AGES, QUESTIONS, TaskFilter, read, uuid_or_none
+from tasks.admin.task_filters import AGES, PRESETS, TaskFilter, read, uuid_or_none
 from tasks.models import LogLine, Status, Task
 from tasks.models.querysets import TaskQuerySet
 from tasks.queue import bulk, services
 from tasks.queue.errors import UnknownTask
 from tasks.reports.robot_status import slim
 
-PAGE = 50  # tasks on a page of the list
-LOG = 200  # lines of a task's log on its page
-LINKS = 20  # tasks that repeat a task, on its page
-ROW = (
+PAGE_ROWS = 50  # tasks on a page of the list
+MAX_LOG_LINES = 200  # on a task's page
+MAX_REPETITIONS = 20  # on a task's page
+ROW_FIELDS = (
     "id", "robot", "handler", "status", "progress", "message", "attempt", "max_attempts", "started_at", "finished_at",
     "requested_by", "cancel_requested", "labels", "error__type", "error__message",
 )  # fmt: skip
@@ -34,7 +34,7 @@ ACTIONS = {"cancel": "Cancel", "retry": "Retry"}
 
 @admin.register(Task)
 class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
-    """A task changes by its transitions only: nothing here is a form of its fields."""
+    """A task changes by its transitions only, so there is no form for its fields."""
 
     pages = {
         "rows": ("rows/", "rows_view"),
@@ -60,7 +60,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         return self.page(request, "tasks/task/list.html", "Tasks", **_controls(asked), **shown)
 
     def _search(self, request: HttpRequest, sought: str) -> HttpResponse:
-        """Go to the task of this id, or to the tasks of the robot of this name."""
+        """Redirect to the task with this id, or to the list of tasks of the robot with this name."""
         id = uuid_or_none(sought)
         if id is not None and Task.objects.filter(pk=id).exists():
             return HttpResponseRedirect(task_url(id))
@@ -76,25 +76,25 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         return self.fragment(request, "tasks/task/rows.html", done=over, **context)
 
     def act_view(self, request: HttpRequest) -> HttpResponse:
-        """Ask whether to do it to so many tasks; when that is confirmed, begin.
+        """Show how many tasks an action affects; when that is confirmed, start the bulk run.
 
-        The question has an address of its own, which holds all that it asks, so that one may go back to it.
+        The URL of the confirmation page holds the whole choice, so that the browser can go back to it.
         """
         self.check_may_operate(request)
         said = request.POST if request.method == "POST" else request.GET
         try:
             asked = read(request.GET)
-            conditions = _chosen(said, asked)
+            conditions = _selected(said, asked)
         except InvalidInput as error:
             return self.to_list(request, str(error))
         action, confirmed = said.get("action", ""), request.POST.get("confirmed") == "yes"
         if request.method == "POST" and not confirmed:
-            choice = asked.query(action=action, scope=said.get("scope"), id=said.getlist("id")[:PAGE])
+            choice = asked.query(action=action, scope=said.get("scope"), id=said.getlist("id")[:PAGE_ROWS])
             return HttpResponseRedirect(f"{request.path}?{choice}")
         back = f"{list_url()}?{asked.query()}"
         count, more = bulk.estimate(conditions, action) if action in ACTIONS and conditions is not None else (0, False)
         if conditions is None or not count:
-            messages.warning(request, "There is nothing to do: no task was chosen to which that can be done.")
+            messages.warning(request, "No tasks were changed: none of the selected tasks can be cancelled or retried.")
             return HttpResponseRedirect(back)
         if confirmed:
             return self._begin(request, action, conditions)
@@ -125,7 +125,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         id = uuid_or_none(object_id)
         task = Task.objects.filter(pk=id).first() if id else None
         if task is None:
-            return self.to_list(request, f"There is no task {object_id[:50]}. Finished ones are not kept for ever.")
+            return self.to_list(request, f"There is no task {object_id[:50]}. Finished tasks are deleted after a time.")
         context = {"lines": _latest_lines(task.pk), "audit": audit.of("task", task.pk), **_state(task)}
         return self.page(request, "tasks/task/page.html", f"Task {task.handler}", **context)
 
@@ -142,13 +142,17 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
 
     def log_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         self.check_may_view(request)
-        over = not Task.objects.unfinished().filter(pk=id).exists()  # before its log is read: no line comes after
+        over = (
+            not Task.objects.unfinished().filter(pk=id).exists()
+        )  # asked before the log is read: no line is added after the end
         return self.fragment(request, "tasks/task/log.html", done=over, lines=_latest_lines(id))
 
     def cancel_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         def cancel(task: Task) -> Task:
             after = services.cancel(task, by=username(request))
-            done = "It is cancelled." if after.status == Status.REVOKED else "Its worker has been asked to stop it."
+            done = (
+                "The task is cancelled." if after.status == Status.REVOKED else "The worker was asked to stop the task."
+            )
             messages.success(request, done)
             return after
 
@@ -157,16 +161,18 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
     def retry_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         def retry(task: Task) -> Task:
             if len(_repetitions(task)) > _number(request.POST.get("repetitions", "")):
-                messages.warning(request, "It has been retried meanwhile. If you mean it to run once more: Retry.")
+                messages.warning(
+                    request, "Somebody else has retried this task meanwhile. To run it once more, press Retry again."
+                )
                 return task
             new = services.retry(task, by=username(request))
-            messages.success(request, f"Submitted again: this is the new task, a repetition of {task.pk}.")
+            messages.success(request, f"Retried: this is the new task, which repeats {task.pk}.")
             return new
 
         return self._operate(request, id, retry)
 
     def _operate(self, request: HttpRequest, id: UUID, operate: Any) -> HttpResponse:
-        """Do it to the task and go to the task that it returns."""
+        """Apply `operate` to the task and redirect to the task that it returns."""
         self.check_may_operate(request)
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
@@ -175,13 +181,13 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         except UnknownTask:
             return self.to_list(request, f"There is no task {id}.")
         except UnknownRobot:
-            messages.error(request, "Its robot is gone.")
+            messages.error(request, "The task's robot no longer exists.")
         except FmvError as error:
             messages.error(request, str(error))
         return HttpResponseRedirect(task_url(id))
 
 
-# --- What the pages show ---------------------------------------------------------------------------------------------
+# --- The content of the pages ----------------------------------------------------------------------------------------
 
 
 def task_url(id: UUID) -> str:
@@ -193,43 +199,43 @@ def list_url() -> str:
 
 
 def matching(asked: TaskFilter, before: UUID | None = None) -> TaskQuerySet:
-    """Return the tasks of the list, newest first; those older than `before`."""
+    """Return the tasks that match, newest first; with `before` only those older than that task."""
     found = Task.objects.narrowed(**asked.conditions(timezone.now())).newest_first()
     return found.filter(id__lt=before) if before else found
 
 
 def _controls(asked: TaskFilter) -> dict[str, Any]:
-    """What narrows the list, as it does now."""
+    """Return the content of the list's filter form."""
     handlers = [handler.name for handler in registry.all_handlers()]
-    chips = {"statuses": _status_choices(asked), "questions": _questions(asked)}
+    chips = {"statuses": _status_choices(asked), "presets": _presets(asked)}
     return {"filter": asked, "ages": AGES, "handlers": handlers, **chips}
 
 
 def _rows(request: HttpRequest, asked: TaskFilter) -> dict[str, Any]:
-    """One page of the list. A cursor that is none is left alone: it begins with the newest."""
+    """Return one page of the list. An invalid cursor is ignored: the page begins with the newest task."""
     before = uuid_or_none(request.GET.get("before", ""))
-    tasks = slim(matching(asked, before)[: PAGE + 1], ROW)
-    shown = tasks[:PAGE]
+    tasks = slim(matching(asked, before)[: PAGE_ROWS + 1], ROW_FIELDS)
+    shown = tasks[:PAGE_ROWS]
     return {
         "tasks": shown,
-        "narrowed": bool(asked),
+        "filtered": bool(asked),
         "query": asked.query(before=before),
         "filter_query": asked.query(),
         "paged": before is not None,
-        "older": asked.query(before=shown[-1].pk) if len(tasks) > PAGE else "",
+        "older": asked.query(before=shown[-1].pk) if len(tasks) > PAGE_ROWS else "",
     }
 
 
 def _count(conditions: dict[str, Any]) -> str:
-    """Say how many there are: of all by the collection's own number, of those that match by counting to a bound."""
+    """Return the number of tasks in words: MongoDB's estimate of all, or those that match, counted up to a limit."""
     total = collection(Task).estimated_document_count() if not conditions else None
     count, more = bulk.estimate(conditions) if total is None else (total, False)
     return bulk.how_many(count, more)
 
 
 def _status_choices(asked: TaskFilter) -> list[tuple[str, bool, str]]:
-    """Return each status, whether it is chosen, and the query that turns it on or off."""
-    show = asked.show if asked.show == "stuck" else ""  # the others say which status by themselves
+    """Return each status, whether it is selected, and the query string that toggles it."""
+    show = asked.show if asked.show == "stuck" else ""  # the other presets set the status themselves
     choices = []
     for status in Status.values:
         chosen = status in asked.status
@@ -238,24 +244,24 @@ def _status_choices(asked: TaskFilter) -> list[tuple[str, bool, str]]:
     return choices
 
 
-def _questions(asked: TaskFilter) -> list[tuple[str, str, bool, str]]:
-    """Return each question's title, what it says, whether it is asked, and the query that asks it or does not."""
+def _presets(asked: TaskFilter) -> list[tuple[str, str, bool, str]]:
+    """Return each preset's title and explanation, whether it is selected, and the query string that toggles it."""
     return [
         (title, says, word == asked.show, asked.query(show="" if word == asked.show else word, status=[]))
-        for word, (title, says) in QUESTIONS.items()
+        for word, (title, says) in PRESETS.items()
     ]
 
 
-def _chosen(said: QueryDict, asked: TaskFilter) -> dict[str, Any] | None:
-    """Return which tasks an action is for: the chosen ones, or all that the address asks for; None without any."""
+def _selected(said: QueryDict, asked: TaskFilter) -> dict[str, Any] | None:
+    """Return the conditions of an action's tasks: the selected ones or all that match; None if none are selected."""
     if said.get("scope") == "all":
         return asked.conditions(timezone.now())
-    ids = [id for text in said.getlist("id")[:PAGE] if (id := uuid_or_none(text))]
+    ids = [id for text in said.getlist("id")[:PAGE_ROWS] if (id := uuid_or_none(text))]
     return {"ids": ids} if ids else None
 
 
 def _state(task: Task) -> dict[str, Any]:
-    """What of a task's page changes while it is unfinished."""
+    """Return the part of a task's page that changes until it is finished."""
     steps = [
         {**line, "after": line["at"] - before["at"] if before else None}
         for before, line in zip([None, *task.history], task.history, strict=False)
@@ -264,15 +270,21 @@ def _state(task: Task) -> dict[str, Any]:
 
 
 def _repetitions(task: Task) -> list[Task]:
-    """The tasks that repeat it, the latest first."""
-    again = Task.objects.filter(retry_of=task.pk).newest_first()[:LINKS] if task.is_finished else Task.objects.none()
+    """Return the tasks that repeat this one, latest first."""
+    again = (
+        Task.objects.filter(retry_of=task.pk).newest_first()[:MAX_REPETITIONS]
+        if task.is_finished
+        else Task.objects.none()
+    )
     return slim(again, ("id", "status", "requested_by"))
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else LINKS  # who does not say how many he saw means it
+    return (
+        int(text) if text.isascii() and text.isdigit() else MAX_REPETITIONS
+    )  # a request without the number retries in any case
 
 
 def _latest_lines(id: UUID) -> list[LogLine]:
-    """Return the latest lines of its log, oldest first."""
-    return list(LogLine.objects.filter(task=id).order_by("-id")[:LOG])[::-1]
+    """Return the latest lines of the task's log, oldest first."""
+    return list(LogLine.objects.filter(task=id).order_by("-id")[:MAX_LOG_LINES])[::-1]

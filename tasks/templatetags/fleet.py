@@ -15,25 +15,25 @@ register = template.Library()
 
 @register.filter
 def status(value: str) -> str:
-    """Show a task's status, or a bulk run's, as a badge."""
+    """Show the status of a task or a bulk run as a badge."""
     return badge(value, f"status-{value}")
 
 
 @register.filter
 def robot_url(name: str, page: str = "change") -> str:
-    """Return the address of one of a robot's pages."""
+    """Return the URL of one of a robot's pages."""
     return reverse(f"admin:robots_robot_{page}", args=[quote(name)])
 
 
 @register.filter
 def short(value: object) -> str:
-    """Show the end of an id, in which neighbours differ most."""
+    """Show the end of an id, which differs most between neighbours."""
     return f"…{str(value)[-8:]}"
 
 
 @register.filter
 def duration(task: Task) -> dt.timedelta | None:
-    """Return how long a task's last attempt took, or has taken until now; None when it never started."""
+    """Return the duration of a task's last attempt, or of the running one until now; None if it never started."""
     if task.started_at is None:
         return None
     if task.status == "STARTED":
@@ -42,6 +42,6 @@ def duration(task: Task) -> dt.timedelta | None:
 
 
 @register.filter
-def in_bar(task: Task) -> bool:
-    """Whether the task's progress says something: it has begun, and is not over."""
+def shows_progress(task: Task) -> bool:
+    """Return whether to show the task's progress: it has some and is not finished."""
     return task.progress is not None and not task.is_finished

@@ -13,7 +13,7 @@ from fmv.mongodb.counting import collection
 from robots.models import Robot
 from tasks.admin.robots import ENDED_FIELDS, LATEST_FIELDS, QUEUE_FIELDS
 from tasks.admin.task_filters import read
-from tasks.admin.tasks import ROW, matching
+from tasks.admin.tasks import ROW_FIELDS, matching
 from tasks.models import Task
 from tasks.reports import outcomes
 from tasks.reports.robot_status import in_state, robot_statuses
@@ -50,7 +50,7 @@ FILTERS = {
 
 
 def rows(query, before=None):
-    return matching(read(QueryDict(query)), before)[:51].values(*ROW)
+    return matching(read(QueryDict(query)), before)[:51].values(*ROW_FIELDS)
 
 
 @pytest.mark.parametrize("before", [None, uuid7()])

@@ -46,7 +46,7 @@ def test_an_operator_stops_it(visit):
     page.goto("/admin/tasks/bulk/")
     page.get_by_role("link", name="cancel tasks: robot Wall-E").click()
     page.get_by_role("button", name="Stop").click()
-    page.get_by_text("What it has done stays done").wait_for()
+    page.get_by_text("Tasks that it changed stay changed").wait_for()
     wait_until(lambda: Bulk.objects.get(pk=run.pk).status == BulkStatus.STOPPED)
     assert page.get_by_role("button", name="Stop").count() == 0
     assert_accessible(page)

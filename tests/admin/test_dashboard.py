@@ -108,7 +108,7 @@ def test_who_may_not_see_tasks_sees_none_of_it():
     client = visitor()
     with patch.dict("fmv.accounts.permissions.PERMISSIONS", {Role.VIEWER: frozenset({"robots.view_robot"})}):
         page = client.get("/admin/").content.decode()
-        assert "You may not see robots and tasks" in page
+        assert "You are not allowed to see robots and tasks" in page
         assert "data-live" not in page
         assert "secret words" not in page
         for name in PARTS:
@@ -130,10 +130,10 @@ def test_an_empty_fleet():
     now, day, rest = (part(name) for name in PARTS)
     assert set(shown("now").values()) == {"0"}
     assert set(shown("day").values()) == {"0"}
-    assert "Nothing has ended in the last 24 hours" in day
+    assert "No task finished in the last 24 hours" in day
     assert "No task has failed" in rest
-    assert "No worker is alive" in rest
-    for text in ("No maintenance worker is alive", "There are no robots yet", "No task waits"):
+    assert "No worker is running" in rest
+    for text in ("No maintenance worker is running", "There are no robots yet", "No task is waiting"):
         assert text in now
 
 
@@ -185,7 +185,7 @@ def test_the_last_day_by_half_hours():
             ],
         )
     rows = {row["begun"]: (row["succeeded"], row["failed"]) for row in found("day")["rows"]}
-    assert len(rows) == dashboard.BARS
+    assert len(rows) == dashboard.HALF_HOURS
     assert list(rows) == sorted(rows, reverse=True)
     assert {begun: row for begun, row in rows.items() if any(row)} == {
         edge - 150 * MINUTE: (2, -1),  # since the tally of the day before, which held one of each
@@ -202,8 +202,8 @@ def test_the_chart_has_a_bar_a_tip_and_a_row_for_each_half_hour():
     page = part("day")
     assert "<title>" in page
     assert "1 succeeded, 1 failed, 0 cancelled" in page
-    assert page.count("<tr data-key=") == dashboard.BARS
-    assert page.count('class="hit"') == 2 * dashboard.BARS
+    assert page.count("<tr data-key=") == dashboard.HALF_HOURS
+    assert page.count('class="hit"') == 2 * dashboard.HALF_HOURS
     assert page.count('class="bar-ok"') == page.count('class="bar-failed"') == page.count('class="bar-other"') == 1
     assert 'role="img"' in page
     assert "style=" not in page
@@ -229,15 +229,15 @@ def test_bars_are_stacked_from_the_ground_and_the_least_can_be_seen():
 
 
 def test_the_last_failures_say_who_and_why_and_lead_to_the_task():
-    for number in range(dashboard.FAILURES + 2):
+    for number in range(dashboard.MAX_FAILURES + 2):
         failed(f"Fault {number}", ago=number * MINUTE, robot=f"R{number}")
     page = part("rest")
     latest = found("failures")["tasks"][0]
     assert latest["error__message"] == "Fault 0"
     assert f'href="/admin/tasks/task/{latest["id"]}/change/"' in page
     assert "<b>ValueError</b>: Fault 0" in page
-    assert f"Fault {dashboard.FAILURES - 1}" in page
-    assert f"Fault {dashboard.FAILURES}" not in page
+    assert f"Fault {dashboard.MAX_FAILURES - 1}" in page
+    assert f"Fault {dashboard.MAX_FAILURES}" not in page
     assert 'href="/admin/tasks/task/?show=failed"' in page
 
 
@@ -283,7 +283,7 @@ def test_workers_with_what_they_run_and_lost_ones():
     )
     task = make_task(robot="R2", handler="primes", status="STARTED", lane="R2/0", worker="host/2", progress=40.04)
     page = part("rest")
-    assert "2 processes alive, 1 busy, 1 lost in 24 hours" in page
+    assert "2 processes running, 1 busy, 1 lost in 24 hours" in page
     assert f'<a href="/admin/tasks/task/{task.pk}/change/"><strong>primes</strong> of R2</a>' in page
     assert '<progress value="40.0" max="100"' in page
     assert page.index("host/2") < page.index("host/1")  # the busy first
@@ -292,12 +292,12 @@ def test_workers_with_what_they_run_and_lost_ones():
 
 
 def test_of_many_workers_some_are_listed(monkeypatch):
-    monkeypatch.setattr(dashboard, "WORKERS", 3)
+    monkeypatch.setattr(dashboard, "MAX_WORKERS", 3)
     for number in range(5):
         process(f"host/{number}")
     page = part("rest")
     assert page.count('<span class="fmv-process">host/') == 3
-    assert "And 2 more." in page
+    assert "2 more" in page
 
 
 # --- What needs attention --------------------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ def test_a_dead_broker_is_what_needs_attention_and_holds_no_page_up(settings):
     assert sentence.startswith("Broker: Does not answer")
     page = part("now")
     assert sentence in page
-    assert "as this web server knows" in page
+    assert "seen from this web server" in page
     assert visitor().get("/admin/").status_code == 200
 
 
@@ -363,7 +363,7 @@ def test_a_panel_that_fails_says_so_in_its_place_and_the_others_stay(broken, err
         answer = client.get("/admin/")
         assert answer.status_code == 200
         page = answer.content.decode()
-        assert page.count("MongoDB did not answer this") == 1
+        assert page.count("MongoDB did not answer.") == 1
         assert ("Still shown" in page) == (broken != "failures")
 
 
@@ -371,7 +371,9 @@ def test_one_that_failed_is_asked_again_soon():
     panel = dashboard.Panel(dashboard.day, seconds=1000)
     with patch.object(panel, "_find", side_effect=DatabaseError("no"), __name__="day"):
         assert "error" in panel.look()
-    with patch("tasks.admin.dashboard.time.monotonic", return_value=dashboard.time.monotonic() + dashboard.FRESH + 1):
+    with patch(
+        "tasks.admin.dashboard.time.monotonic", return_value=dashboard.time.monotonic() + dashboard.CACHE_SECONDS + 1
+    ):
         assert panel.look() == {"data": None}
 
 

@@ -85,7 +85,7 @@ def test_the_chart_has_a_table_beside_it(visit):
     tallies.roll_up()
     page = visit("viewer")
     page.goto("/admin/")
-    page.get_by_text("As a table").click()
+    page.get_by_text("Show as a table").click()
     assert page.locator("#dashboard-day tbody tr").count() == 48
     assert page.get_by_role("img", name="Tasks that failed").count() == 1
 
@@ -102,7 +102,7 @@ def test_it_is_fine_with_all_there_can_be(size, visit):
     a_fleet()
     page = visit("manager", size=size)
     page.goto("/admin/")
-    page.get_by_text("As a table").click()
+    page.get_by_text("Show as a table").click()
     assert_fine(page)
 
 
@@ -121,7 +121,7 @@ def test_a_handler_is_run_on_a_robot_by_way_of_its_page(visit):
     make_robot(name="Crow T. Robot")
     page = visit("operator")
     page.goto("/admin/handlers/wait/")
-    page.get_by_label("Run it on robot").fill("Crow T. Robot")
+    page.get_by_label("Run on robot").fill("Crow T. Robot")
     page.get_by_role("button", name="Choose parameters").click()
     page.wait_for_url("**/run/?handler=wait")
     assert "Crow T. Robot" in page.locator("h1").inner_text()

@@ -88,7 +88,7 @@ def test_who_may_run_tasks_chooses_a_robot():
 
 def test_a_viewer_is_offered_nothing_to_run():
     make_robot(name="R2")
-    assert "Run it on robot" not in page(PAGE)
+    assert "Run on robot" not in page(PAGE)
     answer = visitor().get(PAGE, {"robot": "R2"}, follow=True)
     assert answer.status_code == 403
 
@@ -202,7 +202,7 @@ def test_the_rate_has_a_colour(succeeded, failed, state):
 
 def test_the_last_failures_of_it_lead_to_their_tasks():
     error = error_document("ValueError", "<i>no</i>", "traceback")
-    tasks = [ended("FAILURE", number * MINUTE, error=error) for number in range(handlers.FAILURES + 1)]
+    tasks = [ended("FAILURE", number * MINUTE, error=error) for number in range(handlers.MAX_FAILURES + 1)]
     ended("FAILURE", handler="primes", robot="Other", error=error)
     shown = page(PAGE)
     for task in tasks[:-1]:

@@ -174,7 +174,7 @@ def test_a_lost_connection_is_said_and_forgotten_when_it_is_back(show, server):
     page = show("<p>1</p>", allow=(503,))
     server.say("<p>no</p>", status=503)
     page.wait_for_selector("#fmv-live:not([hidden])")
-    assert "Connection lost: no news since" in page.locator("#fmv-live").inner_text()
+    assert "Connection lost since" in page.locator("#fmv-live").inner_text()
     assert page.locator("#fmv-live").get_attribute("role") == "status"
     assert text(page) == "1"
     assert "fmv-stale" in page.locator("#live").get_attribute("class")
@@ -195,14 +195,18 @@ def test_the_pauses_grow_while_nobody_answers(show, server):
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(302, "You are signed out."), (403, "You may no longer see this."), (404, "What this page shows is gone.")],
+    [
+        (302, "You are signed out."),
+        (403, "You are no longer allowed to see this."),
+        (404, "This object no longer exists."),
+    ],
 )
 def test_who_may_not_ask_stops_asking_and_is_told(status, said, show, server):
     page = show("<p>1</p>", allow=(status,))
     server.say("<p>sign in</p>", status=status, Location="/login")
     page.wait_for_selector("#fmv-live:not([hidden])")
     line = page.locator("#fmv-live")
-    assert line.inner_text() == f"{said} Load the page again."
+    assert line.inner_text() == f"{said} Reload the page."
     assert line.locator("a").get_attribute("href") == f"{server.url}/"
     server.asked["/news"] = 0
     server.time_passes()

@@ -14,7 +14,7 @@ def test_a_double_click_sends_a_form_once(visit):
     task, page = make_task(robot=make_robot(name="R2"), status="FAILURE"), visit("operator")
     page.goto(task_url(task))
     page.get_by_role("button", name="Retry").dblclick()
-    page.get_by_text("Submitted again").wait_for()
+    page.get_by_text("Retried: this is the new task").wait_for()
     assert str(task.pk) not in page.url
     assert Task.objects.filter(retry_of=task.pk).count() == 1
 
@@ -29,7 +29,7 @@ def test_one_may_go_back_to_what_was_asked_before_many_are_cancelled(visit):
     page.get_by_role("link", name=task.handler, exact=True).wait_for()
     page.go_forward()
     page.get_by_role("button", name="Cancel 1 task").click()
-    page.get_by_text("How far it is").wait_for()
+    page.get_by_role("heading", name="Progress").wait_for()
     page.go_back()  # no form is sent a second time
-    page.get_by_text("nothing to do").wait_for()
+    page.get_by_text("No tasks were changed").wait_for()
     assert Task.objects.get().status == "REVOKED"

@@ -125,8 +125,8 @@ def test_a_page_shows_the_robot_its_queue_its_chart_and_its_latest_tasks():
 def test_a_new_robot_has_a_page():
     make_robot(name="R2")
     shown = text(admin(Role.VIEWER).get(robot_url("R2")))
-    assert "None has ended yet" in shown
-    assert "Nobody has changed anything here" in shown
+    assert "No task has finished yet" in shown
+    assert "No changes are recorded" in shown
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -209,7 +209,7 @@ def test_its_queue_can_move_to_another_robot():
 
 @pytest.mark.parametrize(
     ("to", "says"),
-    [("", "Which robot"), ("nobody", "no robot nobody"), ("Gone", "out of service"), ("R2", "another robot")],
+    [("", "Name the robot"), ("nobody", "no robot nobody"), ("Gone", "out of service"), ("R2", "another robot")],
 )
 def test_where_it_cannot_move_to_is_said_beside_the_field(to, says):
     make_robot(name="R2")
@@ -304,7 +304,7 @@ def test_a_manager_deletes_a_robot_with_its_finished_tasks():
     task = make_task(robot="R2", status="SUCCESS")
     LogLine.objects.create(task=task.pk, attempt=1, text="done")
     client, url = admin(), robot_url("R2", "delete")
-    assert "Are you sure" in text(client.get(url))
+    assert "Delete the robot" in text(client.get(url))
     assert client.post(url, {"post": "yes"}).status_code == 302
     assert not Robot.objects.exists()
     assert not Task.objects.exists()

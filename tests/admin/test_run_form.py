@@ -92,19 +92,19 @@ def test_an_untouched_form_sends_what_the_handler_would_choose_itself():
 
 KINDS = {
     "text": ("text", "Some text."),
-    "note": ("text", "Empty is none."),
+    "note": ("text", "Empty means none."),
     "essay": ("textarea", ""),
     "count": ("number", "From 1 to 10,000,000,000,000."),
     "ratio": ("number", "More than 0, less than 1."),
     "really": ("select", ""),
     "colour": ("select", ""),
     "mode": ("select", ""),
-    "way": ("select", "Empty is none."),
+    "way": ("select", "Empty means none."),
     "shelf": ("textarea", ""),
     "rooms": ("textarea", ""),
     "either": ("textarea", ""),
-    "when": ("text", "A time, as in 2027-01-31T08:00:00Z. Empty is none."),
-    "by_chance": ("number", "At least 1. Chosen by FMV when left empty."),
+    "when": ("text", "A time, as in 2027-01-31T08:00:00Z. Empty means none."),
+    "by_chance": ("number", "At least 1. If empty, FMV chooses a value."),
     "odd": ("textarea", ""),
 }
 

@@ -47,7 +47,7 @@ def test_the_default_handler_is_offered_first():
 def test_what_is_wrong_is_said_beside_its_field_and_nothing_is_submitted(form, field):
     make_robot(name="R2")
     answer = admin(Role.OPERATOR).post(f"{robot_url('R2', 'run')}?handler=wait", form)
-    assert "Nothing was submitted" in text(answer)
+    assert "No task was submitted" in text(answer)
     assert list(answer.context["form"].errors) == [field]
     assert not Task.objects.exists()
 
@@ -59,7 +59,7 @@ def test_a_form_that_is_sent_twice_submits_once():
     first, second = client.post(url, form), client.post(url, form)
     assert first.headers["Location"] == second.headers["Location"]
     other = client.post(url, form | {"params.seconds": "2"})
-    assert "sent before" in text(other)
+    assert "already sent" in text(other)
     assert Task.objects.count() == 1
     client.post(url, form | {"params.seconds": "2", "once": str(other.context["once"])})
     assert Task.objects.count() == 2

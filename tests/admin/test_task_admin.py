@@ -201,7 +201,7 @@ def test_a_result_is_shown_as_json_with_its_size():
     long = make_task(status="SUCCESS", result=["x" * 1000] * 300)
     shown = text(admin(Role.VIEWER).get(task_url(long)))
     assert len(shown) < 150_000
-    assert "the API has all of it" in shown
+    assert "the API returns all of it" in shown
 
 
 def test_a_running_task_is_kept_fresh_until_it_is_over():
@@ -210,7 +210,7 @@ def test_a_running_task_is_kept_fresh_until_it_is_over():
     shown = text(client.get(task_url(task)))
     assert f'data-live="{task_url(task, "state")}"' in shown
     assert f'data-live="{task_url(task, "log")}"' in shown
-    for page, part in (("state", 'value="10.0"'), ("log", "It has logged nothing")):
+    for page, part in (("state", 'value="10.0"'), ("log", "No log lines")):
         answer = client.get(task_url(task, page))
         assert part in text(answer)
         assert answer.headers["X-Live"] == "goes on"
@@ -262,7 +262,7 @@ def test_the_page_of_a_task_takes_few_queries():
 def test_a_waiting_task_is_cancelled_and_the_page_tells_by_whom():
     task = make_task(status="QUEUED")
     answer = admin(Role.OPERATOR, username="leela").post(task_url(task, "cancel"), follow=True)
-    assert messages(answer) == ["It is cancelled."]
+    assert messages(answer) == ["The task is cancelled."]
     assert answer.redirect_chain == [(task_url(task), 302)]
     assert "task.cancel" in text(answer)
     assert Task.objects.get().status == "REVOKED"
@@ -273,7 +273,7 @@ def test_a_waiting_task_is_cancelled_and_the_page_tells_by_whom():
 def test_a_running_task_is_asked_to_stop():
     task = make_task(status="STARTED", robot="R2", lane="R2/0")
     answer = admin(Role.OPERATOR).post(task_url(task, "cancel"), follow=True)
-    assert messages(answer) == ["Its worker has been asked to stop it."]
+    assert messages(answer) == ["The worker was asked to stop the task."]
     assert "being stopped" in text(answer)
     assert Task.objects.get().cancel_requested
 
@@ -293,7 +293,7 @@ def test_who_did_not_see_that_it_was_retried_meanwhile_is_told():
     assert seen == [0, 0]
     one.post(task_url(task, "retry"), {"repetitions": 0})
     answer = other.post(task_url(task, "retry"), {"repetitions": 0}, follow=True)
-    assert "retried meanwhile" in messages(answer)[0]
+    assert "has retried this task meanwhile" in messages(answer)[0]
     assert Task.objects.filter(retry_of=task.pk).count() == 1
     assert 'name="repetitions" value="1"' in text(answer)
     other.post(task_url(task, "retry"), {"repetitions": 1})
@@ -308,7 +308,7 @@ def test_what_a_task_cannot_do_is_said_and_changes_nothing():
     for task, verb, says in (
         (waiting, "retry", "not over yet"),
         (over, "cancel", "already over"),
-        (orphan, "retry", "robot is gone"),
+        (orphan, "retry", "robot no longer exists"),
     ):
         answer = client.post(task_url(task, verb), follow=True)
         assert says in messages(answer)[0]

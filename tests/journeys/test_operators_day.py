@@ -51,7 +51,7 @@ def test_running_a_task_from_its_form_and_watching_it_move(work, visit):
     page.get_by_role("link", name="Robots", exact=True).click()
     page.get_by_role("link", name="Wall-E", exact=True).first.click()
     page.get_by_role("link", name="Run a task").click()
-    page.get_by_label("What to run").select_option("wait")
+    page.get_by_label("Handler").select_option("wait")
     page.get_by_role("button", name="Choose").click()
     page.get_by_label("seconds", exact=False).first.fill("-1")
     page.get_by_role("button", name="Run wait on Wall-E").click()
@@ -151,7 +151,7 @@ def test_what_failed_last_night_and_why_and_again_within_five_clicks(site, visit
     page.get_by_role("heading", name="Why it failed").wait_for()
     assert page.get_by_text(TROUBLE).first.is_visible()
     page.get_by_role("button", name="Retry").click()  # 3
-    page.get_by_text("Submitted again").wait_for()
+    page.get_by_text("Retried: this is the new task").wait_for()
     again = Task.objects.exclude(retry_of=None).get()
     assert only(pk=again.retry_of).status == Status.FAILURE
     assert again.requested_by == operator.username

@@ -1,28 +1,28 @@
 /*
- * Keeps parts of a page up to date without reloading it:
+ * Refreshes parts of a page without reloading it:
  *
- *     <div id="queue" data-live="/admin/…/queue" data-live-seconds="3"> what the server knew when the page was made </div>
+ *     <div id="queue" data-live="/admin/…/queue" data-live-seconds="3"> the first content </div>
  *
- * Every so many seconds the address is asked for an HTML fragment, the new content of the element. Only what differs is
- * touched, so focus, scrolling, selected text, open <details> and half-filled fields stay. Rows that move, come and go
- * should have an `id` or `data-key`, or what was in one row is now in another.
+ * The URL returns an HTML fragment, the new content of the element, and is requested every `data-live-seconds`. Only
+ * nodes that differ are changed, so focus, scroll position, selected text, open <details> and half-filled fields stay.
+ * Rows that move, come and go need an `id` or `data-key`, so that each stays the same element.
  *
- * Nothing is asked while nobody looks at the tab. 204, or `X-Live: done` beside the last content, ends it. After a
- * failure the pauses grow, and a line at the foot of the page says since when there is no news.
+ * A hidden tab is not refreshed. Status 204, or the header `X-Live: done` with the last content, ends the refreshing.
+ * After a failure the pauses grow, and a line at the foot of the page says since when the connection is lost.
  */
 
-const SECONDS = 3;
-const LONGEST_PAUSE = 60; // seconds between two tries while the server does not answer
-const PATIENCE = 15; // seconds that an answer may take
+const DEFAULT_SECONDS = 3;
+const MAX_PAUSE = 60; // seconds between two attempts while the server does not answer
+const TIMEOUT = 15; // seconds
 
-/** The server said that there is no point in asking again; the message says why. */
+/** Refreshing has ended for good; the message says why. */
 class Over extends Error {}
 
-// --- What differs ----------------------------------------------------------------------------------------------------
+// --- Changing what differs ------------------------------------------------------------------------------------------
 
 const keyOf = (node) => node.id || node.dataset?.key || "";
 
-/** A ticked box must never stand for another row than the one it was ticked for. */
+/** A ticked checkbox must not become the checkbox of another row. */
 const identityOf = (node) => (/^(checkbox|radio)$/.test(node.type) ? node.getAttribute("value") : "");
 
 function alike(one, other) {
@@ -34,7 +34,7 @@ function alike(one, other) {
   );
 }
 
-/** What the user has opened or closed is not the server's business. */
+/** The user, not the server, decides what is open. */
 const isTheUsers = (element, attribute) => attribute === "open" && /^(DETAILS|DIALOG)$/.test(element.nodeName);
 
 function updateAttributes(element, wanted) {
@@ -85,20 +85,20 @@ function show(element, html) {
   if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
 }
 
-// --- News ------------------------------------------------------------------------------------------------------------
+// --- Refreshing -----------------------------------------------------------------------------------------------------
 
-/** Return {html, done}; html is null when nothing changes any more. Throws Over, or another error when nobody answers. */
+/** Return {html, done}; html is null if nothing changes any more. Throws Over, or another error without an answer. */
 async function ask(url) {
   const answer = await fetch(url, {
     mode: "same-origin",
     redirect: "manual",
     cache: "no-store",
     headers: { Accept: "text/html" },
-    signal: AbortSignal.timeout(PATIENCE * 1000),
+    signal: AbortSignal.timeout(TIMEOUT * 1000),
   });
   if (answer.type === "opaqueredirect" || answer.status === 401) throw new Over("You are signed out.");
-  if (answer.status === 403) throw new Over("You may no longer see this.");
-  if (answer.status === 404 || answer.status === 410) throw new Over("What this page shows is gone.");
+  if (answer.status === 403) throw new Over("You are no longer allowed to see this.");
+  if (answer.status === 404 || answer.status === 410) throw new Over("This object no longer exists.");
   if (answer.status === 204) return { html: null, done: true };
   if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
   return { html: await answer.text(), done: answer.headers.get("X-Live") === "done" };
@@ -114,60 +114,60 @@ async function inSight() {
 }
 
 async function keep(element) {
-  const seconds = Number(element.dataset.liveSeconds) || SECONDS;
+  const seconds = Number(element.dataset.liveSeconds) || DEFAULT_SECONDS;
   let failures = 0;
   let last = null;
   while (element.isConnected) {
-    const longer = Math.min(seconds * 2 ** failures, Math.max(seconds, LONGEST_PAUSE));
+    const longer = Math.min(seconds * 2 ** failures, Math.max(seconds, MAX_PAUSE));
     await (failures ? Promise.race([pause(longer), events(window, "online")]) : pause(seconds));
     await inSight();
     try {
       const { html, done } = await ask(element.dataset.live);
       if (html !== null && html !== last) show(element, html);
       [last, failures] = [html, 0];
-      tell(element, "");
+      setProblem(element, "");
       if (done) return;
     } catch (error) {
       failures += 1;
-      tell(element, error instanceof Over ? error.message : "lost");
+      setProblem(element, error instanceof Over ? error.message : "lost");
       if (error instanceof Over) return;
     }
   }
-  tell(element, "");
+  setProblem(element, "");
 }
 
-// --- What is wrong ---------------------------------------------------------------------------------------------------
+// --- Showing problems -----------------------------------------------------------------------------------------------
 
-const troubles = new Map(); // by element: {message, since}
+const problems = new Map(); // by element: {message, since}
 
-/** Remember what is wrong with an element's news ("": nothing), and say it once for the whole page. */
-function tell(element, message) {
-  if ((troubles.get(element)?.message ?? "") === message) return;
-  if (message) troubles.set(element, { message, since: new Date() });
-  else troubles.delete(element);
+/** Set an element's problem ("": none), and show one problem for the whole page. */
+function setProblem(element, message) {
+  if ((problems.get(element)?.message ?? "") === message) return;
+  if (message) problems.set(element, { message, since: new Date() });
+  else problems.delete(element);
   element.classList.toggle("fmv-stale", Boolean(message));
-  const [first] = [...troubles.values()].sort((a, b) => (a.message === "lost") - (b.message === "lost"));
-  sayAtTheFoot(first);
+  const [first] = [...problems.values()].sort((a, b) => (a.message === "lost") - (b.message === "lost"));
+  showProblem(first);
 }
 
-function sayAtTheFoot(trouble) {
+function showProblem(problem) {
   const line = document.querySelector("#fmv-live") ?? addLine();
-  line.hidden = !trouble;
+  line.hidden = !problem;
   line.textContent = "";
-  if (trouble?.message === "lost") {
-    line.append(`Connection lost: no news since ${trouble.since.toLocaleTimeString()}. Trying again.`);
-  } else if (trouble) {
+  if (problem?.message === "lost") {
+    line.append(`Connection lost since ${problem.since.toLocaleTimeString()}. Trying again.`);
+  } else if (problem) {
     const link = document.createElement("a");
     link.href = window.location.href;
-    link.textContent = "Load the page again";
-    line.append(`${trouble.message} `, link, ".");
+    link.textContent = "Reload the page";
+    line.append(`${problem.message} `, link, ".");
   }
 }
 
 function addLine() {
   const line = document.createElement("div");
   line.id = "fmv-live";
-  line.setAttribute("role", "status"); // screen readers say what it comes to hold
+  line.setAttribute("role", "status"); // screen readers announce its text
   document.body.append(line);
   return line;
 }

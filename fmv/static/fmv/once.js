@@ -1,12 +1,12 @@
-/* Lets nobody send a form twice by a double click: a task would be retried twice. */
+/* Keeps a double click from sending a form twice, which would retry a task twice. */
 
-const SECONDS = 5; // then the answer may be lost, and who sends it again means it
+const BLOCK_SECONDS = 5; // later, the answer may be lost, and the user may send the form again
 
-const sent = new WeakMap(); // by form: when, in milliseconds since the page was opened
+const sent = new WeakMap(); // by form: when it was sent, in milliseconds since the page was opened
 
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.method !== "post") return;
-  if (event.timeStamp - (sent.get(form) ?? -Infinity) < SECONDS * 1000) event.preventDefault();
+  if (event.timeStamp - (sent.get(form) ?? -Infinity) < BLOCK_SECONDS * 1000) event.preventDefault();
   else sent.set(form, event.timeStamp);
 });

@@ -1,4 +1,4 @@
-/* A box that ticks all others of its form: <form data-select> … <input type="checkbox" data-select-all>. */
+/* A checkbox that ticks all others of its form: <form data-select> … <input type="checkbox" data-select-all>. */
 
 for (const form of document.querySelectorAll("form[data-select]")) {
   const all = form.querySelector("[data-select-all]");
