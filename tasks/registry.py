@@ -22,9 +22,8 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.json_schema import JsonSchemaValue
 
-from fmv.errors import InvalidInput, Problem
+from fmv.errors import FmvError, InvalidInput, Problem
 from robots.models import Robot
-from tasks.queue.errors import UnknownHandler
 
 DEFAULT = "primes"
 MAX_TIMEOUT = 7 * 86_400  # seconds
@@ -37,6 +36,12 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=BaseModel)
+
+
+class UnknownHandler(FmvError):
+    """Not Found"""
+
+    status = 404
 
 
 class PermanentError(Exception):

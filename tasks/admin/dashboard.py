@@ -28,8 +28,8 @@ from fmv.templatetags.display import counted
 from tasks.admin import charts
 from tasks.models import FINISHED, UNFINISHED, Status, Task
 from tasks.reports import queue_stats, tallies
+from tasks.reports.fleet import current_fleet
 from tasks.reports.robot_status import STATES
-from tasks.worker import heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def robots() -> dict[str, Any]:
 
 def fleet() -> dict[str, Any]:
     """Return the live worker processes with their tasks, and the lost ones: four round trips."""
-    found = heartbeat.fleet()
+    found = current_fleet()
     workers = sorted(found.workers, key=lambda worker: worker.task is None)
     return {
         "fleet": found,

@@ -29,7 +29,7 @@ from tasks.admin.tasks import task_url
 from tasks.api.serializers import SubmitSerializer
 from tasks.models import Status, Task
 from tasks.queue import services
-from tasks.queue.errors import RobotOutOfService, UnknownHandler
+from tasks.queue.errors import RobotOutOfService
 from tasks.reports.robot_status import QUEUE_CAP, STATES, in_state, robot_statuses, slim
 from tasks.templatetags.fleet import robot_url
 
@@ -165,7 +165,7 @@ class RobotAdmin(PagesAdmin):
         like = _task_to_repeat(request)
         try:
             handler = registry.get(request.GET.get("handler") or (like.handler if like else registry.DEFAULT))
-        except UnknownHandler:
+        except registry.UnknownHandler:
             messages.error(request, f"There is no handler {request.GET.get('handler', '')[:64]}.")
             return HttpResponseRedirect(robot_url(robot.name, "run"))
         form = _run_form(request, robot, handler, like)

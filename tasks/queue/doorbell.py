@@ -53,7 +53,7 @@ def ring_all(bells: Mapping[str, int], **options: Any) -> bool:
     return all(ring(robot, **options) for robot, times in bells.items() for _ in range(times))
 
 
-def tell_of_death(worker: str, message_id: str) -> bool:
+def report_worker_lost(worker: str, message_id: str) -> bool:
     """Tell the maintenance worker that this process died over this message; a lost word costs a lease of time."""
     return _send(PROCESS_DIED, worker, message_id, queue="maintenance")
 

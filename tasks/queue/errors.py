@@ -1,15 +1,9 @@
-"""What the queue refuses."""
+"""The errors of the queue's services. The docstring of each is its message."""
 
 from fmv.errors import FmvError
 
 
 class UnknownTask(FmvError):
-    """Not Found"""
-
-    status = 404
-
-
-class UnknownHandler(FmvError):
     """Not Found"""
 
     status = 404

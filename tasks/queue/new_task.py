@@ -17,7 +17,7 @@ from tasks import registry
 from tasks.models import Status, Task
 from tasks.models.history import first_line
 from tasks.models.status import DEFAULT_PRIORITY
-from tasks.queue.errors import RobotOutOfService, UnknownHandler
+from tasks.queue.errors import RobotOutOfService
 
 #: what to run: the name of its `robot`, and the options of `new_task`
 Run = Mapping[str, Any]
@@ -83,7 +83,7 @@ def _minimal_task(
 def _handler_to_run(name: str) -> registry.Handler[Any]:
     try:
         return registry.get(name)
-    except UnknownHandler:
+    except registry.UnknownHandler:
         names = ", ".join(known.name for known in registry.all_handlers())
         raise InvalidInput([Problem(("body", "handler"), f"No such handler; there are: {names}", "enum")]) from None
 

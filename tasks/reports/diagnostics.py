@@ -19,7 +19,7 @@ from fmv.monitoring.diagnostics import Check
 from fmv.monitoring.servers import rabbitmq
 from tasks.models import Bulk, LogLine, Submission, Task
 from tasks.reports import queue_stats
-from tasks.worker import heartbeat
+from tasks.reports.fleet import current_fleet
 
 QUEUES = ("work", "maintenance")
 BEAT_WARNING = 30.0  # seconds since the last maintenance run
@@ -70,7 +70,7 @@ def _check_queue(queue: Queue, connection: Any) -> Iterator[CheckMessage]:
 
 
 def workers() -> Iterator[CheckMessage]:
-    fleet = heartbeat.fleet()
+    fleet = current_fleet()
     for queue in QUEUES:
         alive = [worker for worker in fleet.workers if queue in worker.process.queues]
         if alive:

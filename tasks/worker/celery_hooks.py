@@ -22,8 +22,8 @@ from pymongo.errors import CollectionInvalid
 from fmv.celery import app
 from fmv.mongodb.server import forget_clients
 from tasks.models.worker_process import worker_name
-from tasks.queue.doorbell import tell_of_death
-from tasks.worker.heartbeat import Heart
+from tasks.queue.doorbell import report_worker_lost
+from tasks.worker.heartbeat import Heartbeat
 from tasks.worker.lease import INTERRUPT, KILL_GRACE
 
 logger = logging.getLogger(__name__)
@@ -45,9 +45,9 @@ def on_fork(sender: str, **_: Any) -> None:
     end_without_parent()
     forget_clients()
     signal.signal(INTERRUPT, signal.SIG_IGN)
-    heart = Heart(sender, app.amqp.queues.consume_from)
-    heart.start()
-    signals.worker_process_shutdown.connect(lambda **_: heart.sign_off(), weak=False)
+    heartbeat = Heartbeat(sender, app.amqp.queues.consume_from)
+    heartbeat.start()
+    signals.worker_process_shutdown.connect(lambda **_: heartbeat.sign_off(), weak=False)
 
 
 @signals.beat_embedded_init.connect
@@ -79,7 +79,7 @@ class Request(celery.worker.request.Request):
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         super().on_failure(exc_info, *args, **kwargs)
         if isinstance(getattr(exc_info.exception, "exc", exc_info.exception), WorkerLostError):
-            tell_of_death(worker_name(int(self.worker_pid or 0)), self.id)
+            report_worker_lost(worker_name(int(self.worker_pid or 0)), self.id)
 
 
 @signals.worker_shutting_down.connect

@@ -23,7 +23,7 @@ def constants() -> dict[str, Any]:
         "renew_seconds": settings.FMV_RENEW_SECONDS,
         "prefetch_multiplier": settings.CELERY_WORKER_PREFETCH_MULTIPLIER,
         "time_slice_seconds": claim.TIME_SLICE,
-        "heartbeat_seconds": heartbeat.EVERY,
+        "heartbeat_seconds": heartbeat.INTERVAL,
         "ring_step": periodic.RING_STEP,
         "recover_step": periodic.STEP,
     }
@@ -33,7 +33,7 @@ def figures(fleet: Fleet, maintenance: Maintenance) -> dict[str, Any]:
     """Return the figures since `fleet.measure()`, times in seconds, rates per second."""
     plan, span = fleet.plan, fleet.env.now - fleet.begun
     busy, queued = fleet.busy.mean / plan.processes, fleet.queued.mean  # now, before the calls below change the fleet
-    heartbeats = (plan.processes + plan.maintenance) / heartbeat.EVERY
+    heartbeats = (plan.processes + plan.maintenance) / heartbeat.INTERVAL
     commands = {name: count / span for name, count in sorted(fleet.commands.items())}
     commands["heartbeat: update tasks_workerprocess"] = heartbeats
     jobs = {name: job_figures(name, maintenance.passes_of(name)) for name in settings.CELERY_BEAT_SCHEDULE}

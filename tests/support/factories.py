@@ -1,13 +1,15 @@
 """Plain functions that store what a test starts from: `make_robot(lanes=2)`, `make_task(status="STARTED")`."""
 
+import datetime as dt
 from itertools import count
 from typing import Any
 
 from fmv.accounts import api_tokens
 from fmv.accounts.models import ApiToken, User
 from fmv.accounts.permissions import Role
+from fmv.mongodb.server import server_now
 from robots.models import Robot
-from tasks.models import Task
+from tasks.models import Task, WorkerProcess
 
 PASSWORD = "open sesame, robots"
 
@@ -39,3 +41,10 @@ def make_token(user: str | User = Role.VIEWER, **options: Any) -> ApiToken:
     token = api_tokens.build(user, **{"name": f"Token {next(_numbers)}"} | options)
     api_tokens.store(token, by="test")
     return token
+
+
+def make_process(name: str, *, ago: float = 0, **fields: Any) -> WorkerProcess:
+    """Store a worker process that was last seen `ago` seconds ago."""
+    seen = server_now() - dt.timedelta(seconds=ago)
+    fields = {"node": "work@host", "queues": ["work"], "started_at": seen, "seen_at": seen} | fields
+    return WorkerProcess.objects.create(name=name, **fields)
