@@ -1,6 +1,6 @@
-"""What management commands share: arguments, answers, progress, and how they end.
+"""The common part of management commands: arguments, output, progress, exit status.
 
-Their exit status: 0 done, 1 refused or failed, 2 wrong arguments, 130 interrupted, 141 when the reader of a pipe left.
+Exit status: 0 done, 1 refused or failed, 2 wrong arguments, 130 interrupted, 141 if the reader of a pipe has closed it.
 """
 
 import argparse
@@ -29,56 +29,56 @@ from fmv.http.fields import RFC_3339
 from fmv.mongodb.server import is_unreachable
 from fmv.monitoring.servers import reason
 
-BY = "command"  # in whose name commands act
+BY = "command"  # the user that commands record
 STANDARD = Path("-")  # standard input or output
-SHOWN = 100  # faults that a JSON answer lists
+MAX_FAULTS_IN_JSON = 100
 
 # --- Arguments -------------------------------------------------------------------------------------------------------
 
 MAX_AGE = dt.timedelta(days=36_500)
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-MOMENT_HELP = "A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or an age: 90s, 30m, 12h, 7d, 4w ago."
+TIME_HELP = "A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or an age: 90s, 30m, 12h, 7d, 4w ago."
 
 
-def age(text: str) -> dt.timedelta:
-    """Read `90s`, `30m`, `12h`, `7d` or `4w`; more than nothing, at most 100 years."""
+def parse_age(text: str) -> dt.timedelta:
+    """Parse `90s`, `30m`, `12h`, `7d` or `4w`: more than 0, at most 100 years."""
     found = re.fullmatch(r"([0-9]{1,10}(?:\.[0-9]{1,9})?)([smhdw])", text)
     try:
         value = dt.timedelta(**{UNITS[found[2]]: float(found[1])}) if found else dt.timedelta()
     except OverflowError:
         value = dt.timedelta.max
     if not dt.timedelta() < value <= MAX_AGE:
-        raise ArgumentTypeError(f"{text!r} is not an age as in 30m, 12h or 7d")
+        raise ArgumentTypeError(f"{text!r} is not an age like 30m, 12h or 7d")
     return value
 
 
-def moment(text: str) -> dt.datetime:
-    """Read a time of RFC 3339, a date (its beginning in UTC), or the moment so long ago as an age tells."""
+def parse_time(text: str) -> dt.datetime:
+    """Parse a time in RFC 3339, a date (its beginning in UTC), or an age, which is counted back from now."""
     try:
         if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
             return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
         if RFC_3339.fullmatch(text):
             return dt.datetime.fromisoformat(text.upper()).astimezone(dt.UTC)
-        return timezone.now() - age(text)
+        return timezone.now() - parse_age(text)
     except (ValueError, OverflowError, ArgumentTypeError):
-        raise ArgumentTypeError(f"{text!r} is neither a time as in 2027-01-31T08:00:00Z nor an age as in 12h") from None
+        raise ArgumentTypeError(f"{text!r} is neither a time like 2027-01-31T08:00:00Z nor an age like 12h") from None
 
 
-def ahead(text: str) -> dt.datetime:
-    """As `moment`, but an age is counted from now on: `30m` is in half an hour."""
+def parse_future_time(text: str) -> dt.datetime:
+    """Parse like `parse_time`, but count an age forward from now: `30m` is in half an hour."""
     try:
-        return timezone.now() + age(text)
+        return timezone.now() + parse_age(text)
     except ArgumentTypeError:
-        return moment(text)
+        return parse_time(text)
 
 
-def days(text: str) -> float:
-    """Read a number of days, more than 0 and at most 100 years."""
+def parse_days(text: str) -> float:
+    """Parse a number of days: more than 0, at most 100 years."""
     return _number(text, MAX_AGE.days, "a number of days")
 
 
-def seconds(text: str) -> float:
-    """Read a number of seconds, more than 0 and at most 100 years."""
+def parse_seconds(text: str) -> float:
+    """Parse a number of seconds: more than 0, at most 100 years."""
     return _number(text, MAX_AGE.total_seconds(), "a number of seconds")
 
 
@@ -92,25 +92,25 @@ def _number(text: str, most: float, what: str) -> float:
     return value
 
 
-def positive(text: str) -> int:
-    """Read a whole number from 1."""
+def parse_positive(text: str) -> int:
+    """Parse a whole number from 1."""
     if not re.fullmatch("[0-9]{1,12}", text) or not int(text):
         raise ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
 
 
-def source(text: str) -> Path:
-    """Read the path of a file that can be read, or `-` for standard input."""
+def input_path(text: str) -> Path:
+    """Parse the path of a file that can be read, or `-` for standard input."""
     path = Path(text)
     if path != STANDARD and not os.access(path, os.R_OK):
-        raise ArgumentTypeError(f"There is no file {text!r} that can be read")
+        raise ArgumentTypeError(f"There is no readable file {text!r}")
     if path.is_dir():
         raise ArgumentTypeError(f"{text!r} is a directory")
     return path
 
 
-def target(text: str) -> Path:
-    """Read the path of a file to write, in a directory that exists, or `-` for standard output."""
+def output_path(text: str) -> Path:
+    """Parse the path of a file to write, in an existing directory, or `-` for standard output."""
     path = Path(text)
     if path != STANDARD and (path.is_dir() or not os.access(path.parent, os.W_OK)):
         raise ArgumentTypeError(f"Cannot write a file {text!r}")
@@ -122,16 +122,16 @@ def target(text: str) -> Path:
 
 @contextmanager
 def new_file(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Write a file beside its place, and put it there once it is whole and on the disk.
+    """Yield a temporary file in the same directory, and rename it to `path` once it is complete and on the disk.
 
-    Raises CommandError when a file stands in its place, unless `force`, and when anything else does; OSError, and then
-    leaves no file, when the disk is full.
+    Raises CommandError if `path` is a file, unless `force`, or anything else that exists. Raises OSError, and leaves no
+    file, if the disk is full.
     """
-    if path.exists() and not path.is_file():  # of a device too: what is to be in its place would be a file
-        raise CommandError(f"{path} is no file; - is standard output.")
+    if path.exists() and not path.is_file():  # such as a device, which a rename would replace by a file
+        raise CommandError(f"{path} is not a file; use - for standard output.")
     if path.exists() and not force:
-        raise CommandError(f"{path} exists already; --force replaces it.")
-    unfinished = path.with_name(f".{path.name}.{uuid7().hex}")  # in containers many processes have the same number
+        raise CommandError(f"{path} exists; use --force to replace it.")
+    unfinished = path.with_name(f".{path.name}.{uuid7().hex}")  # process ids are not unique: containers share them
     opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(opened, "wb") as file:
@@ -139,16 +139,16 @@ def new_file(path: Path, *, force: bool, mode: int = 0o666) -> Iterator[BinaryIO
             file.flush()
             os.fsync(file.fileno())
         if not force and path.exists():
-            raise CommandError(f"{path} has appeared meanwhile; --force replaces it.")
+            raise CommandError(f"{path} has appeared meanwhile; use --force to replace it.")
         unfinished.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write does not say where to
+        error.filename = error.filename or str(path)  # the error of a write names no file
         raise
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-# --- Answers ---------------------------------------------------------------------------------------------------------
+# --- Output ----------------------------------------------------------------------------------------------------------
 
 
 def as_json(data: Any) -> str:
@@ -156,17 +156,17 @@ def as_json(data: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text on one line: what would move a terminal's cursor is told as in Python, `\\n`."""
+    """Return the text on one line: characters that would move a terminal's cursor are escaped as in Python, `\\n`."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def clock(value: dt.datetime | None) -> str:
-    """Return a time as people read it, in UTC to the second; "-" for none."""
+def format_time(value: dt.datetime | None) -> str:
+    """Return a time for people to read, in UTC to the second; "-" for None."""
     return f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}" if value else "-"
 
 
 class Table:
-    """Lines of columns, each so wide as told: rows are printed as they come, however many there will be."""
+    """Lines of columns with fixed widths, so that rows can be printed one by one."""
 
     def __init__(self, **widths: int) -> None:
         self.widths = widths
@@ -180,7 +180,7 @@ class Table:
 
 
 def in_words(error: FmvError) -> str:
-    """Return what the error says, of the input without the part of a request where it stood."""
+    """Return the error's message; for invalid input, with the field but without the part of a request it was in."""
     if not isinstance(error, InvalidInput):
         return str(error)
     return "; ".join(f"{'.'.join(map(str, p.loc[1:])) or 'input'}: {p.msg}" for p in error.problems)
@@ -190,29 +190,29 @@ def in_words(error: FmvError) -> str:
 
 
 class Interrupted(CommandError):
-    """Ctrl-C; what has been done so far stands in the message."""
+    """The user has pressed Ctrl-C; the message says what has been done so far."""
 
     def __init__(self, so_far: str) -> None:
         super().__init__(so_far, returncode=128 + signal.SIGINT)
 
 
 class Help(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Leaves the examples as they are written."""
+    """Does not reflow the examples."""
 
 
 class FmvCommand(BaseCommand):
-    """A command that refuses in a sentence, and may be interrupted, piped and repeated."""
+    """A command that prints an error as a sentence, and that users may interrupt, pipe and repeat."""
 
-    #: what Django adds to every command works, and is not worth half of --help
+    #: Django's options, which work but would fill half of --help
     suppressed_base_arguments = {
         "--version", "--verbosity", "--settings", "--pythonpath", "--traceback", "--no-color", "--force-color",
         "--skip-checks",
     }  # fmt: skip
-    #: lines for the end of --help
+    #: lines at the end of --help
     examples = ""
-    #: told after Ctrl-C: what has been done, and how to go on
+    #: printed after Ctrl-C: what has been done, and how to continue
     so_far = "Nothing has changed."
-    #: answer in JSON
+    #: whether to print JSON
     json = False
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -222,13 +222,13 @@ class FmvCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         self.json = bool(options.get("json"))
-        run = request_id.current.set(str(uuid7()))  # ties together all that this command does
+        run = request_id.current.set(str(uuid7()))  # the request id of everything this command does
         try:
             answer = super().execute(*args, **options)
             self.stdout.flush()
         except KeyboardInterrupt:
             raise Interrupted(self.so_far) from None
-        except BrokenPipeError:  # as of `| head`: nobody wants the rest
+        except BrokenPipeError:  # as by `| head`, which closes the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(128 + signal.SIGPIPE) from None
         except FmvError as error:
@@ -248,18 +248,18 @@ class FmvCommand(BaseCommand):
         self.stdout.write(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode() if self.json else text)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Go on when --yes was given or a person at the terminal says so. Raises CommandError otherwise."""
+        """Return if --yes was given or the user at the terminal agrees. Raises CommandError otherwise."""
         if yes:
             return
         if not sys.stdin.isatty():
-            raise CommandError(f"{question} Nobody is there to answer: say --yes.", returncode=2)
+            raise CommandError(f"{question} There is no terminal to ask: use --yes.", returncode=2)
         self.stderr.write(f"{question} [y/N] ", ending="")
         self.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise CommandError("Nothing has changed.")
 
     def progress(self, rows: Iterable[Any] | None = None, total: int | None = None, unit: str = "") -> "tqdm[Any]":
-        """Return the rows with a bar on standard error, which nobody sees but at a terminal."""
+        """Return the rows with a progress bar on standard error, which only a terminal shows."""
         return tqdm(rows, total=total, unit=f" {unit}", file=sys.stderr, disable=None, leave=False, dynamic_ncols=True)
 
 
@@ -268,8 +268,8 @@ def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON object
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="do not ask; needed where no terminal is attached")
+    parser.add_argument("--yes", action="store_true", help="do not ask; required without a terminal")

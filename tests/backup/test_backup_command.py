@@ -519,7 +519,7 @@ def test_a_database_with_data_is_refused(file):
 
 
 def test_replace_must_be_meant(file):
-    assert "say --yes" in untouched(lambda: refused("restore", "--replace", file, status=2))
+    assert "use --yes" in untouched(lambda: refused("restore", "--replace", file, status=2))
 
 
 def test_a_terminal_is_asked(file, monkeypatch):

@@ -64,7 +64,7 @@ def test_a_dry_run_counts_and_shows_some_and_does_nothing(tasks):
 def test_without_a_filter_all_must_be_meant(tasks):
     outcome = run("cancel_tasks", "--yes")
     assert outcome.status == 2
-    assert "say --all" in outcome.err
+    assert "use --all" in outcome.err
     assert not Bulk.objects.exists()
     assert run("cancel_tasks", "--all", "--yes").out == "6 cancelled.\n"
     assert status_of(tasks[0]) == "REVOKED"
@@ -73,7 +73,7 @@ def test_without_a_filter_all_must_be_meant(tasks):
 def test_where_nobody_can_answer_it_must_be_told_yes(tasks):
     outcome = run("cancel_tasks", "--robot", "R2")
     assert outcome.status == 2
-    assert "4 tasks would be cancelled. Go on? Nobody is there to answer: say --yes." in outcome.err
+    assert "4 tasks would be cancelled. Continue? There is no terminal to ask: use --yes." in outcome.err
     assert not Bulk.objects.exists()
 
 
@@ -117,7 +117,7 @@ def test_interrupted_it_stops_cleanly_and_the_same_command_does_the_rest(tasks, 
     assert (stopped.status, stopped.open) == (BulkStatus.STOPPED, False)
     assert 0 < stopped.done < 6
     assert outcome.status == 130
-    assert f"Stopped after {stopped.done} were cancelled. The same command does the rest." in outcome.err
+    assert f"Stopped after {stopped.done} were cancelled. Run the same command again for the rest." in outcome.err
     assert Task.objects.unfinished().filter(cancel_requested=False).count() == 6 - stopped.done
     assert run("cancel_tasks", "--all", "--yes").out == f"{6 - stopped.done} cancelled.\n"
     assert not Task.objects.unfinished().filter(cancel_requested=False).exists()
@@ -134,4 +134,4 @@ def test_somebody_else_may_stop_it(tasks, monkeypatch):
     monkeypatch.setattr(bulk, "step", stopped)
     outcome = run("cancel_tasks", "--robot", "C3", "--yes")
     assert outcome.status == 1
-    assert "Somebody else stopped it." in outcome.err
+    assert "Another user has stopped it." in outcome.err

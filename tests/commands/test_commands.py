@@ -32,13 +32,13 @@ from fmv.http import request_id
     ],
 )
 def test_an_age_is_a_number_and_a_unit(text, age):
-    assert cli.age(text) == age
+    assert cli.parse_age(text) == age
 
 
 @pytest.mark.parametrize("text", ["", "0d", "7", "d", "-7d", "7 d", "7y", "36501d", "999999999w", "1e3d", "٣d", "7d\n"])
 def test_what_is_no_age_is_refused(text):
     with pytest.raises(ArgumentTypeError, match="is not an age"):
-        cli.age(text)
+        cli.parse_age(text)
 
 
 @pytest.mark.parametrize(
@@ -51,22 +51,22 @@ def test_what_is_no_age_is_refused(text):
     ],
 )
 def test_a_moment_is_a_time_or_a_date(text, moment):
-    assert cli.moment(text) == moment
+    assert cli.parse_time(text) == moment
 
 
 def test_a_moment_is_so_long_ago_or_so_far_ahead(monkeypatch):
     now = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
     monkeypatch.setattr(timezone, "now", lambda: now)
-    assert cli.moment("12h") == now - dt.timedelta(hours=12)
-    assert cli.ahead("12h") == now + dt.timedelta(hours=12)
-    assert cli.ahead("2027-01-31") == dt.datetime(2027, 1, 31, tzinfo=dt.UTC)
+    assert cli.parse_time("12h") == now - dt.timedelta(hours=12)
+    assert cli.parse_future_time("12h") == now + dt.timedelta(hours=12)
+    assert cli.parse_future_time("2027-01-31") == dt.datetime(2027, 1, 31, tzinfo=dt.UTC)
 
 
 @pytest.mark.parametrize(
     "text", ["", "soon", "2027-01-31T08:00:00", "2027-02-30", "2027-13-01T00:00:00Z", "0001-01-01T00:00:00+09:00", "5"]
 )
 def test_what_is_no_moment_is_refused(text):
-    for read in (cli.moment, cli.ahead):
+    for read in (cli.parse_time, cli.parse_future_time):
         with pytest.raises(ArgumentTypeError, match="neither a time"):
             read(text)
 
@@ -74,9 +74,9 @@ def test_what_is_no_moment_is_refused(text):
 @pytest.mark.parametrize(
     ("read", "text"),
     [
-        *[(cli.days, text) for text in ("0", "-1", "nan", "inf", "soon", "", "36501")],
-        *[(cli.seconds, text) for text in ("0", "-1", "nan", "inf", "soon", "")],
-        *[(cli.positive, text) for text in ("0", "-1", "1.5", "", "x", "9" * 13, "٣")],
+        *[(cli.parse_days, text) for text in ("0", "-1", "nan", "inf", "soon", "", "36501")],
+        *[(cli.parse_seconds, text) for text in ("0", "-1", "nan", "inf", "soon", "")],
+        *[(cli.parse_positive, text) for text in ("0", "-1", "1.5", "", "x", "9" * 13, "٣")],
     ],
 )
 def test_what_is_no_such_number_is_refused(read, text):
@@ -85,20 +85,20 @@ def test_what_is_no_such_number_is_refused(read, text):
 
 
 def test_numbers_are_read():
-    assert (cli.days("0.5"), cli.seconds("1e2"), cli.positive("12")) == (0.5, 100, 12)
+    assert (cli.parse_days("0.5"), cli.parse_seconds("1e2"), cli.parse_positive("12")) == (0.5, 100, 12)
 
 
 def test_files_must_be_there_to_be_read_and_their_directory_to_be_written(tmp_path):
     there = tmp_path / "there"
     there.touch()
-    assert cli.source(str(there)) == cli.target(str(there)) == there
-    assert cli.source("-") == cli.target("-") == cli.STANDARD
-    assert cli.target(str(tmp_path / "new")) == tmp_path / "new"
+    assert cli.input_path(str(there)) == cli.output_path(str(there)) == there
+    assert cli.input_path("-") == cli.output_path("-") == cli.STANDARD
+    assert cli.output_path(str(tmp_path / "new")) == tmp_path / "new"
     for read, path in [
-        (cli.source, tmp_path / "new"),
-        (cli.source, tmp_path),
-        (cli.target, tmp_path),
-        (cli.target, tmp_path / "nowhere" / "new"),
+        (cli.input_path, tmp_path / "new"),
+        (cli.input_path, tmp_path),
+        (cli.output_path, tmp_path),
+        (cli.output_path, tmp_path / "nowhere" / "new"),
     ]:
         with pytest.raises(ArgumentTypeError):
             read(str(path))
@@ -130,7 +130,7 @@ def test_a_file_that_exists_is_replaced_by_force_only(tmp_path):
 
 def test_what_is_no_file_is_never_replaced(tmp_path):
     os.mkfifo(path := tmp_path / "pipe")  # as /dev/null would be, for root
-    with pytest.raises(CommandError, match="is no file"), new_file(path, force=True):
+    with pytest.raises(CommandError, match="is not a file"), new_file(path, force=True):
         pass
     assert path.is_fifo()
     assert list(tmp_path.iterdir()) == [path]
@@ -251,21 +251,21 @@ class Terminal(io.StringIO):
 def test_a_person_says_yes(monkeypatch, answer):
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     command = FmvCommand(stderr=(err := io.StringIO()))
-    command.confirm("3 would be gone. Go on?", yes=False)
-    assert err.getvalue() == "3 would be gone. Go on? [y/N] "
+    command.confirm("3 would be gone. Continue?", yes=False)
+    assert err.getvalue() == "3 would be gone. Continue? [y/N] "
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "", "sure\n"])
 def test_a_person_does_not_say_yes(monkeypatch, answer):
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     with pytest.raises(CommandError, match=r"Nothing has changed\.") as error:
-        FmvCommand(stderr=io.StringIO()).confirm("Go on?", yes=False)
+        FmvCommand(stderr=io.StringIO()).confirm("Continue?", yes=False)
     assert error.value.returncode == 1
 
 
 def test_nobody_is_there(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    with pytest.raises(CommandError, match="say --yes") as error:
-        FmvCommand().confirm("Go on?", yes=False)
+    with pytest.raises(CommandError, match="use --yes") as error:
+        FmvCommand().confirm("Continue?", yes=False)
     assert error.value.returncode == 2
-    FmvCommand().confirm("Go on?", yes=True)
+    FmvCommand().confirm("Continue?", yes=True)

@@ -40,7 +40,7 @@ def fields():
 def test_what_is_exported_is_imported_as_it_was(tmp_path, suffix):
     path, before = tmp_path / f"fleet{suffix}", fields()
     outcome = run("export_robots", str(path))
-    assert (outcome.status, outcome.err) == (0, f"{len(ODD)} robots are in {path}.\n")
+    assert (outcome.status, outcome.err) == (0, f"Wrote {len(ODD)} robots to {path}.\n")
     assert run("import_robots", str(path), "--existing", "replace").out == f"{len(ODD)} unchanged.\n"
     Robot.objects.all().delete()
     assert run("import_robots", str(path)).out == f"{len(ODD)} added.\n"

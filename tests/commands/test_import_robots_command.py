@@ -86,7 +86,7 @@ def test_the_answer_is_one_object(imported):
 
 def test_a_dry_run_checks_all_and_changes_nothing(imported):
     outcome = imported(FULL, LEAST, options=["--dry-run"])
-    assert (outcome.status, outcome.out) == (0, "It would be: 2 added.\n")
+    assert (outcome.status, outcome.out) == (0, "Would be: 2 added.\n")
     assert not Robot.objects.exists()
     assert imported(FULL, FULL, options=["--dry-run"]).status == 1
 
@@ -196,11 +196,9 @@ def test_to_repeat_it_changes_nothing(imported):
 def test_a_dry_run_tells_of_robots_that_exist(imported):
     make_robot(name="Bender")
     assert imported(LEAST, FULL, options=["--dry-run", "--existing", "replace"]).out == (
-        "It would be: 1 added, 1 changed.\n"
+        "Would be: 1 added, 1 changed.\n"
     )
-    assert (
-        imported(LEAST, FULL, options=["--dry-run", "--existing", "skip"]).out == "It would be: 1 added, 1 skipped.\n"
-    )
+    assert imported(LEAST, FULL, options=["--dry-run", "--existing", "skip"]).out == "Would be: 1 added, 1 skipped.\n"
     assert imported(LEAST, FULL, options=["--dry-run"]).status == 1
     assert Robot.objects.count() == 1
 

@@ -113,7 +113,7 @@ def test_a_purge_can_be_interrupted_and_repeated_and_all_that_went_is_in_the_arc
     process.interrupt()
     interrupted = process.ended()
     assert interrupted.status == 130
-    assert "The same command does the rest." in interrupted.err or "Nothing has changed." in interrupted.err
+    assert "Run the same command again for the rest." in interrupted.err or "Nothing has changed." in interrupted.err
     went = archived(path)
     gone = set(old) - {each["_id"] for each in tasks.find({}, {"_id": 1})}
     assert gone <= set(went)

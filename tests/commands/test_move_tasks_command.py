@@ -43,8 +43,8 @@ def test_a_dry_run_does_nothing(tasks):
     [
         (["--robot", "R2", "--to", "nobody", "--yes"], 1, "There is no robot named 'nobody'."),
         (["--robot", "R2", "--yes"], 1, "required: --to"),
-        (["--to", "C3", "--yes"], 2, "say --all"),
-        (["--robot", "R2", "--to", "C3"], 2, "say --yes"),
+        (["--to", "C3", "--yes"], 2, "use --all"),
+        (["--robot", "R2", "--to", "C3"], 2, "use --yes"),
     ],
 )
 def test_what_is_refused_moves_nothing(tasks, arguments, status, reason):

@@ -13,7 +13,7 @@ from fmv.audit.models import AuditEntry
 from fmv.mongodb.uuid7 import id_at
 from tasks.api.serializers import TaskSerializer
 from tasks.cli import archive
-from tasks.cli.archive import Archive, NoArchive
+from tasks.cli.archive import Archive, NotAnArchive
 from tasks.models import FINISHED, LogLine, Status, Task
 from tasks.queue import services
 from tests.support.commands import run
@@ -245,7 +245,7 @@ def test_two_do_not_write_to_one_archive(tmp_path):
 
 def test_an_archive_is_closed_when_it_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text("my notes")
-    with pytest.raises(NoArchive):
+    with pytest.raises(NotAnArchive):
         Archive(tmp_path / "a.jsonl")
 
 

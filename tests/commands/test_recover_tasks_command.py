@@ -32,7 +32,7 @@ def test_it_sets_going_what_is_stuck(stuck, bells):
     assert stuck_ids() == {str(task.pk) for task in stuck}
     outcome = run("recover_tasks")
     assert outcome.status == 0
-    assert outcome.out.startswith("Taken from lost workers: 1 to FAILURE, 1 to RETRY.")
+    assert outcome.out.startswith("Recovered from lost workers: 1 to FAILURE, 1 to RETRY.")
     assert [statuses(task)[-1] for task in stuck] == ["QUEUED", "FAILURE", "QUEUED"]
     assert "R2" in {robot for _, robot, _ in bells()}
     assert stuck_ids() == set()
@@ -55,7 +55,7 @@ def test_more_are_lost_than_one_step_takes(monkeypatch):
 
 def test_repeated_it_finds_nothing(stuck):
     run("recover_tasks")
-    assert run("recover_tasks").out.startswith("Taken from lost workers: none. Queued because due: 0.")
+    assert run("recover_tasks").out.startswith("Recovered from lost workers: none. Queued because due: 0.")
 
 
 def test_a_dry_run_counts_and_changes_nothing(stuck, bells):

@@ -25,7 +25,7 @@ def test_it_runs_what_failed_again(robot, bells):
     failed = [make_task_in(Status.FAILURE, robot="R2", labels=["night"]) for _ in range(3)]
     other = make_task_in(Status.SUCCESS, robot="R2")
     outcome = run("retry_tasks", "--status", "FAILURE", "--yes")
-    assert (outcome.status, outcome.out) == (0, "3 tried again.\n")
+    assert (outcome.status, outcome.out) == (0, "3 retried.\n")
     assert [repeats(task) for task in (*failed, other)] == [1, 1, 1, 0]
     new = Task.objects.get(retry_of=failed[0].pk)
     assert (new.status, new.robot, new.labels, new.requested_by) == ("QUEUED", "R2", ["night"], "command")
@@ -39,7 +39,7 @@ def test_repeated_it_leaves_out_what_was_tried_again(robot):
     assert outcome.status == 1
     assert f"{failed.pk}: It was tried again already." in outcome.err
     assert repeats(failed) == 1
-    assert run("retry_tasks", "--status", "FAILURE", "--again", "--yes").out == "1 tried again.\n"
+    assert run("retry_tasks", "--status", "FAILURE", "--again", "--yes").out == "1 retried.\n"
     assert repeats(failed) == 2
 
 
@@ -62,7 +62,7 @@ def test_what_is_not_over_is_no_match(robot):
 def test_a_dry_run_does_nothing(robot):
     task = make_task_in(Status.FAILURE, robot="R2")
     outcome = run("retry_tasks", "--robot", "R2", "--dry-run")
-    assert outcome.out.splitlines()[0] == "1 task would be tried again."
+    assert outcome.out.splitlines()[0] == "1 task would be retried."
     assert str(task.pk) in outcome.out
     assert repeats(task) == 0
 

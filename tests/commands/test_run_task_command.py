@@ -155,6 +155,6 @@ def test_ctrl_c_ends_the_waiting_and_not_the_task(monkeypatch):
     outcome = run("run_task", "R2", "--wait")
     task = Task.objects.get()
     assert outcome.status == 130
-    assert f"Task {task.pk} goes on; `cancel_tasks --id {task.pk}` cancels it." in outcome.err
+    assert f"Task {task.pk} continues; `cancel_tasks --id {task.pk}` cancels it." in outcome.err
     assert task.status == Status.QUEUED
     assert not task.cancel_requested

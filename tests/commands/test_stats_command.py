@@ -42,8 +42,8 @@ def test_it_tells_it_to_people_too(fleet):
     assert empty == ""
     assert age.startswith("Longest wait in a queue: ")
     assert hour == "Finished in the last hour: 0 SUCCESS, 0 FAILURE, 0 REVOKED."
-    assert robots == "Robots: 1 in service, 1 out of it; 1 busy."
+    assert robots == "Robots: 1 in service, 1 out of service; 1 busy."
 
 
 def test_an_empty_fleet_is_told_too():
-    assert "Robots: 0 in service, 0 out of it; 0 busy." in run("stats").out
+    assert "Robots: 0 in service, 0 out of service; 0 busy." in run("stats").out

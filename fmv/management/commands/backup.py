@@ -10,7 +10,7 @@ from pymongo.errors import OperationFailure
 
 from fmv.backup import dump, restore
 from fmv.backup.format import Footer, Header
-from fmv.cli import STANDARD, FmvCommand, add_json, as_json, new_file, target
+from fmv.cli import STANDARD, FmvCommand, add_json, as_json, new_file, output_path
 
 NO_SNAPSHOT = (
     "A standalone MongoDB has no snapshots: a change that is made during the backup may be in it or not. Documents are "
@@ -32,7 +32,7 @@ class Command(FmvCommand):
     so_far = "No backup was written."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", type=target, help="the file to write; - is standard output")
+        parser.add_argument("file", type=output_path, help="the file to write; - is standard output")
         parser.add_argument("--force", action="store_true", help="replace the file if it exists")
         parser.add_argument(
             "--require-snapshot",

@@ -12,11 +12,14 @@ from fmv.accounts.models import User
 
 
 class Command(BaseCommand):
-    help = "Create the first superuser, `admin`, with a random password and print it; does nothing when there is one."
+    help = "Create the first superuser, `admin`, with a random password, and print it. Does nothing if one exists."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--password-file", type=Path, metavar="PATH", help="Keep the password there, readable by its owner alone."
+            "--password-file",
+            type=Path,
+            metavar="PATH",
+            help="Also write the password to this file, which only its owner can read.",
         )
 
     def handle(self, *args: object, password_file: Path | None, **options: Any) -> None:
@@ -25,16 +28,16 @@ class Command(BaseCommand):
             return
         password = secrets.token_urlsafe(15)
         if password_file:
-            _keep(password, password_file)
+            _write(password, password_file)
         try:
             user = User.objects.create_superuser("admin", password, name="Administrator")
         except IntegrityError:
-            raise CommandError("The user admin exists, and is no superuser.") from None
+            raise CommandError("The user admin exists and is no superuser.") from None
         user_audit.created(user, by="command")
         self.stdout.write(f"Created the superuser admin with the password {password}")
 
 
-def _keep(password: str, path: Path) -> None:
+def _write(password: str, path: Path) -> None:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             os.fchmod(file.fileno(), 0o600)

@@ -13,7 +13,7 @@ from pymongo.errors import OperationFailure
 from fmv import audit
 from fmv.backup import restore
 from fmv.backup.format import Backup, database
-from fmv.cli import BY, STANDARD, FmvCommand, add_dry_run, add_json, add_yes, source
+from fmv.cli import BY, STANDARD, FmvCommand, add_dry_run, add_json, add_yes, input_path
 from tasks.queue import periodic
 
 
@@ -34,7 +34,7 @@ class Command(FmvCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         source_or_clear = parser.add_mutually_exclusive_group(required=True)
-        source_or_clear.add_argument("file", type=source, nargs="?", help="a backup; - is standard input")
+        source_or_clear.add_argument("file", type=input_path, nargs="?", help="a backup; - is standard input")
         source_or_clear.add_argument(
             "--clear", action="store_true", help="only drop what an interrupted restore has loaded beside FMV's data"
         )

@@ -10,13 +10,13 @@ from django.utils.timezone import localtime
 from fmv.accounts import api_tokens
 from fmv.accounts.models import ApiToken, User
 from fmv.accounts.permissions import Role
-from fmv.cli import BY, FmvCommand, add_json, days
+from fmv.cli import BY, FmvCommand, add_json, parse_days
 
 
 def token_id(text: str) -> str:
-    """Return the id, or the beginning of one, as digits of a key."""
+    """Parse an id, or the first 8 or more digits of one."""
     if not re.fullmatch("[0-9a-f]{8,64}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an id as `tokens list` shows them, nor its first 8 digits")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id that `tokens list` prints, nor its first 8 digits")
     return text
 
 
@@ -28,7 +28,7 @@ def name(text: str) -> str:
 
 
 def as_dict(token: ApiToken) -> dict[str, Any]:
-    """Return what may be told of a token: everything but its text, which nobody knows any more."""
+    """Return everything about a token except its text, which is not stored."""
     return {
         "id": token.short_id,
         "user": token.user.username,
@@ -41,32 +41,34 @@ def as_dict(token: ApiToken) -> dict[str, Any]:
     }
 
 
-def when(moment: Any) -> str | None:
-    return localtime(moment).isoformat(timespec="seconds").replace("+00:00", "Z") if moment else None
+def when(time: Any) -> str | None:
+    return localtime(time).isoformat(timespec="seconds").replace("+00:00", "Z") if time else None
 
 
 class Command(FmvCommand):
     help = (
-        "Make, list and revoke API tokens, with which programs sign in. "
-        "Ends with 0 when done, 1 when refused, 2 for wrong arguments."
+        "Create, list and revoke API tokens, with which programs sign in. "
+        "Ends with 0 when done, 1 if refused, 2 for wrong arguments."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="create|list|revoke")
-        create = verbs.add_parser("create", help="make a token and print it, this once")
-        create.add_argument("user", help="username in whose name it acts")
-        create.add_argument("name", type=name, help="what it is for: a program, a machine")
+        create = verbs.add_parser("create", help="create a token and print it; it cannot be printed again")
+        create.add_argument("user", help="the user in whose name the token acts")
+        create.add_argument("name", type=name, help="its purpose: a program, a machine")
         create.add_argument(
             "--role",
             choices=Role.values[1:],
             default="",
-            help="the most it may do; all that the user may, if not given",
+            help="limits what the token may do (default: the user's role)",
         )
-        create.add_argument("--days", type=days, help="how long it is good for (FMV_TOKEN_DAYS)")
-        listing = verbs.add_parser("list", help="list tokens, newest first, never their text")
-        listing.add_argument("--user", help="of this user only")
-        revoke = verbs.add_parser("revoke", help="end a token now; ending it twice does no harm")
-        revoke.add_argument("id", type=token_id, help="as `tokens list` shows it, or at least its first 8 digits")
+        create.add_argument("--days", type=parse_days, help="days until it expires (default: FMV_TOKEN_DAYS)")
+        listing = verbs.add_parser("list", help="list tokens, newest first, without their text")
+        listing.add_argument("--user", help="only tokens of this user")
+        revoke = verbs.add_parser("revoke", help="revoke a token now; repeating it is harmless")
+        revoke.add_argument(
+            "id", type=token_id, help="the id that `tokens list` prints, or at least its first 8 digits"
+        )
         for verb in (create, listing, revoke):
             add_json(verb)
 
@@ -81,7 +83,7 @@ class Command(FmvCommand):
             self._print({"token": token.text, **as_dict(token)})
         else:
             self.stdout.write(token.text)
-            self.stderr.write(f"{token}, good until {when(token.expires_at)}. Nobody will be shown it again.")
+            self.stderr.write(f"{token}, valid until {when(token.expires_at)}. It cannot be printed again.")
 
     def _list(self, options: dict[str, Any]) -> None:
         tokens = ApiToken.objects.order_by("-created_at").prefetch_related("user")

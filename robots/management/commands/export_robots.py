@@ -3,7 +3,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from fmv.cli import STANDARD, FmvCommand, new_file, target
+from fmv.cli import STANDARD, FmvCommand, new_file, output_path
 from robots.management.commands.import_robots import format_of
 from robots.transfer import WRITERS, export
 
@@ -22,7 +22,7 @@ class Command(FmvCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
             "file",
-            type=target,
+            type=output_path,
             nargs="?",
             default=STANDARD,
             help="file, whose suffix sets the format (default: JSON lines to standard output)",
@@ -39,4 +39,4 @@ class Command(FmvCommand):
             return
         with new_file(file, force=force) as stream:
             written = write(robots, stream)
-        self.stderr.write(f"{written:,} robots are in {file}.")
+        self.stderr.write(f"Wrote {written:,} robots to {file}.")

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from django.core.management.base import CommandError
 
-from fmv.cli import BY, SHOWN, STANDARD, FmvCommand, add_dry_run, add_json, source
+from fmv.cli import BY, MAX_FAULTS_IN_JSON, STANDARD, FmvCommand, add_dry_run, add_json, input_path
 from robots.transfer import READERS, SUFFIXES, Fault, Import
 
 
@@ -43,7 +43,7 @@ adds the rest."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "file", type=source, help="file, whose suffix sets the format, or - for JSON lines from standard input"
+            "file", type=input_path, help="file, whose suffix sets the format, or - for JSON lines from standard input"
         )
         parser.add_argument("--format", choices=READERS, help="format, if the suffix of the file does not set it")
         parser.add_argument(
@@ -68,7 +68,7 @@ adds the rest."""
         hint = ""
         if refuse:
             more, also = self._report(robots.faults())
-            bad, shown = bad + more, [*shown, *also][:SHOWN]
+            bad, shown = bad + more, [*shown, *also][:MAX_FAULTS_IN_JSON]
             hint = " After an interrupted import, --existing skip adds the rest." if more else ""
         if bad and not options["skip_bad"]:
             self._summarize(robots, bad, shown)
@@ -88,7 +88,7 @@ adds the rest."""
         shown: list[Fault] = []
         for fault in faults:
             self.stderr.write(str(fault))
-            shown += [fault] if len(shown) < SHOWN else []
+            shown += [fault] if len(shown) < MAX_FAULTS_IN_JSON else []
             lines, last = lines + (fault.line != last), fault.line
         return lines, shown
 
@@ -113,7 +113,7 @@ adds the rest."""
         counts = {name: robots.outcome[name] for name in names} | {"bad": bad}
         text = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "No robots"
         faults = [fault._asdict() for fault in shown]
-        self.answer(f"{'It would be: ' if dry_run else ''}{text}.", **counts, dry_run=dry_run, faults=faults)
+        self.answer(f"{'Would be: ' if dry_run else ''}{text}.", **counts, dry_run=dry_run, faults=faults)
 
 
 @contextmanager

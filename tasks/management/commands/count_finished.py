@@ -6,7 +6,7 @@ from tasks.reports import tallies
 
 
 class Command(BaseCommand):
-    help = "Add up the tasks that finished in past minutes, for /stats and /metrics. Beat does it too."
+    help = "Roll up the tasks that finished in past minutes, for /stats and /metrics. Beat does this too."
 
     def handle(self, *args: object, **options: Any) -> None:
-        self.stdout.write(f"{tallies.roll_up()} minutes added up")
+        self.stdout.write(f"{tallies.roll_up()} minutes rolled up")

@@ -6,9 +6,7 @@ from tasks.queue import periodic
 
 
 class Command(BaseCommand):
-    help = (
-        "Revoke the tasks that were to start by their expires_at and did not. Beat does it too; once more does no harm."
-    )
+    help = "Revoke tasks that have not started by their expires_at. Beat does this too; repeating it is harmless."
 
     def handle(self, *args: object, **options: Any) -> None:
         self.stdout.write(f"{periodic.expire()} revoked")

@@ -6,7 +6,7 @@ from tasks.queue import submissions
 
 
 class Command(BaseCommand):
-    help = "Queue what batches and repeatable requests had accepted before their server died. Beat does it too."
+    help = "Queue the accepted tasks of batches and idempotent requests whose web server has died. Beat does this too."
 
     def handle(self, *args: object, **options: Any) -> None:
         self.stdout.write(f"{submissions.requeue_unfinished()} finished")

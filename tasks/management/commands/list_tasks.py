@@ -2,18 +2,18 @@ from argparse import ArgumentParser
 from operator import itemgetter
 from typing import Any
 
-from fmv.cli import FmvCommand, add_json, as_json, positive
+from fmv.cli import FmvCommand, add_json, as_json, parse_positive
 from fmv.mongodb.streaming import by_key
-from tasks.api.serializers import TaskSerializer
+from tasks.api.rendering import render_object
 from tasks.cli.filters import COLUMNS, TABLE, add_filters, conditions, line
 from tasks.models import Task
 
 
 class Command(FmvCommand):
-    help = """List tasks, newest first, all that match.
+    help = """List all tasks that match, newest first.
 
-Text has one line a task, with its last error; --json has one object a line, the Task of the API. Tasks are printed as
-they come, however many there are."""
+Prints one line a task, with its last error; --json prints one JSON object a line, the Task of the API. Tasks are
+printed while they are read, so that their number does not matter."""
     examples = """
         list_tasks --status FAILURE --finished-after 12h
         list_tasks --stuck
@@ -23,15 +23,14 @@ they come, however many there are."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_filters(parser)
-        parser.add_argument("--limit", type=positive, metavar="N", help="at most so many")
+        parser.add_argument("--limit", type=parse_positive, metavar="N", help="list at most N tasks")
         add_json(parser, "print one JSON object a line")
 
     def handle(self, *args: object, limit: int | None, **options: Any) -> None:
         found = Task.objects.narrowed(**conditions(options))
         if self.json:
-            as_task = TaskSerializer().to_representation
             for task in by_key(found, descending=True, limit=limit):
-                self.stdout.write(as_json(as_task(task)))
+                self.stdout.write(as_json(render_object(task)))
             return
         self.stdout.write(TABLE.head())
         for row in by_key(found.values(*COLUMNS), descending=True, limit=limit, key=itemgetter("id")):

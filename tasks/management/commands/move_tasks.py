@@ -5,9 +5,9 @@ from tasks.cli.filters import BulkCommand, find_robot
 
 
 class Command(BulkCommand):
-    help = """Move all tasks that match and wait to another robot's queue.
+    help = """Move all waiting tasks that match to another robot's queue.
 
-What runs or is over stays. Ctrl-C stops after the step under way; the same command does the rest."""
+Running and finished tasks stay. Ctrl-C stops after the current step; run the same command again for the rest."""
     examples = """
         move_tasks --robot Bender --to Wall-E --dry-run
         move_tasks --robot Bender --handler wait --to "Crow T. Robot"
@@ -17,7 +17,7 @@ What runs or is over stays. Ctrl-C stops after the step under way; the same comm
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--to", required=True, metavar="NAME", help="the robot that gets them")
+        parser.add_argument("--to", required=True, metavar="NAME", help="the robot that gets the tasks")
 
-    def more(self, options: dict[str, Any]) -> dict[str, Any]:
+    def action_options(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"to": find_robot(options["to"]).name}

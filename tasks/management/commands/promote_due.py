@@ -6,7 +6,7 @@ from tasks.queue import periodic
 
 
 class Command(BaseCommand):
-    help = "Queue the tasks whose time has come and ring for them. Beat does it too; once more does no harm."
+    help = "Queue tasks whose time has come and wake their robots. Beat does this too; repeating it is harmless."
 
     def handle(self, *args: object, **options: Any) -> None:
         self.stdout.write(f"{periodic.promote_due()} queued")

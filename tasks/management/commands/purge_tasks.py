@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 
 from fmv import audit
-from fmv.cli import BY, FmvCommand, add_dry_run, add_json, add_yes, age, target
+from fmv.cli import BY, FmvCommand, add_dry_run, add_json, add_yes, output_path, parse_age
 from fmv.http import request_id
 from fmv.mongodb.server import server_now
 from tasks.cli.archive import Archive, purge
@@ -16,18 +16,18 @@ from tasks.models import FINISHED, Task
 from tasks.models.querysets import TaskQuerySet
 from tasks.queue import bulk
 
-CAP = 100_000  # tasks that are counted before
+MAX_COUNTED = 100_000  # tasks, before the purge
 
 
 class Command(FmvCommand):
     help = """Delete tasks that finished long ago, with their logs.
 
-Beat does so every hour with what is older than FMV_RETENTION_DAYS, and archives nothing: where everything is to be
-archived, set that to 0 and run this from time to time.
+Beat does this every hour with tasks older than FMV_RETENTION_DAYS, and archives nothing. To archive everything, set
+that to 0 and run this command from time to time.
 
---archive adds each task, as the API tells it, with its `log`, as one line of JSON to the end of a file, gzipped when
-its name ends in .gz. Tasks are deleted when they are there, and on the disk. After Ctrl-C, or a crash, the same command
-with the same file goes on. After a crash up to 1,000 tasks may stand in the file twice, with the same task_id; none is
+--archive appends each task as in the API, with its `log`, to a file: one JSON object a line, gzipped if its name ends
+in .gz. Tasks are deleted once they are in the file on the disk. After Ctrl-C or a crash, the same command with the
+same file continues. After a crash up to 1,000 tasks may be in the file twice, with the same task_id; none is
 missing."""
     examples = """
         purge_tasks --older-than 30d --dry-run
@@ -39,16 +39,16 @@ missing."""
         retention = settings.FMV_RETENTION_DAYS
         parser.add_argument(
             "--older-than",
-            type=age,
+            type=parse_age,
             metavar="AGE",
             default=dt.timedelta(days=retention) if retention else None,
             required=not retention,
-            help="that finished so long ago or longer: 12h, 30d, 4w (default: FMV_RETENTION_DAYS)",
+            help="tasks that finished at least that long ago: 12h, 30d, 4w (default: FMV_RETENTION_DAYS)",
         )
         add_status(parser, FINISHED)
-        parser.add_argument("--robot", metavar="NAME", help="of this robot")
-        parser.add_argument("--handler", metavar="NAME", help="that ran this")
-        parser.add_argument("--archive", type=target, metavar="FILE", help="put them there first")
+        parser.add_argument("--robot", metavar="NAME", help="tasks of this robot")
+        parser.add_argument("--handler", metavar="NAME", help="tasks that ran this handler")
+        parser.add_argument("--archive", type=output_path, metavar="FILE", help="append the tasks to this file first")
         add_dry_run(parser)
         add_yes(parser)
         add_json(parser)
@@ -57,14 +57,19 @@ missing."""
         limit = server_now() - older_than
         given = {name: options[name] for name in ("status", "robot", "handler") if options[name]}
         tasks = Task.objects.finished().narrowed(finished_before=limit, created_before=limit, **given)
-        count = tasks.up_to(CAP + 1)
-        many = bulk.how_many(min(count, CAP), count > CAP)
+        count = tasks.up_to(MAX_COUNTED + 1)
+        many = bulk.how_many(min(count, MAX_COUNTED), count > MAX_COUNTED)
         if options["dry_run"]:
-            self.answer(f"{many.capitalize()} would be deleted.", dry_run=True, found=min(count, CAP), more=count > CAP)
+            self.answer(
+                f"{many.capitalize()} would be deleted.",
+                dry_run=True,
+                found=min(count, MAX_COUNTED),
+                more=count > MAX_COUNTED,
+            )
             return
         if count:
             where = f"archived in {archive} and " if archive else ""
-            self.confirm(f"{many.capitalize()} would be {where}deleted. Go on?", yes=options["yes"])
+            self.confirm(f"{many.capitalize()} would be {where}deleted. Continue?", yes=options["yes"])
         self._purge(tasks, count, archive)
 
     def _purge(self, tasks: TaskQuerySet, count: int, path: Path | None) -> None:
@@ -72,12 +77,12 @@ missing."""
         try:
             with (
                 closing(Archive(path)) if path else nullcontext() as archive,
-                self.progress(total=count if count <= CAP else None, unit="tasks") as bar,
+                self.progress(total=count if count <= MAX_COUNTED else None, unit="tasks") as bar,
             ):
                 for step in purge(tasks, archive):
                     bar.update(step)
                     deleted += step
-                    self.so_far = f"{deleted:,} tasks are deleted.{into} The same command does the rest."
+                    self.so_far = f"{deleted:,} tasks are deleted.{into} Run the same command again for the rest."
         finally:
             if deleted:
                 text = f"{deleted} tasks deleted.{into}"

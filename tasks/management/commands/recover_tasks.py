@@ -6,19 +6,19 @@ from fmv.mongodb.server import server_now
 from tasks.models import Task
 from tasks.queue import periodic
 
-CAP = 10_000  # tasks that a dry run counts
+MAX_COUNTED = 10_000  # tasks, in a dry run
 
 
 class Command(FmvCommand):
-    help = """Set going again what stands still.
+    help = """Recover stuck tasks.
 
-Takes tasks away from workers that let their lease run out, queues tasks whose time has come, and rings for robots with
-work and a free lane. Beat does all of it every few seconds; once more does no harm."""
+Takes tasks away from workers whose lease has expired, queues tasks whose time has come, and wakes robots that have
+work and a free lane. Beat does all of this every few seconds; repeating it is harmless."""
     examples = """
         list_tasks --stuck
         recover_tasks
     """
-    so_far = "What was recovered is; the same command does the rest."
+    so_far = "Some tasks are recovered. Run the same command again for the rest."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_dry_run(parser)
@@ -26,18 +26,18 @@ work and a free lane. Beat does all of it every few seconds; once more does no h
 
     def handle(self, *args: object, dry_run: bool, **options: Any) -> None:
         if dry_run:
-            self._foresee()
+            self._print_preview()
             return
         lost: dict[str, int] = {}
         while outcome := periodic.recover_lost():
             lost = {status: lost.get(status, 0) + outcome.get(status, 0) for status in {*lost, *outcome}}
-        due, rung = periodic.promote_due(), periodic.ring_waiting()
-        told = ", ".join(f"{count:,} to {status}" for status, count in sorted(lost.items())) or "none"
-        text = f"Taken from lost workers: {told}. Queued because due: {due:,}. Robots rung for: {rung:,}."
-        self.answer(text, lost=lost, due=due, rung=rung)
+        due, woken = periodic.promote_due(), periodic.ring_waiting()
+        recovered = ", ".join(f"{count:,} to {status}" for status, count in sorted(lost.items())) or "none"
+        text = f"Recovered from lost workers: {recovered}. Queued because due: {due:,}. Robots woken: {woken:,}."
+        self.answer(text, lost=lost, due=due, rung=woken)
 
-    def _foresee(self) -> None:
+    def _print_preview(self) -> None:
         now = server_now()
-        lost, due = Task.objects.lost(now).up_to(CAP), Task.objects.due(now).up_to(CAP)
+        lost, due = Task.objects.lost(now).up_to(MAX_COUNTED), Task.objects.due(now).up_to(MAX_COUNTED)
         text = f"Lost: {lost:,}. Due: {due:,}. Robots with work: {len(Task.objects.robots_waiting()):,}."
         self.answer(text, dry_run=True, lost=lost, due=due)

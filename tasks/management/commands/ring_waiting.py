@@ -6,7 +6,7 @@ from tasks.queue import periodic
 
 
 class Command(BaseCommand):
-    help = "Ring for robots with work and a free lane, in case a doorbell was lost. Beat does it too."
+    help = "Wake robots that have work and a free lane, in case a wake-up was lost. Beat does this too."
 
     def handle(self, *args: object, **options: Any) -> None:
-        self.stdout.write(f"{periodic.ring_waiting()} robots rung for")
+        self.stdout.write(f"{periodic.ring_waiting()} robots woken")

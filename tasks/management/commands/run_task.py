@@ -8,19 +8,30 @@ import orjson
 from django.core.management.base import CommandError
 from rest_framework.exceptions import ValidationError
 
-from fmv.cli import BY, FmvCommand, add_json, ahead, as_json, clock, positive, printable, seconds
+from fmv.cli import (
+    BY,
+    FmvCommand,
+    add_json,
+    as_json,
+    format_time,
+    parse_future_time,
+    parse_positive,
+    parse_seconds,
+    printable,
+)
 from fmv.errors import InvalidInput
 from fmv.http.errors import flatten
 from fmv.http.fields import read_body
 from fmv.http.json import check_json
 from tasks import registry
-from tasks.api.serializers import SubmitSerializer, TaskSerializer
+from tasks.api.rendering import render_object
+from tasks.api.serializers import SubmitSerializer
 from tasks.cli.filters import find_robot
 from tasks.models import Status, Task
 from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 from tasks.queue import services
 
-PAUSE = 0.2  # seconds between two looks at a task that is waited for
+POLL_INTERVAL = 0.2  # seconds
 
 
 def json_object(text: str) -> dict[str, Any]:
@@ -34,7 +45,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 
 def pair(text: str) -> tuple[str, Any]:
-    """Read `name=value`; the value is JSON, or else a text."""
+    """Parse `name=value`; a value that is not JSON is a string."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise ArgumentTypeError(f"{text!r} is not NAME=VALUE")
@@ -47,8 +58,8 @@ def pair(text: str) -> tuple[str, Any]:
 class Command(FmvCommand):
     help = """Submit a task for a robot, and print its id.
 
-With --wait the command ends when the task does, with 0 when it ended as SUCCESS and 1 when not; Ctrl-C ends the waiting
-and not the task. A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or how far ahead: 90s, 30m, 12h, 7d."""
+With --wait the command ends when the task does, with 0 if it ended as SUCCESS, else 1. Ctrl-C ends the waiting, not the
+task. A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or a time from now: 90s, 30m, 12h, 7d."""
     examples = """
         run_task Bender
         run_task Bender wait --param seconds=5 --follow
@@ -56,46 +67,60 @@ and not the task. A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or how far a
     """
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("robot", help="its name")
+        parser.add_argument("robot", help="the robot's name")
         parser.add_argument("handler", nargs="?", default=registry.DEFAULT, help="what to run (default: %(default)s)")
-        parser.add_argument("--params", type=json_object, default={}, metavar="JSON", help="its parameters, an object")
+        parser.add_argument(
+            "--params", type=json_object, default={}, metavar="JSON", help="the parameters, a JSON object"
+        )
         parser.add_argument(
             "--param",
             type=pair,
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="one of them; VALUE is JSON, or else a text; repeatable",
+            help="one parameter; a VALUE that is not JSON is a string; repeatable",
         )
         parser.add_argument(
-            "--priority", type=int, default=DEFAULT_PRIORITY, help=f"0-{MAX_PRIORITY}, the greater first (%(default)s)"
+            "--priority",
+            type=int,
+            default=DEFAULT_PRIORITY,
+            help=f"0-{MAX_PRIORITY}; a task with a greater one starts first (default: %(default)s)",
         )
-        parser.add_argument("--run-at", type=ahead, metavar="TIME", help="not before")
-        parser.add_argument("--expires-at", type=ahead, metavar="TIME", help="not at all unless started by then")
-        parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help="that an attempt may take")
-        parser.add_argument("--max-attempts", type=positive, metavar="N")
+        parser.add_argument("--run-at", type=parse_future_time, metavar="TIME", help="do not start it before")
+        parser.add_argument(
+            "--expires-at", type=parse_future_time, metavar="TIME", help="revoke it if it has not started by then"
+        )
+        parser.add_argument(
+            "--timeout", type=parse_seconds, metavar="SECONDS", help="the most that an attempt may take"
+        )
+        parser.add_argument("--max-attempts", type=parse_positive, metavar="N")
         parser.add_argument("--label", action="append", default=[], dest="labels", metavar="TEXT", help="repeatable")
-        parser.add_argument("--queue-anyway", action="store_true", help="for a robot out of service, too")
+        parser.add_argument("--queue-anyway", action="store_true", help="even if the robot is out of service")
         parser.add_argument(
-            "--wait", type=seconds, nargs="?", const=float("inf"), metavar="SECONDS", help="until it is over"
+            "--wait",
+            type=parse_seconds,
+            nargs="?",
+            const=float("inf"),
+            metavar="SECONDS",
+            help="wait until the task has finished, at most so long",
         )
-        parser.add_argument("--follow", action="store_true", help="wait, and print what it reports and logs")
-        add_json(parser, "print the task as JSON; with --follow, its reports go to standard error")
+        parser.add_argument("--follow", action="store_true", help="wait, and print its reports and its log")
+        add_json(parser, "print the task as JSON; with --follow, reports and log go to standard error")
 
     def handle(self, *args: object, **options: Any) -> None:
         follow: bool = options["follow"]
         wait: float = options["wait"] or (float("inf") if follow else 0)
         task = services.submit({"robot": find_robot(options["robot"]).name, **read_options(options)}, by=BY)
-        self.so_far = f"Task {task.pk} goes on; `cancel_tasks --id {task.pk}` cancels it."
+        self.so_far = f"Task {task.pk} continues; `cancel_tasks --id {task.pk}` cancels it."
         if not self.json:
             self.stdout.write(str(task.pk))
             self.stdout.flush()
         if wait:
             task = self._await(task, wait, follow)
-        self._tell(task, waited=bool(wait))
+        self._print_result(task, waited=bool(wait))
 
     def _await(self, task: Task, wait: float, follow: bool) -> Task:
-        """Return the task when it is over. Raises CommandError when it is not after so many seconds."""
+        """Return the task once it has finished. Raises CommandError if it has not after `wait` seconds."""
         end, reports = monotonic() + wait, Reports()
         while True:
             task = services.get(task.pk)
@@ -106,11 +131,11 @@ and not the task. A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or how far a
                 return task
             if monotonic() > end:
                 raise CommandError(f"After {wait:g} s it is {task.status}. {self.so_far}")
-            sleep(PAUSE)
+            sleep(POLL_INTERVAL)
 
-    def _tell(self, task: Task, *, waited: bool) -> None:
+    def _print_result(self, task: Task, *, waited: bool) -> None:
         if self.json:
-            self.stdout.write(as_json(TaskSerializer().to_representation(task)))
+            self.stdout.write(as_json(render_object(task)))
         elif task.status == Status.SUCCESS:
             self.stdout.write(f"{task.status}: {as_json(task.result)}")
         if waited and task.status != Status.SUCCESS:
@@ -118,7 +143,7 @@ and not the task. A time is 2027-01-31T08:00:00Z, 2027-01-31 (UTC), or how far a
 
 
 class Reports:
-    """What a task has logged and reported since it was looked at last."""
+    """The new log lines and reports of a task."""
 
     def __init__(self) -> None:
         self.state: object = None
@@ -127,18 +152,18 @@ class Reports:
     def of(self, task: Task) -> Iterator[str]:
         for line in task.log_lines().filter(id__gt=self.line):
             self.line = line.pk
-            yield f"{clock(line.at)}  {printable(line.text)}"
+            yield f"{format_time(line.at)}  {printable(line.text)}"
         if (state := (task.status, task.attempt, task.progress, task.message)) != self.state:
             self.state = state
             percent = "" if task.progress is None else f"  {task.progress:.0f} %"
-            yield f"{clock(task.changed_at)}  {task.status}{percent}  {printable(task.message)}".rstrip()
+            yield f"{format_time(task.changed_at)}  {task.status}{percent}  {printable(task.message)}".rstrip()
 
 
 def read_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what `services.submit` takes, by the API's rules. Raises InvalidInput."""
+    """Return the arguments of `services.submit`, checked by the API's rules. Raises InvalidInput."""
     names = ("handler", "priority", "timeout", "max_attempts", "labels", "queue_anyway")
-    moments = {name: options[name] and options[name].isoformat() for name in ("run_at", "expires_at")}
-    body = {name: options[name] for name in names} | moments
+    times = {name: options[name] and options[name].isoformat() for name in ("run_at", "expires_at")}
+    body = {name: options[name] for name in names} | times
     body["params"] = {**options["params"], **dict(options["param"])}
     check_json(body, ("body",))
     try:

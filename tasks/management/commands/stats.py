@@ -9,9 +9,9 @@ COUNTS = Table(handler=20, **{status.value: 9 for status in Status})
 
 
 class Command(FmvCommand):
-    help = """Tell how queue and fleet are doing, as `GET /stats` does.
+    help = """Print statistics of tasks and robots, as `GET /stats` does.
 
-Of each unfinished status 100,000 tasks at most are counted; finished ones are counted for ever, purged ones too."""
+At most 100,000 tasks of each unfinished status are counted. Finished tasks are all counted, even purged ones."""
     examples = """
         stats
         stats --json | jq .queue_age
@@ -27,12 +27,13 @@ Of each unfinished status 100,000 tasks at most are counted; finished ones are c
 
 def in_lines(overview: dict[str, Any]) -> list[str]:
     handlers = {"all": overview["tasks"], **overview["handlers"]}
-    fleet, hour = overview["robots"], overview["last_hour"]
+    robots, hour = overview["robots"], overview["last_hour"]
     return [
         COUNTS.head(),
         *(COUNTS.line({"handler": name, **counts}) for name, counts in handlers.items()),
         "",
         f"Longest wait in a queue: {overview['queue_age']:,.0f} s.",
         "Finished in the last hour: " + ", ".join(f"{count:,} {status}" for status, count in hour.items()) + ".",
-        f"Robots: {fleet['in_service']:,} in service, {fleet['out_of_service']:,} out of it; {fleet['busy']:,} busy.",
+        f"Robots: {robots['in_service']:,} in service, {robots['out_of_service']:,} out of service; "
+        f"{robots['busy']:,} busy.",
     ]
