@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from threading import BoundedSemaphore
 from typing import Any
 
 from corsheaders.middleware import CorsMiddleware
@@ -74,6 +75,21 @@ class BodyLimit:
         except UnreadablePostError:
             return error_response(408, "The body did not arrive.")
         return self.get_response(request)
+
+
+class ConcurrencyLimit:
+    """Lets FMV_WEB_THREADS requests work at a time: more running threads only slow each other down (the GIL).
+
+    Bodies are read before and answers are sent afterwards, so a slow client or an event stream keeps no other waiting.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.places = BoundedSemaphore(settings.ENVIRONMENT.web_threads)
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        with self.places:
+            return self.get_response(request)
 
 
 class Cors(CorsMiddleware):

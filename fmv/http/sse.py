@@ -15,8 +15,6 @@ from django.conf import settings
 from django.http import HttpRequest, StreamingHttpResponse
 from rest_framework.exceptions import APIException
 
-from fmv.server.patience import go_away
-
 MEDIA_TYPE = "text/event-stream"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second keeps nginx from collecting it
 RETRY_AFTER = 10  # seconds until a place may be free
@@ -62,7 +60,6 @@ class Stream:
     def __next__(self) -> bytes:
         self._sending_since = None
         if self._pieces is None:
-            go_away()
             self._pieces = self.pieces()
         piece = next(self._pieces)
         self._sending_since = time.monotonic()
@@ -73,10 +70,10 @@ class Stream:
         with self._places:
             self._open.discard(self)
 
-    def cut_if_stuck(self, patience: float) -> None:
-        """Close the connection of a client that has not taken a piece for `patience` seconds."""
+    def cut_if_stuck(self, timeout: float) -> None:
+        """Close the connection of a client that has not taken a piece for `timeout` seconds."""
         since = self._sending_since
-        if since is not None and time.monotonic() - since > patience and self._socket is not None:
+        if since is not None and time.monotonic() - since > timeout and self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -2,33 +2,41 @@
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import json
 import logging.config
 import math
-import mmap
 import os
 import re
 import shutil
 import socket
+import struct
+import sys
 import tempfile
 import time
 from typing import Any
 
 import gunicorn.glogging
 import gunicorn.util
+from gunicorn.workers import gthread
 from gunicorn.workers.base import Worker
-from gunicorn.workers.gthread import _DEFER, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
 from fmv.environment import read_environment
 from fmv.http.request_id import from_client
 from fmv.http.security_headers import ALWAYS, DATA
 from fmv.monitoring.logs import logging_config
-from fmv.server.patience import PatientSocket, Threads, away
 
 STREAM = re.compile("/events/?$")
-FEWER_FIRST = 0.001  # seconds for which a new client is left to a process that has fewer
-DRAINED = 64 * 1024  # bytes of an unread body that gunicorn reads away, to keep its connection
+DRAINED = 64 * 1024  # bytes of an unread body that gunicorn discards to keep the connection
+RECEIVE_TIMEOUT = 30  # seconds for a client to send its next byte
+SEND_TIMEOUT = 20  # seconds for a client to take what was sent
+SLOW_CLIENTS = 100  # threads that may wait for clients to send or to read
+LINGER = 2.0  # seconds in which a client may send the rest of its request and close the connection
+MAX_DISCARDED = 64 * 1024 * 1024  # bytes of that rest
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection and drops what was not sent
 
 _environment = read_environment()
 _host = f"[{_environment.host}]" if ":" in _environment.host else _environment.host
@@ -36,8 +44,10 @@ _host = f"[{_environment.host}]" if ":" in _environment.host else _environment.h
 bind = f"{_host}:{_environment.port}"
 workers = _environment.web_processes
 worker_class = "fmv.server.gunicorn.StreamingWorker"
-threads = _environment.web_threads  # and as many more as wait for clients; see fmv.server.patience
-worker_connections = 1000 + _environment.max_streams
+reuse_port = True  # each process has a socket of its own, among which the kernel spreads new clients
+# Only web_threads of them work at a time: see fmv.http.middleware.ConcurrencyLimit.
+threads = _environment.web_threads + _environment.max_streams + SLOW_CLIENTS
+worker_connections = 1000 + threads
 preload_app = True  # one import for all processes, and a wrong setting stops the start
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - heartbeats; a slow disk would delay them # nosec B108
 keepalive = 30  # seconds
@@ -49,12 +59,19 @@ control_socket_disable = True  # its default path is one for all servers of a us
 
 
 class Log(gunicorn.glogging.Logger):
-    """Leaves gunicorn's lines to FMV's log."""
+    """Writes gunicorn's lines to FMV's log."""
 
     def setup(self, cfg: Any) -> None:
         logging.config.dictConfig(logging_config(_environment))
         logging.captureWarnings(True)
         self.error_log.propagate = True
+
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log a fault; a client that stalls is none."""
+        if isinstance(sys.exc_info()[1], BlockingIOError | TimeoutError):  # RECEIVE_TIMEOUT, SEND_TIMEOUT
+            self.info("Closed the connection of a client that stopped sending or reading")
+        else:
+            super().exception(msg, *args, **kwargs)
 
 
 logger_class = Log
@@ -76,50 +93,18 @@ def child_exit(arbiter: object, worker: Worker) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)
-    _clients[_place(worker)] = 0
-
-
-#: of each process, how many clients are connected to it, and one; 0 where there is no process. They share this memory.
-_clients = memoryview(mmap.mmap(-1, 4 * 1024)).cast("i")
-
-
-def _place(worker: Worker) -> int:
-    place: int = worker.age % len(_clients)  # an age is a running number
-    return place
 
 
 class StreamingWorker(ThreadWorker):
-    """Ends its event streams when it is to stop: the graceful end waits for answers, and they would go on for ever."""
-
-    def notify(self) -> None:
-        """Say at each round how many clients are here, beside that the process is alive."""
-        _clients[_place(self)] = self.nr_conns + 1
-        super().notify()
-
-    def accept(self, listener: Any) -> None:
-        """Give processes with fewer clients a moment to take this one.
-
-        All are woken, and one would often take all that come at once: its clients wait for each other, the rest idles.
-        """
-        if self.nr_conns > min(filter(None, _clients), default=0):
-            time.sleep(FEWER_FIRST)
-        super().accept(listener)
-
-    def get_thread_pool(self) -> Threads:
-        return Threads(_environment.web_threads)
+    """gunicorn's threaded worker, which also ends event streams when it stops, and cuts off clients that stall."""
 
     def handle(self, conn: Any) -> Any:
-        """Wait here until the client hangs up: gunicorn would wait in its main thread, two seconds for each client."""
-        if not isinstance(conn.sock, PatientSocket):
-            conn.sock = PatientSocket.instead_of(conn.sock)
-            if not conn.wait_for_data(0):
-                return _DEFER  # to the main thread, which waits for all clients at once
-        goes_on = super().handle(conn)
-        if not goes_on:
-            with contextlib.suppress(OSError), away():
-                gunicorn.util.close_graceful(conn.sock.dup())
-                conn.sock.shutdown(socket.SHUT_RDWR)
-        return goes_on
+        """Close the connection in this thread: gunicorn would block its main thread up to 2 seconds for each client."""
+        keep_alive = super().handle(conn)
+        if not keep_alive:
+            with contextlib.suppress(OSError):
+                _hang_up(conn.sock)
+        return keep_alive
 
     def handle_exit(self, sig: int, frame: object) -> None:
         _end_streams()
@@ -136,27 +121,55 @@ def _end_streams() -> None:
     Stream.end_all()
 
 
-def when_ready(arbiter: object) -> None:
-    """Spare the collector what was made at the start, which stays, and most of its rounds.
+def _hang_up(client: socket.socket) -> None:
+    """End the answer, then discard what the client still sends, so that it gets to read the answer (RFC 9112, 9.6).
 
-    It would walk through a hundred thousand objects again and again, while a request waits.
+    A client that goes on sending is reset. If its connection were only closed, it might wait for room to send until
+    its own timeout.
     """
+    client.shutdown(socket.SHUT_WR)
+    client.settimeout(LINGER)
+    deadline, discarded = time.monotonic() + LINGER, 0
+    with contextlib.suppress(TimeoutError):
+        while data := client.recv(DRAINED):
+            discarded += len(data)
+            if discarded > MAX_DISCARDED or time.monotonic() > deadline:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                break
+    client.shutdown(socket.SHUT_RDWR)
+
+
+def when_ready(arbiter: object) -> None:
+    """Freeze start-up objects and raise the GC threshold, so that collections are rare and short."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 10, 10)  # of which a list of a hundred tasks makes a few thousand
+    gc.set_threshold(10_000, 10, 10)  # a list of a hundred tasks makes a few thousand objects
+
+
+def on_starting(arbiter: object) -> None:
+    """Have glibc return large blocks to the system when they are freed, instead of keeping some for each thread."""
+    with contextlib.suppress(AttributeError):  # another libc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, 128 * 1024)
 
 
 def post_fork(arbiter: object, worker: Worker) -> None:
-    """Leave connections to MongoDB behind: a MongoClient must not cross a fork."""
+    """Drop connections to MongoDB (a MongoClient must not cross a fork), and limit how long clients may stall."""
     from fmv.mongodb.server import forget_clients
 
     forget_clients()
+    for listener in worker.sockets:
+        # Connections inherit these from their listener. Python's own timeout would limit a whole answer, however large.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", RECEIVE_TIMEOUT, 0))
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT * 1000)
 
 
 def pre_request(worker: Worker, request: Any) -> None:
-    """Announce the end of a connection that gunicorn would end unannounced, should a long body stay unread (413).
+    """Answer `Connection: close` to a long body, which may stay unread (413), and to a request for an event stream.
 
-    And that of an event stream's, which a stopping server would else keep open for another request.
+    gunicorn would close the first without notice, and a stopping server would keep the second open for a next request.
     """
     headers = dict(request.headers)
     if "TRANSFER-ENCODING" in headers or int(headers.get("CONTENT-LENGTH", 0)) > DRAINED or STREAM.search(request.path):
@@ -176,3 +189,6 @@ def _write_error(client: socket.socket, status: int, reason: str, message: str) 
 
 # What the server itself refuses (a header or URL too long, no HTTP at all) looks like every other error of the API.
 gunicorn.util.write_error = _write_error
+
+# A new client that sends nothing holds a thread so long (seconds). With gunicorn's 5 s idle clients would hold all.
+gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1

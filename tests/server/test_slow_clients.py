@@ -1,19 +1,26 @@
-"""Clients that announce a body and do not send it keep nobody else waiting."""
+"""Clients that do not send, do not read or do nothing at all keep no other client waiting, and cost little memory."""
 
 import io
 import os
+import re
 import socket
+import subprocess
 import time
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from django.test import Client, RequestFactory
 
+from fmv.devstack import embedded_mongodb, stack
 from fmv.http.middleware import BodyLimit
-from fmv.server.patience import PatientSocket
 from tasks.models import Task
+from tests.chaos.world import children
+from tests.conftest import wait_until
+from tests.server.test_gunicorn import sockets
 from tests.support.api import assert_refused
 from tests.support.factories import make_robot
 
@@ -72,6 +79,82 @@ def test_clients_that_do_not_read_keep_nobody_waiting(web):
             assert client.makefile("rb").read().count(b"x" * 100_000) == 100
 
 
+def test_clients_that_read_nothing_take_little_memory_and_are_cut_off(run_process, transactional_db):
+    Task.objects.bulk_create(
+        Task(robot="Bender", handler="wait", timeout=30.0, result="x" * 100_000) for _ in range(100)
+    )
+    url, process = start(run_process, FMV_ANONYMOUS="viewer")
+    pid = only_child(process.pid)
+    before = sockets(pid)
+    with ExitStack() as stuck:
+        for _ in range(60):
+            client = connect(stuck, url)
+            client.sendall(b"GET /api/v1/task/?limit=100 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: sockets(pid) >= before + 60)
+        assert requests.get(f"{url}/api/v1/health", timeout=60).status_code == 200  # after all of theirs
+        assert memory(pid) < 200
+        wait_until(lambda: sockets(pid) < before + 20, seconds=45)  # some are to MongoDB
+        assert memory(pid) < 200
+
+
+def test_idle_clients_keep_no_other_waiting(run_process, transactional_db):
+    url, _ = start(run_process, FMV_WEB_THREADS="2", FMV_MAX_STREAMS="0")
+    with ExitStack() as idle:
+        for asks in [True, False] * 150:  # keep-alive, and never asked for anything
+            client = connect(idle, url)
+            if asks:
+                client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert client.recv(12) == b"HTTP/1.1 200"
+        before = time.monotonic()
+        for _ in range(10):
+            assert requests.get(f"{url}/livez", timeout=20).status_code == 200
+        assert time.monotonic() - before < 10
+
+
+def test_a_stopping_server_does_not_wait_for_clients_beyond_its_grace(run_process, transactional_db):
+    Task.objects.bulk_create(
+        Task(robot="Bender", handler="wait", timeout=30.0, result="x" * 100_000) for _ in range(100)
+    )
+    url, process = start(run_process, FMV_ANONYMOUS="viewer", FMV_STOP_GRACE="3")
+    with ExitStack() as clients:
+        reads_nothing, sends_nothing, idle = (connect(clients, url) for _ in range(3))
+        reads_nothing.sendall(b"GET /api/v1/task/?limit=100 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        sends_nothing.sendall(STALLED)
+        idle.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for client in (reads_nothing, idle):
+            assert client.recv(12) == b"HTTP/1.1 200"
+        before = time.monotonic()
+        process.terminate()
+        process.wait(timeout=20)
+        assert time.monotonic() - before < 10
+
+
+def start(run_process: Any, **environment: str) -> tuple[str, subprocess.Popen[bytes]]:
+    """Start a web server with one process. Return its address and its main process."""
+    port = str(embedded_mongodb.free_port(None))
+    own = {"FMV_BROKER_URL": os.environ["FMV_BROKER_URL"], "FMV_PORT": port, "FMV_WEB_PROCESSES": "1"}
+    process = run_process("web", *stack.WEB, **own | environment)
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: stack.answers(f"{url}/livez", "localhost"))
+    return url, process
+
+
+def connect(clients: ExitStack, url: str) -> socket.socket:
+    parts = urlsplit(url)
+    return clients.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=60))
+
+
+def only_child(pid: int) -> int:
+    [child] = children(pid)
+    return child
+
+
+def memory(pid: int) -> int:
+    """Return the process's resident memory in MB."""
+    [kilobytes] = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(kilobytes) // 1000
+
+
 class Silent(io.BytesIO):
     """A body of which nothing comes."""
 
@@ -90,25 +173,3 @@ def test_only_bodies_that_mean_something_are_read(method, is_read):
     BodyLimit(lambda request: None)(request)
     assert request._read_started is bool(is_read)
     assert request.body == b"{}"
-
-
-def test_a_socket_waits_for_its_client_but_not_for_ever():
-    ours, theirs = socket.socketpair()
-    with PatientSocket.instead_of(ours, seconds=1) as patient, theirs:
-        theirs.sendall(b"x")
-        assert patient.recv(8) == b"x"
-        with pytest.raises(ConnectionResetError):
-            patient.recv(8)
-        patient.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            patient.recv(8)
-        patient.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            patient.recv(8)
-
-
-def test_it_waits_longer_for_a_client_that_is_to_receive():
-    ours, theirs = socket.socketpair()
-    with PatientSocket.instead_of(ours, seconds=1) as patient, theirs:
-        patient.setblocking(True)
-        assert patient.gettimeout() is None  # a slow reader's answer goes on
