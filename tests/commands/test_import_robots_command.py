@@ -125,7 +125,7 @@ def test_a_line_at_fault_is_told_and_nothing_is_changed(imported, line, fault):
     outcome = imported(FULL, line, LEAST)
     assert outcome.status == 1
     assert outcome.err.startswith(fault)
-    assert outcome.err.endswith("CommandError: Faulty lines: 1. Nothing was changed.\n")
+    assert outcome.err.endswith("CommandError: Faulty lines: 1. Nothing has changed.\n")
     assert not Robot.objects.exists()
 
 

@@ -72,7 +72,7 @@ adds the rest."""
             hint = " After an interrupted import, --existing skip adds the rest." if more else ""
         if bad and not options["skip_bad"]:
             self._summarize(robots, bad, shown)
-            raise CommandError(f"Faulty lines: {bad:,}. Nothing was changed.{hint}")
+            raise CommandError(f"Faulty lines: {bad:,}. Nothing has changed.{hint}")
         if dry_run:
             self._predict(robots, existing)
         else:
