@@ -1,4 +1,4 @@
-"""The one settings file. What may vary between installations comes from `fmv.environment`."""
+"""The settings of all installations. Values that differ between them come from `fmv.environment`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from fmv.monitoring.logs import logging_config
 ENVIRONMENT = read_environment()
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-DEBUG = False  # Django's own would show tracebacks and keep every query; FMV_DEBUG only relaxes what follows
+DEBUG = False  # Django's debug mode shows tracebacks and keeps every query; FMV_DEBUG only relaxes settings below
 SECRET_KEY = ENVIRONMENT.secret_key or DEVELOPMENT_SECRET_KEY
 ALLOWED_HOSTS = ENVIRONMENT.allowed_hosts
 
@@ -51,13 +51,13 @@ MIDDLEWARE = [
     "fmv.http.middleware.Messages",
 ]
 SILENCED_SYSTEM_CHECKS = [
-    "security.W002",  # SecurityHeaders says X-Frame-Options
+    "security.W002",  # SecurityHeaders sets X-Frame-Options
     "security.W003",  # Csrf is CsrfViewMiddleware
 ]
 
 ROOT_URLCONF = "fmv.urls"
 WSGI_APPLICATION = "fmv.wsgi.application"
-APPEND_SLASH = False  # a redirected POST loses its body in some clients; urls.py takes both forms
+APPEND_SLASH = False  # a redirected POST loses its body in some clients; urls.py accepts both forms
 
 TEMPLATES = [
     {
@@ -81,11 +81,11 @@ DATABASES = {
         "ENGINE": "fmv.mongodb",
         "HOST": ENVIRONMENT.mongodb_uri,
         "OPTIONS": {
-            # A request meets an unreachable server as a 503 within these milliseconds, not after half a minute.
+            # If the server cannot be reached, a request gets 503 within these milliseconds, not after half a minute.
             "serverSelectionTimeoutMS": 3000,
             "connectTimeoutMS": 3000,
             "socketTimeoutMS": 60000,
-            # What was answered survives a crash of the server, and so does who claimed what, whatever the URI says.
+            # Acknowledged writes, such as claims, survive a crash of the server, whatever the URI says.
             "w": "majority",
             "journal": True,
         },
@@ -146,7 +146,7 @@ SECURE_HSTS_PRELOAD = _https
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _https
 CSRF_FAILURE_VIEW = "fmv.http.error_pages.csrf_failure"
 SESSION_ENGINE = "fmv.accounts.sessions"
-SESSION_COOKIE_AGE = 12 * 3600  # seconds: a shift
+SESSION_COOKIE_AGE = 12 * 3600  # seconds: the longest shift
 
 CORS_ALLOWED_ORIGINS = ENVIRONMENT.cors_origins
 CORS_ALLOWED_ORIGIN_REGEXES = [r"^http://(localhost|127\.0\.0\.1)(:\d+)?$"] if ENVIRONMENT.debug else []
@@ -166,9 +166,11 @@ CORS_URLS_REGEX = r"^/api/.*$"
 
 # --- API -------------------------------------------------------------------------------------------------------------
 
-FMV_BODY_LIMIT = 1024 * 1024  # bytes of a request body; more is a 413
-FMV_BODY_LIMITS = {"/api/v1/task/batch": 8 * 1024 * 1024}  # where it is another
-DATA_UPLOAD_MAX_MEMORY_SIZE = max(FMV_BODY_LIMIT, *FMV_BODY_LIMITS.values())  # Django's own, behind ours
+FMV_BODY_LIMIT = 1024 * 1024  # bytes of a request body; FMV answers 413 to a larger one
+FMV_BODY_LIMITS = {"/api/v1/task/batch": 8 * 1024 * 1024}  # exceptions, by path
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(
+    FMV_BODY_LIMIT, *FMV_BODY_LIMITS.values()
+)  # Django's limit, which applies after BodyLimit
 FMV_THROTTLE_READ = ENVIRONMENT.throttle_read
 FMV_THROTTLE_WRITE = ENVIRONMENT.throttle_write
 FMV_TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
@@ -221,10 +223,10 @@ CELERY_BROKER_URL = ENVIRONMENT.broker_url
 _amqp = ENVIRONMENT.broker_url.startswith("amqp")
 # Messages are doorbells ("this robot has work") and beat's reminders; MongoDB holds the truth about both, so publishing
 # may fail, and must then fail fast: a request answers within a second whatever the broker does.
-CELERY_BROKER_CONNECTION_TIMEOUT = 0.3  # seconds an answer may take while connecting
+CELERY_BROKER_CONNECTION_TIMEOUT = 0.3  # seconds for each answer while connecting
 CELERY_BROKER_TRANSPORT_OPTIONS = {"confirm_publish": True} if _amqp else {"polling_interval": 0.1}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ closes channels, too, whose messages wait for long tasks to end
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ may close the channel of a worker that runs a long task
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for its broker for ever
 CELERY_TASK_PUBLISH_RETRY = True
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
@@ -235,7 +237,7 @@ CELERY_TASK_QUEUES = [
         Exchange(name, type="direct", durable=True),
         routing_key=name,
         durable=True,
-        # Quorum queues know two priorities and no maximum; classic ones are told theirs.
+        # Quorum queues have two priorities and need no maximum; classic queues must declare theirs.
         queue_arguments={"x-queue-type": ENVIRONMENT.queue_type}
         | ({"x-max-priority": 9} if ENVIRONMENT.queue_type == "classic" and name == "work" else {}),
     )
@@ -247,16 +249,16 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_WORKER_CONSUMER = "tasks.worker.celery_hooks:Consumer"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = False
-CELERY_WORKER_LOST_WAIT = 2.0  # seconds that a dead process's answer may still be under way
+CELERY_WORKER_LOST_WAIT = 2.0  # seconds to wait for an answer that a dead process may have sent
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False  # the lease in MongoDB counts, not the connection
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = _amqp  # Kombu's MongoDB transport has no cheap broadcast
 CELERY_RESULT_BACKEND = "django-db"
 CELERY_RESULT_EXTENDED = True
-CELERY_RESULT_EXPIRES = 3600  # seconds: maintenance runs are many and small
+CELERY_RESULT_EXPIRES = 3600  # seconds; maintenance runs are frequent
 CELERY_TIMEZONE = "UTC"
-CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # every step may run early, late or twice: nothing to remember
+CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # no state needed: every step may run early, late or twice
 CELERY_BEAT_SCHEDULE = {
     name: {
         "task": f"tasks.{name}",
@@ -301,7 +303,7 @@ FMV_BACKUP_LEAVES_OUT = {
     "django_celery_results.ChordCounter": "not used",
     "django_celery_results.GroupResult": "not used",
 }
-#: models whose documents refer to others not only by a foreign key; a backup reads them before those
+#: models whose documents refer to others by more than a foreign key; a backup reads them before the others
 FMV_BACKUP_FIRST = [
     "fmv.AuditEntry",
     "tasks.Bulk",
