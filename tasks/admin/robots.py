@@ -185,8 +185,8 @@ class RobotAdmin(PagesAdmin):
         form = OutForm(request.POST if request.method == "POST" else None, robot=robot)
         if form.is_bound and form.is_valid() and (answer := self._take_out(request, form)):
             return answer
-        [glance] = robot_statuses([robot])
-        context = {"robot": robot, "form": form, "glance": glance}
+        [status] = robot_statuses([robot])
+        context = {"robot": robot, "form": form, "robot_status": status}
         return self.page(request, "robots/robot/out.html", f"Take {robot.name} out of service", **context)
 
     def _take_out(self, request: HttpRequest, form: "OutForm") -> HttpResponse | None:
@@ -264,7 +264,7 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
     robots = list(in_state(found, words["state"]).order_by("name")[: PAGE_ROWS + 1])
     shown = robots[:PAGE_ROWS]
     return {
-        "glances": robot_statuses(shown),
+        "robot_statuses": robot_statuses(shown),
         "words": words,
         "query": urlencode(words),
         "first": urlencode(words | {"after": ""}),
@@ -275,12 +275,12 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
 
 def _live(robot: Robot) -> dict[str, Any]:
     """Return the live part of a robot's page: ten queries, each bounded."""
-    [glance] = robot_statuses([robot])
+    [status] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)
     return {
         "robot": robot,
-        "glance": glance,
+        "robot_status": status,
         "next": slim(of_robot.queued().next_first()[:QUEUE_ROWS], QUEUE_FIELDS),
         "later": counted(of_robot.waiting_for_time().up_to(QUEUE_CAP), QUEUE_CAP),
         "bars": charts.task_bars(ended),

@@ -74,7 +74,7 @@ def test_the_list_answers_operators_questions():
 def test_the_search_is_for_literal_text():
     make_robot(name="a.*b")
     make_robot(name="axxb")
-    assert [status.robot.name for status in admin().get(ROBOTS + "?q=a.*").context["glances"]] == ["a.*b"]
+    assert [status.robot.name for status in admin().get(ROBOTS + "?q=a.*").context["robot_statuses"]] == ["a.*b"]
 
 
 def test_the_list_goes_on_after_fifty_robots():
@@ -82,9 +82,9 @@ def test_the_list_goes_on_after_fifty_robots():
         make_robot(name=f"R{number:02}")
     client = admin(Role.VIEWER)
     first = client.get(ROBOTS)
-    assert len(first.context["glances"]) == 50
+    assert len(first.context["robot_statuses"]) == 50
     second = client.get(f"{ROBOTS}?{first.context['next']}")
-    assert [status.robot.name for status in second.context["glances"]] == ["R50"]
+    assert [status.robot.name for status in second.context["robot_statuses"]] == ["R50"]
     assert not second.context["next"]
 
 
@@ -99,7 +99,7 @@ def test_fifty_robots_take_as_many_queries_as_one():
         ended(f"R{number:02}", "SUCCESS")
     tallies.roll_up()
     with listening() as fifty:
-        assert len(client.get(ROBOTS).context["glances"]) == 50
+        assert len(client.get(ROBOTS).context["robot_statuses"]) == 50
     assert len(one.sent) == len(fifty.sent) <= 8, fifty.sent
 
 
@@ -137,7 +137,7 @@ def test_odd_names_have_all_the_pages(name):
     for page in ("change", "live", "run", "out", "edit"):
         shown = text(client.get(robot_url(name, page)))
         assert "<b>" not in shown.replace("<b>1</b>", "").replace("<b>0</b>", ""), page
-    assert name in {status.robot.name for status in client.get(ROBOTS).context["glances"]}
+    assert name in {status.robot.name for status in client.get(ROBOTS).context["robot_statuses"]}
     tasks = client.get(f"{TASKS}?robot={percent(name)}").context["tasks"]
     assert [task.robot for task in tasks] == [name]
     assert client.post(robot_url(name, "in")).headers["Location"] == robot_url(name)
