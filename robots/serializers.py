@@ -76,7 +76,7 @@ class RobotReplacementSerializer(RobotInputSerializer):
 
 
 class RobotSerializer(serializers.Serializer):
-    """A robot's own fields, without its tasks."""
+    """A robot without its tasks."""
 
     name = serializers.CharField()
     is_great = serializers.BooleanField()

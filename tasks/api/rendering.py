@@ -1,7 +1,7 @@
-"""Tasks as JSON, straight from their documents: what the serializers describe, at a fraction of their cost.
+"""Renders tasks from their documents. The result equals that of the serializers, at a fraction of their cost.
 
-A list page is a hundred tasks of some thirty fields. Serializers ask each field of each task for its value, and so take
-longer than MongoDB does to find them; here it is one dict. Tests hold both to the same answers.
+A page of a list has a hundred tasks of some thirty fields. Serializers process each field by itself, which takes longer
+than MongoDB's query; here each task is one dict. Tests compare both results.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 
 
 def render(task: Document) -> dict[str, Any]:
-    """Return what TaskSerializer would."""
+    """Return the same as TaskSerializer."""
     progress = task["progress"]
     return {
         "task_id": dashed(task["_id"]),
@@ -52,15 +52,15 @@ def render_object(task: Task) -> dict[str, Any]:
 
 
 def render_new(task: Task) -> dict[str, Any]:
-    """Return what NewTaskSerializer would: to a task that was just submitted nothing has happened yet."""
+    """Return the same as NewTaskSerializer."""
     return render_object(task) | {"status": "CREATED"}
 
 
 def render_profile(robot: Document, tasks: Iterable[Document] = ()) -> dict[str, Any]:
-    """Return what RobotProfileSerializer would of a robot with these latest tasks."""
+    """Return the same as RobotProfileSerializer for a robot with these latest tasks."""
     return rendering.profile(robot, [render(task) for task in tasks])
 
 
 def render_line(line: Document) -> dict[str, Any]:
-    """Return what LogLineSerializer would."""
+    """Return the same as LogLineSerializer."""
     return {"at": rfc3339(time_of(line["_id"])), "attempt": line["attempt"], "text": line["text"]}

@@ -161,7 +161,7 @@ class RobotViewSet(ViewSet):
         },
     )
     def update(self, request: Request, name: str) -> HttpResponse:
-        """Create the robot, or replace all of its fields.
+        """Create or replace the robot.
 
         Fields that the body leaves out get their defaults. With `If-Match` the robot is replaced only if its `ETag` is
         still that one; with `If-None-Match: *` it is created only if it does not exist. Otherwise the answer is 412.

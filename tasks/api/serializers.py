@@ -1,4 +1,4 @@
-"""Tasks on the wire."""
+"""The API's tasks, handlers and numbers in JSON."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from tasks.models import FINISHED, Status, Task
 from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 
 
-@extend_schema_field({"description": "Any JSON."})
+@extend_schema_field({"description": "Any JSON value."})
 class AnyJSON(serializers.JSONField):
     pass
 
@@ -32,10 +32,10 @@ class JSONObject(serializers.DictField):
 class HistorySerializer(serializers.Serializer):
     """A step of a task's life."""
 
-    at = Rfc3339Field()
+    at = Rfc3339Field(help_text="When the step happened, by MongoDB's clock.")
     status = serializers.ChoiceField(choices=Status.choices)
-    attempt = serializers.IntegerField()
-    note = serializers.CharField()
+    attempt = serializers.IntegerField(help_text="The number of the attempt; 0 before the first.")
+    note = serializers.CharField(help_text="The reason, or by whom.")
 
 
 class TaskErrorSerializer(serializers.Serializer):
@@ -48,37 +48,37 @@ class TaskErrorSerializer(serializers.Serializer):
 
 @extend_schema_serializer(examples=[OpenApiExample("a finished task", TASK_EXAMPLE, response_only=True)])
 class TaskSerializer(serializers.Serializer):
-    """A task: queue entry, result and history in one."""
+    """A task with its parameters, status, result and history."""
 
     task_id = serializers.UUIDField(source="id")
     status = serializers.ChoiceField(choices=Status.choices)
     robot = serializers.CharField()
     handler = serializers.CharField()
     params = JSONObject()
-    priority = serializers.IntegerField(help_text="0-9, the greater first.")
+    priority = serializers.IntegerField(help_text="0 to 9; tasks with a higher number start first.")
     labels = serializers.ListField(child=serializers.CharField())
-    progress = serializers.FloatField(allow_null=True, help_text="Percent.")
-    message = serializers.CharField()
-    result = AnyJSON()
-    error = TaskErrorSerializer(allow_null=True)
-    attempt = serializers.IntegerField()
-    max_attempts = serializers.IntegerField()
-    timeout = serializers.FloatField(help_text="Seconds an attempt may take.")
-    run_at = Rfc3339Field(allow_null=True)
-    expires_at = Rfc3339Field(allow_null=True)
+    progress = serializers.FloatField(allow_null=True, help_text="Percent, as the handler last reported it.")
+    message = serializers.CharField(help_text="The handler's last message.")
+    result = AnyJSON(help_text="The handler's return value; null unless the status is SUCCESS.")
+    error = TaskErrorSerializer(allow_null=True, help_text="The error of the last failed attempt.")
+    attempt = serializers.IntegerField(help_text="The number of the current or last attempt; 0 before the first.")
+    max_attempts = serializers.IntegerField(help_text="How many attempts are made at most.")
+    timeout = serializers.FloatField(help_text="Seconds that an attempt may take.")
+    run_at = Rfc3339Field(allow_null=True, help_text="The task does not start before this time.")
+    expires_at = Rfc3339Field(allow_null=True, help_text="A task that has not started by this time is revoked.")
     created_at = Rfc3339Field()
-    started_at = Rfc3339Field(allow_null=True)
+    started_at = Rfc3339Field(allow_null=True, help_text="The start of the current or last attempt.")
     finished_at = Rfc3339Field(allow_null=True)
-    worker = serializers.CharField()
-    requested_by = serializers.CharField()
-    retry_of = serializers.UUIDField(allow_null=True)
-    cancel_requested = serializers.BooleanField()
-    history = HistorySerializer(many=True)
+    worker = serializers.CharField(help_text="The process that runs the task, or ran it last.")
+    requested_by = serializers.CharField(help_text="The name of the user who submitted the task.")
+    retry_of = serializers.UUIDField(allow_null=True, help_text="The task that this one repeats.")
+    cancel_requested = serializers.BooleanField(help_text="A cancel was requested while the task was running.")
+    history = HistorySerializer(many=True, help_text="All steps, oldest first.")
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a new task", NEW_TASK_EXAMPLE, response_only=True)])
 class NewTaskSerializer(TaskSerializer):
-    """A task that was submitted just now: nothing has happened to it yet, which v1 calls CREATED."""
+    """A task that was just submitted. Its status is CREATED here; later reads return its real status."""
 
     status = serializers.ChoiceField(choices=["CREATED"])
 
@@ -94,13 +94,13 @@ class RobotProfileSerializer(RobotSerializer):
 
     def get_fields(self) -> dict[str, serializers.Field]:
         fields = super().get_fields()
-        # v1's order: name, is_great, location, description, tasks; then what came later.
+        # the order of v1: name, is_great, location, description, tasks; then the later fields
         names = list(fields)
         return {name: fields[name] for name in [*names[:4], "tasks", *names[4:-1]]}
 
 
-class Positive(serializers.FloatField):
-    """Seconds, more than 0."""
+class PositiveSecondsField(serializers.FloatField):
+    """A number of seconds greater than 0."""
 
     json_schema = {"exclusiveMinimum": 0}
 
@@ -120,25 +120,39 @@ class Positive(serializers.FloatField):
     ]
 )
 class SubmitSerializer(StrictSerializer):
-    """How to run a task; all optional."""
+    """What to run and how; all fields are optional."""
 
-    handler = StrictCharField(default=registry.DEFAULT, max_length=64, help_text="What to run: see `GET /handler/`.")
-    params = JSONObject(default=dict, help_text="As the handler's JSON Schema says; at most 64 KiB.")
-    priority = StrictIntegerField(
-        default=DEFAULT_PRIORITY, min_value=0, max_value=MAX_PRIORITY, help_text="The greater first."
+    handler = StrictCharField(
+        default=registry.DEFAULT, max_length=64, help_text="The name of a handler, as `GET /handler/` lists them."
     )
-    run_at = Rfc3339Field(required=False, allow_null=True, help_text="Not before this time.")
-    expires_at = Rfc3339Field(required=False, allow_null=True, help_text="Not at all unless started by then.")
-    timeout = Positive(
-        required=False, allow_null=True, max_value=registry.MAX_TIMEOUT, help_text="Seconds an attempt may take."
+    params = JSONObject(
+        default=dict, help_text="The handler's parameters, which its JSON Schema describes; at most 64 KiB."
+    )
+    priority = StrictIntegerField(
+        default=DEFAULT_PRIORITY,
+        min_value=0,
+        max_value=MAX_PRIORITY,
+        help_text="Tasks with a higher number start first.",
+    )
+    run_at = Rfc3339Field(required=False, allow_null=True, help_text="The task does not start before this time.")
+    expires_at = Rfc3339Field(
+        required=False, allow_null=True, help_text="A task that has not started by this time is revoked."
+    )
+    timeout = PositiveSecondsField(
+        required=False,
+        allow_null=True,
+        max_value=registry.MAX_TIMEOUT,
+        help_text="Seconds that an attempt may take; the handler's timeout if omitted.",
     )
     max_attempts = StrictIntegerField(required=False, allow_null=True, min_value=1, max_value=100)
     labels = Labels(default=list)
-    queue_anyway = serializers.BooleanField(default=False, help_text="Accept it for a robot out of service too.")
+    queue_anyway = serializers.BooleanField(
+        default=False, help_text="Accept the task even if the robot is out of service."
+    )
 
 
 class BatchRunSerializer(SubmitSerializer):
-    """A task of a batch: its robot, and how to run it."""
+    """A task of a batch: its robot, what to run and how."""
 
     robot = StrictCharField(max_length=64)
 
@@ -158,7 +172,7 @@ class BatchRunSerializer(SubmitSerializer):
     ]
 )
 class BatchSerializer(StrictSerializer):
-    """Tasks to submit together."""
+    """Up to 1,000 tasks to submit together."""
 
     runs = serializers.ListField(child=BatchRunSerializer(), min_length=1, max_length=1000)
 
@@ -168,46 +182,48 @@ class BatchSerializer(StrictSerializer):
     examples=[OpenApiExample("new tasks", {"tasks": [NEW_TASK_EXAMPLE]}, response_only=True)],
 )
 class TasksSerializer(serializers.Serializer):
-    """New tasks, one for each run, in order."""
+    """The new tasks, one for each run, in order."""
 
     tasks = NewTaskSerializer(many=True)
 
 
 class TaskFilterSerializer(serializers.Serializer):
-    """What narrows the list of tasks."""
+    """Filters for the list of tasks."""
 
-    robot = StrictCharField(required=False, help_text="Its robot's name.")
+    robot = StrictCharField(required=False, help_text="The name of the robot.")
     status = serializers.ListField(
-        child=serializers.ChoiceField(choices=Status.choices), required=False, help_text="One of these; repeatable."
+        child=serializers.ChoiceField(choices=Status.choices),
+        required=False,
+        help_text="One of these statuses; repeatable.",
     )
-    handler = StrictCharField(required=False, help_text="What it runs.")
-    label = StrictCharField(required=False, help_text="Among its labels.")  # type: ignore[assignment]
-    requested_by = StrictCharField(required=False, help_text="The name of the user who asked for it.")
-    created_after = Rfc3339Field(required=False, help_text="At this time or later.")
-    created_before = Rfc3339Field(required=False, help_text="Before this time.")
+    handler = StrictCharField(required=False, help_text="The name of the handler.")
+    label = StrictCharField(required=False, help_text="One of the task's labels.")  # type: ignore[assignment]
+    requested_by = StrictCharField(required=False, help_text="The name of the user who submitted the task.")
+    created_after = Rfc3339Field(required=False, help_text="Created at this time or later.")
+    created_before = Rfc3339Field(required=False, help_text="Created before this time.")
 
 
 class EventFilterSerializer(serializers.Serializer):
-    """What narrows the events of all tasks."""
+    """Filters for the events of all tasks."""
 
     robot = serializers.ListField(
-        child=StrictCharField(), required=False, help_text="Of one of these robots; repeatable."
+        child=StrictCharField(), required=False, help_text="Tasks of one of these robots; repeatable."
     )
     status = serializers.ListField(
         child=serializers.ChoiceField(choices=Status.choices),
         required=False,
-        help_text="That enter one of these, or report while in it; repeatable.",
+        help_text="Events of tasks that enter one of these statuses or report while in it; repeatable.",
     )
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a handler", HANDLER_EXAMPLE, response_only=True)])
 class HandlerSerializer(serializers.Serializer):
-    """What a task can do."""
+    """A function that tasks can run."""
 
     name = serializers.CharField()
     description = serializers.CharField()
-    params = serializers.DictField(source="schema", help_text="JSON Schema of its parameters.")
-    timeout = serializers.FloatField(help_text="Seconds an attempt may take, unless the submit says otherwise.")
+    params = serializers.DictField(source="schema", help_text="The JSON Schema of the parameters.")
+    timeout = serializers.FloatField(help_text="Seconds that an attempt may take, unless the submit says otherwise.")
     max_attempts = serializers.IntegerField(source="retry.max_attempts")
 
 
@@ -229,36 +245,40 @@ class LogLineSerializer(serializers.Serializer):
 
 
 class FinishedCountsSerializer(serializers.Serializer):
-    """How many tasks finished, by how they ended."""
+    """The numbers of finished tasks by status."""
 
     def get_fields(self) -> dict[str, serializers.Field]:
         return {status.value: serializers.IntegerField() for status in FINISHED}
 
 
 class CountsSerializer(serializers.Serializer):
-    """How many tasks there are by status. Of the unfinished ones at most 100,000 of a status are counted; of the
-    finished ones all that ever were, purged ones too."""
+    """The numbers of tasks by status.
+
+    At most 100,000 unfinished tasks of a status are counted. Finished tasks include those that were deleted since.
+    """
 
     def get_fields(self) -> dict[str, serializers.Field]:
         return {status.value: serializers.IntegerField() for status in Status}
 
 
 class RobotCountsSerializer(serializers.Serializer):
-    """How many robots there are."""
+    """The numbers of robots."""
 
     in_service = serializers.IntegerField()
     out_of_service = serializers.IntegerField()
-    busy = serializers.IntegerField(help_text="Of either, those that run a task.")
+    busy = serializers.IntegerField(help_text="Robots of both kinds that run a task now.")
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a quiet day", STATS_EXAMPLE, response_only=True)])
 class StatsSerializer(serializers.Serializer):
-    """How queue and fleet are doing."""
+    """The numbers of the queue and the fleet."""
 
     tasks = CountsSerializer()
-    handlers = serializers.DictField(child=CountsSerializer(), help_text="The same by handler.")
+    handlers = serializers.DictField(child=CountsSerializer(), help_text="The same numbers for each handler.")
     queue_age = serializers.FloatField(
-        help_text="Seconds that the task queued longest has waited, of a robot in service; 0 when none is queued."
+        help_text="Seconds that the oldest queued task of a robot in service has waited; 0 if there is none."
     )
-    last_hour = FinishedCountsSerializer(help_text="What finished in the last hour, counted from a full minute.")
+    last_hour = FinishedCountsSerializer(
+        help_text="Tasks that finished in the last hour, which begins at a full minute."
+    )
     robots = RobotCountsSerializer()
