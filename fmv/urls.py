@@ -27,7 +27,7 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    path("api/v1/", include("tasks.api.urls")),  # first, as inside of it, what is asked for most: the search is a walk
+    path("api/v1/", include("tasks.api.urls")),  # first, because Django tries the routes in order
     path("api/v1/", include(v1)),
     path("", RedirectView.as_view(url="/admin/")),
     path("favicon.ico", favicon),

@@ -21,9 +21,7 @@ class FewValuesFilter(admin.SimpleListFilter):
     """Filters by a column with few distinct values, which MongoDB reads from an index that begins with it."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        values = collection(AuditEntry).distinct(
-            str(self.parameter_name)
-        )  # the ORM's distinct() would read every entry
+        values = collection(AuditEntry).distinct(str(self.parameter_name))  # the ORM's would read every entry
         return [(value, value) for value in sorted(values)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEntry]) -> QuerySet[AuditEntry]:

@@ -1,7 +1,8 @@
-"""Answers that go on: how many there may be, and that they end when the server does or the client stops reading.
+"""Server-sent events: how many streams may be open, and how they end with the server or with a client that stops
+reading. The format is specified in https://html.spec.whatwg.org/multipage/server-sent-events.html.
 
-Each holds a thread of the web server, which sleeps nearly all the time; `fmv.server.gunicorn` has that many more
-threads than requests need. See https://html.spec.whatwg.org/multipage/server-sent-events.html for what travels in them.
+Each stream holds a thread of the web server, which sleeps nearly all the time. `fmv.server.gunicorn` therefore has that
+many more threads than requests need.
 """
 
 import contextlib
@@ -16,42 +17,42 @@ from django.http import HttpRequest, StreamingHttpResponse
 from rest_framework.exceptions import APIException
 
 MEDIA_TYPE = "text/event-stream"
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second keeps nginx from collecting it
-RETRY_AFTER = 10  # seconds until a place may be free
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second stops nginx from buffering
+RETRY_AFTER = 10  # seconds after which a client may try again
 
 
 class TooManyStreams(APIException):
     status_code = 503
-    default_detail = "This server has as many event streams open as it may have. Try again soon."
+    default_detail = "This server has reached its limit of event streams. Try again soon."
     wait = RETRY_AFTER
 
 
 class Stream:
-    """What one client is sent, piece by piece, from `pieces()` of a subclass. Takes a place until it is closed.
+    """The stream of one client. A subclass yields it in `pieces()`. It counts as open until it is closed.
 
-    Raises TooManyStreams when there is no place.
+    Raises TooManyStreams if FMV_MAX_STREAMS are open.
     """
 
     _open: ClassVar[set["Stream"]] = set()
-    _places: ClassVar[threading.Lock] = threading.Lock()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
     _stopping: ClassVar[bool] = False
 
     def __init__(self, request: HttpRequest) -> None:
         self._socket: socket.socket | None = request.META.get("gunicorn.socket")
         self._sending_since: float | None = None
         self._pieces: Iterator[bytes] | None = None
-        with self._places:
+        with self._lock:
             if len(self._open) >= settings.FMV_MAX_STREAMS:
                 raise TooManyStreams
             self._open.add(self)
-        if self.server_stops():
+        if self.server_is_stopping():
             self.end()
 
     def pieces(self) -> Iterator[bytes]:
         raise NotImplementedError
 
     def end(self) -> None:
-        """Let it end after the piece that is being sent. Called in signal handlers too, so it takes no lock."""
+        """End the stream after the current piece. Signal handlers call this too, so it must not take a lock."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[bytes]:
@@ -66,8 +67,8 @@ class Stream:
         return piece
 
     def close(self) -> None:
-        """The answer is over: all was sent, or the client has gone."""
-        with self._places:
+        """Count the stream as closed: all was sent, or the client has gone."""
+        with self._lock:
             self._open.discard(self)
 
     def cut_if_stuck(self, timeout: float) -> None:
@@ -78,26 +79,26 @@ class Stream:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     @staticmethod
-    def server_stops() -> bool:
+    def server_is_stopping() -> bool:
         return Stream._stopping
 
     @classmethod
     def end_all(cls) -> None:
-        """The server stops: end what is open, and at once what is still to come."""
+        """End all open streams, and from now on every new one at once, because the server stops."""
         Stream._stopping = True
         for stream in tuple(cls._open):
             stream.end()
 
 
 class EventStream(StreamingHttpResponse):
-    """The answer that a Stream's pieces are sent in; to HEAD its headers only."""
+    """The answer with a Stream's pieces; for HEAD only its headers."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         super().__init__(pieces, content_type=MEDIA_TYPE, headers=HEADERS)
 
 
 def comment(text: str) -> bytes:
-    """Return a line that clients skip; it keeps the connection open, and finds out whether it is."""
+    """Return a line that clients skip. Sending it keeps the connection open, and shows if the client has gone."""
     return f": {text}\n\n".encode()
 
 

@@ -108,7 +108,7 @@ class Hub:
                 return False
             streams = list(self._streams)
         for stream in streams:
-            stream.cut_if_stuck(1.0 if stream.server_stops() else SEND_TIMEOUT)
+            stream.cut_if_stuck(1.0 if stream.server_is_stopping() else SEND_TIMEOUT)
         return True
 
     def _try_to_poll(self) -> None:

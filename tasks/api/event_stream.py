@@ -113,7 +113,7 @@ class TaskStream(Stream):
                 yield from packed(self._render(item))
 
     def _is_over(self) -> bool:
-        return self.server_stops() or time.monotonic() >= self._ends_at
+        return self.server_is_stopping() or time.monotonic() >= self._ends_at
 
 
 def packed(parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -211,7 +211,7 @@ class AllTasks(TaskStream):
             yield message("gap", orjson.dumps({"before": text}), before(complete_from))
         self._caught_up = {key for key in keys if key.at > doubtful}
         for start in range(0, len(keys), READ_CHUNK):
-            if self.server_stops():
+            if self.server_is_stopping():
                 return
             yield from packed(self._past_events(keys[start : start + READ_CHUNK]))
 
