@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, JsonValue
 from tasks.registry import Context, Params, PermanentError, handler
 
 STRIDE = 20_000  # numbers between two reports of progress
-MAX_ANSWER = 256 * 1024  # bytes of a robot's answer that are kept
+MAX_ANSWER = 256 * 1024  # bytes of an answer that are kept
 MAX_REDIRECTS = 5
 HTTP_TIMEOUT = 30  # seconds for the robot to take the connection, and between two bytes of its answer
 
@@ -31,7 +31,7 @@ class PrimesParams(Params):
 
 @handler("primes", params=PrimesParams, timeout=600)
 def primes(ctx: Context[PrimesParams]) -> dict[str, Any]:
-    """Count the primes up to `count` and find the largest, by trial division: a few seconds of honest work."""
+    """Count the primes up to `count` and find the largest, by trial division: a few seconds of CPU time."""
     limit = ctx.params.count
     divisors = [n for n in range(3, math.isqrt(limit) + 1, 2) if _is_prime(n)]
     found, largest = (1, 2) if limit >= 2 else (0, None)
@@ -61,7 +61,7 @@ class WaitParams(Params):
 
 @handler("wait", params=WaitParams, timeout=86_400)
 def wait(ctx: Context[WaitParams]) -> dict[str, float]:
-    """Do nothing for some seconds, in steps: for rehearsals."""
+    """Do nothing for some seconds, in steps: for trying FMV out."""
     end = time.monotonic() + ctx.params.seconds
     for step in range(1, ctx.params.steps + 1):
         step_end = end - ctx.params.seconds * (1 - step / ctx.params.steps)
@@ -92,10 +92,10 @@ class HttpParams(Params):
 
 @handler("http", params=HttpParams, timeout=60)
 def http(ctx: Context[HttpParams]) -> dict[str, Any]:
-    """Call the robot's own endpoint, that host and no other; the result is its answer.
+    """Call the endpoint of the robot; the result is its answer. Redirects to other hosts are refused.
 
-    Sends `Idempotency-Key: <task id>/<attempt>`. Answers of 408, 425, 429 and 5xx and broken connections are tried
-    again, other errors are not.
+    Sends `Idempotency-Key: <task id>/<attempt>`. After a 408, 425, 429 or 5xx or a broken connection the task is tried
+    again; after any other error it fails.
     """
     endpoint = ctx.robot.endpoint
     if not endpoint:
@@ -116,7 +116,7 @@ def http(ctx: Context[HttpParams]) -> dict[str, Any]:
 
 
 def _send(method: str, url: str, headers: dict[str, str], body: JsonValue) -> requests.Response:
-    """Send one request by the bare adapter: no proxies, no .netrc, and no redirect's body read for its own sake."""
+    """Send one request with the adapter alone: without proxies, .netrc, or reading the body of a redirect."""
     try:
         request = requests.Request(method, url, headers=headers, json=body).prepare()
     except requests.RequestException as error:
@@ -126,7 +126,7 @@ def _send(method: str, url: str, headers: dict[str, str], body: JsonValue) -> re
 
 
 def _redirected(endpoint: str, url: str, location: str) -> str:
-    """Return where `location` leads from `url`. Raises PermanentError unless that is the endpoint's own host."""
+    """Return the URL to which `location` leads from `url`. Raises PermanentError if that is on another host."""
     try:
         target = urljoin(url, location)
         ours, theirs = urlsplit(endpoint), urlsplit(target)

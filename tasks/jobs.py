@@ -1,4 +1,4 @@
-"""Celery's entry points: they call a service and hold no rule."""
+"""The entry points of Celery. Each calls one service and holds no rule of its own."""
 
 from typing import Any
 
@@ -56,7 +56,7 @@ def work_on_bulks() -> int:
 
 @shared_task(name="tasks.purge")
 def purge() -> int:
-    periodic.forget_acts(settings.FMV_AUDIT_DAYS)
+    periodic.delete_old_records(settings.FMV_AUDIT_DAYS)
     return periodic.purge(settings.FMV_RETENTION_DAYS)
 
 

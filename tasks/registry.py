@@ -1,4 +1,4 @@
-"""What a task can do: handlers, found in each installed app's `handlers.py`.
+"""Handlers: the functions that tasks run. They are found in the `handlers.py` of each installed app.
 
 from tasks.registry import Context, Params, handler
 
@@ -30,7 +30,7 @@ MAX_TIMEOUT = 7 * 86_400  # seconds
 
 
 class Params(BaseModel):
-    """Base of handlers' parameters: a name they do not declare is an error."""
+    """The base class of handlers' parameters. A parameter that is not declared is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,31 +45,31 @@ class UnknownHandler(FmvError):
 
 
 class PermanentError(Exception):
-    """Raised by a handler when trying again cannot help: the task ends as FAILURE whatever attempts are left."""
+    """Raised by a handler if another attempt cannot help: the task ends as FAILURE even if attempts are left."""
 
 
 class Context(Protocol[P]):
-    """What a handler is given."""
+    """What a handler gets as its argument."""
 
-    #: with `attempt` the key for side effects: the same attempt never runs twice
+    #: together with `attempt` a key for side effects: the same attempt never runs twice
     task_id: str
     attempt: int
     robot: Robot
     params: P
 
     def progress(self, percent: float, message: str = "") -> None:
-        """Report how far it is, 0-100; kept at most once a second. Also does what `check` does."""
+        """Report progress, 0-100. It is stored at most once a second. Also does what `check` does."""
 
     def log(self, text: str) -> None:
-        """Store a line of the task's log, at most 4,000 characters."""
+        """Store a line in the log of the task; at most 4,000 characters are kept."""
 
     def check(self) -> None:
-        """Stop here, by an exception that is not the handler's to catch, when the task is to end."""
+        """Raise an exception, which the handler must not catch, if the task is to end."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a failed attempt is tried again: exponential backoff with jitter.
+    """How often, and after which delay, a failed attempt is repeated: exponential backoff with jitter.
 
     `first`, `longest`: seconds. The n-th retry waits between half and all of min(longest, first * factor**(n-1)):
     the "equal jitter" of https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
@@ -87,7 +87,7 @@ class RetryPolicy:
             raise ImproperlyConfigured("A RetryPolicy's factor is 1-100.")
 
     def delay(self, failures: int, chance: Callable[[], float] = random.random) -> float:
-        """Return the seconds to wait after so many failed attempts (1 or more)."""
+        """Return the seconds to wait after the n-th failure, `failures` >= 1."""
         full = min(self.longest, self.first * self.factor ** min(failures - 1, 64))
         return full / 2 + chance() * full / 2
 
@@ -110,7 +110,7 @@ class Handler(Generic[P]):
         return self.params.model_json_schema()
 
     def read_params(self, values: Any) -> P:
-        """Return the parameters as the handler gets them. Raises InvalidInput that names each wrong one."""
+        """Return the parameters as the handler gets them. Raises InvalidInput that names each invalid one."""
         try:
             return self.params.model_validate(values)
         except ValidationError as error:
@@ -125,10 +125,10 @@ _handlers: dict[str, Handler[Any]] = {}
 def handler(
     name: str, *, params: type[BaseModel] = Params, timeout: float = 300, retry: RetryPolicy | None = None
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
-    """Register the decorated function as a handler; it gets a Context, what it returns is the task's result.
+    """Register the decorated function as a handler. It gets a Context; its return value is the result of the task.
 
-    `timeout`: seconds an attempt may take, unless the submit says otherwise. Raises ImproperlyConfigured for a name
-    that is taken or not 1-64 of a-z 0-9 . _ -, and a timeout outside 0-7 days.
+    `timeout`: the seconds an attempt may take, unless the submit has another. Raises ImproperlyConfigured if the name
+    is taken or is not 1-64 of a-z 0-9 . _ -, or if the timeout is not within 7 days.
     """
     if not re.fullmatch(r"[a-z0-9._-]{1,64}", name):
         raise ImproperlyConfigured(f"A handler's name is 1-64 of a-z 0-9 . _ -, not {name!r}.")
@@ -153,5 +153,5 @@ def get(name: str) -> Handler[Any]:
 
 
 def all_handlers() -> Iterable[Handler[Any]]:
-    """Return every handler, by name."""
+    """Return all handlers, sorted by name."""
     return [_handlers[name] for name in sorted(_handlers)]

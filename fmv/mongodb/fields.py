@@ -26,6 +26,11 @@ class DocumentField(models.Field):
     def db_type(self, connection: Any) -> str:
         return "object"
 
+    def deconstruct(self) -> Any:
+        name, path, args, options = super().deconstruct()
+        options.pop("help_text", None)  # words are no part of the schema: new ones need no migration
+        return name, path, args, options
+
     def get_prep_value(self, value: Any) -> Any:
         return value
 

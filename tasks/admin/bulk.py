@@ -87,7 +87,7 @@ def run_url(id: UUID) -> str:
 
 def _state(run: Bulk) -> dict[str, Any]:
     """Return the part of a bulk run's page that changes while it runs."""
-    expected = bulk.how_many(bulk.CAP, more=True) if run.expected is None else bulk.how_many(run.expected)
+    expected = bulk.how_many(bulk.MAX_ESTIMATE, more=True) if run.expected is None else bulk.how_many(run.expected)
     return {
         "run": run,
         "running": run.status == BulkStatus.RUNNING,

@@ -1,4 +1,4 @@
-"""The filters of the admin's list of tasks: from the query string to the conditions of `narrowed`."""
+"""The filters of the admin's list of tasks: from the query string to the conditions of `Task.objects.matching`."""
 
 import datetime as dt
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class TaskFilter:
         return bool(self.status or self.show or self.age or self.texts)
 
     def conditions(self, now: dt.datetime) -> dict[str, Any]:
-        """Return the arguments of `Task.objects.narrowed`."""
+        """Return the arguments of `Task.objects.matching`."""
         asked = {"status": list(self.status)} if self.status else {}
         return asked | dict(self.texts) | _age(self.age, now) | _preset(self.show, now)
 

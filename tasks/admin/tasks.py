@@ -113,7 +113,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
     def _begin(self, request: HttpRequest, action: str, conditions: dict[str, Any]) -> HttpResponse:
         again = action == "retry" and request.POST.get("again") == "yes"
         run = bulk.start(action, by=username(request), conditions=conditions, again=again)
-        bulk.run(run, services.AT_ONCE)
+        bulk.run(run, services.REQUEST_BUDGET)
         return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]))
 
     # --- A task ------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def list_url() -> str:
 
 def matching(asked: TaskFilter, before: UUID | None = None) -> TaskQuerySet:
     """Return the tasks that match, newest first; with `before` only those older than that task."""
-    found = Task.objects.narrowed(**asked.conditions(timezone.now())).newest_first()
+    found = Task.objects.matching(**asked.conditions(timezone.now())).newest_first()
     return found.filter(id__lt=before) if before else found
 
 

@@ -66,7 +66,7 @@ class TaskViewSet(ViewSet):
 
         The filters are combined. `next` and `previous` are the URLs of the neighbouring pages, or null.
         """
-        found = Task.objects.narrowed(**read_query(TaskFilterSerializer, request))
+        found = Task.objects.matching(**read_query(TaskFilterSerializer, request))
         return page(TaskPages(), found, render, request)
 
     @extend_schema(

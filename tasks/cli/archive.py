@@ -20,7 +20,7 @@ from fmv.mongodb.streaming import by_key
 from tasks.api.rendering import render_line, render_object
 from tasks.models import LogLine, Task
 from tasks.models.querysets import TaskQuerySet
-from tasks.queue.services import PURGE_STEP, delete_all
+from tasks.queue.services import DELETE_STEP, delete_all
 
 TASKS_IN_MEMORY = 20  # each may hold a MiB
 READ_BLOCK = 64 * 1024  # bytes of a file
@@ -47,11 +47,11 @@ def _archived(tasks: TaskQuerySet, archive: "Archive | None") -> Iterator[list[U
     """Yield the ids of the next tasks to delete, once they are in the archive."""
     if archive:
         whole = by_key(tasks)
-        while ids := archive.add(islice(whole, PURGE_STEP)):
+        while ids := archive.add(islice(whole, DELETE_STEP)):
             yield ids
     else:
         keys = by_key(tasks.values_list("pk"), key=itemgetter(0))
-        while ids := [id for (id,) in islice(keys, PURGE_STEP)]:
+        while ids := [id for (id,) in islice(keys, DELETE_STEP)]:
             yield ids
 
 

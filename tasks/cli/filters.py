@@ -21,7 +21,7 @@ TO_CONTINUE = "Run the same command again for the rest."
 
 # --- Filters ---------------------------------------------------------------------------------------------------------
 
-#: options that select tasks, with the argument names of `Task.objects.narrowed`
+#: options that select tasks, with the argument names of `Task.objects.matching`
 FILTERS = (
     "status", "robot", "handler", "label", "requested_by", "created_after", "created_before", "finished_after",
     "finished_before", "queued_before", "stuck", "error", "ids",
@@ -65,7 +65,7 @@ def add_status(group: Any, statuses: Iterable[Status]) -> None:
 
 
 def conditions(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the filters that are given, as `Task.objects.narrowed` takes them."""
+    """Return the filters that are given, as `Task.objects.matching` takes them."""
     return {name: options[name] for name in FILTERS if options.get(name)}
 
 
@@ -130,7 +130,7 @@ class BulkCommand(FmvCommand):
             self._run(bulk.start(self.action, by=BY, conditions=wanted, **action_options), count, options["background"])
 
     def _print_preview(self, wanted: dict[str, Any], estimate: str, count: int, capped: bool) -> None:
-        possible = Task.objects.narrowed(**wanted).narrowed(status=bulk.APPLIES[self.action])
+        possible = Task.objects.matching(**wanted).matching(status=bulk.APPLIES[self.action])
         sample = list(possible.newest_first().values(*COLUMNS)[:SAMPLE_SIZE])
         lines = [TABLE.head(), *map(line, sample)] if sample else []
         text = "\n".join([f"{estimate.capitalize()} would be {self.done}.", *lines])

@@ -1,4 +1,4 @@
-"""Bulk: one act on all tasks that match a filter, done in steps."""
+"""Bulk: one action on all tasks that match a filter, done in steps."""
 
 import datetime as dt
 from typing import Any, ClassVar
@@ -12,9 +12,9 @@ from fmv.mongodb.uuid7 import time_of
 
 
 class BulkStatus(models.TextChoices):
-    #: steps are still to be done
+    #: some steps are left to do
     RUNNING = "RUNNING"
-    #: every task that matched was looked at
+    #: every matching task was handled
     DONE = "DONE"
     #: an operator stopped it
     STOPPED = "STOPPED"
@@ -22,7 +22,7 @@ class BulkStatus(models.TextChoices):
 
 class BulkQuerySet(QuerySet["Bulk"]):
     def with_work(self) -> "BulkQuerySet":
-        """Those that are to be worked on, oldest first."""
+        """Runs with steps left to do, oldest first."""
         return self.filter(open=True).order_by("id")
 
     def running(self) -> "BulkQuerySet":
@@ -32,7 +32,7 @@ class BulkQuerySet(QuerySet["Bulk"]):
         return self.filter(open=False)
 
     def at(self, bulk: "Bulk") -> "BulkQuerySet":
-        """This one, if it still stands where `bulk` was read: every change moves its version."""
+        """This run, if it has not changed since `bulk` was read: every change raises the version."""
         return self.filter(pk=bulk.pk, version=bulk.version)
 
     def advance(self, **values: Any) -> int:
@@ -40,11 +40,11 @@ class BulkQuerySet(QuerySet["Bulk"]):
 
 
 class Bulk(models.Model):
-    """One act on all tasks that match, done in steps (see tasks.queue.bulk)."""
+    """One action on all tasks that match, done in steps (see tasks.queue.bulk)."""
 
     id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
     action = models.CharField(max_length=8, help_text="cancel, retry or move.")
-    conditions = DocumentField(default=dict, help_text="As `Task.objects.narrowed` takes them.")
+    conditions = DocumentField(default=dict, help_text="As `Task.objects.matching` takes them.")
     options = DocumentField(default=dict)
     by = models.CharField(max_length=150)
     request_id = models.CharField(max_length=128, default="-")

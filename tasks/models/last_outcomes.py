@@ -6,7 +6,7 @@ from fmv.mongodb.fields import DocumentField
 
 
 class LastOutcomes(models.Model):
-    """A robot's last success and last failure that a tally covers; what ended since is looked up: reports.outcomes."""
+    """The last success and failure of a robot, up to the last rollup. Later ones: tasks.reports.outcomes."""
 
     robot = models.CharField(primary_key=True, db_column="_id", max_length=64)
     success = DocumentField(null=True, help_text="{at, id}: when, and which task.")

@@ -11,7 +11,7 @@ from fmv.mongodb.uuid7 import time_of
 
 
 class LogLine(models.Model):
-    """A line that a handler logged. Its id tells when."""
+    """A line that a handler logged. Its time is in its id."""
 
     id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
     task = models.UUIDField()

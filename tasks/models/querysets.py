@@ -1,4 +1,4 @@
-"""What is asked of tasks, and what is done to many of them or to whichever is next."""
+"""Selections of tasks in the words of the domain, and the transitions of many tasks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from tasks.models import Task
 
 
-#: what a task that repeats another takes over from it
-REPEATED = ("id", "robot", "handler", "params", "status", "priority", "labels", "timeout", "max_attempts")
-STUCK_AFTER = dt.timedelta(minutes=1)  # what ought to happen within seconds has not
+#: what a repetition needs to know of the finished task
+REPEATED_FIELDS = ("id", "robot", "handler", "params", "status", "priority", "labels", "timeout", "max_attempts")
+STUCK_AFTER = dt.timedelta(minutes=1)  # for things that should happen within seconds
 
 
 class TaskQuerySet(QuerySet["Task"]):
-    # What is there.
+    # Selections.
 
     def of_robot(self, name: str) -> TaskQuerySet:
         return self.filter(robot=name)
@@ -55,19 +55,19 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.filter(finished_at__lt=moment)
 
     def due(self, now: dt.datetime) -> TaskQuerySet:
-        """Tasks that waited for their time, and it has come; that whose came first first."""
+        """Scheduled and retrying tasks that are due, earliest first."""
         return self.filter(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lte=now).order_by("run_at")
 
     def waiting_for_time(self) -> TaskQuerySet:
-        """Tasks that wait for their time, whenever it comes."""
+        """Scheduled and retrying tasks, due or not."""
         return self.filter(status__in=(Status.SCHEDULED, Status.RETRY))
 
     def lost(self, now: dt.datetime) -> TaskQuerySet:
-        """Started tasks whose worker has let its lease run out."""
+        """Started tasks whose lease has run out."""
         return self.started().filter(lease_expires_at__lt=now)
 
     def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
-        """Started tasks that this process runs for this message: one at most. A message may come to two processes."""
+        """The started task that this process runs for this message. A message may reach two processes."""
         return self.started().filter(worker=worker, message_id=message_id)
 
     def run_by_any(self, workers: Iterable[str]) -> TaskQuerySet:
@@ -75,18 +75,18 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.started().filter(worker__in=list(workers)).order_by()
 
     def failed(self) -> TaskQuerySet:
-        """Tasks that ended as FAILURE, the latest first."""
+        """Tasks that ended as FAILURE, latest first."""
         return self.filter(status=Status.FAILURE).order_by("-finished_at")
 
     def ended(self) -> TaskQuerySet:
-        """Tasks that are over, the latest first; of one robot by the index `task_ended`."""
+        """Finished tasks, latest first. Those of one robot are found by the index `task_ended`."""
         return self.filter(finished_at__gt=EPOCH).order_by("-finished_at")
 
     def overdue(self, now: dt.datetime) -> TaskQuerySet:
-        """Tasks that were to start by `expires_at` and never did."""
+        """Tasks that did not start by their `expires_at`."""
         return self.filter(status__in=(Status.SCHEDULED, Status.QUEUED), expires_at__lte=now, attempt=0)
 
-    def narrowed(
+    def matching(
         self,
         *,
         status: Sequence[str] = (),
@@ -101,9 +101,11 @@ class TaskQuerySet(QuerySet["Task"]):
         ids: Collection[Any] | None = None,
         **exactly: str,
     ) -> TaskQuerySet:
-        """Tasks in one of these statuses, with this label, made or finished in this time (from, to before), `stuck`,
-        waiting since before `queued_before`, whose last failed attempt ended in this type of error, of these ids,
-        with these fields (robot, handler, requested_by). What is not given does not narrow.
+        """Tasks that meet all the conditions given.
+
+        `status`: one of these. `label`: among the labels. `..._after` is inclusive, `..._before` exclusive.
+        `queued_before`: queued, and waiting since before that time. `stuck`: see there. `error`: the type of the error
+        of the last failed attempt. `exactly`: values of fields (robot, handler, requested_by).
         """
         conditions: dict[str, Any] = {
             "status__in": list(status) or None,
@@ -120,20 +122,20 @@ class TaskQuerySet(QuerySet["Task"]):
         return found.stuck(stored_now()) if stuck else found
 
     def stuck(self, now: dt.datetime) -> TaskQuerySet:
-        """Tasks that ought to have moved: whose lease has run out, whose cancel nobody has heeded, or whose time came,
-        each STUCK_AFTER ago but for the lease.
+        """Tasks that should have moved: their lease has run out; or for STUCK_AFTER they have been due, or no worker
+        has reacted to their cancel request.
 
-        What is started is few, so its two cases are tested task by task; the third is a range of `task_due`.
+        Started tasks are few, so the conditions on them need no index; due tasks are a range of `task_due`.
         """
         late = now - STUCK_AFTER
-        unheeded = Q(cancel_requested=True, changed_at__lt=late)  # the request was its last change
-        started = Q(status=Status.STARTED) & (Q(lease_expires_at__lt=now) | unheeded)
+        unanswered = Q(cancel_requested=True, changed_at__lt=late)  # the request was the last change
+        started = Q(status=Status.STARTED) & (Q(lease_expires_at__lt=now) | unanswered)
         return self.filter(started | Q(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lt=late))
 
     def queued_before(self, moment: dt.datetime) -> TaskQuerySet:
-        """Queued tasks that wait for their robot since before `moment`.
+        """Queued tasks that have waited for their robot since before `moment`.
 
-        Found by `task_by_status` among those made before; few of these waited for a later time of theirs.
+        The index `task_by_status` finds those created before; few of these were scheduled for later than `moment`.
         """
         return self.queued().filter(Q(run_at=None) | Q(run_at__lt=moment), id__lt=id_at(moment))
 
@@ -151,10 +153,10 @@ class TaskQuerySet(QuerySet["Task"]):
         """The order in which a robot takes its tasks: priority, then age."""
         return self.order_by("-priority", "id")
 
-    # Answers.
+    # Values.
 
     def longest_queued(self) -> tuple[TaskQuerySet, TaskQuerySet]:
-        """Queued tasks that waited for no time of theirs, and those that did, each by since when they are queued."""
+        """Queued tasks that were never scheduled, and those that were; each longest queued first."""
         queued = self.queued()
         return queued.filter(run_at=None).order_by("id"), queued.filter(run_at__gt=EPOCH).order_by("run_at")
 
@@ -167,17 +169,17 @@ class TaskQuerySet(QuerySet["Task"]):
         return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))
 
     def up_to(self, limit: int) -> int:
-        """Return how many these are, but no more than `limit`."""
+        """Return the number of tasks, at most `limit`."""
         return self.order_by()[:limit].count()
 
-    def tried_again(self, ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
-        """Return which of these finished tasks some task repeats."""
+    def already_retried(self, ids: Iterable[uuid.UUID]) -> set[uuid.UUID]:
+        """Return those of these finished tasks that another task repeats."""
         repeats = self.filter(retry_of__in=list(ids)).order_by()
         return {id for id in repeats.values_list("retry_of", flat=True) if id}
 
     def repeatable(self) -> Iterator[Task]:
-        """Yield these tasks with what a repetition needs and no more: results may be large."""
-        for values in self.values(*REPEATED):
+        """Yield these tasks with the REPEATED_FIELDS only: results may be large."""
+        for values in self.values(*REPEATED_FIELDS):
             yield self.model(**values)
 
     # Transitions of many tasks; of one, see Task. Each returns how many tasks there were.
@@ -205,9 +207,9 @@ class TaskQuerySet(QuerySet["Task"]):
         return self._apply("revoke", note)
 
     def request_cancel(self, note: str) -> int:
-        """Ask the workers of those that run to stop them, unless they have been asked before."""
+        """Ask the workers of running tasks to stop them, unless they were asked before."""
         return self._apply("request_cancel", note)
 
     def reassign(self, robot: str, by: str) -> int:
-        """Move those that wait to another robot."""
+        """Move waiting tasks to another robot."""
         return self.exclude(robot=robot)._apply("reassign", reassigned(robot, by), robot=literal(robot))

@@ -26,7 +26,7 @@ class Status(models.TextChoices):
     REVOKED = "REVOKED"
 
 
-#: still ahead of its next start
+#: waiting for a start
 WAITING = (Status.SCHEDULED, Status.QUEUED, Status.RETRY)
 UNFINISHED = (*WAITING, Status.STARTED)
 FINISHED = (Status.SUCCESS, Status.FAILURE, Status.REVOKED)

@@ -20,7 +20,7 @@ class SubmissionQuerySet(QuerySet["Submission"]):
 
 
 class Submission(models.Model):
-    """Tasks that were accepted together, or by a request that may come again (see tasks.queue.submissions)."""
+    """Tasks that were accepted together, or by a request that may be repeated (see tasks.queue.submissions)."""
 
     id = models.CharField(primary_key=True, db_column="_id", max_length=64)
     fingerprint = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the request's body.")

@@ -6,7 +6,7 @@ from fmv.mongodb.fields import DocumentField
 
 
 class Tally(models.Model):
-    """What all tasks that had finished before `until` came to, since FMV counts them (tasks.reports.tallies)."""
+    """Totals of all tasks that finished before `until` (tasks.reports.tallies)."""
 
     until = models.DateTimeField(primary_key=True, db_column="_id")
     totals = DocumentField(default=list, help_text="[{status, handler, count, attempts, seconds}]")

@@ -87,7 +87,7 @@ class Task(models.Model):
             # next_of; a robot's started and unfinished tasks; robots_waiting
             models.Index(fields=["status", "robot", "-priority", "id"], name="task_next"),
             models.Index(fields=["robot", "-id"], name="task_of_robot"),  # a robot's latest tasks
-            # how a robot's tasks ended of late
+            # how the latest tasks of a robot ended
             models.Index(fields=["robot", "-finished_at"], name="task_ended", condition=Q(finished_at__gt=EPOCH)),
             models.Index(fields=["status", "-id"], name="task_by_status"),  # GET /task/?status=
             models.Index(fields=["handler", "-id"], name="task_by_handler"),  # ?handler=
@@ -98,7 +98,7 @@ class Task(models.Model):
             models.Index(fields=["status", "expires_at", "handler"], name="task_overdue"),
             models.Index(fields=["finished_at"], name="task_finished"),  # purge by retention; finished_after, _before
             PartIndex(fields=["error", "-id"], parts={"error": "type"}, name="task_by_error"),  # error
-            # which of some tasks were tried again
+            # which of some tasks were retried
             models.Index(fields=["retry_of"], name="task_again", condition=Q(retry_of__gte=uuid.UUID(int=0))),
             models.Index(fields=["lease_expires_at"], name="task_lost", condition=Q(status=Status.STARTED)),  # lost
             models.Index(fields=["-finished_at"], name="task_failed", condition=Q(status=Status.FAILURE)),  # failed
@@ -110,19 +110,19 @@ class Task(models.Model):
     def __str__(self) -> str:
         return str(self.id)
 
-    #: what a submit decides; all else happens to the task later
+    #: what a submit decides; the other fields change later
     SUBMITTED: ClassVar[tuple[str, ...]] = (
         "robot", "handler", "params", "status", "priority", "labels", "run_at", "expires_at", "timeout", "max_attempts",
         "requested_by", "request_id", "retry_of",
     )  # fmt: skip
 
     def as_submitted(self) -> dict[str, Any]:
-        """Return what makes this task, as yet untouched, as BSON can hold it."""
+        """Return the SUBMITTED fields and the id, in a form that BSON can hold."""
         return {"id": str(self.pk)} | {name: _storable(getattr(self, name)) for name in self.SUBMITTED}
 
     @classmethod
     def submitted(cls, values: Mapping[str, Any]) -> Task:
-        """Return the task of which `as_submitted` gave these values."""
+        """Return the new task of which `as_submitted` returned these values."""
         fields = {name: _aware(values[name]) for name in cls.SUBMITTED}
         fields["retry_of"] = uuid.UUID(values["retry_of"]) if values["retry_of"] else None
         task = cls(id=uuid.UUID(values["id"]), **fields)
@@ -148,16 +148,16 @@ class Task(models.Model):
     def log_lines(self) -> models.QuerySet[LogLine]:
         return LogLine.objects.filter(task=self.pk)
 
-    # What workers do. `start` makes an attempt; what follows holds only while that attempt owns the task.
+    # Transitions by workers. `start` begins an attempt; the others succeed only while that attempt owns the task.
 
     @staticmethod
     def queue_of(robot: str) -> Criteria:
-        """Return the criteria of what waits for a lane of this robot, by the index `task_next`."""
+        """Return the criteria of the queued tasks of the robot, for the index `task_next`."""
         return {"status": Status.QUEUED.value, "robot": robot}
 
     @classmethod
     def is_queued_for(cls, robot: str) -> bool:
-        """Tell whether the robot has queued tasks."""
+        """Return whether the robot has queued tasks."""
         return exists(cls, cls.queue_of(robot))
 
     @classmethod
@@ -167,7 +167,7 @@ class Task(models.Model):
 
     @classmethod
     def next_of(cls, robot: str) -> Task | None:
-        """Return the robot's next queued task; None when there is none. One that is too late is revoked on the way."""
+        """Return the next queued task of the robot, or None. Tasks that have expired are revoked on the way."""
         while task := find_first(cls, cls.queue_of(robot), NEXT_FIRST):
             if task.attempt or not task.expires_at or task.expires_at > stored_now():
                 return task
@@ -195,7 +195,7 @@ class Task(models.Model):
         return bool(apply(Task, {"_id": self.pk.hex} | criteria, transition, note, **given))
 
     def _as_found(self) -> Criteria:
-        """Return the criteria of a task that nobody has moved or started since it was read."""
+        """Return the criteria of this task, if it was neither moved nor started since it was read."""
         return {"robot": self.robot, "attempt": self.attempt}
 
     def _lost_at(self, moment: dt.datetime | None) -> Criteria:
@@ -236,7 +236,7 @@ class Task(models.Model):
         owned = {"_id": self.pk.hex, "status": Status.STARTED.value} | self._as_found()
         return exists(Task, owned | {"cancel_requested": True})
 
-    # What everybody else does.
+    # Transitions by others.
 
     def revoke(self, note: str) -> bool:
         """Cancel it before its (next) start; False when it runs or has ended."""

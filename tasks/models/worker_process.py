@@ -9,8 +9,8 @@ from django_mongodb_backend.fields import ArrayField
 
 from fmv.mongodb.queryset import QuerySet
 
-ALIVE = dt.timedelta(seconds=30)  # unseen for longer, it counts as lost
-REMEMBERED = dt.timedelta(days=1)  # after which it is forgotten
+ALIVE_WITHIN = dt.timedelta(seconds=30)  # without a heartbeat for longer, a process counts as lost
+KEPT_FOR = dt.timedelta(days=1)  # after its last heartbeat it is deleted
 
 
 def worker_name(pid: int) -> str:
@@ -20,22 +20,22 @@ def worker_name(pid: int) -> str:
 
 class WorkerProcessQuerySet(QuerySet["WorkerProcess"]):
     def alive(self, now: dt.datetime) -> "WorkerProcessQuerySet":
-        """Those seen of late; the latest first."""
-        return self._unstopped().filter(seen_at__gte=now - ALIVE)
+        """Processes with a recent heartbeat, latest first."""
+        return self._unstopped().filter(seen_at__gte=now - ALIVE_WITHIN)
 
     def lost(self, now: dt.datetime) -> "WorkerProcessQuerySet":
-        """Those of the last day that were seen no more and had not said that they stop; the latest first."""
-        return self._unstopped().filter(seen_at__lt=now - ALIVE, seen_at__gte=now - REMEMBERED)
+        """Processes of the last day whose heartbeat ended without a sign-off, latest first."""
+        return self._unstopped().filter(seen_at__lt=now - ALIVE_WITHIN, seen_at__gte=now - KEPT_FOR)
 
     def long_gone(self, now: dt.datetime) -> "WorkerProcessQuerySet":
-        return self.filter(seen_at__lt=now - REMEMBERED).order_by()
+        return self.filter(seen_at__lt=now - KEPT_FOR).order_by()
 
     def _unstopped(self) -> "WorkerProcessQuerySet":
         return self.filter(stopped_at=None).order_by("-seen_at")
 
 
 class WorkerProcess(models.Model):
-    """A process that runs tasks, busy or idle. It writes this itself (see tasks.worker.heartbeat)."""
+    """A process that runs tasks, busy or idle. The process writes this document itself (tasks.worker.heartbeat)."""
 
     name = models.CharField(primary_key=True, db_column="_id", max_length=255, help_text="As in Task.worker.")
     node = models.CharField(max_length=255, help_text="The Celery worker it belongs to.")

@@ -1,9 +1,12 @@
 """One act on all tasks that match a filter, in small steps: cancel, retry, move.
 
-A step is planned, done and counted, each in one conditional write of the run's document or in writes that can be
-repeated. The plan names the tasks (of a retry: the whole new tasks, with their ids), so whoever finds it, after a crash
-or at the same moment, does the same thing again and doubles nothing; and what came of it is read from the tasks
-themselves, so it is counted right however often it was done.
+A step is planned, carried out and counted, each in one conditional write of the run's document or in writes that can be
+repeated. The plan names the tasks (for a retry: the whole new tasks, with their ids). So a process that finds the plan
+after a crash, or at the same time as another, repeats the same writes and duplicates nothing. The outcome is read from
+the tasks themselves, so it is counted correctly however often the step was carried out.
+
+A retry's plan is to its tasks what a Submission is to those of a batch: both are put into the queue by
+`submissions.store` and `doorbell.ring_for`.
 """
 
 import datetime as dt
@@ -31,19 +34,19 @@ from tasks.queue.doorbell import ring_all, ring_for, ring_for_bulks
 from tasks.queue.errors import NothingToDo
 from tasks.queue.new_task import new_task, options_of, repeat_of, require_in_service
 
-STEP = 200  # tasks of one step
-PLAN = 8 * 1024 * 1024  # bytes of BSON that a plan may have; MongoDB takes 16 MiB a document
-CAP = 10_000  # tasks that an estimate counts
-BUDGET = 1.0  # seconds that the periodic job works on runs in one go; it comes every other second
-KNOWN = ("id", "request_id")  # of a run that is chosen to be worked on: plans are large
-TOLD = 20  # tasks on which it could not be done of which a run tells why
+STEP_SIZE = 200  # tasks of one step
+MAX_PLAN_SIZE = 8 * 1024 * 1024  # bytes of BSON in a plan; MongoDB allows 16 MiB a document
+MAX_ESTIMATE = 10_000  # tasks that an estimate counts at most
+TIME_BUDGET = 1.0  # seconds that the periodic job works on runs each time; it runs every two seconds
+CHOSEN_FIELDS = ("id", "request_id")  # of a run, to choose one: plans are large
+MAX_FAILURES = 20  # skipped tasks for which a run keeps the reason
 
-#: what each act can be done to
+#: the statuses to which each action applies
 APPLIES: dict[str, tuple[Status, ...]] = {"cancel": UNFINISHED, "retry": FINISHED, "move": WAITING}
 MOMENTS = ("created_after", "created_before", "finished_after", "finished_before", "queued_before")
 
 
-# --- For operators ---------------------------------------------------------------------------------------------------
+# --- Start and stop --------------------------------------------------------------------------------------------------
 
 
 def start(
@@ -51,11 +54,11 @@ def start(
 ) -> Bulk:
     """Begin to cancel, retry or move the tasks that match and exist now; return the run.
 
-    `conditions`: as `Task.objects.narrowed` takes them. `to`: the robot that they move to. `again`: retry those, too,
-    that were tried again before. `why`: what the audit list is to tell besides. It is worked on in the background, or
-    by whoever calls `run`.
+    `conditions`: as `Task.objects.matching` takes them. `to`: the robot to which tasks move. `again`: also retry tasks
+    that were retried before. `why`: a text for the audit entry. The periodic job works on the run, unless the caller
+    does so with `run`.
 
-    Raises NothingToDo for a filter that no task can match, and for `to` UnknownRobot and RobotOutOfService.
+    Raises NothingToDo for a filter that no task can match; UnknownRobot and RobotOutOfService for `to`.
     """
     stored = storable(conditions)
     if not _statuses(action, stored):
@@ -81,7 +84,7 @@ def start(
 
 
 def stop(bulk: Bulk, *, by: str) -> bool:
-    """Let a run do no further step; the one under way is finished. False when it was over already."""
+    """Stop a run after the step under way. Returns False if it had ended already."""
     now = {"changed_at": Now(), "finished_at": Now()}
     stopped = bool(Bulk.objects.running().filter(pk=bulk.pk).advance(status=BulkStatus.STOPPED, **now))
     while step(bulk):
@@ -93,18 +96,18 @@ def stop(bulk: Bulk, *, by: str) -> bool:
 
 
 def how_many(count: int, more: bool = False) -> str:
-    """Put an estimate in words: "1 task", "1,234 tasks", "more than 10,000 tasks"."""
+    """Return an estimate in words: "1 task", "1,234 tasks", "more than 10,000 tasks"."""
     return f"{'more than ' if more else ''}{count:,} task{'' if count == 1 and not more else 's'}"
 
 
 def estimate(conditions: Mapping[str, Any], action: str | None = None) -> tuple[int, bool]:
-    """Return how many tasks match now, to which `action` can be done, counted to CAP; and whether there are more."""
-    count = int(_matching(action, storable(conditions)).up_to(CAP + 1))
-    return min(count, CAP), count > CAP
+    """Return how many tasks match now and allow the action, at most MAX_ESTIMATE; and whether there are more."""
+    count = int(_matching(action, storable(conditions)).up_to(MAX_ESTIMATE + 1))
+    return min(count, MAX_ESTIMATE), count > MAX_ESTIMATE
 
 
 def storable(conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the conditions as BSON can hold them, without those that narrow nothing."""
+    """Return the conditions in a form that BSON can hold, without empty ones."""
     stored = {name: value for name, value in conditions.items() if value not in (None, "", False, (), [])}
     if "ids" in conditions and conditions["ids"] is not None:
         stored["ids"] = sorted(str(uuid.UUID(str(id))) for id in conditions["ids"])
@@ -114,13 +117,13 @@ def storable(conditions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_words(bulk: Bulk) -> str:
-    """Say what it does to which tasks, as in "cancel tasks: status QUEUED, robot Wall-E"."""
+    """Return what the run does to which tasks, as in "cancel tasks: status QUEUED, robot Wall-E"."""
     to = f" to {bulk.options['to']}" if "to" in bulk.options else ""
     return f"{bulk.action} tasks{to}: {filter_in_words(bulk.conditions)}"
 
 
 def filter_in_words(conditions: Mapping[str, Any]) -> str:
-    """Say which tasks the conditions mean."""
+    """Return the conditions in words, as in "status QUEUED, robot Wall-E"."""
     said = {
         "status": lambda value: f"status {' or '.join(value)}",
         "stuck": lambda _: "stuck",
@@ -143,20 +146,20 @@ def _when(moment: dt.datetime) -> str:
     return f"{_aware(moment).astimezone(dt.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-# --- For whoever does the work ---------------------------------------------------------------------------------------
+# --- Work ------------------------------------------------------------------------------------------------------------
 
 
-def work_on_bulks(seconds: float = BUDGET) -> int:
-    """Do steps of the runs there are, whichever, for about so many seconds; return how many."""
+def work_on_bulks(seconds: float = TIME_BUDGET) -> int:
+    """Do steps of unfinished runs for about `seconds`; return how many steps."""
     steps, end = 0, time.monotonic() + seconds
-    while time.monotonic() < end and (bulks := list(Bulk.objects.with_work().values(*KNOWN)[:STEP])):
-        step(Bulk(**random.choice(bulks)))  # so that one whose steps fail keeps no other from its turn
+    while time.monotonic() < end and (bulks := list(Bulk.objects.with_work().values(*CHOSEN_FIELDS)[:STEP_SIZE])):
+        step(Bulk(**random.choice(bulks)))  # by chance, so that a run whose steps fail does not block the others
         steps += 1
     return steps
 
 
 def run(bulk: Bulk, seconds: float = float("inf")) -> Bulk:
-    """Work on the run here and now until it is over, or for about so many seconds; return it as it then is."""
+    """Work on the run in this process until it ends, or for about `seconds`; return it as it is then."""
     end = time.monotonic() + seconds
     while step(bulk) and time.monotonic() < end:
         pass
@@ -164,7 +167,7 @@ def run(bulk: Bulk, seconds: float = float("inf")) -> Bulk:
 
 
 def step(bulk: Bulk) -> bool:
-    """Do the run's next step and bring `bulk` up to date; False when the run is over."""
+    """Do the next step of the run and refresh `bulk`. Returns False if the run has ended."""
     token = request_id.current.set(bulk.request_id)
     try:
         bulk.refresh_from_db()
@@ -172,7 +175,7 @@ def step(bulk: Bulk) -> bool:
             return False
         if bulk.plan is not None:
             _carry_out(bulk)
-    except Bulk.DoesNotExist:  # forgotten meanwhile: it was over
+    except Bulk.DoesNotExist:  # deleted meanwhile, because it had ended
         return False
     finally:
         request_id.current.reset(token)
@@ -180,15 +183,15 @@ def step(bulk: Bulk) -> bool:
 
 
 def _write(bulk: Bulk, **values: Any) -> bool:
-    """Write to the run unless somebody else has since it was read; either way `bulk` is up to date then."""
+    """Write to the run, unless another process has done so since it was read. `bulk` is refreshed either way."""
     written = bool(Bulk.objects.at(bulk).advance(**values, changed_at=Now()))
     bulk.refresh_from_db()
     return written
 
 
 def _plan(bulk: Bulk) -> bool:
-    """Store what the next step will do; False when there is nothing left to do, and the run is over."""
-    plan = ACTS[bulk.action].plan(bulk, _next(bulk)) if bulk.status == BulkStatus.RUNNING else None
+    """Store the plan of the next step. Returns False if nothing is left to do: then the run ends."""
+    plan = ACTIONS[bulk.action].plan(bulk, _next(bulk)) if bulk.status == BulkStatus.RUNNING else None
     if plan is not None:
         _write(bulk, plan=plan)
         return True
@@ -199,9 +202,9 @@ def _plan(bulk: Bulk) -> bool:
 
 def _carry_out(bulk: Bulk) -> None:
     plan: dict[str, Any] = bulk.plan or {}
-    act = ACTS[bulk.action]
-    act.do(bulk, plan["tasks"])
-    undone = act.undone(bulk, plan["tasks"])
+    action = ACTIONS[bulk.action]
+    action.do(bulk, plan["tasks"])
+    undone = action.undone(bulk, plan["tasks"])
     failures = plan["failures"] + [{"task": id, "text": text} for id, text in undone.items()]
     done, skipped = len(plan["tasks"]) - len(undone), plan["skipped"] + len(undone)
     _write(
@@ -211,14 +214,14 @@ def _carry_out(bulk: Bulk) -> None:
         found=bulk.found + done + skipped,
         done=bulk.done + done,
         skipped=bulk.skipped + skipped,
-        failures=(bulk.failures + failures)[:TOLD],
+        failures=(bulk.failures + failures)[:MAX_FAILURES],
     )
 
 
 def _next(bulk: Bulk) -> TaskQuerySet:
-    """The tasks of the next step, oldest first: of those that existed when the run began."""
+    """Return the tasks of the next step, oldest first, among those that existed when the run began."""
     found = _matching(bulk.action, bulk.conditions).filter(id__lt=bulk.pk)
-    return (found.filter(id__gt=bulk.last) if bulk.last else found).order_by("id")[:STEP]
+    return (found.filter(id__gt=bulk.last) if bulk.last else found).order_by("id")[:STEP_SIZE]
 
 
 def _matching(action: str | None, conditions: Mapping[str, Any]) -> TaskQuerySet:
@@ -227,11 +230,11 @@ def _matching(action: str | None, conditions: Mapping[str, Any]) -> TaskQuerySet
     if not statuses:
         return Task.objects.none()
     status = statuses if len(statuses) < len(Status) else ()
-    return Task.objects.narrowed(**{**conditions, **moments, "status": status})
+    return Task.objects.matching(**{**conditions, **moments, "status": status})
 
 
 def _statuses(action: str | None, conditions: Mapping[str, Any]) -> list[str]:
-    """Return the statuses that the conditions name, or all, but those to which the act cannot be done."""
+    """Return the statuses that the conditions name (none: all statuses), if the action applies to them."""
     wanted = conditions.get("status") or tuple(Status)
     return [status.value for status in (APPLIES[action] if action else Status) if status in wanted]
 
@@ -240,15 +243,15 @@ def _aware(moment: dt.datetime) -> dt.datetime:
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
 
 
-# --- The acts --------------------------------------------------------------------------------------------------------
+# --- The actions -----------------------------------------------------------------------------------------------------
 
 
-class Act(NamedTuple):
-    #: returns the plan for these tasks, None without any
+class Action(NamedTuple):
+    #: returns the plan for these tasks; None if there are none
     plan: Callable[[Bulk, TaskQuerySet], dict[str, Any] | None]
-    #: does it to the plan's tasks; to do it again does no harm
+    #: carries the plan out on these tasks; doing so again does no harm
     do: Callable[[Bulk, list[Any]], None]
-    #: returns those of the plan's tasks to which it was not done, with the reason
+    #: returns the tasks of the plan on which it was not carried out, each with the reason
     undone: Callable[[Bulk, list[Any]], dict[str, str]]
 
 
@@ -259,14 +262,16 @@ def plan_ids(bulk: Bulk, tasks: TaskQuerySet) -> dict[str, Any] | None:
 
 def cancel(bulk: Bulk, ids: list[str]) -> None:
     tasks, note, wanted = Task.objects.filter(pk__in=ids), _cancel_note(bulk), _statuses("cancel", bulk.conditions)
-    while tasks.narrowed(status=wanted).filter(cancel_requested=False).exists():  # one may start, or be handed back
+    while (
+        tasks.matching(status=wanted).filter(cancel_requested=False).exists()
+    ):  # a task may start, or be released, in between
         tasks.revoke(note)
         if Status.STARTED in wanted:
             tasks.request_cancel(note)
 
 
 def not_cancelled(bulk: Bulk, ids: list[str]) -> dict[str, str]:
-    note, reason = _cancel_note(bulk), "It had moved on: it was over, or being cancelled, already"
+    note, reason = _cancel_note(bulk), "It had ended, or was being cancelled, already"
     return dict.fromkeys(_without_note(ids, lambda text: text == note), reason)
 
 
@@ -282,7 +287,7 @@ def move(bulk: Bulk, ids: list[str]) -> None:
 
 def not_moved(bulk: Bulk, ids: list[str]) -> dict[str, str]:
     end = moved_to(bulk.options["to"], _author(bulk))
-    reason = f"It had started, was over, or was {bulk.options['to']}'s already"
+    reason = f"It had started, had ended, or was on {bulk.options['to']} already"
     return dict.fromkeys(_without_note(ids, lambda text: text.endswith(end)), reason)
 
 
@@ -291,52 +296,52 @@ def _author(bulk: Bulk) -> str:
 
 
 def _without_note(ids: Iterable[str], is_it: Callable[[str], bool]) -> list[str]:
-    """Return which of these tasks have no such line in their history."""
+    """Return the tasks that have no such line in their history."""
     histories = dict(Task.objects.filter(pk__in=list(ids)).values_list("pk", "history"))
     return [id for id in ids if not any(is_it(line["note"]) for line in histories.get(uuid.UUID(id), ()))]
 
 
 def plan_retries(bulk: Bulk, tasks: TaskQuerySet) -> dict[str, Any] | None:
-    """The new tasks, as far as one document can hold them; and why there is none for some of the old ones."""
+    """Return the plan: new tasks, as many as fit into one document, and the reasons for skipping old ones."""
     old = list(tasks.repeatable())
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in={task.robot for task in old})}
-    done_before = set() if bulk.options.get("again") else Task.objects.tried_again(task.pk for task in old)
+    retried = set() if bulk.options.get("again") else Task.objects.already_retried(task.pk for task in old)
     plan: dict[str, Any] = {"tasks": [], "last": None, "skipped": 0, "failures": []}
     size = 0
     for task in old:
         try:
-            new = _repeat(task, robots, done_before, bulk.by).as_submitted()
+            new = _repeat(task, robots, retried, bulk.by).as_submitted()
         except FmvError as error:
             plan["skipped"] += 1
             plan["failures"].append({"task": str(task.pk), "text": str(error)})
         else:
             size += len(bson.encode(new))
-            if plan["tasks"] and size > PLAN:
+            if plan["tasks"] and size > MAX_PLAN_SIZE:
                 break
             plan["tasks"].append(new)
         plan["last"] = str(task.pk)
     return plan if old else None
 
 
-def _repeat(task: Task, robots: Mapping[str, Robot], done_before: set[uuid.UUID], by: str) -> Task:
-    if task.pk in done_before:
-        raise NothingToDo("It was tried again already")
+def _repeat(task: Task, robots: Mapping[str, Robot], retried: set[uuid.UUID], by: str) -> Task:
+    if task.pk in retried:
+        raise NothingToDo("It was retried already")
     if task.robot not in robots:
-        raise NothingToDo(f"The robot {task.robot} is gone")
+        raise NothingToDo(f"The robot {task.robot} was deleted")
     try:
         return new_task(robots[task.robot], by=by, **options_of(repeat_of(task)))
     except InvalidInput as error:
-        raise NothingToDo(f"It cannot run any more: {error}") from None
+        raise NothingToDo(f"It can no longer run: {error}") from None
 
 
-def submit(bulk: Bulk, new: list[dict[str, Any]]) -> None:
+def enqueue(bulk: Bulk, new: list[dict[str, Any]]) -> None:
     tasks = [Task.submitted(values) for values in new]
     submissions.store(tasks)
     ring_for(tasks)
 
 
-ACTS = {
-    "cancel": Act(plan_ids, cancel, not_cancelled),
-    "move": Act(plan_ids, move, not_moved),
-    "retry": Act(plan_retries, submit, lambda bulk, new: {}),
+ACTIONS = {
+    "cancel": Action(plan_ids, cancel, not_cancelled),
+    "move": Action(plan_ids, move, not_moved),
+    "retry": Action(plan_retries, enqueue, lambda bulk, new: {}),
 }

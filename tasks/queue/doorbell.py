@@ -1,4 +1,9 @@
-"""The message "this robot has work". A lost one delays, a doubled one does nothing: MongoDB holds the queue."""
+"""The doorbell: messages that wake worker processes up.
+
+To ring for a robot is to send "this robot has work"; the process that gets the message looks in MongoDB for the tasks,
+because MongoDB holds the queue. So a message that is lost delays a task until the periodic job rings again, and one
+that arrives twice does nothing. Two more messages wake the maintenance worker up in the same way.
+"""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -24,17 +29,17 @@ WORK_ON_BULKS = "tasks.work_on_bulks"
 
 
 def ring(robot: str, priority: int = DEFAULT_PRIORITY, expires: float | None = None) -> bool:
-    """Tell the workers; False when the broker does not take the message (the sweeper rings again).
+    """Wake a worker process up for the robot. Returns False if the broker does not take the message.
 
-    `expires`: seconds after which the message means nothing any more.
+    `expires`: seconds after which the message is dropped.
     """
     return _send(RUN_NEXT, robot, queue="work", priority=priority, expires=expires)
 
 
 def ring_for(tasks: Iterable[Task], robots: Iterable[Robot] | None = None) -> None:
-    """Ring for the queued ones of these tasks as often as their robots could start one now.
+    """Ring for those of these tasks that are queued: for each robot in service once a task, but at most once a lane.
 
-    `robots`: theirs, if the caller has just read them.
+    `robots`: the robots of the tasks, if the caller has just read them.
     """
     waiting: dict[str, list[int]] = {}
     for task in tasks:
@@ -49,17 +54,17 @@ def ring_for(tasks: Iterable[Task], robots: Iterable[Robot] | None = None) -> No
 
 
 def ring_all(bells: Mapping[str, int], **options: Any) -> bool:
-    """Ring for each robot so many times; at the first message that the broker does not take, stop and return False."""
+    """Ring for each robot the given number of times. Stops and returns False if the broker does not take a message."""
     return all(ring(robot, **options) for robot, times in bells.items() for _ in range(times))
 
 
 def report_worker_lost(worker: str, message_id: str) -> bool:
-    """Tell the maintenance worker that this process died over this message; a lost word costs a lease of time."""
+    """Report that a process died while it handled a message. If that is lost, recovery waits for the lease to end."""
     return _send(PROCESS_DIED, worker, message_id, queue="maintenance")
 
 
 def ring_for_bulks() -> bool:
-    """Tell the maintenance worker that a bulk run has begun; a lost word costs it a few seconds."""
+    """Wake the maintenance worker up for a new bulk run. If the message is lost, the run starts a few seconds later."""
     return _send(WORK_ON_BULKS, queue="maintenance", expires=60.0)
 
 

@@ -144,7 +144,7 @@ def repeat_of(task: Task) -> dict[str, Any]:
 
 
 def require_in_service(name: str) -> Robot:
-    """Return a robot that takes tasks. Raises UnknownRobot, RobotOutOfService."""
+    """Return the robot, which is in service. Raises UnknownRobot, RobotOutOfService."""
     robot = Robot.objects.find(name)
     if robot is None:
         raise UnknownRobot(f"There is no robot {name}.")

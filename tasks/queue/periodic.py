@@ -1,4 +1,7 @@
-"""The periodic steps: each looks at what MongoDB says and mends it. Early, late, twice at once: all harmless."""
+"""The periodic steps: each looks for tasks that should have moved, and moves them.
+
+A step that runs early, late, or twice at the same time does no harm.
+"""
 
 import datetime as dt
 import logging
@@ -21,15 +24,15 @@ from tasks.queue.services import delete_every
 
 logger = logging.getLogger(__name__)
 
-STEP = 500  # documents taken in one go
-SWEEP_BELL = 60.0  # seconds that a sweeper's doorbell counts; there is another every few
-RING_STEP = 200  # robots rung for in one sweep; chosen by chance, so none is left out for ever
+STEP_SIZE = 500  # tasks that are read at a time
+RING_LIFETIME = 60.0  # seconds after which a message of `ring_waiting` is dropped: the next run sends another
+MAX_ROBOTS_RUNG = 200  # in one run; chosen by chance, so that no robot is left out for ever
 
 
 def promote_due() -> int:
-    """Queue the tasks whose time has come (SCHEDULED, RETRY) and ring for them; return how many."""
+    """Queue the scheduled and retrying tasks that are due, and ring for them; return how many."""
     promoted = 0
-    while due := list(Task.objects.due(now := server_now()).values_list("pk", "robot", "priority")[:STEP]):
+    while due := list(Task.objects.due(now := server_now()).values_list("pk", "robot", "priority")[:STEP_SIZE]):
         promoted += Task.objects.filter(pk__in=[pk for pk, _, _ in due]).promote(now)
         _ring_for(Counter((robot, priority) for _, robot, priority in due))
     return promoted
@@ -42,13 +45,13 @@ def _ring_for(queued: Counter[tuple[str, int]]) -> None:
 
 
 def recover_lost() -> dict[str, int]:
-    """Take the tasks whose worker let its lease run out away from it; return how many went to which status."""
+    """Recover tasks whose lease has run out: retry or end them. Returns how many are now in which status."""
     outcome: Counter[Status] = Counter()
     now = server_now()
-    for task in Task.objects.lost(now).order_by()[:STEP]:
+    for task in Task.objects.lost(now).order_by()[:STEP_SIZE]:
         status = _recover(task, now)
         if status is None:
-            continue  # its worker, or another sweeper, was faster
+            continue  # its worker, or another recovery, was faster
         outcome[status] += 1
         counters.count("lost_workers")
         about = {"task_id": str(task.pk), "robot": task.robot, "worker": task.worker, "status": status.value}
@@ -64,7 +67,7 @@ def recover_lost() -> dict[str, int]:
 
 
 def recover_from(worker: str, message_id: str) -> dict[str, int]:
-    """Recover the task of a process that is known to have died, without waiting for the end of its lease."""
+    """Recover the task of a process that has died, without waiting for the end of its lease."""
     return recover_lost() if Task.objects.run_by(worker, message_id).end_leases() else {}
 
 
@@ -81,26 +84,26 @@ def _recover(task: Task, now: dt.datetime) -> Status | None:
 
 
 def expire() -> int:
-    """Revoke the tasks that were to start by their `expires_at` and did not; return how many."""
+    """Revoke the tasks that did not start by their `expires_at`; return how many."""
     return Task.objects.expire(server_now())
 
 
 def ring_waiting() -> int:
-    """Ring for robots in service that have queued tasks and a free lane, in case a doorbell was lost; return how many.
+    """Ring for robots in service that have queued tasks and a free lane, in case a message was lost; return how many.
 
-    A robot that is gone is rung for too: the worker that looks ends its tasks.
+    It also rings for robots that were deleted: the worker that gets the message ends their tasks.
     """
     waiting = Task.objects.robots_waiting()
-    chosen = random.sample(waiting, min(RING_STEP, len(waiting)))
+    chosen = random.sample(waiting, min(MAX_ROBOTS_RUNG, len(waiting)))
     busy = Task.objects.runs_by_robot(chosen)
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
-    bells = {name: _bells(name, robots.get(name), busy[name]) for name in chosen}
-    ring_all(bells, expires=SWEEP_BELL)  # or they would pile up while no worker is free
+    bells = {name: _rings(name, robots.get(name), busy[name]) for name in chosen}
+    ring_all(bells, expires=RING_LIFETIME)  # otherwise they would pile up while no worker is free
     return sum(times > 0 for times in bells.values())
 
 
-def _bells(name: str, robot: Robot | None, running: int) -> int:
-    """Return how many of its queued tasks the robot could start now."""
+def _rings(name: str, robot: Robot | None, running: int) -> int:
+    """Return how many of its queued tasks the robot could start now; 1 for a deleted robot."""
     if robot is None:
         return 1
     free = robot.lanes - running if robot.enabled else 0
@@ -108,14 +111,14 @@ def _bells(name: str, robot: Robot | None, running: int) -> int:
 
 
 def purge(days: float) -> int:
-    """Delete the tasks that finished more than `days` ago (0: none), with their logs; return how many."""
+    """Delete the tasks that finished more than `days` days ago (0: none), with their logs; return how many."""
     if not days:
         return 0
     return delete_every(Task.objects.finished_before(server_now() - dt.timedelta(days=days)))
 
 
-def forget_acts(days: float) -> int:
-    """Delete the audit entries and the finished bulk runs that are more than `days` old (0: none); return how many."""
+def delete_old_records(days: float) -> int:
+    """Delete the audit entries and finished bulk runs that are more than `days` days old (0: none); return how many."""
     if not days:
         return 0
     old = Bulk.objects.over().filter(id__lt=id_at(server_now() - dt.timedelta(days=days)))
@@ -123,9 +126,8 @@ def forget_acts(days: float) -> int:
 
 
 def forget_runs() -> None:
-    """Delete Celery's results of maintenance runs older than CELERY_RESULT_EXPIRES, and throttles' past windows.
-
-    And worker processes that nobody has seen for a day.
+    """Delete the results of maintenance runs older than CELERY_RESULT_EXPIRES, past windows of the throttle, and worker
+    processes without a heartbeat for a day.
     """
     app.backend.cleanup()
     WorkerProcess.objects.long_gone(server_now()).delete()

@@ -1,4 +1,4 @@
-"""What can be done with tasks; API, admin, commands and jobs all come through here."""
+"""What can be done with tasks. The API, the admin, the commands and the jobs all call these functions."""
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -20,8 +20,8 @@ from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of
 from tasks.queue.submissions import submit_batch, submit_idempotent
 from tasks.reports import outcomes
 
-AT_ONCE = 1.0  # seconds that a request works on a bulk run; what is left is done in the background
-PURGE_STEP = 1000  # tasks deleted at a time
+REQUEST_BUDGET = 1.0  # seconds that a request works on a bulk run; the periodic job does the rest
+DELETE_STEP = 1000  # tasks deleted at a time
 
 
 def get(id: Any) -> Task:
@@ -75,9 +75,9 @@ def _new(run: Run, by: str) -> tuple[Task, Robot]:
 
 
 def cancel(task: Task, *, by: str) -> Task:
-    """Revoke a task that waits, or ask the worker of a running one to stop it; return it as it now is.
+    """Revoke a waiting task, or ask the worker of a running one to stop it; return the task as it is then.
 
-    Raises AlreadyFinished, also when a running task ends by itself before its worker has noticed.
+    Raises AlreadyFinished, also if a running task ends before its worker notices the request.
     """
     note = f"cancel asked for by {by}"
     while not task.is_finished:
@@ -92,7 +92,7 @@ def cancel(task: Task, *, by: str) -> Task:
 
 
 def retry(task: Task, *, by: str) -> Task:
-    """Submit a finished task again, as a new one that names it. Raises NotFinished, UnknownRobot, InvalidInput."""
+    """Submit a new task that repeats a finished one, and return it. Raises NotFinished, UnknownRobot, InvalidInput."""
     if not task.is_finished:
         raise NotFinished
     new = submit(repeat_of(task), by=by)
@@ -101,9 +101,9 @@ def retry(task: Task, *, by: str) -> Task:
 
 
 def move(task: Task, *, to: str, by: str) -> Task:
-    """Let another robot do a task that waits; return it as it now is.
+    """Move a waiting task to another robot; return the task as it is then.
 
-    Raises NotWaiting, UnknownRobot, and RobotOutOfService for a robot that would keep it waiting.
+    Raises NotWaiting, UnknownRobot, and RobotOutOfService if the other robot is out of service.
     """
     robot = require_in_service(to)
     while task.is_waiting and task.robot != to:
@@ -120,7 +120,7 @@ def move(task: Task, *, to: str, by: str) -> Task:
 
 
 def change_robot(name: str, *, by: str, **values: Any) -> Robot:
-    """Change some of a robot's fields; put back in service, or given more lanes, its queue starts again.
+    """Change fields of a robot and return it. If `enabled` or `lanes` change, its queue is started again.
 
     Raises UnknownRobot, NotPossible.
     """
@@ -131,7 +131,7 @@ def change_robot(name: str, *, by: str, **values: Any) -> Robot:
 
 
 def replace_robot(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
-    """Make the robot exactly this; return it and whether it is new. Its queue starts again, as after `change_robot`.
+    """Create or replace a robot; return it and whether it is new. The queue of a replaced one is started again.
 
     Raises InvalidInput, NotPossible.
     """
@@ -144,13 +144,13 @@ def replace_robot(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
 def take_out_of_service(
     name: str, *, by: str, queue: Literal["keep", "cancel", "move"] = "keep", to: str | None = None
 ) -> tuple[Robot, Bulk | None]:
-    """Let a robot start nothing more, and keep, cancel, or move to the robot `to` what waits for it.
+    """Take a robot out of service: it starts no more tasks. Its queue is kept, cancelled, or moved to the robot `to`.
 
-    Returns the robot, and the run that sees to its queue (None: it keeps it). A short queue is seen to here and now; of
-    a long one the rest is done in the background. What it runs goes on; cancel that by itself. A submit at the same
-    moment may come too late for all that, and waits.
+    Returns the robot, and the bulk run that cancels or moves the queue (None: keep). The first REQUEST_BUDGET seconds
+    of the run are done at once, the rest by the periodic job. Running tasks go on. A task that is submitted at the same
+    time may be missed by the run, and then waits.
 
-    Raises UnknownRobot, for either robot, and RobotOutOfService for one that would keep them waiting.
+    Raises UnknownRobot for either robot, and RobotOutOfService if `to` is out of service.
     """
     if queue == "move" and (to == name or not require_in_service(to or "")):
         raise InvalidInput([Problem(("body", "to"), "Must be another robot")])
@@ -160,30 +160,30 @@ def take_out_of_service(
         return robot, None
     waiting = {"robot": name, "status": WAITING}
     run = bulk.start(queue, by=by, conditions=waiting, to=to, why=f"{name} is out of service")
-    return robot, bulk.run(run, AT_ONCE)
+    return robot, bulk.run(run, REQUEST_BUDGET)
 
 
 def put_in_service(name: str, *, by: str) -> Robot:
-    """Let a robot take its queue up again. Raises UnknownRobot."""
+    """Put a robot back in service, and start its queue. Raises UnknownRobot."""
     return change_robot(name, by=by, enabled=True)
 
 
 def restart_queue(robot: Robot) -> None:
-    """Ring once for each lane of a robot that has work."""
+    """Ring once for each lane of the robot, if it has queued tasks."""
     if Task.objects.queued().of_robot(robot.name).exists():
         ring_all({robot.name: robot.lanes})
 
 
 def delete_robot(robot: Robot, *, by: str, revisions: Collection[int] | None = None) -> None:
-    """Delete a robot with its finished tasks, if it is at one of `revisions` (None: whatever it is at).
+    """Delete a robot with its finished tasks, if it is at one of `revisions` (None: at any).
 
-    Raises RobotHasWork while it has unfinished tasks, and Changed.
+    A task that is submitted at the same time may be left without its robot; the worker that gets its message ends it.
 
-    A task submitted at the same moment may be left without its robot; the first worker to look ends it.
+    Raises RobotHasWork if it has unfinished tasks, and Changed.
     """
     if Task.objects.unfinished().of_robot(robot.name).exists():
         raise RobotHasWork
-    if revisions is not None:  # nobody changes it any more, not unnoticed
+    if revisions is not None:  # checks the revision, and lets the robot start nothing more
         robots.services.change(robot.name, by=by, revisions=revisions, enabled=False)
     delete_every(Task.objects.finished().of_robot(robot.name))
     outcomes.forget(robot.name)
@@ -191,16 +191,18 @@ def delete_robot(robot: Robot, *, by: str, revisions: Collection[int] | None = N
 
 
 def delete_every(tasks: QuerySet[Task]) -> int:
-    """Delete these tasks, which an index finds, with their logs; return how many. For any others: tasks.cli.archive."""
+    """Delete these tasks with their logs; return how many. An index must find them; else use tasks.cli.archive."""
     deleted, found = 0, tasks.order_by().values_list("pk", flat=True)
-    while ids := list(found[:PURGE_STEP]):
+    while ids := list(found[:DELETE_STEP]):
         delete_all(ids)
         deleted += len(ids)
     return deleted
 
 
 def delete_all(ids: Collection[Any]) -> None:
-    """Delete these tasks with their logs. The logs go first: a crash in between leaves a task without its log, never a
-    log without its task."""
+    """Delete these tasks with their logs.
+
+    The logs go first: a crash in between leaves a task without its log, but never a log without its task.
+    """
     LogLine.objects.filter(task__in=ids).delete()
     Task.objects.filter(pk__in=ids).delete()

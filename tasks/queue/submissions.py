@@ -20,10 +20,10 @@ from fmv.errors import InvalidInput, Problem
 from tasks.models import Submission, Task
 from tasks.queue.doorbell import ring_for
 
-KEEP = dt.timedelta(hours=24)  # how long a key returns its first tasks
-UNQUEUED_AFTER = dt.timedelta(seconds=10)  # a request that has not queued its tasks by then has died
+KEY_LIFETIME = dt.timedelta(hours=24)  # how long a key returns its first tasks
+REQUEUE_AFTER = dt.timedelta(seconds=10)  # a request that has not queued its tasks by then has died
 MAX_SIZE = 15 * 1024 * 1024  # bytes of BSON; MongoDB takes 16 MiB a document
-STEP = 50  # submissions finished in one run
+STEP_SIZE = 50  # submissions finished in one run
 
 Build = Callable[[], list[Task]]
 
@@ -36,7 +36,7 @@ def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Tas
     id = hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()
     fingerprint = hashlib.sha256(orjson.dumps(runs, option=orjson.OPT_SORT_KEYS)).hexdigest()
     submission = Submission.objects.filter(pk=id).first()
-    if submission and submission.created_at < timezone.now() - KEEP:
+    if submission and submission.created_at < timezone.now() - KEY_LIFETIME:
         Submission.objects.filter(pk=id, created_at=submission.created_at).delete()
         submission = None
     if submission is None:
@@ -87,7 +87,7 @@ def store(tasks: Sequence[Task]) -> None:
 def requeue_unfinished() -> int:
     """Queue the submissions of requests that died after accepting them; return how many. Delete old submissions."""
     now = timezone.now()
-    unqueued = Submission.objects.unqueued(now - UNQUEUED_AFTER)[:STEP]
+    unqueued = Submission.objects.unqueued(now - REQUEUE_AFTER)[:STEP_SIZE]
     finished = [_enqueue(submission) for submission in unqueued]
-    Submission.objects.done_before(now - KEEP).delete()
+    Submission.objects.done_before(now - KEY_LIFETIME).delete()
     return len(finished)

@@ -143,7 +143,7 @@ def hot_queries() -> dict[str, QuerySet[Any]]:
         "a robot's next task": Task.objects.queued().of_robot("Bender").next_first()[:1],
         "the tasks of a robot": Task.objects.of_robot("Bender").newest_first()[:100],
         "the latest tasks": Task.objects.newest_first()[:100],
-        "the tasks of a status": Task.objects.narrowed(status=["FAILURE"]).newest_first()[:100],
+        "the tasks of a status": Task.objects.matching(status=["FAILURE"]).newest_first()[:100],
         "the tasks that are due": Task.objects.due(now).order_by()[:100],
         "the tasks of lost workers": Task.objects.lost(now).order_by()[:100],
         "what changed": Task.objects.changed_since(now).order_by()[:100],

@@ -37,9 +37,9 @@ class Interrupted(BaseException):
 
 
 class Attempt:
-    """One attempt of one task in this process; to its handler it is the `registry.Context`.
+    """One attempt of one task in this process. The handler gets it as its `registry.Context`.
 
-    `since`: when it was claimed at the earliest, by `time.monotonic()`. Runs in the process's main thread only.
+    `since`: a time before the claim, by `time.monotonic()`. It runs in the main thread of the process only.
     """
 
     def __init__(self, task: Task, robot: Robot, since: float) -> None:
@@ -71,7 +71,7 @@ class Attempt:
     def _store_line(self, text: str) -> None:
         try:
             LogLine.objects.create(task=self._task.pk, attempt=self.attempt, text=text)
-        except DatabaseError as error:  # not worth failing the task for
+        except DatabaseError as error:  # no reason to fail the task
             logger.warning("Task %s: a line of its log was lost: %r", self.task_id, error.__cause__)
 
     def check(self) -> None:
@@ -81,7 +81,7 @@ class Attempt:
 
     @contextlib.contextmanager
     def _shielded(self) -> Iterator[None]:
-        """Let an interrupt wait until our own talk with MongoDB is over, and raise it then."""
+        """Hold an interrupt back while this class talks to MongoDB, and raise it afterwards."""
         shielded_before, self._interruptible = self._interruptible, False
         try:
             yield
@@ -97,7 +97,7 @@ class Attempt:
         return self._lease.reason is not None
 
     def run(self) -> None:
-        """Call the handler under guard and write what came of it."""
+        """Call the handler while the lease is renewed, and write the outcome."""
         token = request_id.current.set(self._task.request_id)
         try:
             self._run()
@@ -108,7 +108,7 @@ class Attempt:
         try:
             handler = registry.get(self._task.handler)
             self.params = handler.read_params(self._task.params)
-        except FmvError as error:  # the submit knew it: this worker runs other code
+        except FmvError as error:  # the submit accepted it, so this worker runs another version of the code
             cannot = error_document("CannotRun", f"{self._task.handler}: {error}")
             self._write(lambda: self._task.fail(cannot))
             return
@@ -146,7 +146,7 @@ class Attempt:
     # The outcome.
 
     def _write(self, conclude: Callable[[], object]) -> None:
-        """Write the outcome; while MongoDB cannot be reached, try on until the lease is over and the sweeper's turn."""
+        """Write the outcome. While MongoDB is unreachable, try again until the lease has run out."""
         while True:
             try:
                 conclude()
@@ -169,7 +169,7 @@ class Attempt:
         elif self._lease.reason is Reason.STOPPING:
             self._release()
         else:
-            logger.warning("Task %s: attempt %d lost its lease, its outcome is dropped", self.task_id, self.attempt)
+            logger.warning("Task %s: attempt %d lost its lease; its outcome is dropped", self.task_id, self.attempt)
 
     def _conclude_success(self, result: Any) -> None:
         try:
@@ -205,11 +205,11 @@ def _text_of(error: BaseException) -> str:
 
 
 class InvalidResult(PermanentError):
-    """What a handler returned cannot be a task's result."""
+    """The value that a handler returned cannot be stored as a result."""
 
 
 def storable(result: Any) -> Any:
-    """Return the result as JSON knows it. Raises InvalidResult when it is none, or larger than MAX_RESULT."""
+    """Return the result as plain JSON values. Raises InvalidResult if it is not JSON, or larger than MAX_RESULT."""
     try:
         plain = to_jsonable_python(result)
         size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())

@@ -1,4 +1,4 @@
-"""What Celery worker processes need besides jobs: safe forks, and a stop that hands running tasks back."""
+"""Hooks into Celery's workers: safe forks, and a stop that releases running tasks."""
 
 import contextlib
 import functools
@@ -28,20 +28,21 @@ from tasks.worker.lease import INTERRUPT, KILL_GRACE
 
 logger = logging.getLogger(__name__)
 
-RECONNECT = 2.0  # seconds between two looks for a broker that is away; Celery's own pauses grow to half a minute
+RECONNECT = 2.0  # seconds at most between two attempts to reach the broker; Celery's own pauses grow to 30 s
 
 
 @signals.worker_init.connect
 def no_delayed_delivery(**_: Any) -> None:
-    """Keep Celery from declaring its 28 exchanges and queues for ETA messages: we send none."""
+    """Do not let Celery declare its 28 exchanges and queues for ETA messages: FMV sends none."""
     blueprint: Any = celery.worker.consumer.Consumer.Blueprint
     blueprint.default_steps = [step for step in blueprint.default_steps if not step.endswith(":DelayedDelivery")]
 
 
 @signals.worker_process_init.connect
 def on_fork(sender: str, **_: Any) -> None:
-    """In a new pool process of the worker `sender`: drop the MongoClient of the parent, let interrupts find nothing to
-    interrupt, and begin to say that it is alive."""
+    """Prepare a new pool process of the worker `sender`: drop the MongoClient of the parent, ignore interrupts until a
+    task runs, and start the heartbeat.
+    """
     end_without_parent()
     forget_clients()
     signal.signal(INTERRUPT, signal.SIG_IGN)
@@ -52,14 +53,14 @@ def on_fork(sender: str, **_: Any) -> None:
 
 @signals.beat_embedded_init.connect
 def on_beat(**_: Any) -> None:
-    """End an embedded beat with its worker, a killed one too; Celery does so for pool processes only."""
+    """End an embedded beat together with its worker, even a killed one. Celery does so for pool processes only."""
     celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
     end_without_parent()
 
 
 def end_without_parent() -> None:
-    """End a process whose parent was killed before the two were tied to each other."""
-    parent: int | None = current_process()._parent_pid  # type: ignore[attr-defined]  # None: this is no child
+    """End this process if its parent was killed before the two were tied to each other."""
+    parent: int | None = current_process()._parent_pid  # type: ignore[attr-defined]  # None: not a child process
     if parent not in (None, os.getppid()):
         os._exit(1)
 
@@ -74,7 +75,7 @@ class Consumer(celery.worker.consumer.Consumer):
 
 
 class Request(celery.worker.request.Request):
-    """A doorbell in the worker's main process, which is told when the pool process that took it dies."""
+    """A message for `run_next` in the main process of the worker. Reports the death of the process that handles it."""
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         super().on_failure(exc_info, *args, **kwargs)
@@ -84,13 +85,15 @@ class Request(celery.worker.request.Request):
 
 @signals.worker_shutting_down.connect
 def on_stop(**_: Any) -> None:
-    """On SIGTERM Celery takes no more work and waits for what runs; after FMV_STOP_GRACE seconds we end that too."""
+    """Release running tasks FMV_STOP_GRACE seconds after SIGTERM. Celery itself would wait for them without a limit."""
     threading.Thread(target=_end_running, name="stop", daemon=True).start()
 
 
 def _end_running() -> None:
-    """Interrupt each second the processes that still run something, so that their tasks are handed back; kill those
-    that ignore it. Never an idle one: it may hold the lock of the pool's pipe, and the pool then never ends."""
+    """Interrupt, each second, the processes that run a task, so that they release it; kill those that ignore this.
+
+    An idle process is never signalled: it may hold the lock of the pool's pipe, and then the pool would never end.
+    """
     time.sleep(settings.FMV_STOP_GRACE)
     kill_at = time.monotonic() + KILL_GRACE
     while True:

@@ -20,7 +20,7 @@ TIME_SLICE = 0.1  # seconds for which a process goes on starting tasks of one ro
 def run_next(robot_name: str, message_id: str) -> None:
     """Run queued tasks of the robot, while it has any and a free lane, for TIME_SLICE seconds; ring for the rest.
 
-    `message_id`: of the Celery message that this process handles. If the process dies, it tells which task was lost.
+    `message_id`: of the Celery message that this process handles. If the process dies, its tasks are found by it.
     """
     robot = Robot.objects.find(robot_name)
     if robot is None:

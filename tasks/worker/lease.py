@@ -129,7 +129,7 @@ class Lease:
     def _arm_watchdog(self, at_most: float = float("inf")) -> None:
         """End this process, with a traceback, unless armed anew before the lease or the grace of the timeout is over.
 
-        A C thread does it, whoever holds the GIL: https://docs.python.org/3/library/faulthandler.html
+        A C thread does it, whichever thread holds the GIL: https://docs.python.org/3/library/faulthandler.html
         """
         lease_left = self._seconds * 0.95 - self.age
         time_left = self._started + self._task.timeout + KILL_GRACE - time.monotonic()

@@ -22,7 +22,7 @@ LIST = "/admin/tasks/bulk/"
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch):
-    monkeypatch.setattr(bulk, "STEP", 2)
+    monkeypatch.setattr(bulk, "STEP_SIZE", 2)
 
 
 def staff(role, **fields):
@@ -84,7 +84,7 @@ def test_the_live_part_says_when_there_will_be_no_more_news():
 
 
 def test_a_run_on_very_many_tells_no_end(monkeypatch):
-    monkeypatch.setattr(bulk, "CAP", 3)
+    monkeypatch.setattr(bulk, "MAX_ESTIMATE", 3)
     run, _ = begin()
     shown = text(staff(Role.VIEWER).get(page(run)))
     assert run.expected is None

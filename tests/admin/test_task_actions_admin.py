@@ -64,7 +64,7 @@ def test_those_retried_before_are_left_out_unless_asked_for():
 
 
 def test_a_count_beyond_the_bound_is_told_as_more_than_it(monkeypatch):
-    monkeypatch.setattr("tasks.queue.bulk.CAP", 2)
+    monkeypatch.setattr("tasks.queue.bulk.MAX_ESTIMATE", 2)
     for _ in range(3):
         make_task(robot="R2")
     assert "Cancel more than 2 tasks?" in text(act(admin(Role.OPERATOR), action="cancel", scope="all"))

@@ -149,7 +149,7 @@ def test_many_tasks_take_as_many_queries_as_one_and_none_reads_results():
 
 
 def test_the_number_of_tasks_is_counted_to_a_bound(monkeypatch):
-    monkeypatch.setattr("tasks.queue.bulk.CAP", 2)
+    monkeypatch.setattr("tasks.queue.bulk.MAX_ESTIMATE", 2)
     for _ in range(3):
         make_task(robot="R2")
     assert "more than 2 tasks match" in text(admin().get(TASKS + "?robot=R2"))

@@ -98,7 +98,7 @@ def test_a_batch_half_stored_when_its_server_died_is_finished_without_doubles(ap
     tasks = new_tasks([{"robot": "R2", **WAIT} for _ in range(10)], by="somebody")
     submission = submissions._accept("id", "", tasks)
     Task.objects.bulk_create(tasks[:4])
-    monkeypatch.setattr(submissions, "UNQUEUED_AFTER", submissions.UNQUEUED_AFTER * -1)
+    monkeypatch.setattr(submissions, "REQUEUE_AFTER", submissions.REQUEUE_AFTER * -1)
     assert submissions.requeue_unfinished() == 1
     assert sorted(task.pk for task in Task.objects.all()) == [task.pk for task in tasks]
     assert Submission.objects.get(pk=submission.pk).stored

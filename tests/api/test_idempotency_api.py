@@ -110,7 +110,7 @@ def test_fifty_at_once_start_one_task(api):
 
 def test_a_key_is_free_again_after_24_hours(api):
     first = api("POST", "/robot/R2/run", **KEY)
-    Submission.objects.update(created_at=timezone.now() - 2 * submissions.KEEP)
+    Submission.objects.update(created_at=timezone.now() - 2 * submissions.KEY_LIFETIME)
     assert api("POST", "/robot/R2/run", {"priority": 7}, **KEY).json()["task_id"] != first.json()["task_id"]
     assert Task.objects.count() == 2
 
@@ -120,7 +120,7 @@ def test_a_server_that_dies_before_it_stored_the_task_loses_nothing(api):
     submission = submissions._accept("key", "print", [task])  # and here it dies
     assert Task.objects.count() == 0
     assert submissions.requeue_unfinished() == 0  # it may be alive, and just slow
-    Submission.objects.update(created_at=timezone.now() - 2 * submissions.UNQUEUED_AFTER)
+    Submission.objects.update(created_at=timezone.now() - 2 * submissions.REQUEUE_AFTER)
     assert submissions.requeue_unfinished() == 1
     assert [stored.pk for stored in Task.objects.all()] == [task.pk]
     assert submissions.requeue_unfinished() == 0
@@ -131,7 +131,7 @@ def test_old_submissions_are_forgotten(api):
     api("POST", "/robot/R2/run", **KEY)
     submissions.requeue_unfinished()
     assert Submission.objects.count() == 1
-    Submission.objects.update(created_at=timezone.now() - 2 * submissions.KEEP)
+    Submission.objects.update(created_at=timezone.now() - 2 * submissions.KEY_LIFETIME)
     submissions.requeue_unfinished()
     assert Submission.objects.count() == 0
     assert Task.objects.count() == 1

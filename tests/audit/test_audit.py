@@ -301,12 +301,12 @@ def test_old_entries_and_runs_are_forgotten(monkeypatch, settings):
     run = {"action": "cancel", "by": "amy", "changed_at": timezone.now()}
     made_at(8, Bulk, open=False, **run)
     kept = [made_at(8, Bulk, **run), made_at(6, Bulk, open=False, **run)]
-    assert periodic.forget_acts(0) == 0
+    assert periodic.delete_old_records(0) == 0
     settings.FMV_AUDIT_DAYS, settings.FMV_RETENTION_DAYS = 7, 0
     jobs.purge()
     assert list(AuditEntry.objects.all()) == [young]
     assert set(Bulk.objects.values_list("pk", flat=True)) == {run.pk for run in kept}
-    assert periodic.forget_acts(5) == 2
+    assert periodic.delete_old_records(5) == 2
 
 
 def test_bulk_runs_are_told_by_their_beginning_and_their_stop():

@@ -101,7 +101,7 @@ def test_in_the_background_it_only_begins(tasks):
 
 
 def test_interrupted_it_stops_cleanly_and_the_same_command_does_the_rest(tasks, monkeypatch):
-    monkeypatch.setattr(bulk, "STEP", 2)
+    monkeypatch.setattr(bulk, "STEP_SIZE", 2)
     step, steps = bulk.step, []
 
     def interrupted(run):

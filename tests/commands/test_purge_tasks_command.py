@@ -99,7 +99,7 @@ def test_where_tasks_are_kept_for_ever_an_age_must_be_told(settings):
 
 
 def test_more_go_than_one_step_takes(monkeypatch, tmp_path):
-    monkeypatch.setattr(archive, "PURGE_STEP", 5)
+    monkeypatch.setattr(archive, "DELETE_STEP", 5)
     monkeypatch.setattr(archive, "TASKS_IN_MEMORY", 2)
     tasks = [finished(lines=number % 3) for number in range(10)]
     assert run("purge_tasks", "--yes", "--older-than", "1d", "--archive", str(tmp_path / "a.jsonl")).status == 0

@@ -47,7 +47,7 @@ def test_it_rings_for_robots_whose_doorbell_was_lost(bells):
 
 
 def test_more_are_lost_than_one_step_takes(monkeypatch):
-    monkeypatch.setattr(periodic, "STEP", 2)
+    monkeypatch.setattr(periodic, "STEP_SIZE", 2)
     for number in range(5):
         make_task_in(Status.STARTED, robot=f"R{number}", lease_expires_at=PAST, started_at=FUTURE)
     assert json.loads(run("recover_tasks", "--json").out)["lost"] == {"RETRY": 5}

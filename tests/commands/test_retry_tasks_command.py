@@ -37,7 +37,7 @@ def test_repeated_it_leaves_out_what_was_tried_again(robot):
     run("retry_tasks", "--status", "FAILURE", "--yes")
     outcome = run("retry_tasks", "--status", "FAILURE", "--yes")
     assert outcome.status == 1
-    assert f"{failed.pk}: It was tried again already." in outcome.err
+    assert f"{failed.pk}: It was retried already." in outcome.err
     assert repeats(failed) == 1
     assert run("retry_tasks", "--status", "FAILURE", "--again", "--yes").out == "1 retried.\n"
     assert repeats(failed) == 2
@@ -49,8 +49,8 @@ def test_what_cannot_be_tried_again_is_told(robot):
     outcome = run("retry_tasks", "--status", "FAILURE", "--yes", "--json")
     answer = json.loads(outcome.out)
     assert (outcome.status, answer["done"], answer["skipped"]) == (0, 1, 1)
-    assert answer["failures"] == [{"task": str(lost.pk), "text": "The robot gone is gone"}]
-    assert f"{lost.pk}: The robot gone is gone.\n" in outcome.err
+    assert answer["failures"] == [{"task": str(lost.pk), "text": "The robot gone was deleted"}]
+    assert f"{lost.pk}: The robot gone was deleted.\n" in outcome.err
 
 
 def test_what_is_not_over_is_no_match(robot):

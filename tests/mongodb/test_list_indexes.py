@@ -68,16 +68,16 @@ def test_every_filter_is_looked_at_here():
 
 @pytest.mark.parametrize("name", [None, *TASK_FILTERS])
 def test_a_list_of_tasks_walks_an_index(name):
-    narrowed = Task.objects.narrowed(**({name: TASK_FILTERS[name]} if name else {}))
+    found = Task.objects.matching(**({name: TASK_FILTERS[name]} if name else {}))
     for order in (TaskPages.ordering, LogPages.ordering):  # forwards and, from a later page, backwards
-        assert is_answered_by_an_index(narrowed.order_by(order)[:101]), order
+        assert is_answered_by_an_index(found.order_by(order)[:101]), order
 
 
 @pytest.mark.parametrize("name", [None, *sorted(ROBOT_FILTERS.keys() - SCANNED)])
 def test_a_list_of_robots_walks_an_index(name):
-    narrowed = Robot.objects.matching(**({name: ROBOT_FILTERS[name]} if name else {}))
+    found = Robot.objects.matching(**({name: ROBOT_FILTERS[name]} if name else {}))
     for order in (RobotPages.ordering, f"-{RobotPages.ordering}"):
-        assert is_answered_by_an_index(narrowed.order_by(order)[:1001]), order
+        assert is_answered_by_an_index(found.order_by(order)[:1001]), order
 
 
 def test_so_do_a_profile_s_tasks_and_a_log():
@@ -95,14 +95,14 @@ USES = {
     "task_next": lambda: Task.objects.queued().of_robot("Bender").next_first()[:1],
     "task_of_robot": lambda: Task.objects.of_robot("Bender").newest_first()[:50],
     "task_ended": lambda: Task.objects.of_robot("Bender").ended()[:60],
-    "task_by_status": lambda: Task.objects.narrowed(status=["QUEUED"]).newest_first()[:101],
-    "task_by_handler": lambda: Task.objects.narrowed(handler="primes").newest_first()[:101],
-    "task_by_requester": lambda: Task.objects.narrowed(requested_by="fry").newest_first()[:101],
-    "task_by_label": lambda: Task.objects.narrowed(label="night").newest_first()[:101],
+    "task_by_status": lambda: Task.objects.matching(status=["QUEUED"]).newest_first()[:101],
+    "task_by_handler": lambda: Task.objects.matching(handler="primes").newest_first()[:101],
+    "task_by_requester": lambda: Task.objects.matching(requested_by="fry").newest_first()[:101],
+    "task_by_label": lambda: Task.objects.matching(label="night").newest_first()[:101],
     "task_due": lambda: Task.objects.due(NOW)[:500],
     "task_overdue": lambda: Task.objects.overdue(NOW).order_by("expires_at")[:500],
     "task_finished": lambda: Task.objects.finished_before(NOW).order_by("finished_at")[:500],
-    "task_by_error": lambda: Task.objects.narrowed(error="OSError").newest_first()[:101],
+    "task_by_error": lambda: Task.objects.matching(error="OSError").newest_first()[:101],
     "task_again": lambda: Task.objects.filter(retry_of=ID).order_by("retry_of")[:20],
     "task_lost": lambda: Task.objects.lost(NOW).order_by("lease_expires_at")[:500],
     "task_failed": lambda: Task.objects.failed()[:20],

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture
 def small_steps(monkeypatch):
-    monkeypatch.setattr(bulk, "STEP", 3)
+    monkeypatch.setattr(bulk, "STEP_SIZE", 3)
 
 
 def make_tasks(count, status=Status.QUEUED, **fields):
@@ -99,7 +99,7 @@ def test_an_estimate_counts_what_the_act_can_be_done_to(monkeypatch):
     assert bulk.estimate({}, "retry") == (6, False)
     assert bulk.estimate({"status": ["QUEUED", "SUCCESS"]}, "move") == (2, False)
     assert bulk.estimate({"status": ["SUCCESS"]}, "cancel") == (0, False)
-    monkeypatch.setattr(bulk, "CAP", 5)
+    monkeypatch.setattr(bulk, "MAX_ESTIMATE", 5)
     assert bulk.estimate({}) == (5, True)
     assert bulk.estimate({"status": ["QUEUED"]}) == (2, False)
 
@@ -183,7 +183,7 @@ def test_what_was_tried_again_before_is_not_again_unless_asked_for():
     services.retry(first, by="bob")
     run = bulk.run(begin("retry", {"status": ["FAILURE"]}))
     assert counts(run) == (2, 1, 1)
-    assert run.failures == [{"task": str(first.pk), "text": "It was tried again already"}]
+    assert run.failures == [{"task": str(first.pk), "text": "It was retried already"}]
     assert repeats() == {first.pk: 1, second.pk: 1}
     assert counts(bulk.run(begin("retry", {"status": ["FAILURE"]}))) == (2, 0, 2)
     assert counts(bulk.run(begin("retry", {"status": ["FAILURE"]}, again=True))) == (2, 2, 0)
@@ -199,14 +199,14 @@ def test_what_cannot_be_tried_again_is_told_and_keeps_nobody_else_from_it(small_
     assert counts(run) == (8, 4, 4)
     texts = {failure["task"]: failure["text"] for failure in run.failures}
     assert set(texts) == {str(task.pk) for task in gone + odd}
-    assert texts[str(gone[0].pk)] == "The robot Gone is gone"
-    assert texts[str(odd[0].pk)].startswith("It cannot run any more: body.handler: No such handler")
+    assert texts[str(gone[0].pk)] == "The robot Gone was deleted"
+    assert texts[str(odd[0].pk)].startswith("It can no longer run: body.handler: No such handler")
     assert "body.params.seconds" in texts[str(odd[1].pk)]
     assert repeats() == {task.pk: 1 for task in good}
 
 
 def test_of_many_failures_the_first_few_are_told(monkeypatch):
-    monkeypatch.setattr(bulk, "TOLD", 3)
+    monkeypatch.setattr(bulk, "MAX_FAILURES", 3)
     tasks = make_tasks(5, Status.FAILURE, robot="Gone")
     run = bulk.run(begin("retry"))
     assert counts(run) == (5, 0, 5)
@@ -269,7 +269,7 @@ def test_a_retry_does_not_retry_its_own_tasks(small_steps):
 
 
 def test_a_plan_never_outgrows_a_document(monkeypatch):
-    monkeypatch.setattr(bulk, "PLAN", 3000)
+    monkeypatch.setattr(bulk, "MAX_PLAN_SIZE", 3000)
     old = make_tasks(6, Status.FAILURE, handler="echo", params={"value": "x" * 1000})
     run = begin("retry")
     steps = 0
@@ -492,6 +492,6 @@ def test_a_step_is_one_bounded_range_of_ids(action, conditions):
     Bulk.objects.filter(pk=run.pk).update(last=uuid.UUID(int=7))
     match, sort, limit = pipeline(bulk._next(Bulk.objects.get(pk=run.pk)))
     assert list(sort["$sort"].items()) == [("_id", 1)]
-    assert limit == {"$limit": bulk.STEP}
+    assert limit == {"$limit": bulk.STEP_SIZE}
     assert run.pk.hex in str(match)
     assert {status for status in ({*UNFINISHED, *FINISHED}) if f"'{status}'" in str(match)} <= set(bulk.APPLIES[action])

@@ -23,7 +23,7 @@ def test_it_goes_with_its_finished_tasks_and_their_logs():
 
 
 def test_it_goes_with_more_tasks_than_one_step_takes(monkeypatch):
-    monkeypatch.setattr(services, "PURGE_STEP", 3)
+    monkeypatch.setattr(services, "DELETE_STEP", 3)
     robot = make_robot()
     for _ in range(7):
         make_task_in(Status.SUCCESS, robot=robot.name)

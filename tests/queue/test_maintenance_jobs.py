@@ -42,7 +42,7 @@ def test_due_tasks_are_queued_and_rung_for(bells):
 
 
 def test_more_are_due_than_one_step_takes(monkeypatch):
-    monkeypatch.setattr(steps, "STEP", 3)
+    monkeypatch.setattr(steps, "STEP_SIZE", 3)
     for _ in range(10):
         make_task_in(Status.SCHEDULED)
     assert steps.promote_due() == 10
@@ -159,7 +159,7 @@ def test_it_rings_for_robots_that_are_gone_so_that_their_tasks_end(bells):
 
 
 def test_of_very_many_it_takes_some_at_a_time(bells, monkeypatch):
-    monkeypatch.setattr(steps, "RING_STEP", 3)
+    monkeypatch.setattr(steps, "MAX_ROBOTS_RUNG", 3)
     for _ in range(9):
         make_task()
     heard = set()
@@ -173,7 +173,7 @@ def test_of_very_many_it_takes_some_at_a_time(bells, monkeypatch):
 
 
 def test_old_finished_tasks_go_with_their_logs(monkeypatch):
-    monkeypatch.setattr(services, "PURGE_STEP", 2)
+    monkeypatch.setattr(services, "DELETE_STEP", 2)
     old = [make_task_in(status) for status in FINISHED for _ in range(2)]
     young = make_task_in(Status.SUCCESS, finished_at=server_now() - dt.timedelta(days=6))
     unfinished = [make_task_in(status) for status in UNFINISHED]

@@ -91,8 +91,8 @@ def test_an_unknown_robot_is_none():
 
 
 def test_a_long_queue_takes_no_request_hostage(monkeypatch, bells):
-    monkeypatch.setattr(services, "AT_ONCE", 0)
-    monkeypatch.setattr(bulk, "STEP", 2)
+    monkeypatch.setattr(services, "REQUEST_BUDGET", 0)
+    monkeypatch.setattr(bulk, "STEP_SIZE", 2)
     robot = make_robot()
     queue = make_queue(robot)
     _, run = take_out(robot, queue="cancel")
@@ -103,14 +103,14 @@ def test_a_long_queue_takes_no_request_hostage(monkeypatch, bells):
 
 
 def test_a_queue_of_thousands_costs_a_request_a_bounded_number_of_round_trips(monkeypatch):
-    monkeypatch.setattr(services, "AT_ONCE", 0)
+    monkeypatch.setattr(services, "REQUEST_BUDGET", 0)
     robot = make_robot()
     like = {"robot": robot.name, "handler": "noop", "timeout": 30.0, "requested_by": "test"}
     Task.objects.bulk_create(Task(**like) for _ in range(2000))
     with listening() as commands:
         _, run = take_out(robot, queue="cancel")
     assert len(commands.sent) < 25, commands.sent
-    assert (run.status, run.done) == (BulkStatus.RUNNING, bulk.STEP)
+    assert (run.status, run.done) == (BulkStatus.RUNNING, bulk.STEP_SIZE)
 
 
 def test_put_back_it_goes_on(bells):

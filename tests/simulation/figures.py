@@ -24,8 +24,8 @@ def constants() -> dict[str, Any]:
         "prefetch_multiplier": settings.CELERY_WORKER_PREFETCH_MULTIPLIER,
         "time_slice_seconds": claim.TIME_SLICE,
         "heartbeat_seconds": heartbeat.INTERVAL,
-        "ring_step": periodic.RING_STEP,
-        "recover_step": periodic.STEP,
+        "ring_step": periodic.MAX_ROBOTS_RUNG,
+        "recover_step": periodic.STEP_SIZE,
     }
 
 

@@ -14,7 +14,7 @@ import simpy
 from django.conf import settings
 
 from tasks.queue import periodic
-from tasks.queue.services import PURGE_STEP
+from tasks.queue.services import DELETE_STEP
 from tasks.reports import tallies
 from tests.simulation.model import Fleet, Robot, Steps
 
@@ -81,7 +81,7 @@ def recover_lost(work: Work) -> Steps:
     """`tasks.queue.periodic.recover_lost`, which ends with `promote_due`."""
     fleet = work.fleet
     yield work.read("hello")
-    lost = [pair for pair in fleet.orphans if pair[0] < fleet.env.now][: periodic.STEP]
+    lost = [pair for pair in fleet.orphans if pair[0] < fleet.env.now][: periodic.STEP_SIZE]
     yield work.read("aggregate tasks_task", len(lost))
     for orphan in lost:
         fleet.orphans.remove(orphan)
@@ -110,7 +110,7 @@ def ring_waiting(work: Work) -> Steps:
     fleet = work.fleet
     yield work.read("aggregate tasks_task", fleet.queued.value)  # documents: entries of the index task_next
     waiting = list(fleet.waiting)
-    chosen = fleet.chance.sample(waiting, min(periodic.RING_STEP, len(waiting)))
+    chosen = fleet.chance.sample(waiting, min(periodic.MAX_ROBOTS_RUNG, len(waiting)))
     if not chosen:
         return
     yield work.read("aggregate tasks_task", sum(robot.running for robot in chosen))
@@ -172,7 +172,7 @@ def purge(work: Work) -> Steps:
     yield work.read("hello")
     left = round(work.fleet.plan.rate * settings.CELERY_BEAT_SCHEDULE["purge"]["schedule"])
     while True:
-        step = min(PURGE_STEP, left)
+        step = min(DELETE_STEP, left)
         yield work.read("aggregate tasks_task", step)
         if not step:
             return

@@ -116,18 +116,18 @@ def test_a_lost_message_costs_at_most_one_period_of_ring_waiting():
     fleet = quiet(lost=1.0)
     Maintenance(fleet)
     fleet.env.run(17)
-    submit(fleet, periodic.RING_STEP)
+    submit(fleet, periodic.MAX_ROBOTS_RUNG)
     fleet.env.run(60)
     period = BEAT["ring_waiting"]["schedule"]
-    most = period + periodic.RING_STEP * fleet.costs.message + HANDLING
-    assert len(fleet.repairs) == periodic.RING_STEP
+    most = period + periodic.MAX_ROBOTS_RUNG * fleet.costs.message + HANDLING
+    assert len(fleet.repairs) == periodic.MAX_ROBOTS_RUNG
     assert period / 2 < max(fleet.repairs) <= most
 
 
 def test_more_lost_messages_than_one_pass_of_ring_waiting_sends_take_several():
     fleet = quiet(lost=1.0)
     Maintenance(fleet)
-    submit(fleet, 4 * periodic.RING_STEP)
+    submit(fleet, 4 * periodic.MAX_ROBOTS_RUNG)
     fleet.env.run(60)
     assert 4 * BEAT["ring_waiting"]["schedule"] <= max(fleet.repairs) <= 5 * BEAT["ring_waiting"]["schedule"]
 
@@ -170,7 +170,7 @@ def test_a_longer_period_of_ring_waiting_in_fmv_makes_the_repair_later():
 
 
 def test_smaller_passes_of_ring_waiting_in_fmv_wake_fewer_robots(monkeypatch):
-    monkeypatch.setattr(periodic, "RING_STEP", 3)
+    monkeypatch.setattr(periodic, "MAX_ROBOTS_RUNG", 3)
     fleet = quiet(lost=1.0)
     Maintenance(fleet)
     submit(fleet, 30)

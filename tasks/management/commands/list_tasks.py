@@ -27,7 +27,7 @@ printed while they are read, so that their number does not matter."""
         add_json(parser, "print one JSON object a line")
 
     def handle(self, *args: object, limit: int | None, **options: Any) -> None:
-        found = Task.objects.narrowed(**conditions(options))
+        found = Task.objects.matching(**conditions(options))
         if self.json:
             for task in by_key(found, descending=True, limit=limit):
                 self.stdout.write(as_json(render_object(task)))

@@ -22,7 +22,7 @@ NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
 
 
 def found(**conditions):
-    return set(Task.objects.narrowed(**conditions).values_list("pk", flat=True))
+    return set(Task.objects.matching(**conditions).values_list("pk", flat=True))
 
 
 def ids(*tasks):
@@ -160,15 +160,15 @@ def test_it_tells_which_were_tried_again():
     old, other = make_task_in(Status.FAILURE), make_task_in(Status.FAILURE)
     make_task_in(Status.QUEUED, retry_of=old.pk)
     make_task_in(Status.QUEUED, retry_of=old.pk)
-    assert Task.objects.tried_again([old.pk, other.pk]) == {old.pk}
-    assert Task.objects.tried_again([]) == set()
+    assert Task.objects.already_retried([old.pk, other.pk]) == {old.pk}
+    assert Task.objects.already_retried([]) == set()
 
 
 # --- What it asks of MongoDB -----------------------------------------------------------------------------------------
 
 
 def match_of(**conditions):
-    return pipeline(Task.objects.narrowed(**conditions).newest_first()[:50])[0]["$match"]
+    return pipeline(Task.objects.matching(**conditions).newest_first()[:50])[0]["$match"]
 
 
 LISTS = {
@@ -191,7 +191,7 @@ LISTS = {
 
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_matches_sorts_and_limits_and_does_nothing_else(name):
-    names = stages(Task.objects.narrowed(**LISTS[name]).newest_first()[:50])
+    names = stages(Task.objects.matching(**LISTS[name]).newest_first()[:50])
     assert names == ["$match", "$sort", "$limit"]
     assert "$expr" not in str(match_of(**LISTS[name]))
 
