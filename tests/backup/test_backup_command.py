@@ -39,7 +39,7 @@ from tasks.models import Bulk, LastOutcomes, LogLine, Submission, Tally, Task
 from tasks.queue import periodic
 from tests.conftest import wait_until
 from tests.support.factories import make_robot, make_task, make_token, make_user
-from tests.support.probes import FUTURE, PAST, bell_box, claim, make_task_in, started, statuses
+from tests.support.probes import FUTURE, PAST, before_nth, bell_box, claim, listening, make_task_in, started, statuses
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -672,67 +672,68 @@ def test_a_restore_counts_as_interrupted_when_it_falls_silent(file, where):
 
 def test_while_indexes_are_built_for_long_it_says_that_it_lives(file, monkeypatch):
     monkeypatch.setattr(restore, "HEARTBEAT_INTERVAL", 0.01)
-    finish, seen = restore.StagedCollection.finish, set()
+    seen = set()
 
-    def slow(stage, expected):
+    def wait():
         wait_until(lambda: seen.add(restore.unfinished().seen_at) or len(seen) > 2)
-        finish(stage, expected)
 
-    monkeypatch.setattr(restore.StagedCollection, "finish", slow)
-    run("restore", "--replace", "--yes", file)
+    with listening(before_nth(1, "createIndexes", wait)):
+        run("restore", "--replace", "--yes", file)
+    assert len(seen) > 2
 
 
 @pytest.mark.parametrize("left", [None, {"pid": 2**22 + 1}], ids=["none before", "after an interrupted one"])
-def test_of_two_that_begin_at_once_one_does(file, monkeypatch, left):
-    """Both looked before either put up its mark."""
+def test_of_two_that_begin_at_once_one_does(file, left):
+    """Both looked for a lock before either took it."""
     if left:
         a_restore(**left)
-    found, before = restore.unfinished(), stored()
-    first = restore.RestoreLock("first.gz")
-    first.acquire()
-    monkeypatch.setattr(restore, "unfinished", lambda: found)
-    assert "Another restore has begun" in refused("restore", "--replace", "--yes", file)
-    monkeypatch.undo()
-    assert restore.unfinished().owner == first.owner
+    before, others = stored(), []
+
+    def take_the_lock():
+        others.append(restore.RestoreLock("first.gz"))
+        others[0].acquire()
+
+    with listening(before_nth(1, f"update {restore.LOCK_COLLECTION}", take_the_lock)):
+        assert "Another restore has begun" in refused("restore", "--replace", "--yes", file)
+    assert restore.unfinished().owner == others[0].owner
     assert stored() == before
 
 
-def test_one_that_has_lost_its_turn_puts_nothing_in_place(file, monkeypatch):
+def test_one_that_has_lost_its_turn_puts_nothing_in_place(file):
     """Its machine slept for so long that another took over, which is still at work."""
-    load, others = restore._load, []
+    before, others = stored(), []
 
-    def slow(*arguments):
+    def take_over():
         format.database()[restore.LOCK_COLLECTION].update_one({}, {"$set": ELSEWHERE | {"seen_at": PAST}})
         others.append(a_restore(**ELSEWHERE))
-        return load(*arguments)
 
-    monkeypatch.setattr(restore, "_load", slow)
-    before = stored()
-    assert "taken over" in refused("restore", "--replace", "--yes", file)
+    with listening(before_nth(1, f"insert {restore.STAGING_PREFIX}", take_over)):
+        assert "taken over" in refused("restore", "--replace", "--yes", file)
     assert stored() == before
     assert restore.unfinished().owner == others[0].owner
     assert staged() == [f"{others[0].prefix}robots_robot"]
 
 
-def test_one_interrupted_while_collections_change_places_is_told_and_repeated(file, tmp_path, monkeypatch):
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def crash():
+    raise Crash
+
+
+def test_one_interrupted_while_collections_change_places_is_told_and_repeated(file, tmp_path):
     before = stored()
     make_robot(name="Flexo")
-    replace_original = restore.StagedCollection.replace_original
-    places = iter(range(20))
-    monkeypatch.setattr(
-        restore.StagedCollection, "replace_original", lambda stage: 1 / (4 - next(places)) and replace_original(stage)
-    )
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(Crash), listening(before_nth(5, "renameCollection", crash)):
         run("restore", "--replace", "--yes", file)
     format.database()[restore.LOCK_COLLECTION].update_one({}, {"$set": {"pid": 2**22 + 1}})
     assert "some are the backup's, some are not" in str(restore.unfinished())
     assert "Restore again" in refused("restore", "--clear")
     assert "Restore again" in refused("backup", tmp_path / "half.gz")
-    monkeypatch.setattr(restore, "_load", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # the data are as mixed as before
+    with pytest.raises(Crash), listening(before_nth(1, f"insert {restore.STAGING_PREFIX}", crash)):
         run("restore", "--replace", "--yes", file)
-    assert "some are the backup's, some are not" in str(restore.unfinished())
-    monkeypatch.undo()
+    assert "some are the backup's, some are not" in str(restore.unfinished())  # the data are as mixed as before
     run("restore", "--replace", "--yes", file)
     AuditEntry.objects.filter(action="database.restore").delete()
     assert stored() == before

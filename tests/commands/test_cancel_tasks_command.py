@@ -1,6 +1,8 @@
 """`manage.py cancel_tasks`: and what all commands that act on many tasks have in common."""
 
 import json
+import os
+import signal
 
 import pytest
 
@@ -10,7 +12,7 @@ from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
 from tests.support.commands import run
 from tests.support.factories import make_task
-from tests.support.probes import make_task_in, statuses
+from tests.support.probes import before_nth, listening, make_task_in, statuses
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -102,17 +104,8 @@ def test_in_the_background_it_only_begins(tasks):
 
 def test_interrupted_it_stops_cleanly_and_the_same_command_does_the_rest(tasks, monkeypatch):
     monkeypatch.setattr(bulk, "STEP_SIZE", 2)
-    step, steps = bulk.step, []
-
-    def interrupted(run):
-        steps.append(run)
-        if len(steps) == 2:
-            monkeypatch.setattr(bulk, "step", step)
-            raise KeyboardInterrupt
-        return step(run)
-
-    monkeypatch.setattr(bulk, "step", interrupted)
-    outcome = run("cancel_tasks", "--all", "--yes")
+    with listening(before_nth(1, "update tasks_task", lambda: os.kill(os.getpid(), signal.SIGINT))):
+        outcome = run("cancel_tasks", "--all", "--yes")
     stopped = Bulk.objects.get()
     assert (stopped.status, stopped.open) == (BulkStatus.STOPPED, False)
     assert 0 < stopped.done < 6
@@ -123,15 +116,8 @@ def test_interrupted_it_stops_cleanly_and_the_same_command_does_the_rest(tasks, 
     assert not Task.objects.unfinished().filter(cancel_requested=False).exists()
 
 
-def test_somebody_else_may_stop_it(tasks, monkeypatch):
-    step = bulk.step
-
-    def stopped(run):
-        monkeypatch.setattr(bulk, "step", step)
-        bulk.stop(Bulk.objects.get(pk=run.pk), by="fry")
-        return step(run)
-
-    monkeypatch.setattr(bulk, "step", stopped)
-    outcome = run("cancel_tasks", "--robot", "C3", "--yes")
+def test_somebody_else_may_stop_it(tasks):
+    with listening(before_nth(1, "update tasks_bulk", lambda: bulk.stop(Bulk.objects.get(), by="fry"))):
+        outcome = run("cancel_tasks", "--robot", "C3", "--yes")
     assert outcome.status == 1
     assert "Another user has stopped it." in outcome.err

@@ -19,7 +19,7 @@ from pymongo.database import Database
 from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
 from tasks.models import Status, Task
-from tests.conftest import wait_until, with_database
+from tests.conftest import with_database
 from tests.support.commands import Process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -34,9 +34,14 @@ LINE = {"location": "Lab", "is_great": False, "enabled": True, "lanes": 1, "labe
 
 @pytest.fixture(scope="module")
 def uri(worker_id: str) -> Iterator[str]:
-    """A database for this module."""
+    """A database for this module.
+
+    Without indexes one query takes the embedded server many seconds, in which it answers no heartbeat. PyMongo would
+    then take it for dead and cancel the query.
+    """
     name = f"fmv_test_large_{worker_id}"
-    yield with_database(os.environ["MONGODB_URI"], name)
+    uri = with_database(os.environ["MONGODB_URI"], name)
+    yield f"{uri}{'&' if '?' in uri else '?'}heartbeatFrequencyMS=600000"
     with MongoClient[dict[str, Any]](os.environ["MONGODB_URI"]) as client:
         client.drop_database(name)
 
@@ -109,7 +114,7 @@ def test_a_purge_can_be_interrupted_and_repeated_and_all_that_went_is_in_the_arc
     path = tmp_path / "tasks.jsonl"
     arguments = ["purge_tasks", "--older-than", "30d", "--archive", str(path), "--yes"]
     process = Process(*arguments, uri=uri)
-    wait_until(lambda: path.exists() and path.stat().st_size, seconds=300)
+    process.wait_until(lambda: path.exists() and path.stat().st_size)
     process.interrupt()
     interrupted = process.ended()
     assert interrupted.status == 130
@@ -145,7 +150,7 @@ def test_robots_go_in_and_out_in_small_memory_and_an_import_can_be_interrupted_a
     robots.delete_many({})
     memory = Process("import_robots", str(few), "--dry-run", uri=uri).ended().memory
     process = Process("import_robots", str(fleet), uri=uri)
-    wait_until(robots.estimated_document_count, seconds=300)
+    process.wait_until(robots.estimated_document_count)
     process.interrupt()
     interrupted = process.ended()
     assert interrupted.status == 130

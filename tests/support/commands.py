@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.core.management import CommandError, call_command
 
 from fmv.devstack import stack
+from tests.conftest import wait_until
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class Process:
             stdout=stdout or self._out,
             stderr=self._err,
         )
+
+    def wait_until(self, condition: Callable[[], object], seconds: float = 300) -> None:
+        """Return once `condition` holds; fail when the command ends before."""
+        wait_until(lambda: condition() or self._process.poll() is not None, seconds)
+        if not condition():
+            pytest.fail(f"The command ended too early: {self.ended()}")
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""

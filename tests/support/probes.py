@@ -156,14 +156,16 @@ def _set_broker(url: str) -> None:
 class Commands(CommandListener):
     """Commands on tasks, logs and robots, in order: "update tasks_task"."""
 
-    def __init__(self) -> None:
+    def __init__(self, react: Callable[[str], object]) -> None:
         self.sent: list[str] = []
         self.bodies: list[Any] = []
+        self._react = react
 
     def started(self, event: CommandStartedEvent) -> None:
         if event.command_name not in ("hello", "endSessions", "killCursors"):
             self.sent.append(f"{event.command_name} {event.command[event.command_name]}")
             self.bodies.append(event.command)
+            self._react(self.sent[-1])
 
     def succeeded(self, event: object) -> None:
         pass
@@ -173,9 +175,9 @@ class Commands(CommandListener):
 
 
 @contextmanager
-def listening() -> Iterator[Commands]:
-    """Yields the commands that this process sends to MongoDB meanwhile."""
-    commands, options = Commands(), connection.settings_dict["OPTIONS"]
+def listening(react: Callable[[str], object] = lambda command: None) -> Iterator[Commands]:
+    """Yield the commands that this process sends to MongoDB meanwhile; `react` is called before each is sent."""
+    commands, options = Commands(react), connection.settings_dict["OPTIONS"]
     connection.close_pool()
     connection.settings_dict["OPTIONS"] = options | {"event_listeners": [commands]}
     try:
@@ -185,6 +187,20 @@ def listening() -> Iterator[Commands]:
     finally:
         connection.close_pool()
         connection.settings_dict["OPTIONS"] = options
+
+
+def before_nth(number: int, command: str, act: Callable[[], object]) -> Callable[[str], None]:
+    """Return what calls `act` before a command is sent for the nth time: `listening(before_nth(2, "update x", act))`.
+
+    PyMongo lets only a BaseException that is no Exception out of it.
+    """
+    countdown = iter(range(number - 1, -1, -1))
+
+    def react(sent: str) -> None:
+        if sent.startswith(command) and next(countdown, None) == 0:
+            act()
+
+    return react
 
 
 # --- Races -----------------------------------------------------------------------------------------------------------
