@@ -163,7 +163,8 @@ class Task(models.Model):
     @classmethod
     def lanes_taken(cls, robot: str) -> set[str]:
         """Return the lanes that started tasks of the robot hold."""
-        return set(find_values(cls, {"status": Status.STARTED.value, "robot": robot}, "lane"))
+        lanes = find_values(cls, {"status": Status.STARTED.value, "robot": robot}, "lane")
+        return set(filter(None, lanes))  # a restored backup may hold a started task without a lane
 
     @classmethod
     def next_of(cls, robot: str) -> Task | None:
