@@ -138,17 +138,10 @@ def read(url):
     return parse(answer.text)
 
 
-def served_by(url, pids):
-    """Ask until each of these processes has answered once, by stopping the others."""
-    for pid in pids:
-        others = [other for other in pids if other != pid]
-        for other in others:
-            os.kill(other, signal.SIGSTOP)
-        try:
-            assert requests.get(f"{url}/api/v1/health", headers={"Connection": "close"}, timeout=10).ok
-        finally:
-            for other in others:
-                os.kill(other, signal.SIGCONT)
+def ask_often(url):
+    """Ask over 40 connections, so that each of two processes, which the kernel chooses by a hash, answers some."""
+    for _ in range(40):
+        assert requests.get(f"{url}/api/v1/health", headers={"Connection": "close"}, timeout=10).ok
 
 
 def children(pid):
@@ -174,9 +167,8 @@ def server(web):
 
 
 def test_several_processes_tell_one_sum(server):
-    url, pid = server
+    url, _ = server
     before = count_of(read(url), "GET", "/api/v1/health", "200")
-    served_by(url, children(pid))
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(
             lambda _: requests.get(f"{url}/api/v1/health", headers={"Connection": "close"}, timeout=10).ok, range(200)
@@ -184,14 +176,14 @@ def test_several_processes_tell_one_sum(server):
         assert all(answers)
     for _ in range(10):  # whichever process answers
         metrics = read(url)
-        assert count_of(metrics, "GET", "/api/v1/health", "200") == before + 202
-        assert metrics["fmv_http_request_seconds_count", "GET", "/api/v1/health"] == before + 202
+        assert count_of(metrics, "GET", "/api/v1/health", "200") == before + 200
+        assert metrics["fmv_http_request_seconds_count", "GET", "/api/v1/health"] == before + 200
 
 
 def test_what_a_process_counted_outlives_it(server):
     url, pid = server
     first = children(pid)
-    served_by(url, first)
+    ask_often(url)
     before = count_of(read(url), "GET", "/api/v1/health", "200")
     for child in first:
         os.kill(child, signal.SIGKILL)
