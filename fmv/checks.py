@@ -9,11 +9,11 @@ from django.core.checks import CheckMessage, Error, Tags, register
 @register(Tags.security, deploy=True)
 def nobody_acts_anonymously(app_configs: Any, **_: Any) -> list[CheckMessage]:
     """fmv.E001: FMV_ANONYMOUS gives a role to callers who have not signed in."""
-    if settings.FMV_ANONYMOUS == "none":
+    if settings.ENVIRONMENT.anonymous == "none":
         return []
     return [
         Error(
-            f"FMV_ANONYMOUS={settings.FMV_ANONYMOUS}: everybody who can reach the server has that role.",
+            f"FMV_ANONYMOUS={settings.ENVIRONMENT.anonymous}: everybody who can reach the server has that role.",
             hint="Set it to none, and create users for people and programs.",
             id="fmv.E001",
         )
@@ -31,13 +31,13 @@ def development_is_over(app_configs: Any, **_: Any) -> list[CheckMessage]:
 @register(Tags.security, deploy=True)
 def the_issuer_is_reached_safely(app_configs: Any, **_: Any) -> list[CheckMessage]:
     """fmv.E003: the keys of FMV_OIDC_ISSUER are fetched without TLS. fmv.E004: FMV_OIDC_AUDIENCE is empty."""
-    if not settings.FMV_OIDC_ISSUER:
+    if not settings.ENVIRONMENT.oidc_issuer:
         return []
     errors: list[CheckMessage] = []
-    if not settings.FMV_OIDC_ISSUER.startswith("https://"):
-        text = f"FMV_OIDC_ISSUER={settings.FMV_OIDC_ISSUER}: without TLS another server can pose as the issuer."
+    if not settings.ENVIRONMENT.oidc_issuer.startswith("https://"):
+        text = f"FMV_OIDC_ISSUER={settings.ENVIRONMENT.oidc_issuer}: without TLS another server can pose as the issuer."
         errors.append(Error(text, hint="Use an https URL; http is for development on loopback.", id="fmv.E003"))
-    if not settings.FMV_OIDC_AUDIENCE:
+    if not settings.ENVIRONMENT.oidc_audience:
         text = "FMV_OIDC_AUDIENCE is empty: FMV accepts no token of the issuer."
         errors.append(Error(text, hint="Set it to the audience, or the client id, of FMV's tokens.", id="fmv.E004"))
     return errors

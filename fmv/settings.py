@@ -112,19 +112,6 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
-FMV_ANONYMOUS = ENVIRONMENT.anonymous
-FMV_OIDC_ISSUER = ENVIRONMENT.oidc_issuer
-FMV_OIDC_AUDIENCE = ENVIRONMENT.oidc_audience
-FMV_OIDC_CLIENT_ID = ENVIRONMENT.oidc_client_id
-FMV_OIDC_CLIENT_SECRET = ENVIRONMENT.oidc_client_secret
-FMV_OIDC_ROLE_CLAIM = ENVIRONMENT.oidc_role_claim
-FMV_OIDC_LEEWAY_SECONDS = ENVIRONMENT.oidc_leeway_seconds
-FMV_OIDC_TIMEOUT_SECONDS = ENVIRONMENT.oidc_timeout_seconds
-FMV_OIDC_REFRESH_SECONDS = ENVIRONMENT.oidc_refresh_seconds
-FMV_OIDC_KEYS_SECONDS = ENVIRONMENT.oidc_keys_seconds
-FMV_OIDC_OUTAGE_SECONDS = ENVIRONMENT.oidc_outage_seconds
-FMV_TOKEN_DAYS = ENVIRONMENT.token_days
-FMV_TOKEN_MAX_DAYS = ENVIRONMENT.token_max_days
 
 # --- Audit -----------------------------------------------------------------------------------------------------------
 
@@ -171,9 +158,6 @@ FMV_BODY_LIMITS = {"/api/v1/task/batch": 8 * 1024 * 1024}  # exceptions, by path
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(
     FMV_BODY_LIMIT, *FMV_BODY_LIMITS.values()
 )  # Django's limit, which applies after BodyLimit
-FMV_THROTTLE_READ = ENVIRONMENT.throttle_read
-FMV_THROTTLE_WRITE = ENVIRONMENT.throttle_write
-FMV_TRUSTED_PROXIES = ENVIRONMENT.trusted_proxies
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "fmv.accounts.authentication.ApiTokenBearer",
@@ -277,18 +261,10 @@ CELERY_BEAT_SCHEDULE = {
         "forget_runs": 600.0,
     }.items()
 }
-FMV_LEASE_SECONDS = ENVIRONMENT.lease_seconds
-FMV_RENEW_SECONDS = ENVIRONMENT.renew_seconds
-FMV_STOP_GRACE = ENVIRONMENT.stop_grace
-FMV_RETENTION_DAYS = ENVIRONMENT.retention_days
-FMV_AUDIT_DAYS = ENVIRONMENT.audit_days
-FMV_MAX_STREAMS = ENVIRONMENT.max_streams
-FMV_STREAM_COMMENT_SECONDS = ENVIRONMENT.stream_comment_seconds
 
 # --- Monitoring -------------------------------------------------------------------------------------------------------
 
 LOGGING = logging_config(ENVIRONMENT)
-FMV_METRICS_TOKEN = ENVIRONMENT.metrics_token
 FMV_COLLECTORS = ["tasks.reports.metrics.collect"]  # functions that yield the metrics that are read from MongoDB
 
 # --- Backup ----------------------------------------------------------------------------------------------------------

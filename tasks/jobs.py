@@ -56,8 +56,8 @@ def work_on_bulks() -> int:
 
 @shared_task(name="tasks.purge")
 def purge() -> int:
-    periodic.delete_old_records(settings.FMV_AUDIT_DAYS)
-    return periodic.purge(settings.FMV_RETENTION_DAYS)
+    periodic.delete_old_records(settings.ENVIRONMENT.audit_days)
+    return periodic.purge(settings.ENVIRONMENT.retention_days)
 
 
 @shared_task(name="tasks.count_finished")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -208,6 +209,13 @@ def django_db_setup(django_db_setup, django_db_blocker) -> Iterator[None]:
 
 
 # --- Brokers and processes -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(settings):
+    """Django's settings as the test may change them, the fields of `settings.ENVIRONMENT` included."""
+    settings.ENVIRONMENT = SimpleNamespace(**dict(settings.ENVIRONMENT))
+    return settings
 
 
 @pytest.fixture(params=["mongodb", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])

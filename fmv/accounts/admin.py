@@ -95,7 +95,7 @@ class UserAdmin(DjangoUserAdmin):
 
 
 class NewTokenForm(forms.ModelForm):
-    days = forms.FloatField(help_text="Days until it expires.", initial=lambda: settings.FMV_TOKEN_DAYS)
+    days = forms.FloatField(help_text="Days until it expires.", initial=lambda: settings.ENVIRONMENT.token_days)
     requester: User  # set by get_form() for each request
 
     class Meta:

@@ -48,13 +48,13 @@ def build(user: User, name: str, *, role: str = "", days: float | None = None) -
     An empty role means the user's own at the time of use. Raises TokenNotMade if the user is deactivated, the role is
     higher than the user's, or `days` is more than FMV_TOKEN_MAX_DAYS.
     """
-    days = settings.FMV_TOKEN_DAYS if days is None else days
+    days = settings.ENVIRONMENT.token_days if days is None else days
     if not user.is_active:
         raise TokenNotMade("The user is deactivated.")
     if not user.effective_role.includes(Role(role)):
         raise TokenNotMade("A token's role cannot be higher than its user's.")
-    if not 0 < days <= settings.FMV_TOKEN_MAX_DAYS:
-        raise TokenNotMade(f"A token is valid for at most {settings.FMV_TOKEN_MAX_DAYS:g} days.")
+    if not 0 < days <= settings.ENVIRONMENT.token_max_days:
+        raise TokenNotMade(f"A token is valid for at most {settings.ENVIRONMENT.token_max_days:g} days.")
     text, now = PREFIX + secrets.token_hex(32), timezone.now()
     expires_at = now + dt.timedelta(days=days)
     token = ApiToken(digest=digest_of(text), user=user, name=name, role=role, created_at=now, expires_at=expires_at)

@@ -42,7 +42,7 @@ class Anonymous(AnonymousUser):
 
     @property
     def effective_role(self) -> Role:
-        return Role.NONE if settings.FMV_ANONYMOUS == "none" else Role(settings.FMV_ANONYMOUS)
+        return Role.NONE if settings.ENVIRONMENT.anonymous == "none" else Role(settings.ENVIRONMENT.anonymous)
 
 
 def bearer_token(request: Request) -> str | None:

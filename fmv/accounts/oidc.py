@@ -105,9 +105,9 @@ class JwksCache:
         Raises IssuerUnavailable if that fails, unless the old snapshot serves and is younger than
         FMV_OIDC_OUTAGE_SECONDS.
         """
-        if serves(self._snapshot) and self._snapshot.is_younger(settings.FMV_OIDC_KEYS_SECONDS):
+        if serves(self._snapshot) and self._snapshot.is_younger(settings.ENVIRONMENT.oidc_keys_seconds):
             return
-        usable = serves(self._snapshot) and self._snapshot.is_younger(settings.FMV_OIDC_OUTAGE_SECONDS)
+        usable = serves(self._snapshot) and self._snapshot.is_younger(settings.ENVIRONMENT.oidc_outage_seconds)
         try:
             self._refresh(wait=0 if usable else REFRESH_WAIT)
         except IssuerUnavailable:
@@ -119,7 +119,7 @@ class JwksCache:
         if not self._refreshing.acquire(timeout=wait):
             raise IssuerUnavailable(REFRESH_WAIT)
         try:
-            if (pause := self._tried_at + settings.FMV_OIDC_REFRESH_SECONDS - time.monotonic()) <= 0:
+            if (pause := self._tried_at + settings.ENVIRONMENT.oidc_refresh_seconds - time.monotonic()) <= 0:
                 self._ask()
             elif self._failed:
                 raise IssuerUnavailable(pause)
@@ -129,11 +129,11 @@ class JwksCache:
     def _ask(self) -> None:
         self._failed = True
         try:
-            self._snapshot = within(settings.FMV_OIDC_TIMEOUT_SECONDS, lambda: fetch(self.issuer))
+            self._snapshot = within(settings.ENVIRONMENT.oidc_timeout_seconds, lambda: fetch(self.issuer))
             self._failed = False
         except IssuerFault as error:
             logger.error("Cannot get keys from the issuer %s: %s", self.issuer, error)
-            raise IssuerUnavailable(settings.FMV_OIDC_REFRESH_SECONDS) from None
+            raise IssuerUnavailable(settings.ENVIRONMENT.oidc_refresh_seconds) from None
         finally:
             self._tried_at = time.monotonic()
 
@@ -146,7 +146,7 @@ def jwks_cache(issuer: str) -> JwksCache:
 
 def endpoint(name: str) -> str | None:
     """Return the URL of this endpoint, None if the issuer announces none. Raises IssuerUnavailable."""
-    return jwks_cache(settings.FMV_OIDC_ISSUER).endpoint(name)
+    return jwks_cache(settings.ENVIRONMENT.oidc_issuer).endpoint(name)
 
 
 T = TypeVar("T")
@@ -182,7 +182,7 @@ def fetch(issuer: str) -> JwksSnapshot:
 
 def _fetch(url: str) -> dict[str, Any]:
     """Return the JSON object at the URL. TLS is verified (REQUESTS_CA_BUNDLE sets the CAs), redirects are refused."""
-    timeout = settings.FMV_OIDC_TIMEOUT_SECONDS
+    timeout = settings.ENVIRONMENT.oidc_timeout_seconds
     plain = {"Accept-Encoding": "identity"}
     try:
         with requests.get(url, headers=plain, timeout=timeout, stream=True, allow_redirects=False) as response:
@@ -280,7 +280,7 @@ def verify(token: str, expected: ExpectedToken | None = None) -> Claims:
 
     A bearer token may be for any of our audiences, an `expected` ID token only for the client that requested it.
     """
-    if not settings.FMV_OIDC_ISSUER:
+    if not settings.ENVIRONMENT.oidc_issuer:
         refuse("no issuer is configured")
     if len(token) > MAX_TOKEN:
         refuse("it is too long")
@@ -290,9 +290,9 @@ def verify(token: str, expected: ExpectedToken | None = None) -> Claims:
             token,
             key,
             algorithms=[key.algorithm_name],
-            issuer=settings.FMV_OIDC_ISSUER,
-            audience=expected.client if expected else settings.FMV_OIDC_AUDIENCE,
-            leeway=settings.FMV_OIDC_LEEWAY_SECONDS,
+            issuer=settings.ENVIRONMENT.oidc_issuer,
+            audience=expected.client if expected else settings.ENVIRONMENT.oidc_audience,
+            leeway=settings.ENVIRONMENT.oidc_leeway_seconds,
             options={"require": ["iss", "aud", "exp", "iat", "sub"]},
         )
     except jwt.PyJWTError as error:
@@ -307,7 +307,7 @@ def _key_for(header: dict[str, Any]) -> jwt.PyJWK:
     kind = header.get("typ")
     if header.get("alg") not in ALGORITHMS or (kind.lower() if isinstance(kind, str) else kind) not in TYPES:
         refuse("its type or algorithm is not accepted")
-    if (key := jwks_cache(settings.FMV_OIDC_ISSUER).find(header.get("kid"))) is None:
+    if (key := jwks_cache(settings.ENVIRONMENT.oidc_issuer).find(header.get("kid"))) is None:
         refuse("its key is unknown")
     return key
 
@@ -321,7 +321,7 @@ def _read_claims(data: dict[str, Any]) -> Claims:
 
 def _roles(data: dict[str, Any]) -> list[str]:
     """Return the values of the role claim: the claim with exactly that name, else the one at that dotted path."""
-    path = settings.FMV_OIDC_ROLE_CLAIM
+    path = settings.ENVIRONMENT.oidc_role_claim
     found: Any = data.get(path)
     if found is None:
         found = data

@@ -59,7 +59,7 @@ def pages() -> list[URLPattern]:
 
 def sign_in_url(request: HttpRequest) -> str:
     """Return the URL where a sign-in by the organisation begins, "" if none is configured."""
-    if not settings.FMV_OIDC_CLIENT_ID:
+    if not settings.ENVIRONMENT.oidc_client_id:
         return ""
     asked_for = request.POST.get(REDIRECT_FIELD_NAME) or request.GET.get(REDIRECT_FIELD_NAME, "")
     return _with(reverse("admin:oidc_login"), **{REDIRECT_FIELD_NAME: asked_for})
@@ -67,13 +67,13 @@ def sign_in_url(request: HttpRequest) -> str:
 
 def sign_out_url(request: HttpRequest) -> str:
     """Return the URL where this session's user can also sign out of the organisation, "" if there is none."""
-    if not settings.FMV_OIDC_CLIENT_ID or not request.session.get(BY_ORGANISATION):
+    if not settings.ENVIRONMENT.oidc_client_id or not request.session.get(BY_ORGANISATION):
         return ""
     try:
         url = oidc.endpoint("end_session_endpoint")
     except oidc.IssuerUnavailable:
         return ""
-    return _with(url, client_id=settings.FMV_OIDC_CLIENT_ID) if url else ""
+    return _with(url, client_id=settings.ENVIRONMENT.oidc_client_id) if url else ""
 
 
 # --- Views -----------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def finish(request: HttpRequest) -> HttpResponse:
 
 
 def _require_client() -> None:
-    if not settings.FMV_OIDC_CLIENT_ID:
+    if not settings.ENVIRONMENT.oidc_client_id:
         raise Http404
 
 
@@ -160,8 +160,8 @@ def _pending(request: HttpRequest) -> dict[str, str]:
 
 def _client(request: HttpRequest) -> OAuth2Session:
     return OAuth2Session(
-        settings.FMV_OIDC_CLIENT_ID,
-        settings.FMV_OIDC_CLIENT_SECRET,
+        settings.ENVIRONMENT.oidc_client_id,
+        settings.ENVIRONMENT.oidc_client_secret,
         scope=SCOPE,
         redirect_uri=request.build_absolute_uri(reverse("admin:oidc_callback")),
         code_challenge_method="S256",
@@ -185,8 +185,10 @@ def _user(request: HttpRequest, pending: dict[str, str]) -> User:
     """Return the user that the issuer confirms. Raises Refused."""
     code = _code(request.GET, pending)
     try:
-        token = oidc.within(settings.FMV_OIDC_TIMEOUT_SECONDS, lambda: _exchange(request, code, pending["verifier"]))
-        user = oidc_users.sign_in(token, oidc.ExpectedToken(settings.FMV_OIDC_CLIENT_ID, pending["nonce"]))
+        token = oidc.within(
+            settings.ENVIRONMENT.oidc_timeout_seconds, lambda: _exchange(request, code, pending["verifier"])
+        )
+        user = oidc_users.sign_in(token, oidc.ExpectedToken(settings.ENVIRONMENT.oidc_client_id, pending["nonce"]))
     except NoToken as fault:
         raise Refused("Your organisation did not confirm the sign-in. Please try again.", str(fault)) from None
     except oidc.IssuerFault as fault:
@@ -205,7 +207,7 @@ def _code(answer: QueryDict, pending: dict[str, str]) -> str:
     """Return the code from the issuer's answer to this browser's sign-in. Raises Refused."""
     if not pending or not hmac.compare_digest(answer.get("state", "").encode(), pending["state"].encode()):
         raise Refused(UNKNOWN, "its state belongs to another browser")
-    if answer.get("iss", settings.FMV_OIDC_ISSUER) != settings.FMV_OIDC_ISSUER:  # RFC 9207
+    if answer.get("iss", settings.ENVIRONMENT.oidc_issuer) != settings.ENVIRONMENT.oidc_issuer:  # RFC 9207
         raise Refused(UNKNOWN, "the answer comes from another issuer")
     if error := re.sub(r"[^\w .-]", "", answer.get("error", ""))[:60]:
         raise Refused(f"Your organisation refused the sign-in ({error}).", f"the issuer says {error}")
@@ -218,7 +220,7 @@ def _exchange(request: HttpRequest, code: str, verifier: str) -> str:
     """Return the ID token for this code. Raises IssuerFault."""
     if not (endpoint := oidc.endpoint("token_endpoint")):
         raise oidc.IssuerFault("the issuer announces no token_endpoint")
-    timeout = settings.FMV_OIDC_TIMEOUT_SECONDS
+    timeout = settings.ENVIRONMENT.oidc_timeout_seconds
     try:
         with _client(request) as client:
             answer = client.fetch_token(

@@ -30,7 +30,7 @@ def key_of(sub: str) -> uuid.UUID:
 
     Because it is the key, no second index is needed, and of several first requests of a user only one creates the user.
     """
-    return uuid.uuid5(uuid.NAMESPACE_URL, f"{settings.FMV_OIDC_ISSUER}#{sub}")
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{settings.ENVIRONMENT.oidc_issuer}#{sub}")
 
 
 def _find(claims: Claims) -> User | None:
@@ -72,7 +72,7 @@ def _fields(claims: Claims) -> dict[str, Any]:
     fields: dict[str, Any] = {"name": claims.name, "picture": claims.picture, "email": claims.email}
     if claims.email is not None:  # else it would confirm an address of another token
         fields["email_verified"] = bool(claims.email_verified)
-    if settings.FMV_OIDC_ROLE_CLAIM:
+    if settings.ENVIRONMENT.oidc_role_claim:
         fields["role"] = highest(claims.roles)
     return {field: value for field, value in fields.items() if value is not None}
 

@@ -13,7 +13,7 @@ def client_address(request: HttpRequest) -> str:
     Returns "-" if there is no address (a Unix socket).
     """
     peer = request.META.get("REMOTE_ADDR") or "-"
-    proxies: int = settings.FMV_TRUSTED_PROXIES
+    proxies: int = settings.ENVIRONMENT.trusted_proxies
     if not proxies:
         return peer
     seen = request.headers.get("X-Forwarded-For", "").split(",")[-proxies:]

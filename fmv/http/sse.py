@@ -42,7 +42,7 @@ class Stream:
         self._sending_since: float | None = None
         self._pieces: Iterator[bytes] | None = None
         with self._lock:
-            if len(self._open) >= settings.FMV_MAX_STREAMS:
+            if len(self._open) >= settings.ENVIRONMENT.max_streams:
                 raise TooManyStreams
             self._open.add(self)
         if self.server_is_stopping():

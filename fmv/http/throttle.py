@@ -54,7 +54,7 @@ class Throttle(BaseThrottle):
 
     def allow_request(self, request: Request, view: Any) -> bool:
         kind = "read" if request.method in SAFE_METHODS else "write"
-        rate = settings.FMV_THROTTLE_READ if kind == "read" else settings.FMV_THROTTLE_WRITE
+        rate = settings.ENVIRONMENT.throttle_read if kind == "read" else settings.ENVIRONMENT.throttle_write
         if not rate:
             return True
         self._window = Window.now(identity(request), kind, rate)
@@ -81,9 +81,9 @@ class FailedAuthThrottle:
         return response
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
-        if not settings.FMV_THROTTLE_WRITE or not _authenticates(request, view):
+        if not settings.ENVIRONMENT.throttle_write or not _authenticates(request, view):
             return None
-        window = Window.now(address_key(request), "refused", settings.FMV_THROTTLE_WRITE)
+        window = Window.now(address_key(request), "refused", settings.ENVIRONMENT.throttle_write)
         if window.total() >= window.limit:
             return _page(window.wait()) if _is_login(request) else error_response(*describe(Throttled(window.wait())))
         request.failed_auth_window = window  # type: ignore[attr-defined]

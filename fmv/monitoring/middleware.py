@@ -90,6 +90,6 @@ class HealthEndpoints:
 
 
 def _has_metrics_token(request: HttpRequest) -> bool:
-    token: str = settings.FMV_METRICS_TOKEN
+    token: str = settings.ENVIRONMENT.metrics_token
     given = request.headers.get("Authorization", "")
     return bool(token) and hmac.compare_digest(given.encode("utf-8", "replace"), f"Bearer {token}".encode())

@@ -93,13 +93,13 @@ class TaskStream(Stream):
         yield from self._live_pieces()
 
     def _live_pieces(self) -> Iterator[bytes]:
-        comment_at = time.monotonic() + settings.FMV_STREAM_COMMENT_SECONDS
+        comment_at = time.monotonic() + settings.ENVIRONMENT.stream_comment_seconds
         while not self._is_over():
             if time.monotonic() >= comment_at:
                 yield self._comment()
                 if not self._still_allowed():
                     return
-                comment_at = time.monotonic() + settings.FMV_STREAM_COMMENT_SECONDS
+                comment_at = time.monotonic() + settings.ENVIRONMENT.stream_comment_seconds
             try:
                 item = self._inbox.get(timeout=max(0.0, comment_at - time.monotonic()))
             except Empty:

@@ -174,7 +174,7 @@ def expensive(plan: Any) -> set[str]:
 
 
 def retention() -> Iterator[CheckMessage]:
-    days = settings.FMV_RETENTION_DAYS
+    days = settings.ENVIRONMENT.retention_days
     if days:
         yield Info(f"Finished tasks are kept for {days:g} days.")
     else:

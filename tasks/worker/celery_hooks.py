@@ -94,7 +94,7 @@ def _end_running() -> None:
 
     An idle process is never signalled: it may hold the lock of the pool's pipe, and then the pool would never end.
     """
-    time.sleep(settings.FMV_STOP_GRACE)
+    time.sleep(settings.ENVIRONMENT.stop_grace)
     kill_at = time.monotonic() + KILL_GRACE
     while True:
         for request in tuple(celery.worker.state.active_requests):

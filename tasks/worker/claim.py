@@ -56,7 +56,7 @@ def _start(task: Task, robot: Robot, message_id: str) -> bool:
     owner = {"worker": worker_name(os.getpid()), "message_id": message_id}
     for lane in free_lanes(robot.name, robot.lanes, Task.lanes_taken(robot.name)):
         with contextlib.suppress(LaneTaken):
-            return task.start(lane=lane, **owner, lease=settings.FMV_LEASE_SECONDS, grace=LEASE_GRACE)
+            return task.start(lane=lane, **owner, lease=settings.ENVIRONMENT.lease_seconds, grace=LEASE_GRACE)
     raise LaneTaken
 
 

@@ -54,7 +54,7 @@ class Lease:
         self.report: dict[str, Any] = {}
         self._stored_report: dict[str, Any] = {}
         self._task = task
-        self._seconds = settings.FMV_LEASE_SECONDS
+        self._seconds = settings.ENVIRONMENT.lease_seconds
         self._started = self._renewed = since
         self._renewing = threading.Lock()
         self._over = threading.Event()
@@ -89,7 +89,7 @@ class Lease:
             now = time.monotonic()
             if self.reason is None and now >= next_interrupt:
                 self._give_up(Reason.TIMED_OUT)
-            elif self.reason is None and now - self._renewed >= settings.FMV_RENEW_SECONDS:
+            elif self.reason is None and now - self._renewed >= settings.ENVIRONMENT.renew_seconds:
                 self.renew()
                 if self.age > self._seconds * 5 / 6:
                     self._give_up(Reason.LOST)

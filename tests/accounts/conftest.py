@@ -11,9 +11,9 @@ from tests.support.fake_oidc import Issuer, running
 def stopped_issuer(settings) -> Iterator[Issuer]:
     """An issuer that FMV is set up for and that has not been started."""
     issuer = Issuer(embedded_mongodb.free_port(None))
-    settings.FMV_OIDC_ISSUER = issuer.url
-    settings.FMV_OIDC_AUDIENCE = ["fmv"]
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 2.0
+    settings.ENVIRONMENT.oidc_issuer = issuer.url
+    settings.ENVIRONMENT.oidc_audience = ["fmv"]
+    settings.ENVIRONMENT.oidc_timeout_seconds = 2.0
     oidc.jwks_cache.cache_clear()
     yield issuer
     oidc.jwks_cache.cache_clear()

@@ -96,7 +96,7 @@ def test_a_superuser_may_do_everything():
 
 @pytest.mark.parametrize("anonymous", ["none", "viewer", "operator", "manager"])
 def test_a_caller_who_has_not_signed_in_may_do_what_the_setting_says(settings, anonymous):
-    settings.FMV_ANONYMOUS = anonymous
+    settings.ENVIRONMENT.anonymous = anonymous
     role = Role.NONE if anonymous == "none" else Role(anonymous)
     api = Api(None)
     for method, path, least, body in calls():
@@ -113,7 +113,7 @@ def test_a_caller_who_has_not_signed_in_may_do_what_the_setting_says(settings, a
 
 @pytest.mark.parametrize(("who", "status"), [("operator", 403), (None, 401)])
 def test_an_operator_takes_a_robot_out_of_service_and_changes_nothing_else(settings, who, status):
-    settings.FMV_ANONYMOUS = "operator"
+    settings.ENVIRONMENT.anonymous = "operator"
     make_robot(name="R2", location="Naboo")
     answer = Api(who)("PATCH", "/robot/R2", {"enabled": False, "location": "Tatooine"})
     assert answer.status_code == status
@@ -137,7 +137,7 @@ def test_options_say_nothing_to_strangers():
 
 
 def test_a_setting_of_manager_does_not_lift_a_signed_in_user(settings):
-    settings.FMV_ANONYMOUS = "manager"
+    settings.ENVIRONMENT.anonymous = "manager"
     assert Api("viewer")("POST", "/robot/", ROBOT).status_code == 403
 
 
@@ -196,7 +196,7 @@ def test_signing_in_at_the_admin_opens_the_api(settings):
 
 
 def test_the_api_leaves_no_sessions_behind(settings):
-    settings.FMV_ANONYMOUS = "manager"
+    settings.ENVIRONMENT.anonymous = "manager"
     api = Api(None)
     for method, path, _, body in calls():
         assert not api(method, path, body).cookies

@@ -170,7 +170,7 @@ def test_what_is_not_quite_a_token_is_refused(garble):
 
 
 def test_a_bad_token_is_nobody_even_where_strangers_are_somebody(settings):
-    settings.FMV_ANONYMOUS = "manager"
+    settings.ENVIRONMENT.anonymous = "manager"
     assert call("fmv_0").status_code == 401
 
 
@@ -222,7 +222,7 @@ def test_a_refused_use_is_none():
 
 
 def test_a_token_is_good_for_as_long_as_is_set_up(settings):
-    settings.FMV_TOKEN_DAYS = 7
+    settings.ENVIRONMENT.token_days = 7
     token = make_token()
     assert token.expires_at - token.created_at == dt.timedelta(days=7)
     assert make_token(days=0.5).expires_at < timezone.now() + dt.timedelta(hours=13)
@@ -230,7 +230,7 @@ def test_a_token_is_good_for_as_long_as_is_set_up(settings):
 
 @pytest.mark.parametrize("days", [0, -1, 31, float("inf"), float("nan")])
 def test_no_token_is_good_for_longer_than_is_set_up(settings, days):
-    settings.FMV_TOKEN_MAX_DAYS = 30
+    settings.ENVIRONMENT.token_max_days = 30
     with pytest.raises(api_tokens.TokenNotMade, match="at most 30 days"):
         make_token(days=days)
     assert not ApiToken.objects.exists()

@@ -67,9 +67,9 @@ def test_id_tokens_and_access_tokens_are_both_good(issuer, typ):
 
 def test_the_clocks_may_differ_by_the_leeway(issuer, settings):
     now = int(time.time())
-    settings.FMV_OIDC_LEEWAY_SECONDS = 30
+    settings.ENVIRONMENT.oidc_leeway_seconds = 30
     assert call(issuer.token(exp=now - 20, iat=now + 20, nbf=now + 20)).status_code == 200
-    settings.FMV_OIDC_LEEWAY_SECONDS = 5
+    settings.ENVIRONMENT.oidc_leeway_seconds = 5
     assert call(issuer.token(exp=now - 20)).status_code == 401
     assert call(issuer.token(iat=now + 20)).status_code == 401
 
@@ -223,7 +223,7 @@ def test_an_odd_signature_of_a_curve_is_refused(issuer):
 
 
 def test_whoever_brings_a_bad_token_is_nobody_even_where_strangers_are_somebody(issuer, settings):
-    settings.FMV_ANONYMOUS = "manager"
+    settings.ENVIRONMENT.anonymous = "manager"
     assert call(issuer.token(exp=1)).status_code == 401
     assert call("").status_code == 401
     assert Api(None)("GET", "/handler/", headers={"Authorization": "Basic dTpw"}).status_code == 200
@@ -234,7 +234,7 @@ def test_a_bad_token_beside_a_good_session_is_refused(issuer):
 
 
 def test_without_an_issuer_every_token_is_refused(issuer, settings):
-    settings.FMV_OIDC_ISSUER = ""
+    settings.ENVIRONMENT.oidc_issuer = ""
     assert "no issuer is configured" in detail(call(issuer.token()))
     assert issuer.requests == []
 
@@ -265,7 +265,7 @@ def test_the_keys_are_asked_for_once(issuer):
 
 def test_many_first_callers_at_once_ask_once(issuer, settings):
     issuer.delay = 0.2
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 30.0  # on a busy machine eight threads take seconds
+    settings.ENVIRONMENT.oidc_timeout_seconds = 30.0  # on a busy machine eight threads take seconds
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: oidc.verify(issuer.token()).sub, range(8)))
     assert found == ["leela"] * 8
@@ -273,7 +273,7 @@ def test_many_first_callers_at_once_ask_once(issuer, settings):
 
 
 def test_a_new_key_is_found_when_a_token_names_it(issuer, settings):
-    settings.FMV_OIDC_REFRESH_SECONDS = 0.0
+    settings.ENVIRONMENT.oidc_refresh_seconds = 0.0
     assert call(issuer.token()).status_code == 200
     issuer.keys = [public(RSA_KEYS[1], "second")]
     assert call(issuer.token(key=RSA_KEYS[1], header={"kid": "second"})).status_code == 200
@@ -291,7 +291,7 @@ def test_old_keys_are_asked_for_again_and_removed_ones_forgotten(issuer, setting
     assert call(issuer.token()).status_code == 200
     issuer.keys = [public(RSA_KEYS[1], "second")]
     assert call(issuer.token()).status_code == 200
-    settings.FMV_OIDC_KEYS_SECONDS = settings.FMV_OIDC_REFRESH_SECONDS = 0.0
+    settings.ENVIRONMENT.oidc_keys_seconds = settings.ENVIRONMENT.oidc_refresh_seconds = 0.0
     assert "its key is unknown" in detail(call(issuer.token()))
 
 
@@ -369,8 +369,8 @@ def test_a_dead_issuer_is_a_503_at_once_and_asked_seldom(stopped_issuer):
 
 @pytest.mark.parametrize(("delay", "drip"), [(30, 0), (0, 0.3)])
 def test_a_slow_issuer_costs_a_bounded_wait_and_then_nothing(issuer, settings, delay, drip):
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 0.5
-    settings.FMV_OIDC_REFRESH_SECONDS = 600.0
+    settings.ENVIRONMENT.oidc_timeout_seconds = 0.5
+    settings.ENVIRONMENT.oidc_refresh_seconds = 600.0
     issuer.delay, issuer.drip = delay, drip
     others = set(threading.enumerate())
     started = time.monotonic()
@@ -383,7 +383,7 @@ def test_a_slow_issuer_costs_a_bounded_wait_and_then_nothing(issuer, settings, d
 
 def test_whoever_finds_another_thread_asking_waits_a_bounded_time(issuer, settings, monkeypatch):
     monkeypatch.setattr(oidc, "REFRESH_WAIT", 0.2)
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 2.5
+    settings.ENVIRONMENT.oidc_timeout_seconds = 2.5
     issuer.delay = 30
 
     def ask(_):
@@ -400,7 +400,7 @@ def test_whoever_finds_another_thread_asking_waits_a_bounded_time(issuer, settin
 def test_known_keys_go_on_while_the_issuer_is_away(stopped_issuer, settings):
     with running(stopped_issuer):
         assert call(stopped_issuer.token()).status_code == 200
-    settings.FMV_OIDC_KEYS_SECONDS = settings.FMV_OIDC_REFRESH_SECONDS = 0.0
+    settings.ENVIRONMENT.oidc_keys_seconds = settings.ENVIRONMENT.oidc_refresh_seconds = 0.0
     for _ in range(3):
         assert call(stopped_issuer.token()).status_code == 200
     assert "signature" in detail(call(stopped_issuer.token(key=RSA_KEYS[1])))
@@ -411,14 +411,16 @@ def test_known_keys_do_not_go_on_for_ever(stopped_issuer, settings):
     with running(stopped_issuer):
         sign_in(stopped_issuer.token())
     User.objects.all().delete()
-    settings.FMV_OIDC_KEYS_SECONDS = settings.FMV_OIDC_OUTAGE_SECONDS = settings.FMV_OIDC_REFRESH_SECONDS = 0.0
+    settings.ENVIRONMENT.oidc_keys_seconds = settings.ENVIRONMENT.oidc_outage_seconds = (
+        settings.ENVIRONMENT.oidc_refresh_seconds
+    ) = 0.0
     assert_unavailable(call(stopped_issuer.token()))
 
 
 def test_a_slow_issuer_does_not_slow_whoever_has_a_known_key(issuer, settings):
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 2.0
+    settings.ENVIRONMENT.oidc_timeout_seconds = 2.0
     sign_in(issuer.token())
-    settings.FMV_OIDC_KEYS_SECONDS = settings.FMV_OIDC_REFRESH_SECONDS = 0.0
+    settings.ENVIRONMENT.oidc_keys_seconds = settings.ENVIRONMENT.oidc_refresh_seconds = 0.0
     issuer.delay = 30
 
     def ask(_):
@@ -432,11 +434,11 @@ def test_a_slow_issuer_does_not_slow_whoever_has_a_known_key(issuer, settings):
 
 
 def test_an_issuer_that_is_back_is_asked_again(stopped_issuer, settings):
-    settings.FMV_OIDC_REFRESH_SECONDS = 600.0
+    settings.ENVIRONMENT.oidc_refresh_seconds = 600.0
     assert_unavailable(call(stopped_issuer.token()))
     with running(stopped_issuer):
         assert_unavailable(call(stopped_issuer.token()))  # not yet
-        settings.FMV_OIDC_REFRESH_SECONDS = 0.0
+        settings.ENVIRONMENT.oidc_refresh_seconds = 0.0
         assert call(stopped_issuer.token()).status_code == 200
 
 
@@ -492,7 +494,7 @@ def test_the_role_is_what_the_claim_says(issuer, claim, role):
     ],
 )
 def test_the_role_claim_may_be_a_path(issuer, settings, claims):
-    settings.FMV_OIDC_ROLE_CLAIM = "realm_access.roles"
+    settings.ENVIRONMENT.oidc_role_claim = "realm_access.roles"
     assert sign_in(issuer.token(**claims)).role == "operator"
 
 
@@ -503,7 +505,7 @@ def test_a_role_that_the_issuer_takes_away_is_gone_at_once(issuer):
 
 
 def test_without_a_role_claim_roles_are_given_here(issuer, settings):
-    settings.FMV_OIDC_ROLE_CLAIM = ""
+    settings.ENVIRONMENT.oidc_role_claim = ""
     assert sign_in(issuer.token(fmv_role="manager")).role == ""
     User.objects.update(role="operator")
     assert sign_in(issuer.token(fmv_role="viewer")).role == "operator"
@@ -597,7 +599,7 @@ def test_another_issuers_user_of_that_name_is_somebody_else(issuer, settings):
     sign_in(issuer.token())
     User.objects.update(is_superuser=True)
     with running(Issuer(embedded_mongodb.free_port(None))) as other:
-        settings.FMV_OIDC_ISSUER = other.url
+        settings.ENVIRONMENT.oidc_issuer = other.url
         assert not sign_in(other.token()).is_superuser
     assert User.objects.filter(subject="leela").count() == 2
 
@@ -699,12 +701,12 @@ def real_issuer(settings, tmp_path):
     command = [sys.executable, "-m", "oidc_provider_mock", "--port", str(port), "--user-claims", json.dumps(person)]
     with (tmp_path / "issuer.log").open("wb") as log:
         process = subprocess.Popen(embedded_mongodb.tied(signal.SIGKILL, *command), stdout=log, stderr=log)
-    settings.FMV_OIDC_ISSUER = f"http://127.0.0.1:{port}"
-    settings.FMV_OIDC_AUDIENCE = ["fmv"]
+    settings.ENVIRONMENT.oidc_issuer = f"http://127.0.0.1:{port}"
+    settings.ENVIRONMENT.oidc_audience = ["fmv"]
     oidc.jwks_cache.cache_clear()
     try:
-        wait_until(lambda: process.poll() is not None or answers(settings.FMV_OIDC_ISSUER))
-        yield settings.FMV_OIDC_ISSUER, process
+        wait_until(lambda: process.poll() is not None or answers(settings.ENVIRONMENT.oidc_issuer))
+        yield settings.ENVIRONMENT.oidc_issuer, process
     finally:
         process.kill()
         process.wait()

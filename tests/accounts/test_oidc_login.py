@@ -33,8 +33,8 @@ BEGIN, CALLBACK = "/admin/oidc/login/", "/admin/oidc/callback/"
 
 @pytest.fixture
 def stopped_issuer(stopped_issuer, settings):
-    settings.FMV_OIDC_AUDIENCE = ["fleet", "fmv"]
-    settings.FMV_OIDC_CLIENT_ID, settings.FMV_OIDC_CLIENT_SECRET = "fmv", "s+ecret:/"
+    settings.ENVIRONMENT.oidc_audience = ["fleet", "fmv"]
+    settings.ENVIRONMENT.oidc_client_id, settings.ENVIRONMENT.oidc_client_secret = "fmv", "s+ecret:/"
     return stopped_issuer
 
 
@@ -91,7 +91,7 @@ def assert_refused(visitor, answer, *words, next=""):
 def test_the_sign_in_page_offers_it_where_it_is_set_up(settings, stopped_issuer):
     page = Client().get("/admin/login/?next=/admin/tasks/task/%3Fstatus%3DFAILURE").content.decode()
     assert f'href="{BEGIN}?next=%2Fadmin%2Ftasks%2Ftask%2F%3Fstatus%3DFAILURE"' in page
-    settings.FMV_OIDC_CLIENT_ID = ""
+    settings.ENVIRONMENT.oidc_client_id = ""
     assert "organisation" not in Client().get("/admin/login/").content.decode()
     assert [Client().get(url).status_code for url in (BEGIN, CALLBACK)] == [404, 404]
 
@@ -305,7 +305,7 @@ def test_an_issuer_that_goes_down_meanwhile_is_said(stopped_issuer):
 
 
 def test_an_issuer_that_drips_is_not_waited_for(issuer, visitor, settings):
-    settings.FMV_OIDC_TIMEOUT_SECONDS = 0.5
+    settings.ENVIRONMENT.oidc_timeout_seconds = 0.5
     issuer.drip = 0.2
     assert_refused(visitor, visitor.come_back(), "cannot be reached")
 
@@ -328,14 +328,14 @@ def test_nothing_is_posted_there(stopped_issuer, url, method):
 
 
 def test_failures_are_throttled_like_wrong_passwords(issuer, settings):
-    settings.FMV_THROTTLE_WRITE = "3/day"
+    settings.ENVIRONMENT.throttle_write = "3/day"
     visitor = Visitor(issuer)
     assert [visitor.client.get(CALLBACK).status_code for _ in range(5)] == [302, 302, 302, 429, 429]
     assert visitor.client.post("/admin/login/", {"username": "x", "password": "y"}).status_code == 429
 
 
 def test_sign_ins_that_work_do_not_count_as_failures(issuer, settings):
-    settings.FMV_THROTTLE_WRITE = "2/day"
+    settings.ENVIRONMENT.throttle_write = "2/day"
     for _ in range(4):
         visitor = Visitor(issuer).begin()
         issuer.answers.pop("/token", None)

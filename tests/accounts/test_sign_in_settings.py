@@ -102,16 +102,16 @@ def test_values_out_of_bounds_stop_the_start(monkeypatch, name, value):
 
 
 def test_the_deployment_check_passes_an_https_issuer(settings):
-    settings.FMV_OIDC_ISSUER, settings.FMV_OIDC_AUDIENCE = ISSUER, ["fmv"]
+    settings.ENVIRONMENT.oidc_issuer, settings.ENVIRONMENT.oidc_audience = ISSUER, ["fmv"]
     assert not codes() & {"fmv.E003", "fmv.E004"}
 
 
 @pytest.mark.parametrize("issuer", ["http://127.0.0.1:9400", "http://localhost:8080"])
 def test_the_deployment_check_fails_on_an_http_issuer(settings, issuer):
-    settings.FMV_OIDC_ISSUER, settings.FMV_OIDC_AUDIENCE = issuer, ["fmv"]
+    settings.ENVIRONMENT.oidc_issuer, settings.ENVIRONMENT.oidc_audience = issuer, ["fmv"]
     assert "fmv.E003" in codes()
 
 
 def test_the_deployment_check_fails_without_an_audience(settings):
-    settings.FMV_OIDC_ISSUER, settings.FMV_OIDC_AUDIENCE = ISSUER, []
+    settings.ENVIRONMENT.oidc_issuer, settings.ENVIRONMENT.oidc_audience = ISSUER, []
     assert "fmv.E004" in codes()

@@ -59,7 +59,7 @@ def test_a_user_makes_a_token_and_sees_its_secret_once(viewer):
 
 
 def test_the_form_suggests_how_long_it_is_good_for(viewer, settings):
-    settings.FMV_TOKEN_DAYS = 17
+    settings.ENVIRONMENT.token_days = 17
     answer = staff(viewer).get(f"{LIST}add/")
     assert b'value="17"' in answer.content
     assert b'name="user"' not in answer.content

@@ -383,7 +383,7 @@ def test_a_client_that_takes_nothing_is_cut_and_no_other(stream):
 
 
 def test_a_place_is_given_back_once(stream, settings):
-    settings.FMV_MAX_STREAMS = len(Stream._open)
+    settings.ENVIRONMENT.max_streams = len(Stream._open)
     with pytest.raises(TooManyStreams):
         Repeating(RequestFactory().get("/"))
     stream[0].close()

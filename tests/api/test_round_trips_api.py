@@ -3,10 +3,10 @@
 import uuid
 
 import pytest
-from django.test import override_settings
 
 from tasks.models import Task
 from tests.support.api import Api
+from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task, make_token, make_user
 from tests.support.probes import FUTURE, STARTED, listening
 
@@ -60,12 +60,12 @@ def sent(api, method, path, body, status=(200, 201)):
 
 
 @pytest.mark.parametrize(("method", "path", "body", "commands"), READS + WRITES)
-@override_settings(FMV_ANONYMOUS="manager")
+@override_environment(anonymous="manager")
 def test_a_route_s_round_trips(method, path, body, commands, paths):
     assert sent(Api(None), method, path.format(**paths), body) == commands
 
 
-@override_settings(FMV_ANONYMOUS="manager")
+@override_environment(anonymous="manager")
 def test_a_robot_is_read_in_two_whatever_it_has_done():
     make_robot(name="R2")
     Task.objects.bulk_create(Task(robot="R2", handler="wait", timeout=1, requested_by="test") for _ in range(300))
@@ -74,7 +74,7 @@ def test_a_robot_is_read_in_two_whatever_it_has_done():
     assert sent(Api(None), "GET", "/task/?robot=R2&limit=300", None) == [TASKS]
 
 
-@override_settings(FMV_ANONYMOUS="manager")
+@override_environment(anonymous="manager")
 def test_a_batch_costs_the_same_for_one_and_for_many(paths):
     def runs(number):
         return {"runs": [{"robot": "Bender", **NOOP} for _ in range(number)]}
@@ -98,13 +98,13 @@ def test_a_token_costs_two_more_and_a_session_two(paths):
     assert [command.split()[1] for command in found] == ["fmv_session", "fmv_user", "tasks_task"]
 
 
-@override_settings(FMV_ANONYMOUS="manager")
+@override_environment(anonymous="manager")
 def test_what_is_not_there_costs_one():
     for path, look in (("/robot/R3", ROBOT), (f"/task/{uuid.uuid4()}", TASK)):
         assert sent(Api(None), "GET", path, None, (404,)) == [look]
 
 
-@override_settings(FMV_ANONYMOUS="manager")
+@override_environment(anonymous="manager")
 def test_a_running_task_is_asked_to_stop_in_five():
     task = make_task(**STARTED, status="STARTED", lane="x/0", expires_at=FUTURE)
     found = sent(Api(None), "POST", f"/task/{task.pk}/cancel", None, (202,))

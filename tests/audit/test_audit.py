@@ -250,7 +250,7 @@ def test_the_first_superuser_is_told():
 def test_who_the_issuer_makes_and_promotes_is_told(monkeypatch, settings):
     from fmv.accounts.oidc import Claims
 
-    settings.FMV_OIDC_ISSUER, settings.FMV_OIDC_ROLE_CLAIM = "https://issuer", "fmv_role"
+    settings.ENVIRONMENT.oidc_issuer, settings.ENVIRONMENT.oidc_role_claim = "https://issuer", "fmv_role"
 
     def sign_in(**claims):
         said = Claims(sub="u-1", preferred_username="leela", **claims)
@@ -302,7 +302,7 @@ def test_old_entries_and_runs_are_forgotten(monkeypatch, settings):
     made_at(8, Bulk, open=False, **run)
     kept = [made_at(8, Bulk, **run), made_at(6, Bulk, open=False, **run)]
     assert periodic.delete_old_records(0) == 0
-    settings.FMV_AUDIT_DAYS, settings.FMV_RETENTION_DAYS = 7, 0
+    settings.ENVIRONMENT.audit_days, settings.ENVIRONMENT.retention_days = 7, 0
     jobs.purge()
     assert list(AuditEntry.objects.all()) == [young]
     assert set(Bulk.objects.values_list("pk", flat=True)) == {run.pk for run in kept}

@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import orjson
 import pymongo
 import pytest
-from django.test import override_settings
 
 from fmv.devstack import stack
 from tasks.worker import claim as claiming
@@ -20,6 +19,7 @@ from tests.bench.__main__ import PARTS
 from tests.bench.figures import FULL, QUICK, figure, in_turn, reaches
 from tests.bench.requests import prepare, routes
 from tests.support.api import Api
+from tests.support.environment import override_environment
 from tests.support.factories import make_robot
 from tests.support.probes import Commands, bell_box, listening
 
@@ -125,7 +125,7 @@ def floor_commands(monkeypatch):
 
 
 @pytest.mark.django_db(transaction=True)
-@override_settings(FMV_ANONYMOUS="manager")
+@override_environment(anonymous="manager")
 def test_the_floor_sends_the_same_mongodb_commands_and_returns_as_much(floor_commands):
     routes_ = routes(prepare(tasks=250))
     for route in routes_:

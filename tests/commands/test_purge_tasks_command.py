@@ -83,14 +83,14 @@ def test_it_deletes_no_more_than_what_it_is_told_to(arguments, fields):
 
 
 def test_the_age_is_that_of_retention_unless_told(settings):
-    young = finished(days=settings.FMV_RETENTION_DAYS - 1)
-    finished(days=settings.FMV_RETENTION_DAYS + 1)
+    young = finished(days=settings.ENVIRONMENT.retention_days - 1)
+    finished(days=settings.ENVIRONMENT.retention_days + 1)
     assert run("purge_tasks", "--yes").out == "1 deleted.\n"
     assert kept() == {young.pk}
 
 
 def test_where_tasks_are_kept_for_ever_an_age_must_be_told(settings):
-    settings.FMV_RETENTION_DAYS = 0
+    settings.ENVIRONMENT.retention_days = 0
     task = finished(days=1000)
     outcome = run("purge_tasks", "--yes")
     assert outcome.status != 0

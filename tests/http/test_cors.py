@@ -75,7 +75,7 @@ def test_the_admin_is_for_no_other_page(client):
 
 @pytest.mark.django_db
 def test_a_page_of_a_foreign_origin_cannot_use_what_anonymous_callers_may(settings):
-    settings.FMV_ANONYMOUS = "manager"
+    settings.ENVIRONMENT.anonymous = "manager"
     make_robot(name="R2")
     for origin in ("https://evil.example", "null", "http://["):
         answer = Api(None)("POST", "/robot/R2/run", HTTP_ORIGIN=origin)
@@ -87,7 +87,7 @@ def test_a_page_of_a_foreign_origin_cannot_use_what_anonymous_callers_may(settin
 
 @pytest.mark.django_db
 def test_a_page_of_an_allowed_origin_can(settings):
-    settings.FMV_ANONYMOUS = "manager"
+    settings.ENVIRONMENT.anonymous = "manager"
     settings.CORS_ALLOWED_ORIGINS = ["https://fleet.example"]
     make_robot(name="R2")
     assert Api(None)("POST", "/robot/R2/run", HTTP_ORIGIN="https://fleet.example").status_code == 200

@@ -163,7 +163,7 @@ def test_the_docs_page_needs_nothing_from_elsewhere(settings):
 
 @pytest.mark.django_db
 def test_real_answers_are_as_it_says(document, settings):
-    settings.FMV_ANONYMOUS = "manager"
+    settings.ENVIRONMENT.anonymous = "manager"
     checked = set()
     for method, path, url, body, status in real_calls():
         answer = Api(None)(method, url, body)

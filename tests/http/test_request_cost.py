@@ -9,11 +9,11 @@ from itertools import count
 
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
-from django.test import override_settings
 
 from tests.bench.profile import call, package_of
 from tests.bench.requests import Route
 from tests.support.api import Api
+from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task, make_token, make_user
 from tests.support.probes import bell_box
 
@@ -51,7 +51,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("what", LIMITS)
-@override_settings(FMV_ANONYMOUS="manager")
+@override_environment(anonymous="manager")
 def test_a_request_calls_no_more_functions_than_it_did(what):
     make_robot(name="Bender")
     method, path = what.format(task=make_task(robot="Bender").pk).split()

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def two_reads(settings):
-    settings.FMV_THROTTLE_READ = "2/day"  # a window that hardly ends during a test
+    settings.ENVIRONMENT.throttle_read = "2/day"  # a window that hardly ends during a test
 
 
 def statuses(api, times, method="GET", path="/robot/", **options):
@@ -43,7 +43,7 @@ def test_more_than_the_rate_is_refused_until_the_window_ends(two_reads):
 
 
 def test_after_the_window_the_caller_may_go_on(settings):
-    settings.FMV_THROTTLE_READ = "2/minute"
+    settings.ENVIRONMENT.throttle_read = "2/minute"
     api = Api("viewer")
     with patch.object(throttle.time, "time", return_value=1_000_000_060.5):  # windows begin at each full minute
         assert statuses(api, 3) == [200, 200, 429]
@@ -55,7 +55,7 @@ def test_after_the_window_the_caller_may_go_on(settings):
 
 
 def test_reads_and_writes_are_counted_apart(settings):
-    settings.FMV_THROTTLE_READ, settings.FMV_THROTTLE_WRITE = "2/day", "1/day"
+    settings.ENVIRONMENT.throttle_read, settings.ENVIRONMENT.throttle_write = "2/day", "1/day"
     make_robot(name="R2")
     api = Api("operator")
     assert statuses(api, 2, "POST", "/robot/R2/run") == [200, 429]
@@ -63,7 +63,7 @@ def test_reads_and_writes_are_counted_apart(settings):
 
 
 def test_each_caller_has_a_window_of_his_own(two_reads, settings):
-    settings.FMV_ANONYMOUS = "viewer"
+    settings.ENVIRONMENT.anonymous = "viewer"
     fry = make_user("viewer")
     assert statuses(Api(fry), 3) == [200, 200, 429]
     assert statuses(Api(fry), 1) == [429]  # another session of the same user
@@ -78,7 +78,7 @@ def test_probes_document_and_health_are_free(two_reads):
 
 
 def test_sign_in_is_not_free(settings):
-    settings.FMV_THROTTLE_WRITE = "2/day"
+    settings.ENVIRONMENT.throttle_write = "2/day"
     assert statuses(Api(None), 3, "POST", "/auth/logout") == [200, 200, 429]
 
 
@@ -86,7 +86,7 @@ BAD = {"Authorization": "Bearer fmv_bad"}
 
 
 def test_who_is_refused_too_often_is_not_looked_up_again(settings):
-    settings.FMV_THROTTLE_WRITE = "2/day"
+    settings.ENVIRONMENT.throttle_write = "2/day"
     bad = Api(None, headers=BAD)
     assert statuses(bad, 2) == [401, 401]
     with listening() as commands:
@@ -101,18 +101,18 @@ def test_who_is_refused_too_often_is_not_looked_up_again(settings):
 
 
 def test_what_a_role_does_not_allow_counts_too(settings):
-    settings.FMV_THROTTLE_WRITE = "2/day"
+    settings.ENVIRONMENT.throttle_write = "2/day"
     assert statuses(Api("viewer"), 3, "POST", "/robot/") == [403, 403, 429]
 
 
 def test_who_is_let_in_is_not_counted_as_refused(settings):
-    settings.FMV_THROTTLE_WRITE = "2/day"
+    settings.ENVIRONMENT.throttle_write = "2/day"
     assert statuses(Api("viewer"), 5) == [200] * 5
     assert not ThrottleWindow.objects.exists()
 
 
 def test_wrong_passwords_are_limited(settings):
-    settings.FMV_THROTTLE_WRITE = "2/day"
+    settings.ENVIRONMENT.throttle_write = "2/day"
     settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
     user = make_user("viewer", password="correct horse battery")
 
@@ -139,7 +139,7 @@ def test_off_refusals_are_not_counted():
 
 
 def test_many_requests_at_once_are_counted_right(transactional_db, settings):
-    settings.FMV_THROTTLE_READ = "10/day"
+    settings.ENVIRONMENT.throttle_read = "10/day"
     fry = make_user("viewer")
     apis = [Api(fry) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
@@ -195,13 +195,13 @@ def test_a_rate_that_is_none_stops_the_start(rate, monkeypatch):
     ],
 )
 def test_only_what_our_proxies_added_counts(settings, proxies, forwarded, address):
-    settings.FMV_TRUSTED_PROXIES = proxies
+    settings.ENVIRONMENT.trusted_proxies = proxies
     headers = {"X-Forwarded-For": forwarded} if forwarded else {}
     assert client_address(RequestFactory(REMOTE_ADDR="10.0.0.1").get("/", headers=headers)) == address
 
 
 def test_who_makes_up_addresses_gains_nothing(two_reads, settings):
-    settings.FMV_ANONYMOUS, settings.FMV_TRUSTED_PROXIES = "viewer", 1
+    settings.ENVIRONMENT.anonymous, settings.ENVIRONMENT.trusted_proxies = "viewer", 1
     api = Api(None)
     made_up = [f"9.9.9.{number}, 1.2.3.4" for number in range(3)]
     answers = [api("GET", "/robot/", headers={"X-Forwarded-For": value}).status_code for value in made_up]

@@ -35,6 +35,7 @@ from tasks.models import Submission, Task
 from tasks.models.worker_process import WorkerProcess
 from tasks.reports.diagnostics import expensive, hot_queries
 from tests.conftest import empty_rabbitmq
+from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import PAST, STARTED
 
@@ -362,7 +363,7 @@ def test_an_interrupted_restore_is_told(values, severity, hint):
 
 
 def test_what_is_not_fit_for_production_is_told():
-    with patch.object(settings, "FMV_ANONYMOUS", "manager"):
+    with override_environment(anonymous="manager"):
         found = {finding["message"].partition(":")[0]: finding for finding in examine("settings")}
     assert found["fmv.E001"]["severity"] == "error"
     assert "none" in found["fmv.E001"]["hint"]
@@ -375,7 +376,7 @@ def test_a_healthy_development_stack_ends_with_0(well, doctor_process, tmp_path)
 
 
 def test_what_is_kept_for_ever_is_told():
-    with patch.object(settings, "FMV_RETENTION_DAYS", 0):
+    with override_environment(retention_days=0):
         assert [finding["message"] for finding in examine("retention")] == ["Finished tasks are kept for ever."]
 
 

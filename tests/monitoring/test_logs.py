@@ -116,7 +116,7 @@ def test_each_request_has_a_line(lines):
 @pytest.mark.django_db
 def test_callers_without_a_name(lines, settings):
     Api(None)("GET", "/health")
-    settings.FMV_ANONYMOUS = "viewer"
+    settings.ENVIRONMENT.anonymous = "viewer"
     Api(None)("GET", "/robot/")
     Api(None)("GET", "/nope")  # no view has asked who it is
     assert [line.user for line in lines()] == ["anonymous", "anonymous", "-"]

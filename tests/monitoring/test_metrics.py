@@ -37,7 +37,7 @@ def parse(text):
 
 @pytest.fixture
 def scrape(db, settings):
-    settings.FMV_METRICS_TOKEN = TOKEN
+    settings.ENVIRONMENT.metrics_token = TOKEN
 
     def scrape():
         answer = Client().get("/metrics", headers=BEARER)
@@ -63,7 +63,7 @@ def test_a_viewer_may_read_them_and_nobody_else():
 
 @pytest.mark.django_db
 def test_the_token_reads_them_and_nothing_else(settings):
-    settings.FMV_METRICS_TOKEN = TOKEN
+    settings.ENVIRONMENT.metrics_token = TOKEN
     assert Client().get("/metrics", headers=BEARER).status_code == 200
     assert Client().get("/metrics", headers=BEARER | {"Host": "10.1.2.3"}).status_code == 200
     assert_refused(Api(None)("GET", "/stats", headers=BEARER), 401)
@@ -74,14 +74,14 @@ def test_the_token_reads_them_and_nothing_else(settings):
     "header", ["", "Bearer ", "Bearer x", f"Bearer {TOKEN}x", f"bearer {TOKEN}", TOKEN, "Bearer é"]
 )
 def test_another_token_does_not(settings, header):
-    settings.FMV_METRICS_TOKEN = TOKEN
+    settings.ENVIRONMENT.metrics_token = TOKEN
     assert_refused(Client().get("/metrics", headers={"Authorization": header}), 401)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("header", ["Bearer ", "Bearer", ""])
 def test_without_a_token_set_none_is_right(settings, header):
-    settings.FMV_METRICS_TOKEN = ""
+    settings.ENVIRONMENT.metrics_token = ""
     assert_refused(Client().get("/metrics", headers={"Authorization": header}), 401)
 
 

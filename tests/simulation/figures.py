@@ -19,8 +19,8 @@ def constants() -> dict[str, Any]:
     """Return the values that the simulation takes from FMV's code and settings."""
     return {
         "beat": {name: job["schedule"] for name, job in settings.CELERY_BEAT_SCHEDULE.items()},
-        "lease_seconds": settings.FMV_LEASE_SECONDS,
-        "renew_seconds": settings.FMV_RENEW_SECONDS,
+        "lease_seconds": settings.ENVIRONMENT.lease_seconds,
+        "renew_seconds": settings.ENVIRONMENT.renew_seconds,
         "prefetch_multiplier": settings.CELERY_WORKER_PREFETCH_MULTIPLIER,
         "time_slice_seconds": claim.TIME_SLICE,
         "heartbeat_seconds": heartbeat.INTERVAL,

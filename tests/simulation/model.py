@@ -295,7 +295,7 @@ class Fleet:
         """Run the handler and write the outcome. Lease renewals are counted but take no time."""
         try:
             yield self.env.timeout(self.costs.start + task.seconds)
-            if renewals := int(task.seconds // settings.FMV_RENEW_SECONDS):
+            if renewals := int(task.seconds // settings.ENVIRONMENT.renew_seconds):
                 self.commands["renew: update tasks_task"] += renewals
             yield self.write("update tasks_task")
         except simpy.Interrupt:
@@ -314,8 +314,8 @@ class Fleet:
     def lease_end(self, task: Task) -> float:
         """Return when the task's lease ends if its process dies now."""
         age = self.env.now - task.started_at
-        renewed = task.started_at + age // settings.FMV_RENEW_SECONDS * settings.FMV_RENEW_SECONDS
-        return renewed + settings.FMV_LEASE_SECONDS
+        renewed = task.started_at + age // settings.ENVIRONMENT.renew_seconds * settings.ENVIRONMENT.renew_seconds
+        return renewed + settings.ENVIRONMENT.lease_seconds
 
     def kill(self, machine: Machine) -> None:
         """Kill a machine with its running tasks and reserved messages; another machine replaces it at once.

@@ -17,6 +17,7 @@ from tests.simulation import __main__ as command
 from tests.simulation.figures import figures
 from tests.simulation.model import Costs, Fleet, Plan
 from tests.simulation.periodic import JOBS, RESULT, Maintenance, Work, run_and_store
+from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import PAST, STARTED, listening
 
@@ -146,7 +147,7 @@ def restart(**plan) -> float:
 
 
 def test_a_dead_machine_s_task_starts_again_when_its_lease_ends():
-    left = settings.FMV_LEASE_SECONDS - 25 % settings.FMV_RENEW_SECONDS
+    left = settings.ENVIRONMENT.lease_seconds - 25 % settings.ENVIRONMENT.renew_seconds
     assert left - HANDLING <= restart() <= left + BEAT["recover_lost"]["schedule"] + HANDLING
 
 
@@ -155,7 +156,7 @@ def test_a_dead_machine_s_task_starts_again_when_its_lease_ends():
 
 def test_a_longer_lease_in_fmv_makes_the_restart_later():
     before = restart()
-    with override_settings(FMV_LEASE_SECONDS=settings.FMV_LEASE_SECONDS + 60):
+    with override_environment(lease_seconds=settings.ENVIRONMENT.lease_seconds + 60):
         assert restart() == pytest.approx(before + 60, abs=1.1)
 
 
@@ -333,4 +334,4 @@ def test_the_report_is_a_table_and_json(tmp_path, monkeypatch, capsys):
     assert "ring_waiting" in table
     text = (tmp_path / "var" / "report.json").read_text()
     assert '"scenario": "a machine dies"' in text
-    assert f'"lease_seconds": {settings.FMV_LEASE_SECONDS}' in text
+    assert f'"lease_seconds": {settings.ENVIRONMENT.lease_seconds}' in text

@@ -33,7 +33,10 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture(autouse=True)
 def fast(settings):
-    settings.FMV_LEASE_SECONDS, settings.FMV_RENEW_SECONDS = 6.0, 0.5  # a renewal that takes longer ends the process
+    settings.ENVIRONMENT.lease_seconds, settings.ENVIRONMENT.renew_seconds = (
+        6.0,
+        0.5,
+    )  # a renewal that takes longer ends the process
 
 
 @pytest.fixture
@@ -373,7 +376,7 @@ def test_a_stopping_worker_hands_the_task_back(handle, bells):
 
 
 def test_a_stopping_worker_does_not_hand_back_what_is_being_cancelled(handle, settings):
-    settings.FMV_RENEW_SECONDS = 1.0
+    settings.ENVIRONMENT.renew_seconds = 1.0
 
     def block(ctx: Any) -> None:
         Task.objects.get(pk=ctx.task_id).request_cancel("asked")

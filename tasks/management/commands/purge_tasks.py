@@ -36,7 +36,7 @@ missing."""
     """
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        retention = settings.FMV_RETENTION_DAYS
+        retention = settings.ENVIRONMENT.retention_days
         parser.add_argument(
             "--older-than",
             type=parse_age,
