@@ -25,7 +25,7 @@ class PrimesParams(Params):
         default_factory=lambda: random.randint(3_000_000, 3_500_000),
         ge=1,
         le=10**13,
-        description="Count the primes up to and including this number; by chance from 3,000,000 to 3,500,000.",
+        description="Count the primes up to and including this number. By default random, from 3,000,000 to 3,500,000.",
     )
 
 
@@ -55,8 +55,8 @@ def _primes_between(low: int, high: int, divisors: list[int]) -> list[int]:
 
 
 class WaitParams(Params):
-    seconds: float = Field(ge=0, le=86_400, description="How long it takes.")
-    steps: int = Field(10, ge=1, le=10_000, description="How often it reports progress on the way.")
+    seconds: float = Field(ge=0, le=86_400, description="How many seconds the task takes.")
+    steps: int = Field(10, ge=1, le=10_000, description="How often the task reports progress.")
 
 
 @handler("wait", params=WaitParams, timeout=86_400)
@@ -85,8 +85,8 @@ HeaderValue = Annotated[str, Field(pattern=r"^[!-~]?([ -~]{0,998}[!-~])?$")]
 
 class HttpParams(Params):
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "POST"
-    path: str = Field("", max_length=2000, description="Appended to the robot's endpoint; may hold a query.")
-    body: JsonValue = Field(None, description="Sent as JSON, unless null.")
+    path: str = Field("", max_length=2000, description="Appended to the robot's endpoint; may include a query string.")
+    body: JsonValue = Field(None, description="Sent as JSON unless null.")
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, max_length=32)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django import template
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 register = template.Library()
 
@@ -66,6 +66,12 @@ def pretty(value: Any) -> str:
     """Show a JSON value indented, cut after MAX_JSON characters."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     return text if len(text) <= MAX_JSON else f"{text[:MAX_JSON]}\n… cut here; the API returns all of it"
+
+
+@register.filter
+def paragraphs(text: str) -> str:
+    """Show a docstring as paragraphs, without its line breaks."""
+    return format_html_join("\n", "<p>{}</p>", ((" ".join(part.split()),) for part in text.split("\n\n")))
 
 
 @register.filter

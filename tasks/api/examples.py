@@ -57,7 +57,7 @@ PROFILE_EXAMPLE = EXAMPLE | {
 }
 HANDLER_EXAMPLE = {
     "name": "wait",
-    "description": "Do nothing for some seconds, in steps: for rehearsals.",
+    "description": "Do nothing for some seconds, in steps: for trying FMV out.",
     "params": {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]},
     "timeout": 86400.0,
     "max_attempts": 3,

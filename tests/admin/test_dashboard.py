@@ -284,7 +284,7 @@ def test_workers_with_what_they_run_and_lost_ones():
     task = make_task(robot="R2", handler="primes", status="STARTED", lane="R2/0", worker="host/2", progress=40.04)
     page = part("rest")
     assert "2 processes running, 1 busy, 1 lost in 24 hours" in page
-    assert f'<a href="/admin/tasks/task/{task.pk}/change/"><strong>primes</strong> of R2</a>' in page
+    assert f'<a href="/admin/tasks/task/{task.pk}/change/"><strong>primes</strong> for R2</a>' in page
     assert '<progress value="40.0" max="100"' in page
     assert page.index("host/2") < page.index("host/1")  # the busy first
     assert "host/3" in page

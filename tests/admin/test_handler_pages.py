@@ -150,7 +150,7 @@ def test_no_parameters_are_no_rows():
 
 def test_the_page_holds_parameters_schema_timeout_and_retries():
     shown = page(PAGE)
-    for part in ("<code>seconds</code>", "required", "How long it takes", "Do nothing for some seconds"):
+    for part in ("<code>seconds</code>", "required", "How many seconds the task takes", "Do nothing for some seconds"):
         assert part in shown
     handler = registry.get("wait")
     assert json.dumps(handler.schema["properties"]["steps"]["maximum"]) in shown

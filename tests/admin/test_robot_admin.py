@@ -126,7 +126,7 @@ def test_a_new_robot_has_a_page():
     make_robot(name="R2")
     shown = text(admin(Role.VIEWER).get(robot_url("R2")))
     assert "No task has finished yet" in shown
-    assert "No changes are recorded" in shown
+    assert "No entries." in shown
 
 
 @pytest.mark.parametrize("name", ODD)

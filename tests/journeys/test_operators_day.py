@@ -77,7 +77,7 @@ def test_the_dashboard_shows_what_runs_without_a_reload(work, visit):
     page.goto("/admin/")
     page.evaluate("window.stayed = true")
     services.submit({"robot": robot.name, "handler": "wait", "params": {"seconds": 20}}, by="fry")
-    page.get_by_role("link", name="wait of Wall-E").first.wait_for()
+    page.get_by_role("link", name="wait for Wall-E").first.wait_for()
     assert page.evaluate("window.stayed")
     assert_fine(page)
 
