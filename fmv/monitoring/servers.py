@@ -34,7 +34,11 @@ class Unreachable(Exception):
 
 def reason(error: BaseException) -> str:
     """Return the error's message on one line, without PyMongo's account of its own settings."""
-    text = " ".join(str(error).split()).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
+    text = (
+        " ".join((str(error) or str(error.__cause__ or "")).split())
+        .partition(" (configured timeouts")[0]
+        .partition(", Timeout:")[0]
+    )
     return text.partition(", full error:")[0][:300] or type(error).__name__
 
 

@@ -154,7 +154,7 @@ def write_half(path):
 # --- Answers ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_would_move_a_cursor_is_told_as_in_python():
+def test_what_would_move_a_cursor_is_escaped_as_in_python():
     assert printable("plain é 🤖") == "plain é 🤖"
     assert printable("two\nlines\x1b[2J\u2028") == "two\\nlines\\x1b[2J\\u2028"
 
@@ -166,7 +166,7 @@ def test_a_table_pads_its_columns_and_cuts_nothing():
     assert table.line({"name": "Crow T. Robot", "last_run": ""}) == "Crow T. Robot"
 
 
-def test_an_error_is_told_without_the_part_of_the_request():
+def test_an_error_is_printed_without_the_part_of_the_request():
     problems = [Problem(("body", "params", "count"), "too much"), Problem(("body",), "too deep")]
     assert in_words(InvalidInput(problems)) == "params.count: too much; input: too deep"
     assert in_words(FmvError("No.")) == "No."
@@ -263,7 +263,7 @@ def test_a_person_does_not_say_yes(monkeypatch, answer):
     assert error.value.returncode == 1
 
 
-def test_nobody_is_there(monkeypatch):
+def test_without_a_terminal_it_is_refused(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(CommandError, match="use --yes") as error:
         FmvCommand().confirm("Continue?", yes=False)

@@ -121,7 +121,7 @@ LINE_FAULTS = [
 
 
 @pytest.mark.parametrize(("line", "fault"), LINE_FAULTS)
-def test_a_line_at_fault_is_told_and_nothing_is_changed(imported, line, fault):
+def test_a_line_at_fault_is_reported_and_nothing_is_changed(imported, line, fault):
     outcome = imported(FULL, line, LEAST)
     assert outcome.status == 1
     assert outcome.err.startswith(fault)
@@ -129,7 +129,7 @@ def test_a_line_at_fault_is_told_and_nothing_is_changed(imported, line, fault):
     assert not Robot.objects.exists()
 
 
-def test_all_faults_are_told(imported):
+def test_all_faults_are_reported(imported):
     outcome = imported("{", LEAST | {"lanes": 0, "labels": [""]}, LEAST, options=["--json"])
     assert [line.split(": ")[:2] for line in outcome.err.splitlines()[:-1]] == [
         ["line 1", "This is not JSON"],
@@ -263,7 +263,7 @@ def test_the_columns_may_be_in_any_order_and_some_missing(imported):
         (["name,location,description,labels", "R2,a,b,x;;y"], "line 2: labels.1: This field may not be blank."),
     ],
 )
-def test_a_line_of_csv_at_fault_is_told_with_its_number(imported, lines, fault):
+def test_a_line_of_csv_at_fault_is_reported_with_its_number(imported, lines, fault):
     outcome = imported(*lines, suffix=".csv")
     assert outcome.status == 1
     assert fault in outcome.err
@@ -311,7 +311,7 @@ def test_lines_may_end_as_in_windows(imported):
 # --- Arguments -------------------------------------------------------------------------------------------------------
 
 
-def test_the_format_is_told_by_the_name_or_by_the_option(imported):
+def test_the_format_is_reported_by_the_name_or_by_the_option(imported):
     refused = imported(FULL, suffix=".txt")
     assert refused.status == 2
     assert "--format jsonl or csv" in refused.err

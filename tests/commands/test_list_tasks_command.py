@@ -34,7 +34,7 @@ def test_it_lists_all_tasks_newest_first():
     assert listed("--limit", "2") == [str(task.pk) for task in reversed(tasks)][:2]
 
 
-def test_a_line_tells_the_essential():
+def test_a_line_shows_the_essential():
     task = make_task_in(
         Status.FAILURE,
         robot="Crow T. Robot",

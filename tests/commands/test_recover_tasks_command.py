@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture
 def stuck():
-    """What `list_tasks --stuck` tells."""
+    """The output of `list_tasks --stuck`."""
     make_robot(name="R2")
     return [
         make_task_in(Status.STARTED, robot="R2", lease_expires_at=PAST, started_at=FUTURE),

@@ -43,7 +43,7 @@ def test_repeated_it_leaves_out_what_was_tried_again(robot):
     assert repeats(failed) == 2
 
 
-def test_what_cannot_be_tried_again_is_told(robot):
+def test_what_cannot_be_retried_is_reported(robot):
     make_task_in(Status.FAILURE, robot="R2")
     lost = make_task_in(Status.FAILURE, robot="gone")
     outcome = run("retry_tasks", "--status", "FAILURE", "--yes", "--json")

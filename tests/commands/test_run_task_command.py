@@ -59,9 +59,9 @@ def test_parameters_come_one_by_one_too():
 
 
 def test_json_is_the_task_of_the_api():
-    told = json.loads(run("run_task", "R2", "wait", "--param", "seconds=1", "--json").out)
-    assert (told["robot"], told["status"]) == ("R2", "QUEUED")
-    assert Task.objects.filter(pk=told["task_id"]).exists()
+    printed = json.loads(run("run_task", "R2", "wait", "--param", "seconds=1", "--json").out)
+    assert (printed["robot"], printed["status"]) == ("R2", "QUEUED")
+    assert Task.objects.filter(pk=printed["task_id"]).exists()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_what_is_refused_starts_nothing(arguments, reason):
     assert not Task.objects.exists()
 
 
-def test_a_robot_out_of_service_is_refused_unless_told(robot):
+def test_a_robot_out_of_service_is_refused_without_queue_anyway(robot):
     type(robot).objects.filter(pk="R2").update(enabled=False)
     outcome = run("run_task", "R2")
     assert outcome.status == 1
@@ -109,14 +109,14 @@ def test_it_waits_for_the_end():
 
 
 @pytest.mark.usefixtures("at_work")
-def test_it_tells_how_it_failed():
+def test_it_prints_how_the_task_failed():
     outcome = run("run_task", "R2", "http", "--param", "path=/", "--max-attempts", "1", "--wait", "--json")
-    told = json.loads(outcome.out)
-    assert (outcome.status, told["status"]) == (1, "FAILURE")
-    assert f"CommandError: FAILURE: {told['error']['type']}: " in outcome.err
+    printed = json.loads(outcome.out)
+    assert (outcome.status, printed["status"]) == (1, "FAILURE")
+    assert f"CommandError: FAILURE: {printed['error']['type']}: " in outcome.err
 
 
-def test_it_waits_no_longer_than_told():
+def test_it_waits_no_longer_than_wait_says():
     outcome = run("run_task", "R2", "--wait", "0.3")
     assert outcome.status == 1
     assert "After 0.3 s it is QUEUED." in outcome.err
@@ -130,12 +130,12 @@ def test_it_follows_what_the_task_reports_and_logs():
     _, *reports, end = outcome.out.splitlines()
     assert end.startswith("SUCCESS: ")
     assert reports[-1].split("  ")[1:3] == ["SUCCESS", "100 %"]
-    told = run("run_task", "R2", "primes", "--param", "count=10", "--follow", "--json")
-    assert json.loads(told.out)["status"] == "SUCCESS"
-    assert "SUCCESS  100 %" in told.err
+    printed = run("run_task", "R2", "primes", "--param", "count=10", "--follow", "--json")
+    assert json.loads(printed.out)["status"] == "SUCCESS"
+    assert "SUCCESS  100 %" in printed.err
 
 
-def test_a_log_line_is_told_once(monkeypatch):
+def test_a_log_line_is_printed_once(monkeypatch):
     from tasks.management.commands.run_task import Reports
 
     task, reports = submitted(), Reports()

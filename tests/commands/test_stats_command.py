@@ -23,16 +23,16 @@ def fleet():
     tallies.roll_up()
 
 
-def test_it_tells_what_the_api_tells(fleet):
-    told = json.loads(run("stats", "--json").out)
+def test_it_prints_what_the_api_answers(fleet):
+    printed = json.loads(run("stats", "--json").out)
     overview = queue_stats.overview()
-    for each in (told, overview):
+    for each in (printed, overview):
         each.pop("queue_age")
-    assert told == overview
-    assert told["tasks"]["QUEUED"] == 2
+    assert printed == overview
+    assert printed["tasks"]["QUEUED"] == 2
 
 
-def test_it_tells_it_to_people_too(fleet):
+def test_it_prints_a_table_for_people(fleet):
     outcome = run("stats")
     head, everything, primes, wait, empty, age, hour, robots = outcome.out.splitlines()
     assert head.split() == ["HANDLER", *Status]
@@ -45,5 +45,5 @@ def test_it_tells_it_to_people_too(fleet):
     assert robots == "Robots: 1 in service, 1 out of service; 1 busy."
 
 
-def test_an_empty_fleet_is_told_too():
+def test_it_prints_an_empty_fleet_too():
     assert "Robots: 0 in service, 0 out of service; 0 busy." in run("stats").out

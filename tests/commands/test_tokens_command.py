@@ -146,7 +146,7 @@ def test_it_revokes_nothing_when_the_id_is_of_none_or_of_several():
     assert {token.state for token in ApiToken.objects.all()} == {"usable"}
 
 
-def test_the_exit_status_tells_how_it_went(run_process, tmp_path):
+def test_the_exit_status_shows_the_result(run_process, tmp_path):
     import sys
 
     from fmv.devstack.stack import ROOT

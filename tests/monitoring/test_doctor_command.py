@@ -1,4 +1,4 @@
-"""`manage.py doctor`: each check meets what it is for, and none hides another."""
+"""`manage.py doctor`: each check finds its problem, and none hides another."""
 
 import datetime as dt
 import io
@@ -90,7 +90,7 @@ def maintenance_run(age=0):
 
 @pytest.fixture
 def well():
-    """A fleet in production of which nothing is to be told, but that its servers are the tests'."""
+    """A healthy fleet in production, apart from the servers of the tests."""
     worker_process()
     maintenance_run()
 
@@ -98,7 +98,7 @@ def well():
 # --- All of it -------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_well_is_told_line_by_line(well):
+def test_results_are_printed_line_by_line(well):
     status, text = run()
     lines = text.splitlines()
     assert "ok       workers     work: 1 processes are alive, 0 of them run a task." in lines
@@ -118,7 +118,7 @@ def test_json_is_a_list_of_findings(well):
     assert all(finding["hint"] for finding in found if not finding["ok"] and finding["check"] != "settings")
 
 
-def test_quiet_tells_only_what_is_not_well(well):
+def test_quiet_prints_only_warnings_and_errors(well):
     status, text = run("--quiet", "--json")
     assert status == 1, text
     assert {finding["severity"] for finding in json.loads(text)} == {"warning"}
@@ -169,7 +169,7 @@ def doctor_process(run_process, tmp_path):
 
 @contextmanager
 def silent():
-    """Yield the address of somebody who takes calls and says nothing."""
+    """Yield the address of a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -227,7 +227,7 @@ def test_a_database_that_is_not_prepared(doctor_process, tmp_path):
         ({"msg": "isdbgrid"}, "INFO", "a sharded cluster"),
     ],
 )
-def test_the_topology_is_told(hello, severity, text):
+def test_the_topology_is_reported(hello, severity, text):
     with patch.object(diagnostic_checks, "ask_mongodb", lambda: servers.MongoDB(BUILD, hello)):
         [found] = diagnostic_checks.mongodb()
     assert found.level == getattr(checks, severity)
@@ -247,7 +247,7 @@ def test_a_server_that_is_too_old_is_an_error():
 @pytest.mark.parametrize(
     ("seconds", "severity"), [(0, "INFO"), (0.5, "INFO"), (2, "WARNING"), (-2, "WARNING"), (7, "ERROR"), (-7, "ERROR")]
 )
-def test_a_wrong_clock_is_told(seconds, severity):
+def test_a_wrong_clock_is_reported(seconds, severity):
     with patch.object(servers, "server_now", lambda: server_now() + dt.timedelta(seconds=seconds)):
         [found] = diagnostic_checks.clock()
     assert found.level == getattr(checks, severity)
@@ -286,7 +286,7 @@ def test_an_index_with_another_definition_is_an_error():
     assert 'dropIndex("task_finished")' in found["hint"]
 
 
-def test_an_index_of_somebody_elses_is_told():
+def test_an_index_that_is_not_fmvs_is_reported():
     collection(Robot).create_index("description", name="by_hand")
     try:
         found = examine("indexes")
@@ -297,13 +297,13 @@ def test_an_index_of_somebody_elses_is_told():
 
 
 @pytest.mark.parametrize(
-    ("hours", "ops", "unique", "told"),
+    ("hours", "ops", "unique", "reported"),
     [(25, 0, False, True), (23, 0, False, False), (25, 1, False, False), (25, 0, True, False)],
 )
-def test_an_index_that_nobody_uses_is_told(hours, ops, unique, told):
+def test_an_unused_index_is_reported(hours, ops, unique, reported):
     since = server_now() - hours * HOUR
     index = {"name": "x", "accesses": {"ops": ops, "since": since}, "spec": {"unique": unique}}
-    assert diagnostic_checks._is_idle(index, since) is told
+    assert diagnostic_checks._is_idle(index, since) is reported
 
 
 def test_a_server_that_does_not_count_the_use_of_indexes_says_so():
@@ -326,13 +326,13 @@ def test_a_migration_that_is_missing_is_an_error():
     assert severities("migrations") == {"info"}
 
 
-def test_the_largest_collections_are_told():
+def test_the_largest_collections_are_reported():
     make_task()
     assert any("tasks_task: 1 documents" in finding["message"] for finding in examine("storage"))
 
 
 @pytest.mark.parametrize(("used", "severity"), [(50, "INFO"), (90, "WARNING"), (97, "ERROR")])
-def test_a_full_disk_is_told(used, severity):
+def test_a_full_disk_is_reported(used, severity):
     server = Mock(command=lambda _: {"fsUsedSize": used, "fsTotalSize": 100})
     with patch.multiple(diagnostic_checks, _size=lambda _: (0, 0), database=lambda: server):
         _, found = diagnostic_checks.storage()
@@ -347,7 +347,7 @@ def test_a_full_disk_is_told(used, severity):
         ({"pid": os.getppid()}, "warning", "Wait for it to end."),
     ],
 )
-def test_an_interrupted_restore_is_told(values, severity, hint):
+def test_an_interrupted_restore_is_reported(values, severity, hint):
     restore.RestoreLock("old.gz").acquire()
     database()[restore.LOCK_COLLECTION].update_one({}, {"$set": values})
     try:
@@ -362,7 +362,7 @@ def test_an_interrupted_restore_is_told(values, severity, hint):
 # --- Settings --------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_fit_for_production_is_told():
+def test_what_is_not_fit_for_production_is_reported():
     with override_environment(anonymous="manager"):
         found = {finding["message"].partition(":")[0]: finding for finding in examine("settings")}
     assert found["fmv.E001"]["severity"] == "error"
@@ -375,7 +375,7 @@ def test_a_healthy_development_stack_ends_with_0(well, doctor_process, tmp_path)
     assert "ok       settings    FMV_DEBUG is on, which is for development" in (tmp_path / "doctor.log").read_text()
 
 
-def test_what_is_kept_for_ever_is_told():
+def test_what_is_kept_for_ever_is_reported():
     with override_environment(retention_days=0):
         assert [finding["message"] for finding in examine("retention")] == ["Finished tasks are kept for ever."]
 
@@ -390,7 +390,7 @@ def test_a_queue_without_workers_is_an_error():
     assert found["hint"] == "Start a worker: celery -A fmv worker -Q maintenance"
 
 
-def test_lost_workers_are_told(well):
+def test_lost_workers_are_reported(well):
     worker_process("host/2", seen_at=server_now() - HOUR)
     worker_process("host/3", seen_at=server_now() - HOUR, stopped_at=server_now() - HOUR)
     found = only("workers")
@@ -399,7 +399,7 @@ def test_lost_workers_are_told(well):
 
 
 @pytest.mark.parametrize(("age", "severity"), [(1, "info"), (60, "warning"), (600, "error"), (None, "error")])
-def test_a_beat_that_has_stopped_is_told(age, severity):
+def test_a_beat_that_has_stopped_is_reported(age, severity):
     if age is not None:
         maintenance_run(age + 1000)
         maintenance_run(age)
@@ -423,7 +423,7 @@ def test_stuck_tasks_are_an_error(fields):
     )
 
 
-def test_a_task_that_waits_for_long_is_told():
+def test_a_task_that_waits_for_long_is_reported():
     make_task(robot=make_robot(name="Flexo", enabled=False), run_at=server_now() - 9 * HOUR)
     assert severities("tasks") == {"info"}
     make_task(robot=make_robot(name="Bender"), run_at=server_now() - 2 * HOUR)
@@ -489,7 +489,7 @@ def declare(channel, **arguments):
 
 
 @pytest.mark.rabbitmq
-def test_rabbitmq_is_told_with_its_version(rabbitmq):
+def test_rabbitmq_is_reported_with_its_version(rabbitmq):
     [found] = examine("broker")
     assert found["ok"]
     assert found["message"].startswith("RabbitMQ ")
@@ -515,7 +515,7 @@ def test_queues_of_another_type_are_an_error(rabbitmq):
 
 
 @pytest.mark.rabbitmq
-def test_queues_tell_their_messages_and_readers(rabbitmq):
+def test_queues_are_reported_with_their_messages_and_workers(rabbitmq):
     declare(rabbitmq)
     assert {finding["severity"] for finding in examine("queues")} == {"error"}
     for queue in settings.CELERY_TASK_QUEUES:

@@ -84,7 +84,7 @@ def test_requests_and_messages_that_others_attach_are_left_out():
 @pytest.mark.parametrize(
     ("debug", "chosen", "format"), [("1", "", "text"), ("0", "", "json"), ("1", "json", "json"), ("0", "text", "text")]
 )
-def test_text_in_development_json_in_production_unless_told(monkeypatch, debug, chosen, format):
+def test_text_in_development_json_in_production_unless_set(monkeypatch, debug, chosen, format):
     monkeypatch.setenv("FMV_DEBUG", debug)
     monkeypatch.setenv("FMV_LOG_FORMAT", chosen)
     assert logs.logging_config(Environment())["handlers"]["console"]["formatter"] == format

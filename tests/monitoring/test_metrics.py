@@ -52,7 +52,7 @@ def scrape(db, settings):
 
 
 @pytest.mark.django_db
-def test_a_viewer_may_read_them_and_nobody_else():
+def test_only_a_viewer_may_read_them():
     client = Client()
     assert_refused(client.get("/metrics"), 401)
     client.force_login(make_user(""))
@@ -166,7 +166,7 @@ def server(web):
     return url, main_process(port)
 
 
-def test_several_processes_tell_one_sum(server):
+def test_several_processes_expose_one_sum(server):
     url, _ = server
     before = count_of(read(url), "GET", "/api/v1/health", "200")
     with ThreadPoolExecutor(8) as pool:
@@ -246,7 +246,7 @@ def test_lost_workers_are_counted(scrape):
     assert scrape()["fmv_lost_workers_total",] == 1
 
 
-def test_doorbells_that_nobody_took_are_counted(scrape):
+def test_wake_ups_that_the_broker_did_not_take_are_counted(scrape):
     with using_broker("amqp://127.0.0.1:1//"):
         assert not doorbell.ring("R2")
         assert not doorbell.ring("R2")
@@ -288,7 +288,7 @@ def test_a_renewal_that_fails_in_a_worker_reaches_every_web_server(web, worker, 
     wait_until(lambda: read(url)["fmv_lease_renewal_failures_total",] == 1)
 
 
-def test_while_mongodb_is_down_requests_are_still_told(web):
+def test_while_mongodb_is_down_metrics_of_requests_are_still_exposed(web):
     url = web("amqp://127.0.0.1:1//", MONGODB_URI="mongodb://127.0.0.1:1/fmv", FMV_METRICS_TOKEN=TOKEN)
     begun = time.monotonic()
     metrics = read(url)

@@ -29,7 +29,7 @@ def ready(url):
 
 @contextmanager
 def silence():
-    """Yield the address of somebody who takes calls and says nothing."""
+    """Yield the address of a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -96,7 +96,7 @@ def test_mongodb_falls_silent_and_comes_back(web, tmp_path):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("ahead", "line"), [(7, "7.0 s behind MongoDB's"), (-8, "8.0 s ahead of MongoDB's")])
-def test_a_wrong_clock_is_told_and_does_no_harm(ahead, line):
+def test_a_wrong_clock_is_reported_and_does_no_harm(ahead, line):
     with patch.object(servers, "server_now", lambda: server_now() + dt.timedelta(seconds=ahead)):
         answer = Client().get("/readyz")
     assert answer.status_code == 200
@@ -104,7 +104,7 @@ def test_a_wrong_clock_is_told_and_does_no_harm(ahead, line):
 
 
 @pytest.mark.django_db
-def test_a_clock_that_is_nearly_right_is_not_told():
+def test_a_clock_that_is_nearly_right_is_not_reported():
     with patch.object(servers, "server_now", lambda: server_now() + dt.timedelta(seconds=4)):
         assert Client().get("/readyz").content == b"mongodb: OK\nbroker: OK\n"
 

@@ -1,4 +1,4 @@
-"""How database and broker are, as pages tell it: asked beside the page, once for all who look."""
+"""The health of database and broker on pages: asked in a thread, once for all pages."""
 
 import socket
 import threading
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def nothing_known():
+def empty_caches():
     for server in (servers.mongodb, servers.broker):
         server.forget()
 

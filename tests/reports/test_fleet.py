@@ -38,7 +38,7 @@ def test_busy_idle_lost_and_gone():
     assert seen.busy == 1
 
 
-def test_nobody_is_alive():
+def test_no_process_is_alive():
     seen = current_fleet()
     assert (seen.workers, seen.lost, seen.busy, seen.serves("work")) == ([], [], 0, False)
 

@@ -124,7 +124,7 @@ def test_two_that_add_up_the_same_minute_come_to_the_same_sum():
 
     def late(tally, *args, **kwargs):
         with patch.object(Tally, "save", save):
-            tallies.roll_up()  # somebody is faster
+            tallies.roll_up()  # another process is faster
         save(tally, *args, **kwargs)
 
     with patch.object(Tally, "save", late):
@@ -140,7 +140,7 @@ def test_a_crash_before_the_insert_loses_nothing():
     assert ask()["tasks"]["SUCCESS"] == 1
 
 
-def test_old_tallies_are_forgotten_but_for_the_one_that_tells_the_sums_of_then():
+def test_old_tallies_are_deleted_except_the_one_that_the_oldest_span_needs():
     until = server_now().replace(second=0, microsecond=0)
     days = [20, 9, 8.5, 2]
     for day in days:
