@@ -152,7 +152,7 @@ def test_old_tallies_are_deleted_except_the_one_that_the_oldest_span_needs():
 def test_the_command_says_how_many_minutes(capsys):
     finish(ago=5 * MINUTE)
     call_command("count_finished")
-    assert capsys.readouterr().out == "1 minutes added up\n"
+    assert capsys.readouterr().out == "1 minutes rolled up\n"
 
 
 # --- Queue and robots ------------------------------------------------------------------------------------------------
