@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpResponse
 from django.test import Client
 
@@ -10,7 +11,7 @@ from fmv.accounts.models import User
 from fmv.accounts.permissions import Role
 from robots.models import Robot
 from tasks.models import LogLine, Task
-from tests.support.factories import make_user
+from tests.support.factories import make_session, make_user
 
 NO_BODY = object()
 
@@ -24,7 +25,8 @@ class Api:
     def __init__(self, who: str | User | None = Role.MANAGER, **options: Any) -> None:
         self.client = Client(raise_request_exception=False, **options)
         if who is not None:
-            self.client.force_login(who if isinstance(who, User) else make_user(who, password=None))
+            user = who if isinstance(who, User) else make_user(who, password=None)
+            self.client.cookies[settings.SESSION_COOKIE_NAME] = make_session(user)
 
     def __call__(self, method: str, path: str, body: Any = NO_BODY, **options: Any) -> HttpResponse:
         options = {"content_type": "application/json"} | options

@@ -85,14 +85,10 @@ def visit(browser, site) -> Iterator[Callable]:
 
 def session_of(who) -> str:
     """Sign the user in, or a new one with this role, and return the key of the session."""
-    from django.test import Client
-
     from fmv.accounts.models import User
-    from tests.support.factories import make_user
+    from tests.support.factories import make_session, make_user
 
-    client = Client()
-    client.force_login(who if isinstance(who, User) else make_user(who, password=None))
-    return client.cookies["sessionid"].value
+    return make_session(who if isinstance(who, User) else make_user(who, password=None))
 
 
 def watch(page, problems: list[str], allow) -> None:

@@ -4,9 +4,15 @@ import datetime as dt
 from itertools import count
 from typing import Any
 
+from django.conf import settings
+from django.contrib import auth
+from django.utils import timezone
+from django.utils.crypto import get_random_string
+
 from fmv.accounts import api_tokens
 from fmv.accounts.models import ApiToken, User
 from fmv.accounts.permissions import Role
+from fmv.accounts.sessions import Session, SessionStore
 from fmv.mongodb.server import server_now
 from robots.models import Robot
 from tasks.models import Task, WorkerProcess
@@ -33,6 +39,18 @@ def make_user(role: str = Role.VIEWER, **fields: Any) -> User:
     """Store a user whose password is PASSWORD unless `password` says another."""
     fields = {"username": f"user-{next(_numbers)}", "password": PASSWORD} | fields
     return User.objects.create_user(role=role, **fields)
+
+
+def make_session(user: User) -> str:
+    """Store a session of the user and return its key. Django's own `force_login` takes several round trips."""
+    values = {
+        auth.SESSION_KEY: str(user.pk),
+        auth.BACKEND_SESSION_KEY: settings.AUTHENTICATION_BACKENDS[0],
+        auth.HASH_SESSION_KEY: user.get_session_auth_hash(),
+    }
+    key, expires = get_random_string(32, "abcdefghijklmnopqrstuvwxyz0123456789"), timezone.now() + dt.timedelta(days=14)
+    Session.objects.create(session_key=key, session_data=SessionStore().encode(values), expire_date=expires)
+    return key
 
 
 def make_token(user: str | User = Role.VIEWER, **options: Any) -> ApiToken:
