@@ -1,4 +1,4 @@
-"""One act on all tasks that match: each once, none left out, counted right, whoever dies on the way."""
+"""One action on all tasks that match: each once, none left out, and counted correctly despite crashes."""
 
 import datetime as dt
 import random
@@ -177,7 +177,7 @@ def test_odd_conditions_are_kept_as_they_are():
     assert counts(run) == (0, 0, 0)
 
 
-def test_what_was_tried_again_before_is_not_again_unless_asked_for():
+def test_a_task_that_was_retried_is_retried_again_on_request_only():
     robot = make_robot().name
     first, second = make_tasks(2, Status.FAILURE, robot=robot)
     services.retry(first, by="bob")
@@ -189,7 +189,7 @@ def test_what_was_tried_again_before_is_not_again_unless_asked_for():
     assert counts(bulk.run(begin("retry", {"status": ["FAILURE"]}, again=True))) == (2, 2, 0)
 
 
-def test_what_cannot_be_tried_again_is_told_and_keeps_nobody_else_from_it(small_steps):
+def test_a_task_that_cannot_be_retried_is_reported_and_stops_no_other(small_steps):
     robot = make_robot().name
     good = make_tasks(4, Status.FAILURE, robot=robot)
     gone = make_tasks(2, Status.FAILURE, robot="Gone")
@@ -205,7 +205,7 @@ def test_what_cannot_be_tried_again_is_told_and_keeps_nobody_else_from_it(small_
     assert repeats() == {task.pk: 1 for task in good}
 
 
-def test_of_many_failures_the_first_few_are_told(monkeypatch):
+def test_of_many_failures_the_first_few_are_kept(monkeypatch):
     monkeypatch.setattr(bulk, "MAX_FAILURES", 3)
     tasks = make_tasks(5, Status.FAILURE, robot="Gone")
     run = bulk.run(begin("retry"))

@@ -11,14 +11,14 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 @pytest.mark.parametrize("status", WAITING)
-def test_what_waits_is_revoked(status):
+def test_a_waiting_task_is_revoked(status):
     task = services.cancel(make_task_in(status), by="fry")
     assert (task.status, task.cancel_requested, task.run_at) == (Status.REVOKED, True, None)
     assert task.finished_at is not None
     assert task.history[-1]["note"] == "cancel asked for by fry"
 
 
-def test_what_runs_is_asked_to_stop():
+def test_a_running_task_is_asked_to_stop():
     task = services.cancel(make_task_in(Status.STARTED), by="fry")
     assert (task.status, task.cancel_requested, task.finished_at) == (Status.STARTED, True, None)
     assert task.history[-1]["note"] == "cancel asked for by fry"
@@ -32,7 +32,7 @@ def test_asking_again_changes_nothing():
 
 
 @pytest.mark.parametrize("status", FINISHED)
-def test_what_is_over_stays_as_it_is(status):
+def test_a_finished_task_stays_as_it_is(status):
     task = make_task_in(status)
     before = fields_of(task)
     with pytest.raises(AlreadyFinished):

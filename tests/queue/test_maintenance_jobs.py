@@ -108,7 +108,7 @@ def test_the_task_of_a_dead_process_is_recovered_before_its_lease_ends():
 # --- expire ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_not_started_in_time_is_revoked():
+def test_a_task_that_did_not_start_in_time_is_revoked():
     late = [make_task_in(status, expires_at=PAST) for status in (Status.SCHEDULED, Status.QUEUED)]
     make_task_in(Status.QUEUED, expires_at=FUTURE)
     make_task_in(Status.QUEUED, robot="Other")

@@ -1,4 +1,4 @@
-"""The one vocabulary by which API, admin and commands say which tasks they mean."""
+"""The conditions by which the API, the admin and the commands select tasks."""
 
 import datetime as dt
 import uuid
@@ -97,7 +97,7 @@ def just_now():
 
 
 @pytest.mark.parametrize("status", [Status.SCHEDULED, Status.RETRY])
-def test_whose_time_came_a_minute_ago_is_stuck(status):
+def test_a_task_due_for_a_minute_is_stuck(status):
     stuck = make_task_in(status, run_at=long_ago())
     make_task_in(status, run_at=just_now())
     make_task_in(status, run_at=FUTURE)
@@ -106,14 +106,14 @@ def test_whose_time_came_a_minute_ago_is_stuck(status):
     assert found(stuck=True, robot="another") == set()
 
 
-def test_whose_lease_has_run_out_is_stuck():
+def test_a_task_whose_lease_has_run_out_is_stuck():
     lost, runs = started(), started()
     Task.objects.filter(pk=lost.pk).update(lease_expires_at=just_now())
     assert found(stuck=True) == ids(lost)
     assert found() == ids(lost, runs)
 
 
-def test_whose_cancel_nobody_heeds_is_stuck():
+def test_a_task_whose_cancel_is_not_answered_is_stuck():
     asked, lately = started(), started()
     for task in (asked, lately):
         task.request_cancel("asked")
@@ -124,12 +124,12 @@ def test_whose_cancel_nobody_heeds_is_stuck():
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, *FINISHED])
-def test_who_waits_for_its_robot_or_is_over_is_not_stuck(status):
+def test_a_queued_or_finished_task_is_not_stuck(status):
     make_task_in(status, run_at=PAST, changed_at=PAST, lease_expires_at=PAST, cancel_requested=True)
     assert found(stuck=True) == set()
 
 
-def test_what_waits_long_for_its_robot_is_a_question_of_its_own():
+def test_a_long_wait_for_the_robot_is_another_condition():
     moment = timezone.now()
 
     def queued(age, **fields):
@@ -146,7 +146,7 @@ def test_what_waits_long_for_its_robot_is_a_question_of_its_own():
 # --- Moved, tried again ----------------------------------------------------------------------------------------------
 
 
-def test_only_what_waits_is_reassigned_and_only_to_another():
+def test_only_waiting_tasks_are_reassigned_and_only_to_another_robot():
     robot = make_robot().name
     tasks = {status: make_task_in(status, robot="R2", lane=None) for status in Status}
     own = make_task_in(Status.QUEUED, robot=robot)
@@ -156,7 +156,7 @@ def test_only_what_waits_is_reassigned_and_only_to_another():
     assert notes == {f"moved from R2 to {robot} by amy"}
 
 
-def test_it_tells_which_were_tried_again():
+def test_it_knows_which_tasks_were_retried():
     old, other = make_task_in(Status.FAILURE), make_task_in(Status.FAILURE)
     make_task_in(Status.QUEUED, retry_of=old.pk)
     make_task_in(Status.QUEUED, retry_of=old.pk)
@@ -209,7 +209,7 @@ def test_each_case_of_stuck_is_a_range_of_an_index():
     assert "run_at" in str(cases[1]["$and"][0])
 
 
-def test_indexes_hold_only_what_is_asked_for():
+def test_indexes_hold_only_the_tasks_they_are_for():
     indexes = connection.get_collection(Task._meta.db_table).index_information()
     by_error, again = indexes["task_by_error"], indexes["task_again"]
     assert by_error["key"] == [("error.type", 1), ("_id", -1)]
@@ -218,7 +218,7 @@ def test_indexes_hold_only_what_is_asked_for():
     assert again["partialFilterExpression"] == {"retry_of": {"$gte": "0" * 32}}
 
 
-def test_parts_of_documents_are_told_from_lookups():
+def test_parts_of_documents_are_no_lookups():
     make_task_in(Status.FAILURE, error=error_document("E", "m"), params={"seconds": 1})
     assert Task.objects.filter(error__isnull=False).count() == 1
     assert Task.objects.filter(error__type__in=["E", "F"]).count() == 1

@@ -1,4 +1,4 @@
-"""A task that waits can become another robot's."""
+"""Moving a waiting task to another robot."""
 
 import pytest
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 @pytest.mark.parametrize("status", WAITING)
-def test_what_waits_is_moved_and_says_so(status, bells):
+def test_a_waiting_task_is_moved_and_its_history_says_so(status, bells):
     old, new = make_robot().name, make_robot().name
     task = make_task_in(status, robot=old)
     before = fields_of(task)
@@ -32,14 +32,14 @@ def test_what_waits_is_moved_and_says_so(status, bells):
 
 
 @pytest.mark.parametrize("name", ['{} $robot "', "$status", "a\\b 🤖"])
-def test_odd_names_are_told_as_they_are(name):
+def test_odd_names_are_kept_as_they_are(name):
     task = make_task_in(Status.QUEUED, robot=name)
     services.move(task, to=make_robot(name=f"{name} 2").name, by="amy")
     assert fields_of(task)["history"][-1]["note"] == f"moved from {name} to {name} 2 by amy"
 
 
 @pytest.mark.parametrize("status", [Status.STARTED, *FINISHED])
-def test_what_runs_or_is_over_stays(status):
+def test_a_running_or_finished_task_is_not_moved(status):
     task = make_task_in(status)
     before = fields_of(task)
     with pytest.raises(NotWaiting):

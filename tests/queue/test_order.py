@@ -163,7 +163,7 @@ def test_an_expired_scheduled_task_never_starts():
     assert statuses(task)[-2:] == ["QUEUED", "REVOKED"]
 
 
-def test_a_process_runs_what_is_queued_while_its_turn_lasts(bells, monkeypatch):
+def test_a_process_runs_queued_tasks_until_its_time_slice_ends(bells, monkeypatch):
     monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)
     robot = make_robot()
     for handler in ("noop", "fails", "noop"):

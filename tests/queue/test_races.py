@@ -1,4 +1,4 @@
-"""Two at once, on the real server: one of them wins, and the document is as if the other had never tried."""
+"""Two transitions at the same time, on the real server: one wins, and the other leaves no trace in the document."""
 
 import random
 import time

@@ -28,7 +28,7 @@ def test_a_finished_task_is_submitted_again_as_a_new_one(status, bells):
 
 
 @pytest.mark.parametrize("status", UNFINISHED)
-def test_what_is_not_over_is_not_repeated(status):
+def test_an_unfinished_task_is_not_repeated(status):
     task = make_task_in(status, robot=make_robot().name)
     with pytest.raises(NotFinished):
         services.retry(task, by="amy")

@@ -1,4 +1,4 @@
-"""Taking a robot out of service, with what to do about its queue; and putting it back."""
+"""Taking a robot out of service with its queue kept, cancelled or moved; and putting it back."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def test_by_itself_it_keeps_its_queue(bells):
     assert bells() == []
 
 
-def test_it_can_cancel_what_waits_and_nothing_else():
+def test_it_can_cancel_the_waiting_tasks_only():
     robot, other = make_robot(), make_robot()
     runs = started(robot=robot)
     queue, others = make_queue(robot), make_queue(other)
@@ -56,7 +56,7 @@ def test_it_can_cancel_what_waits_and_nothing_else():
     )
 
 
-def test_it_can_move_what_waits_to_another_robot(bells):
+def test_it_can_move_the_waiting_tasks_to_another_robot(bells):
     robot, other = make_robot(), make_robot(lanes=2)
     queue = make_queue(robot)
     bells()
@@ -68,7 +68,7 @@ def test_it_can_move_what_waits_to_another_robot(bells):
     assert entry.text == f"in service: yes → no; its queue moves to {other.name}"
 
 
-def test_it_moves_nothing_to_itself_to_nobody_or_to_one_out_of_service():
+def test_it_moves_nothing_to_itself_to_an_unknown_robot_or_to_one_out_of_service():
     robot, out = make_robot(), make_robot(enabled=False)
     queue = make_queue(robot)
     for to, error in (

@@ -1,4 +1,4 @@
-"""Generated sequences of everything that can happen to a robot's tasks, against a small model of what should."""
+"""Generated sequences of all events in the life of tasks, compared with a small model."""
 
 import datetime as dt
 from dataclasses import dataclass, field
@@ -169,7 +169,7 @@ class Life(RuleBasedStateMachine):
     def stop(self, pick: int) -> None:
         task, model, owns = self.owner(pick)
         if owns and not model.cancelling:
-            return  # nobody stops what nobody cancelled
+            return  # a task is stopped only after its cancel was requested
         assert task.stop("stopped") is owns
         if owns:
             model.enter(Status.REVOKED)

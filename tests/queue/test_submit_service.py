@@ -34,7 +34,7 @@ def test_it_stores_the_task_and_rings(bells):
     assert bells() == [("tasks.run_next", robot.name, 7)]
 
 
-def test_the_handlers_policy_counts_unless_told_otherwise():
+def test_the_policy_of_the_handler_is_the_default():
     robot, handler = make_robot(), registry.get("mark")
     params = {"file": "f"}
     task = services.submit({"robot": robot.name, "handler": "mark", "params": params}, by="test")
@@ -72,7 +72,7 @@ def test_it_must_not_expire_before_it_could_start(times):
     assert not Task.objects.exists()
 
 
-def test_a_robot_out_of_service_takes_a_task_only_when_told(bells):
+def test_a_robot_out_of_service_takes_a_task_only_if_queued_anyway(bells):
     robot = make_robot(enabled=False)
     with pytest.raises(RobotOutOfService):
         services.submit({"robot": robot.name, "handler": "noop"}, by="test")

@@ -1,4 +1,4 @@
-"""What a task costs in bytes, counted in BSON whatever the engine: its document, and its entries in the indexes."""
+"""The size of a task in bytes of BSON: its document, and its entries in the indexes."""
 
 import bson
 import pytest
@@ -33,7 +33,7 @@ def test_its_document_takes_less_than_half_of_that():
     assert len(bson.encode(collection(Task).find_one())) < SMALL / 2
 
 
-def test_partial_indexes_hold_only_what_they_are_for():
+def test_partial_indexes_hold_only_the_tasks_they_are_for():
     make_task(status="SUCCESS")
     document = collection(Task).find_one()
     sizes = {index["name"]: entry_size(document, index) for index in [ID, *planned_indexes(Task)]}

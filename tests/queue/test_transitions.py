@@ -1,4 +1,4 @@
-"""Each transition of a task: from which states it goes, what it writes, and that a lost race changes nothing."""
+"""Each transition of a task: the statuses it starts from, the fields it writes; and a lost race changes nothing."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -126,7 +126,7 @@ def test_a_cancelled_task_may_still_succeed():
 
 
 @pytest.mark.parametrize("name", ["fail", "stop"])
-def test_a_recovery_ends_only_what_is_still_lost(name):
+def test_a_recovery_ends_only_tasks_that_are_still_lost(name):
     act = {"fail": lambda task, at: task.fail(ERROR, lost_at=at), "stop": lambda task, at: task.stop("", lost_at=at)}
     task = started()
     now = server_now()
@@ -171,7 +171,7 @@ def test_a_retry_waits_for_its_delay_by_the_servers_clock():
     assert Task.objects.promote(after + minute) == 1
 
 
-def test_handing_back_does_not_count_the_attempt():
+def test_a_release_does_not_count_the_attempt():
     task = started(max_attempts=1)
     assert task.attempts_left == 0
     assert task.release("worker stops")
@@ -271,7 +271,7 @@ def test_no_task_but_a_started_one_holds_a_lane(status):
 
 
 @pytest.mark.parametrize("status", Status)
-def test_only_what_never_started_expires(status):
+def test_only_tasks_that_never_started_expire(status):
     task = make_task_in(status, expires_at=PAST)
     expires = status in (Status.SCHEDULED, Status.QUEUED)
     changed = changes(task, lambda: Task.objects.expire(server_now()))
@@ -283,7 +283,7 @@ def test_only_what_never_started_expires(status):
         assert changed == {}
 
 
-def test_what_has_started_before_does_not_expire():
+def test_a_task_that_has_started_before_does_not_expire():
     task = make_task_in(Status.QUEUED, attempt=1, expires_at=PAST)
     assert Task.objects.expire(server_now()) == 0
     assert claim(task.robot)

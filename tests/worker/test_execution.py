@@ -1,4 +1,4 @@
-"""An attempt in this process: what comes of each way a handler can end, or not end."""
+"""An attempt in this process: the outcome of each way in which a handler can end, or not end."""
 
 import datetime as dt
 import faulthandler
@@ -64,13 +64,13 @@ def later(seconds: float, act: Callable[[], object]) -> None:
 # --- Outcomes --------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_handler_returns_is_the_result():
+def test_the_value_that_a_handler_returns_is_the_result():
     task = run_handler("echo", {"value": {"a": [1, None, "é"]}})
     assert (task.status, task.result, task.error) == (Status.SUCCESS, {"a": [1, None, "é"]}, None)
     assert statuses(task) == ["STARTED", "SUCCESS"]
 
 
-def test_a_handler_is_told_whose_attempt_it_is(handle):
+def test_a_handler_gets_its_task_attempt_robot_and_parameters(handle):
     task = handle(lambda ctx: [ctx.task_id, ctx.attempt, ctx.robot.name, ctx.params.model_dump()])
     assert task.result == [str(task.pk), 1, task.robot, {}]
 
@@ -112,7 +112,7 @@ def test_a_handler_may_call_sys_exit():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, RecursionError, MemoryError, attempt.Interrupted])
-def test_whatever_a_handler_raises_is_its_error(handle, error):
+def test_any_exception_of_a_handler_is_its_error(handle, error):
     def fail(ctx: Any) -> None:
         raise error("odd")
 
@@ -364,7 +364,7 @@ def test_an_attempt_that_lost_its_task_writes_nothing(handle):
     assert taken["status"] == Status.QUEUED
 
 
-def test_a_stopping_worker_hands_the_task_back(handle, bells):
+def test_a_stopping_worker_releases_the_task(handle, bells):
     def block(ctx: Any) -> None:
         later(0.3, lambda: os.kill(os.getpid(), INTERRUPT))
         time.sleep(30)
@@ -375,7 +375,7 @@ def test_a_stopping_worker_hands_the_task_back(handle, bells):
     assert ("tasks.run_next", task.robot, 7) in bells()
 
 
-def test_a_stopping_worker_does_not_hand_back_what_is_being_cancelled(handle, settings):
+def test_a_stopping_worker_does_not_release_a_task_that_is_being_cancelled(handle, settings):
     settings.ENVIRONMENT.renew_seconds = 1.0
 
     def block(ctx: Any) -> None:
@@ -503,7 +503,7 @@ def test_the_tasks_of_a_robot_that_is_gone_are_ended():
     assert fields_of(queued)["error"]["type"] == "RobotGone"
 
 
-def test_what_is_stored_is_json():
+def test_results_are_stored_as_json():
     task = run_handler("mark", {"file": os.devnull})
     assert json.loads(json.dumps(task.result)) == {"pid": os.getpid()}
 

@@ -87,12 +87,12 @@ def test_primes_report_their_progress():
 
 
 @pytest.mark.parametrize("count", [0, -1, 10**13 + 1, "many", 1.5])
-def test_primes_of_what_cannot_be_counted(count):
+def test_primes_up_to_an_invalid_number_are_refused(count):
     with pytest.raises(InvalidInput):
         registry.get("primes").read_params({"count": count})
 
 
-def test_primes_count_about_three_million_unless_told():
+def test_primes_count_about_three_million_by_default():
     counts = {registry.get("primes").read_params({}).count for _ in range(20)}
     assert len(counts) > 1
     assert all(3_000_000 <= count <= 3_500_000 for count in counts)
@@ -327,7 +327,7 @@ def test_proxies_of_the_environment_are_not_used(machine, call, monkeypatch):
         {"headers": {str(n): "" for n in range(33)}},
     ],
 )
-def test_what_cannot_be_sent_is_refused_at_submit(params):
+def test_an_invalid_request_is_refused_at_submit(params):
     with pytest.raises(InvalidInput):
         registry.get("http").read_params(params)
 
@@ -335,7 +335,7 @@ def test_what_cannot_be_sent_is_refused_at_submit(params):
 # --- The registry ----------------------------------------------------------------------------------------------------
 
 
-def test_every_handler_says_what_it_does_and_takes():
+def test_every_handler_describes_itself_and_its_parameters():
     for handler in registry.all_handlers():
         assert handler.description
         assert handler.schema["type"] == "object"

@@ -43,7 +43,7 @@ def alive() -> list[WorkerProcess]:
 
 
 def long_unseen() -> None:
-    """Let time pass: nobody was seen for a minute."""
+    """Make the last heartbeats a minute old."""
     WorkerProcess.objects.update(seen_at=server_now() - dt.timedelta(minutes=1))
 
 
@@ -80,7 +80,7 @@ def test_a_killed_worker_is_lost(broker, worker):
     (mine,) = alive()
     os.killpg(running.pid, signal.SIGKILL)
     running.wait(30)
-    assert names(alive()) == [mine.name]  # nobody knows yet
+    assert names(alive()) == [mine.name]  # its heartbeat is still recent
     long_unseen()
     seen = current_fleet()
     assert (seen.workers, names(seen.lost)) == ([], [mine.name])
@@ -94,7 +94,7 @@ def test_a_killed_process_is_lost_and_the_one_that_replaces_it_appears(broker, w
     wait_until(lambda: current_fleet().busy)
     (mine,) = alive()
     os.kill(int(mine.name.rpartition("/")[2]), signal.SIGKILL)
-    wait_until(lambda: len(alive()) == 2)  # nobody knows yet of the death
+    wait_until(lambda: len(alive()) == 2)  # its heartbeat is still recent
     WorkerProcess.objects.filter(pk=mine.pk).update(seen_at=server_now() - dt.timedelta(minutes=1))
     seen = current_fleet()
     assert names(seen.lost) == [mine.name]
@@ -140,7 +140,7 @@ def test_a_heartbeat_is_one_update(beating):
     assert commands.sent == ["update tasks_workerprocess"]
 
 
-def test_it_says_who_it_is_and_goes_on_saying_so(beating):
+def test_it_writes_its_document_and_goes_on_updating_it(beating):
     beating.start()
     wait_until(WorkerProcess.objects.exists)
     first = mine()
@@ -187,7 +187,7 @@ def test_an_outage_of_mongodb_is_waited_out_with_one_line(beating, caplog):
     assert beating.is_alive()
 
 
-def test_who_cannot_sign_off_ends_all_the_same(beating):
+def test_a_process_that_cannot_sign_off_ends_nevertheless(beating):
     beating._sign_on()
     with patch("tasks.models.worker_process.WorkerProcessQuerySet.update", side_effect=DatabaseError("no")):
         beating.sign_off()

@@ -1,4 +1,4 @@
-"""Real Celery workers on real brokers: what is submitted runs, whatever dies on the way."""
+"""Real Celery workers on real brokers: submitted tasks run, even if processes die on the way."""
 
 import os
 import re
@@ -131,7 +131,7 @@ def test_a_submitted_task_runs(broker, worker):
     assert statuses(task) == ["QUEUED", "STARTED", "SUCCESS"]
 
 
-def test_what_was_submitted_before_the_worker_came_runs(broker, worker):
+def test_a_task_submitted_before_the_worker_started_runs(broker, worker):
     task = submit(make_robot(), "noop")
     worker(broker)
     wait_until(over(task))
@@ -287,7 +287,7 @@ def test_a_stopped_worker_lets_a_short_task_end(any_broker, worker, marks):
     assert (now(task).status, now(task).attempt) == (Status.SUCCESS, 1)
 
 
-def test_a_stopping_worker_kills_what_ignores_it(any_broker, worker, maintenance):
+def test_a_stopping_worker_kills_a_process_that_ignores_it(any_broker, worker, maintenance):
     process = worker(any_broker, FMV_STOP_GRACE="0", **SHORT_LEASE)
     maintenance(any_broker, **SHORT_LEASE)
     task = submit(make_robot(), "stubborn", max_attempts=1)
