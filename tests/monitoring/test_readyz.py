@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import re
 import signal
 import socket
 import time
@@ -95,12 +96,12 @@ def test_mongodb_falls_silent_and_comes_back(web, tmp_path):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("ahead", "line"), [(7, "7.0 s behind MongoDB's"), (-8, "8.0 s ahead of MongoDB's")])
+@pytest.mark.parametrize(("ahead", "line"), [(7, r"[67]\.\d s behind MongoDB's"), (-8, r"8\.\d s ahead of MongoDB's")])
 def test_a_wrong_clock_is_reported_and_does_no_harm(ahead, line):
     with patch.object(servers, "server_now", lambda: server_now() + dt.timedelta(seconds=ahead)):
         answer = Client().get("/readyz")
     assert answer.status_code == 200
-    assert answer.content.decode() == f"mongodb: OK\nbroker: OK\nclock: {line}\n"
+    assert re.fullmatch(f"mongodb: OK\nbroker: OK\nclock: {line}\n", answer.content.decode())
 
 
 @pytest.mark.django_db

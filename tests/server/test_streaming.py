@@ -24,7 +24,7 @@ def robots():
 
 @pytest.fixture(params=[1, 3, 10, 20, 100])
 def page(request, monkeypatch):
-    monkeypatch.setattr(streaming, "PAGE", request.param)
+    monkeypatch.setattr(streaming, "QUERY_ROWS", request.param)
 
 
 @pytest.mark.usefixtures("robots", "page")
@@ -61,7 +61,7 @@ def test_no_more_rows_are_made_than_are_read():
 
 @pytest.mark.usefixtures("robots")
 def test_where_the_server_has_given_up_a_cursor_the_next_begins(monkeypatch):
-    monkeypatch.setattr(streaming, "CHUNK", 1)
+    monkeypatch.setattr(streaming, "OBJECTS", 1)
     rows = by_key(Robot.objects.all())
     names = [next(rows).name for _ in range(5)]
     asked = []
