@@ -245,9 +245,9 @@ def bells() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
 
     A module all of whose tests send messages asks for it with `usefixtures`.
     """
-    from tests.support.probes import bell_box
+    from tests.support.probes import recorded_bells
 
-    with bell_box() as taken:
+    with recorded_bells() as taken:
         yield taken
 
 

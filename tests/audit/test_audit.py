@@ -27,7 +27,7 @@ from tasks.queue import bulk, periodic, services
 from tasks.queue.errors import AlreadyFinished, NotFinished
 from tests.support.api import Api
 from tests.support.factories import PASSWORD, make_robot, make_task, make_user
-from tests.support.probes import bell_box, listening, make_task_in, started
+from tests.support.probes import listening, make_task_in, recorded_bells, started
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -174,7 +174,7 @@ def test_cancel_and_retry_are_told_and_what_they_refuse_is_not():
 def test_what_is_done_all_day_costs_no_entry():
     robot = make_robot()
     services.submit({"robot": robot.name, "handler": "noop"}, by="amy")
-    with bell_box():
+    with recorded_bells():
         from tasks.worker.claim import run_next
 
         run_next(robot.name, "message")

@@ -39,7 +39,17 @@ from tasks.models import Bulk, LastOutcomes, LogLine, Submission, Tally, Task
 from tasks.queue import periodic
 from tests.conftest import wait_until
 from tests.support.factories import make_robot, make_task, make_token, make_user
-from tests.support.probes import FUTURE, PAST, before_nth, bell_box, claim, listening, make_task_in, started, statuses
+from tests.support.probes import (
+    FUTURE,
+    PAST,
+    before_nth,
+    claim,
+    listening,
+    make_task_in,
+    recorded_bells,
+    started,
+    statuses,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -750,7 +760,7 @@ def test_a_task_that_ran_when_the_backup_was_made_is_recovered_after_it(tmp_path
     back = Task.objects.get(pk=task.pk)
     assert (back.status, back.lane) == ("STARTED", "Bender/0")
     Task.objects.filter(pk=task.pk).update(lease_expires_at=PAST)  # the 30 s that it has at most are over
-    with bell_box() as bells:
+    with recorded_bells() as bells:
         assert periodic.recover_lost() == {"RETRY": 1}
         assert {argument for _, argument, _ in bells()} == {"Bender"}
     assert statuses(task)[-1] == "QUEUED"
@@ -768,7 +778,7 @@ def test_a_lane_that_changed_hands_while_it_was_read_does_no_harm(tmp_path):
     assert Task.objects.started().count() == 2
     assert Task.lanes_taken("Bender") == {"Bender/0"}
     Task.objects.all().update(lease_expires_at=PAST)
-    with bell_box():
+    with recorded_bells():
         assert periodic.recover_lost() == {"RETRY": 2}
 
 
@@ -782,7 +792,7 @@ def test_two_of_one_name_are_refused_and_nothing_changes(file):
 def test_it_rings_for_robots_that_wait(tmp_path):
     make_task(robot=make_robot(name="Bender"))
     run("backup", tmp_path / "a.gz")
-    with bell_box() as bells:
+    with recorded_bells() as bells:
         run("restore", "--replace", "--yes", tmp_path / "a.gz")
         assert [(task, robot) for task, robot, _ in bells()] == [("tasks.run_next", "Bender")]
 

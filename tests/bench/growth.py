@@ -61,13 +61,13 @@ class Filled:
 def measure(stage: Stage, size: Size) -> list[Figure]:
     from django.conf import settings
 
-    from tests.support.probes import bell_box
+    from tests.support.probes import recorded_bells
 
     settings.ALLOWED_HOSTS = ["*"]
     settings.STORAGES = {"staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}}
     logging.disable(logging.WARNING)
     base = 10_000 if size.most > 10_000 else 1_000
-    with bell_box():  # wake-up messages go to a broker in this process, where no worker reads them
+    with recorded_bells():  # wake-up messages go to a broker in this process, where no worker reads them
         filled = {each.tasks: each for each in fill_all(stage, size)}
         clients = Clients(filled.values())
         return [

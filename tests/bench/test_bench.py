@@ -21,7 +21,7 @@ from tests.bench.requests import prepare, routes
 from tests.support.api import Api
 from tests.support.environment import override_environment
 from tests.support.factories import make_robot
-from tests.support.probes import Commands, bell_box, listening
+from tests.support.probes import Commands, listening, recorded_bells
 
 # --- Figures and report ----------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ def test_the_floor_sends_the_same_mongodb_commands_and_returns_as_much(floor_com
     routes_ = routes(prepare(tasks=250))
     for route in routes_:
         body = route.body.replace("#", "2").encode()
-        with bell_box(), listening() as commands:
+        with recorded_bells(), listening() as commands:
             answer = Api(None)(route.method, route.path, *([body] if body else []))
         assert answer.status_code in (200, 201), answer.content
         floor_commands.sent.clear()
@@ -152,7 +152,7 @@ def test_the_floor_worker_sends_the_same_commands_for_a_task(floor_commands, mon
     monkeypatch.setattr(floor_worker, "database", floor.database)
     monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)  # a test's MongoDB may be slow
     robot = make_robot()
-    with bell_box(), listening() as commands:
+    with recorded_bells(), listening() as commands:
         tasks.by_fmv(tmp_path / "marks", robot.name)
         commands.bodies.clear()
         claiming.run_next(robot.name, "message")

@@ -15,7 +15,7 @@ from tests.bench.requests import Route
 from tests.support.api import Api
 from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task, make_token, make_user
-from tests.support.probes import bell_box
+from tests.support.probes import recorded_bells
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -55,7 +55,7 @@ BODIES = {
 def test_a_request_calls_no_more_functions_than_it_did(what):
     make_robot(name="Bender")
     method, path = what.format(task=make_task(robot="Bender").pk).split()
-    with bell_box():
+    with recorded_bells():
         calls = calls_of(Route(what, path, method=method, body=BODIES.get(what, "")))
     assert calls.total() - sum(calls[package] for package in OF_OTHERS) <= LIMITS[what], calls
 

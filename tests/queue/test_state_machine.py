@@ -18,7 +18,7 @@ from tasks.queue.errors import AlreadyFinished
 from tasks.worker import claim as claiming
 from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, LEASE, PAST, bell_box
+from tests.support.probes import FUTURE, LEASE, PAST, recorded_bells
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
@@ -270,7 +270,7 @@ class Life(RuleBasedStateMachine):
 
 @pytest.fixture
 def no_bells():
-    with bell_box() as taken:
+    with recorded_bells() as taken:
         yield taken
 
 

@@ -10,14 +10,14 @@ from tasks.queue import services
 from tasks.worker.claim import run_next
 from tests.bench.memory import ID, SMALL, entry_size, small_task
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import bell_box
+from tests.support.probes import recorded_bells
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def finished():
     robot = make_robot(name="Robot 12345")
-    with bell_box():
+    with recorded_bells():
         task = services.submit({"robot": robot.name, "handler": "noop"}, by="leela@planet-express.example")
         run_next(robot.name, "0" * 36)
     assert Task.objects.get(pk=task.pk).status == Status.SUCCESS

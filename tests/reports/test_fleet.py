@@ -9,7 +9,7 @@ from tasks.queue import periodic as steps
 from tasks.reports.fleet import TASK_FIELDS, current_fleet
 from tests.support.factories import make_process
 from tests.support.pipelines import pipeline, stages
-from tests.support.probes import bell_box, listening, make_task_in
+from tests.support.probes import listening, make_task_in, recorded_bells
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -67,7 +67,7 @@ def test_its_questions_are_answered_by_an_index():
 def test_processes_are_forgotten_a_day_after_they_were_seen():
     for name, ago, stopped in (("a", 3600, None), ("b", 90_000, None), ("c", 90_000, server_now())):
         make_process(name, ago=ago, stopped_at=stopped)
-    with bell_box():
+    with recorded_bells():
         steps.forget_runs()
     assert names(WorkerProcess.objects.all()) == ["a"]
     assert not TaskResult.objects.exists()

@@ -102,7 +102,7 @@ def statuses(task: Task) -> list[str]:
 
 
 @contextmanager
-def bell_box() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
+def recorded_bells() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
     """Send messages to a broker in this process; yields what takes them out: (task, argument, priority) of each."""
 
     def taken() -> list[tuple[str, str, int]]:
