@@ -156,7 +156,7 @@ def _set_broker(url: str) -> None:
 class Commands(CommandListener):
     """Commands on tasks, logs and robots, in order: "update tasks_task"."""
 
-    def __init__(self, react: Callable[[str], object]) -> None:
+    def __init__(self, react: Callable[[str], object] = lambda command: None) -> None:
         self.sent: list[str] = []
         self.bodies: list[Any] = []
         self._react = react
