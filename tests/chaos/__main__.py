@@ -38,6 +38,7 @@ LEASE = 5.0  # seconds: short, for many recoveries; six renewals long, so that a
 RENEW = 0.8
 STOP_GRACE = 1.0
 STOP_LIMIT = 20.0  # seconds from SIGTERM to a worker's end: STOP_GRACE, 3 s of interrupts, the rest for a busy machine
+GIVES_UP = 15.0  # seconds after the kill of a pool process in which Celery may end its worker
 DRAIN_LIMIT = 240.0  # seconds for the last tasks after everything is up again; an idle machine needs 30
 RECONNECT_TIME = 3  # seconds from a server's return until all processes have reconnected
 CLIENTS = 8
@@ -112,6 +113,7 @@ class Chaos:
         self.events: list[tuple[float, Callable[[], None]]] = []  # ordered by time
         self.threads: list[threading.Thread] = []
         self.stopping: dict[str, float] = {}  # worker -> when it got SIGTERM
+        self.lost_process: dict[str, float] = {}  # worker -> when a pool process of it was killed last
         self.stopping_rabbitmq: subprocess.Popen[bytes] | None = None
         self.clock_offset = time.time_ns() - time.monotonic_ns()
         self.began = time.monotonic()
@@ -209,13 +211,21 @@ class Chaos:
             self.client.submit(submit)
 
     def supervise(self) -> None:
-        """Restart processes that have ended. It is a violation when one ends that was not told to."""
+        """Restart processes that have ended. It is a violation when one ends that was not told to.
+
+        A worker may end within GIVES_UP seconds of a kill of its pool process: Celery ends one whose process dies while
+        it starts ("Could not start worker processes") or reconnects (celery/celery#6052). Its supervisor starts it
+        again; in this run that is the chaos driver.
+        """
         for name, process in list(self.world.up.items()):
             since = self.stopping.get(name)
             if process.poll() is not None:
                 del self.world.up[name]
                 self.stopping.pop(name, None)
-                if since is None:
+                if since is None and self.now - self.lost_process.get(name, -GIVES_UP) < GIVES_UP:
+                    self.record.restarted += 1
+                    self.say(f"  {name} ended with status {process.returncode} after the kill of its process")
+                elif since is None:
                     self.violation(f"{name} ended by itself with status {process.returncode}")
                 else:
                     self.say(f"  {name} has stopped, after {self.now - since:.1f} s")
@@ -256,6 +266,7 @@ class Chaos:
             self.kill_worker(chance.choice(names), kind)
             return
         pid = chance.choice(busy if kind == "busy" and busy else processes)
+        self.lost_process |= {name: self.now for name in names if pid in children(self.world.up[name].pid)}
         at = self.world.watch.kill(pid)
         self.record.kills.append(Kill(at, pid, "its process"))
         self.say(f"kill -9 of process {pid}{', which runs a task' if pid in busy else ''}")

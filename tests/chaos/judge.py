@@ -62,6 +62,7 @@ class Record:
     refused: int = 0  # submits answered with 503
     broken: int = 0  # submits whose connection broke
     killed: int = 0  # SIGKILLs of pool processes and workers
+    restarted: int = 0  # workers that ended after a kill of their pool process, and were started again
     seed: int = 0
     violations: list[str] = field(default_factory=list)
 
@@ -205,6 +206,7 @@ def judge(record: Record, tasks: list[dict[str, Any]], runs: list[Run], mark_tim
         "doubled": len(doubled),
         "refused": record.refused,
         "kills": record.killed,
+        "restarts": record.restarted,
         "recovery_p50_s": percentile([wait.seconds for wait in waits], 0.5),
         "recovery_p99_s": percentile([wait.seconds for wait in waits], 0.99),
         "seed": record.seed,

@@ -11,7 +11,10 @@ from fmv.devstack import stack
 from tests.chaos.judge import SECOND, Kill, Record, check_history, judge, overlaps, read_runs
 from tests.chaos.world import what_is_missing
 
-KEYS = "accepted success failure revoked unfinished overlaps doubled refused kills recovery_p50_s recovery_p99_s seed"
+KEYS = (
+    "accepted success failure revoked unfinished overlaps doubled refused kills restarts "
+    "recovery_p50_s recovery_p99_s seed"
+)
 
 
 @pytest.mark.slow
