@@ -113,7 +113,7 @@ def test_curl_gets_its_answer(url):
     assert timed(lambda: by_curl(f"{url}/admin/", "-H", "Transfer-Encoding: chunked")) == 411
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="there is no Node")
+@pytest.mark.node
 def test_node_gets_its_answer(url):
     assert timed(lambda: by_node(f"{url}/api/v1/robot/")) == 413
 
