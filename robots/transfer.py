@@ -2,9 +2,13 @@
 
 CSV is RFC 4180 in UTF-8 with a line of column names. An empty cell means that the field is not given. Labels are
 separated by `;`, or are a JSON list, which is written if a label itself contains `;`.
+
+A spreadsheet evaluates a cell that begins with = + - @. Such a text is written with a `'` in front, and the import
+takes the `'` off again: https://owasp.org/www-community/attacks/CSV_Injection
 """
 
 import csv
+import re
 import tempfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
@@ -28,6 +32,9 @@ FIELDS = tuple(RobotInputSerializer().fields)
 IGNORED = frozenset({"tasks", "created_at", "updated_at"})  # fields that the API returns but does not take
 MAX_LINE = 1024 * 1024  # bytes
 WRITE_BATCH = 1000  # robots stored in one write
+FORMULA = re.compile(
+    r"'*[=+\-@\t\r]"
+)  # begins a cell that a spreadsheet evaluates, or one that was guarded against that
 
 #: a line's number, and a robot's fields or the reason why the line is no robot
 Record = tuple[int, dict[str, Any] | str]
@@ -93,7 +100,11 @@ def _robot(header: list[str], row: list[str]) -> dict[str, Any] | str:
     if len(row) != len(header):
         return f"The line has {len(row)} cells, but there are {len(header)} columns"
     cells = {name: cell for name, cell in zip(header, row, strict=True) if cell.strip()}
-    return {name: _read_cell(name, cell.strip()) for name, cell in cells.items()}
+    return {name: _read_cell(name, _unguarded(cell.strip())) for name, cell in cells.items()}
+
+
+def _unguarded(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def _read_cell(name: str, cell: str) -> Any:
@@ -157,10 +168,10 @@ def _fields(robot: Robot) -> dict[str, Any]:
 def _write_cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, list):
-        return value
-    plain = not any(";" in label for label in value) and not (value and value[0].startswith("["))
-    return ";".join(value) if plain else orjson.dumps(value).decode()
+    if isinstance(value, list):
+        plain = not any(";" in label for label in value) and not (value and value[0].startswith("["))
+        value = ";".join(value) if plain else orjson.dumps(value).decode()
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def export() -> Iterator[Robot]:
