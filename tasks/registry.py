@@ -49,7 +49,11 @@ class PermanentError(Exception):
 
 
 class Context(Protocol[P]):
-    """What a handler gets as its argument."""
+    """What a handler gets as its argument.
+
+    Its methods may be called from any thread of the handler's process. When the handler has ended, they do nothing and
+    raise RuntimeError, as they do in a child process.
+    """
 
     #: together with `attempt` a key for side effects: the same attempt never runs twice
     task_id: str

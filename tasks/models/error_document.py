@@ -3,7 +3,11 @@
 
 def error_document(type: str, message: str, traceback: str = "") -> dict[str, str]:
     """Return the value of `Task.error`. Long texts are cut; of a traceback the end is kept."""
-    return {"type": type, "message": encodable(message)[:2000], "traceback": encodable(traceback)[-20_000:]}
+    return {
+        "type": encodable(type[:200]),
+        "message": encodable(message[:2000]),
+        "traceback": encodable(traceback[-20_000:]),
+    }
 
 
 def encodable(text: str) -> str:

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import logging
+import os
 import signal
+import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import bson
@@ -23,6 +25,7 @@ from tasks.models import LogLine, Task
 from tasks.models.error_document import encodable, error_document
 from tasks.queue.doorbell import ring
 from tasks.registry import Handler, PermanentError
+from tasks.worker.error_report import report_of
 from tasks.worker.lease import INTERRUPT, Lease, Reason
 
 logger = logging.getLogger(__name__)
@@ -36,10 +39,21 @@ class Interrupted(BaseException):
     """Raised in the handler, wherever it is, to end the attempt."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a handler ended: with its `result`, or with the document of its `error`."""
+
+    result: Any = None
+    error: dict[str, str] | None = None
+    #: another attempt cannot help
+    permanent: bool = False
+
+
 class Attempt:
     """One attempt of one task in this process. The handler gets it as its `registry.Context`.
 
-    `since`: a time before the claim, by `time.monotonic()`. It runs in the main thread of the process only.
+    `since`: a time before the claim, by `time.monotonic()`. It runs in the main thread of the process only; threads of
+    the handler may call the methods of the context, until the handler has ended.
     """
 
     def __init__(self, task: Task, robot: Robot, since: float) -> None:
@@ -50,23 +64,27 @@ class Attempt:
         self._task = task
         self._lease = Lease(task, since)
         self._log_lines = 0
-        self._interruptible = False
+        self._interruptible = False  # only the main thread changes it
+        self._ended = False
+        self._lock = threading.RLock()  # held while the context acts
+        self._thread, self._pid = threading.get_ident(), os.getpid()
 
     # For the handler.
 
     def progress(self, percent: float, message: str = "") -> None:
-        self._lease.report = {
-            "progress": min(100.0, max(0.0, float(percent))),
-            "message": encodable(str(message))[:500],
-        }
-        self.check()
+        report = {"progress": min(100.0, max(0.0, float(percent))), "message": encodable(str(message)[:500])}
+        with self._acting():
+            self._lease.report = report
+            self._renew_if_due()
 
     def log(self, text: str) -> None:
-        self._log_lines += 1
-        if self._log_lines <= MAX_LOG_LINES:
-            text = str(text) if self._log_lines < MAX_LOG_LINES else "(further lines of this attempt are not kept)"
-            with self._shielded():
-                self._store_line(encodable(text)[:4000])
+        text = encodable(str(text)[:4000])
+        with self._acting():
+            self._log_lines += 1
+            if self._log_lines < MAX_LOG_LINES:
+                self._store_line(text)
+            elif self._log_lines == MAX_LOG_LINES:
+                self._store_line("(further lines of this attempt are not kept)")
 
     def _store_line(self, text: str) -> None:
         try:
@@ -75,19 +93,35 @@ class Attempt:
             logger.warning("Task %s: a line of its log was lost: %r", self.task_id, error.__cause__)
 
     def check(self) -> None:
-        with self._shielded():
-            if self._lease.age >= REPORT_EVERY:
-                self._lease.renew()
+        with self._acting():
+            self._renew_if_due()
+
+    def _renew_if_due(self) -> None:
+        if self._lease.age >= REPORT_EVERY:
+            self._lease.renew()
 
     @contextlib.contextmanager
-    def _shielded(self) -> Iterator[None]:
-        """Hold an interrupt back while this class talks to MongoDB, and raise it afterwards."""
-        shielded_before, self._interruptible = self._interruptible, False
+    def _acting(self) -> Iterator[None]:
+        """Let one thread at a time act for the attempt. An interrupt is held back meanwhile, and raised afterwards.
+
+        Raises RuntimeError when the handler has ended: the process may have gone on to another task.
+        """
+        in_main_thread, interruptible = threading.get_ident() == self._thread, self._interruptible
+        if os.getpid() != self._pid:
+            raise RuntimeError(f"The context of task {self.task_id} can be used in the process of its handler only.")
+        if in_main_thread:
+            self._interruptible = False
         try:
-            yield
+            with self._lock:
+                if self._ended:
+                    raise RuntimeError(
+                        f"Attempt {self.attempt} of task {self.task_id} has ended: its context can no longer be used."
+                    )
+                yield
         finally:
-            self._interruptible = shielded_before
-        if self._lease.reason and self._interruptible:
+            if in_main_thread:
+                self._interruptible = interruptible
+        if self._lease.reason and (interruptible or not in_main_thread):
             raise Interrupted
 
     # The run.
@@ -116,7 +150,9 @@ class Attempt:
         logger.info("Task %(task_id)s (%(handler)s) of robot %(robot)r: attempt %(attempt)d", about, extra=about)
         with self._taking_interrupts(), self._lease.held():
             outcome = self._call(handler)
-        self._write(lambda: self._conclude(handler, *outcome))
+            with self._lock:
+                self._ended = True
+        self._write(lambda: self._conclude(handler, outcome))
         counters.store()
 
     @contextlib.contextmanager
@@ -133,15 +169,21 @@ class Attempt:
         if self._interruptible:
             raise Interrupted
 
-    def _call(self, handler: Handler[Any]) -> tuple[Any, BaseException | None]:
+    def _call(self, handler: Handler[Any]) -> Outcome:
         try:
             self._interruptible = True
-            result = storable(handler.run(self))
+            outcome = self._outcome_of(handler)
             self._interruptible = False
         except BaseException as error:
             self._interruptible = False
-            return None, error
-        return result, None
+            return Outcome(error=error_document(type(error).__name__, "while the handler's error was read"))
+        return outcome
+
+    def _outcome_of(self, handler: Handler[Any]) -> Outcome:
+        try:
+            return Outcome(storable(handler.run(self)))
+        except BaseException as error:
+            return Outcome(error=report_of(error), permanent=issubclass(type(error), PermanentError))
 
     # The outcome.
 
@@ -156,12 +198,12 @@ class Attempt:
                     raise
                 time.sleep(0.5)
 
-    def _conclude(self, handler: Handler[Any], result: Any, error: BaseException | None) -> None:
+    def _conclude(self, handler: Handler[Any], outcome: Outcome) -> None:
         task = self._task
-        if error is None:
-            self._conclude_success(result)
+        if outcome.error is None:
+            self._conclude_success(outcome.result)
         elif self._lease.reason is None:
-            self._conclude_failure(handler, error)
+            self._conclude_failure(handler, outcome.error, outcome.permanent)
         elif self._lease.reason is Reason.CANCELLED:
             task.stop("stopped, as asked")
         elif self._lease.reason is Reason.TIMED_OUT:
@@ -179,13 +221,12 @@ class Attempt:
                 raise
             self._task.fail(error_document("InvalidResult", f"MongoDB refuses the handler's result: {error}"))
 
-    def _conclude_failure(self, handler: Handler[Any], error: BaseException) -> None:
+    def _conclude_failure(self, handler: Handler[Any], error: dict[str, str], permanent: bool) -> None:
         task = self._task
-        document = error_document(type(error).__name__, _text_of(error), "".join(traceback.format_exception(error)))
-        logger.info("Task %s: attempt %d failed: %s", self.task_id, self.attempt, document["message"])
-        if isinstance(error, PermanentError) or not task.attempts_left:
-            task.fail(document)
-        elif not task.retry(document, delay=handler.retry.delay(task.attempt - task.uncounted)):
+        logger.info("Task %s: attempt %d failed: %s", self.task_id, self.attempt, error["message"])
+        if permanent or not task.attempts_left:
+            task.fail(error)
+        elif not task.retry(error, delay=handler.retry.delay(task.attempt - task.uncounted)):
             task.stop("cancelled instead of tried again")
 
     def _release(self) -> None:
@@ -195,13 +236,6 @@ class Attempt:
             ring(task.robot, task.priority)
         else:
             task.stop("stopped, as asked")
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return "(its message cannot be shown)"
 
 
 class InvalidResult(PermanentError):

@@ -16,10 +16,9 @@ import pytest
 from django.db import connection
 
 from fmv.mongodb.server import server_now
-from tasks import registry
 from tasks.models import Status, Task
 from tasks.queue import periodic
-from tasks.registry import Params, RetryPolicy
+from tasks.registry import RetryPolicy
 from tasks.worker import attempt
 from tasks.worker.attempt import MAX_RESULT, Attempt, InvalidResult, storable
 from tasks.worker.claim import run_next
@@ -37,18 +36,6 @@ def fast(settings):
         6.0,
         0.5,
     )  # a renewal that takes longer ends the process
-
-
-@pytest.fixture
-def handle(monkeypatch) -> Callable[..., Task]:
-    """Run a function as a handler to its end and return the task: `handle(run, max_attempts=2)`."""
-
-    def run(function: Callable[[Any], Any], *, policy: RetryPolicy | None = None, **fields: Any) -> Task:
-        handler = registry.Handler("try", function, Params, 30, policy or RetryPolicy(first=60))
-        monkeypatch.setitem(registry._handlers, "try", handler)
-        return run_handler("try", **fields)
-
-    return run
 
 
 def run_handler(handler: str, params: dict[str, Any] | None = None, **fields: Any) -> Task:
@@ -118,30 +105,6 @@ def test_any_exception_of_a_handler_is_its_error(handle, error):
 
     task = handle(fail)
     assert (task.status, task.error["type"]) == (Status.FAILURE, error.__name__)
-
-
-class Unshowable(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("broken too")
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (FileNotFoundError("caf\udce9"), "caf?"),
-        (Unshowable(), "(its message cannot be shown)"),
-        (ValueError("x" * 10_000), "x" * 2000),
-        (ValueError("$robot \0"), "$robot \0"),
-        (ExceptionGroup("two", [ValueError("1"), TypeError("2")]), "two (2 sub-exceptions)"),
-    ],
-)
-def test_an_error_with_an_odd_message_is_kept_all_the_same(handle, error, message):
-    def fail(ctx: Any) -> None:
-        raise error
-
-    task = handle(fail)
-    assert (task.status, task.error["type"]) == (Status.FAILURE, type(error).__name__)
-    assert task.error["message"] == message
 
 
 @pytest.mark.parametrize("value", ["nan", "object", "large", "number"])
