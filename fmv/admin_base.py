@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 from django.utils.html import format_html
@@ -25,7 +26,24 @@ class CappedPaginator(Paginator):
         return int(rows.order_by()[: self.MAX_COUNT].count())
 
 
-class FleetAdmin(admin.ModelAdmin):
+class SafeSearch(admin.ModelAdmin):
+    """Keeps texts out of MongoDB's regular expressions that cause a 500 there."""
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Refuse regular expressions in the URL: an invalid one causes a 500, and a slow one keeps MongoDB busy.
+
+        Refuse NUL too, because `icontains` and the like become regular expressions, in which MongoDB takes none.
+        """
+        return "regex" not in lookup and "\0" not in str(value) and super().lookup_allowed(lookup, value, request)
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        """Find nothing with NUL, see `lookup_allowed`: no text has one."""
+        if "\0" in search_term:
+            return queryset.none(), False
+        return super().get_search_results(request, queryset, search_term)
+
+
+class FleetAdmin(SafeSearch):
     """Base class of all lists."""
 
     paginator = CappedPaginator
@@ -34,10 +52,6 @@ class FleetAdmin(admin.ModelAdmin):
     list_per_page = 50
     actions: Any = None
     heading = ""  # title of the list, unless it is the model's plural
-
-    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Refuse regular expressions in the URL: an invalid one causes a 500, and a slow one keeps MongoDB busy."""
-        return "regex" not in lookup and super().lookup_allowed(lookup, value, request)
 
 
 class ReadOnlyAdmin(FleetAdmin):

@@ -26,6 +26,7 @@ from uuid_utils.compat import uuid7
 from fmv.errors import FmvError, InvalidInput
 from fmv.http import request_id
 from fmv.http.fields import RFC_3339
+from fmv.http.json import check_json
 from fmv.mongodb.server import is_unreachable
 from fmv.monitoring.servers import reason
 
@@ -224,6 +225,9 @@ class FmvCommand(BaseCommand):
         self.json = bool(options.get("json"))
         run = request_id.current.set(str(uuid7()))  # the request id of everything this command does
         try:
+            for name, value in options.items():
+                if isinstance(value, str | list):  # bytes of a shell that are no UTF-8 come as lone surrogates
+                    check_json(value, ("command line", name))
             answer = super().execute(*args, **options)
             self.stdout.flush()
         except KeyboardInterrupt:

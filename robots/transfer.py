@@ -21,8 +21,9 @@ import orjson
 from django.core.exceptions import ValidationError as ModelError
 from rest_framework.exceptions import ValidationError
 
-from fmv.errors import FmvError
+from fmv.errors import FmvError, InvalidInput
 from fmv.http.errors import flatten
+from fmv.http.json import parse
 from fmv.mongodb.streaming import by_key
 from robots import services
 from robots.models import Robot
@@ -66,9 +67,10 @@ def read_jsonl(file: BinaryIO) -> Iterator[Record]:
 
 def _object(line: str) -> dict[str, Any] | str:
     try:
-        value = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return f"This is not JSON: {error.msg}"
+        value = parse(line, ())
+    except InvalidInput as error:
+        [problem] = error.problems
+        return problem.msg if problem.type == "json_invalid" else f"{'.'.join(map(str, problem.loc))}: {problem.msg}"
     return value if isinstance(value, dict) else "A line must be one JSON object"
 
 

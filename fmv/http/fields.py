@@ -38,7 +38,7 @@ class StrictIntegerField(serializers.IntegerField):
     default_error_messages = {"invalid": "Input should be a valid integer"}
 
     def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, bool) or not isinstance(data, int | float) or data != int(data):
+        if isinstance(data, bool) or not isinstance(data, int | float) or data % 1:
             self.fail("invalid")
         return int(data)
 

@@ -1,6 +1,10 @@
 """JSON in and out: parsing and checking bodies, and rendering answers."""
 
+import json
+import math
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -13,7 +17,9 @@ from rest_framework.request import Request
 from fmv.errors import InvalidInput, Problem
 
 MAX_DEPTH = 32  # levels of nesting in a body
-MAX_INTEGER = 2**63 - 1  # the largest that MongoDB can store
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1  # what MongoDB can store
+LONG_NUMBERS = re.compile("[0-9]{19}"), re.compile(rb"[0-9]{19}")  # in a text, and in bytes
+MAX_DIGITS = 400  # of a whole number that is worth reading
 
 
 class Renderer(BaseRenderer):
@@ -28,31 +34,70 @@ class Renderer(BaseRenderer):
 
 
 class Parser(BaseParser):
-    """Strict JSON: UTF-8, no NaN, at most MAX_DEPTH levels, and only numbers that MongoDB can store."""
+    """Strict JSON in UTF-8, see `parse`."""
 
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, context: Mapping[str, Any] | None = None) -> Any:
-        try:
-            data = orjson.loads(stream.read())
-        except orjson.JSONDecodeError as error:
-            raise InvalidInput(
-                [Problem(("body", error.pos), f"JSON decode error: {error.msg}", "json_invalid")]
-            ) from None
-        check_json(data, ("body",))
-        return data
+        return parse(stream.read(), ("body",))
+
+
+def parse(text: str | bytes, loc: tuple[str | int, ...]) -> Any:
+    """Return the value of a JSON text, which MongoDB can store.
+
+    Raises InvalidInput, which names the value that is at fault, or the position where the text is no JSON.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        with suppress(ValueError, RecursionError):  # NaN, 1e400 and lone surrogates have a place, so name it
+            check_json(_loads(text), loc)
+        raise InvalidInput([Problem((*loc, error.pos), f"JSON decode error: {error.msg}", "json_invalid")]) from None
+    check_json(value, loc)
+    if LONG_NUMBERS[isinstance(text, bytes)].search(text):  # type: ignore[arg-type]
+        value = _loads(text)  # orjson makes an inexact float of a whole number that is beyond 64 bits
+        check_json(value, loc)
+    return value
+
+
+def _loads(text: str | bytes) -> Any:
+    return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < MAX_DIGITS else math.inf)
 
 
 def check_json(value: Any, loc: tuple[str | int, ...]) -> None:
-    """Raise InvalidInput if the value is nested too deep or holds numbers that MongoDB cannot store."""
-    if isinstance(value, int | float) and abs(value) > MAX_INTEGER and not isinstance(value, bool):
-        raise InvalidInput([Problem(loc, "Numbers beyond 64 bits are not supported", "number_too_large")])
+    """Raise InvalidInput, which names the place, if MongoDB cannot store the value or it is nested too deep."""
+    if message := _fault(value):
+        raise InvalidInput([Problem(loc, *message)])
     if not isinstance(value, dict | list):
         return
     if len(loc) > MAX_DEPTH:
         raise InvalidInput([Problem(("body",), f"Nested deeper than {MAX_DEPTH} levels", "too_deep")])
     for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        if message := _fault(key):
+            raise InvalidInput([Problem((*loc, ascii(key)[1:-1]), *message)])
         check_json(part, (*loc, key))
+
+
+def _fault(value: Any) -> tuple[str, str] | None:
+    """Return the message and the type of the problem with a single value."""
+    match value:
+        case int() if not MIN_INTEGER <= value <= MAX_INTEGER:
+            return "Whole numbers beyond 64 bits are not supported", "number_too_large"
+        case float() if not math.isfinite(value):
+            return "NaN, Infinity and numbers beyond 1.8e308 are not supported", "finite_number"
+        case str() if not _is_unicode(value):
+            return "Lone surrogates are not supported, because they are no Unicode text", "string_unicode"
+    return None
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class AlwaysJSON(DefaultContentNegotiation):

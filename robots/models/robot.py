@@ -60,6 +60,8 @@ class RobotQuerySet(QuerySet["Robot"]):
         found = self.filter(**exactly)
         if label is not None:
             found = found.filter(labels__contains=[label])
+        if "\0" in q:  # no text has one, and MongoDB takes none in the regular expression of `icontains`
+            return found.none()
         if q:
             found = found.filter(Q(name__icontains=q) | Q(location__icontains=q) | Q(description__icontains=q))
         return found

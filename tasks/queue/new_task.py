@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from fmv.errors import InvalidInput, Problem
 from fmv.http import request_id
+from fmv.http.json import check_json
 from fmv.mongodb.uuid7 import time_of
 from robots.errors import UnknownRobot
 from robots.models import Robot
@@ -89,6 +90,7 @@ def _handler_to_run(name: str) -> registry.Handler[Any]:
 
 
 def _storable(params: dict[str, Any]) -> dict[str, Any]:
+    check_json(params, ("body", "params"))  # a handler's model may have made "NaN" a number
     try:
         bson.encode(params)
         size = len(orjson.dumps(params))

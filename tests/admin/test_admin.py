@@ -6,6 +6,7 @@ from fmv.accounts.models import User
 from fmv.accounts.permissions import Role
 from tests.support.factories import PASSWORD, make_user
 from tests.support.pages import ROBOTS, TASKS, USERS, admin, text
+from tests.support.probes import listening
 
 pytestmark = pytest.mark.django_db
 
@@ -61,3 +62,27 @@ def test_the_last_superuser_stays_one():
     make_user(username="other", is_superuser=True)
     assert client.post(page, fields | {"is_active": "on"}).status_code == 302
     assert not users.get().is_superuser
+
+
+SEARCHES = [
+    *(
+        ROBOTS + "?q=a%00",
+        ROBOTS + "rows/?q=%00",
+        ROBOTS + "?label=%00",
+        TASKS + "?q=%00",
+        "/admin/fmv/apitoken/?q=%00",
+    ),
+    *(USERS + "?q=%00", USERS + "?username__icontains=%00", USERS + "?name__startswith=a%00", USERS + "?name__regex=("),
+    *("/admin/fmv/auditentry/?q=%00", "/admin/fmv/auditentry/?key__icontains=%00"),
+    "/admin/django_celery_results/taskresult/?q=%00",
+]
+
+
+@pytest.mark.parametrize("url", SEARCHES)
+def test_no_search_sends_nul_in_a_regular_expression_which_mongodb_refuses(url):
+    client = admin(is_superuser=True)
+    with listening() as commands:
+        assert client.get(url, follow=True).status_code in (200, 400)
+    sent = repr(commands.bodies)
+    assert "regex" not in sent
+    assert "\\x00" not in sent or "label" in url

@@ -113,7 +113,8 @@ def test_a_robot_out_of_service_takes_none_unless_it_may_wait(api):
     [
         {"body": {"$where": "1", "a.b": {"": 2}, "$set": {"x": 1}}},
         {"body": "\0 and \x1b"},
-        {"body": [2**63 - 1, -(2**63) + 1, 1e-300, 0.1]},
+        {"body": [2**63 - 1, -(2**63), 1e-300, 0.1]},
+        {"body": [2.0**63, -(2.0**64), 1e20, 1.7976931348623157e308, 5e-324, "12345678901234567890"]},
         {"body": "🤖\u2028"},
         {"headers": {"X-$a.b": "c"}},
     ],
@@ -166,12 +167,49 @@ def test_an_unknown_option_is_refused(api):
 
 
 def test_what_cannot_be_stored_is_refused(api):
-    bodies = [{"a\0b": 2}, "x" * 65_537, [["deep"] * 7000] * 2, [2**63], [1e300]]
+    bodies = [{"a\0b": 2}, "x" * 65_537, [["deep"] * 7000] * 2, [2**63]]
     for body in bodies:
         answer = api("POST", "/robot/R2/run", {"handler": "http", "params": {"body": body}})
         assert_refused(answer, 422)
         assert problems(answer)[0].startswith("body.params")
     assert not Task.objects.exists()
+
+
+EXTREME = [  # a JSON text, and where the answer finds it at fault
+    ('{"body": 18446744073709551616}', "body"),
+    ('{"body": {"a": [-9223372036854775809]}}', "body.a.0"),
+    (f'{{"body": {"9" * 5000}}}', "body"),
+    ('{"body": 1e400}', "body"),
+    ('{"body": [0, -1e999]}', "body.1"),
+    ('{"body": NaN}', "body"),
+    ('{"body": -Infinity}', "body"),
+    (r'{"body": "\ud800"}', "body"),
+    (r'{"body": {"\udfff": 1}}', r"body.\udfff"),
+]
+
+
+@pytest.mark.parametrize(("params", "place"), EXTREME)
+def test_a_number_or_text_that_cannot_be_stored_is_refused_by_its_name(api, params, place):
+    run = f'{{"handler": "http", "params": {params}}}'
+    answer = api("POST", "/robot/R2/run", run.encode())
+    assert_refused(answer, 422)
+    assert problems(answer) == [f"body.params.{place}"]
+    batch = api("POST", "/task/batch", f'{{"runs": [{{"robot": "R2", {run[1:]}]}}'.encode())
+    assert_refused(batch, 422)
+    assert problems(batch) == [f"body.runs.0.params.{place}"]
+    assert not Task.objects.exists()
+
+
+def test_the_sign_of_zero_is_kept(api):
+    answer = api("POST", "/robot/R2/run", {"handler": "http", "params": {"body": -0.0}})
+    assert b'"body":-0.0' in api("GET", f"/task/{answer.json()['task_id']}").content
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "inf", "1e400"])
+def test_a_text_that_the_model_makes_no_finite_number_is_refused_by_its_name(api, seconds):
+    answer = api("POST", "/robot/R2/run", {"handler": "mark", "params": {"file": "-", "seconds": seconds}})
+    assert_refused(answer, 422)
+    assert problems(answer) == ["body.params.seconds"]
 
 
 def test_a_task_must_not_expire_before_it_may_start(api):

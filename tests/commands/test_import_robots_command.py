@@ -94,7 +94,9 @@ def test_a_dry_run_checks_all_and_changes_nothing(imported):
 # --- Faults ----------------------------------------------------------------------------------------------------------
 
 LINE_FAULTS = [
-    ("{", "line 2: This is not JSON: unexpected end of data"),
+    ("{", "line 2: JSON decode error: unexpected end of data"),
+    ('{"lanes": 1e400}', "line 2: lanes: NaN, Infinity and numbers beyond 1.8e308 are not supported"),
+    (r'{"location": "\ud800"}', "line 2: location: Lone surrogates are not supported"),
     ("[1]", "line 2: A line must be one JSON object"),
     ("1", "line 2: A line must be one JSON object"),
     ({}, "line 2: name: This field is required."),
@@ -132,7 +134,7 @@ def test_a_line_at_fault_is_reported_and_nothing_is_changed(imported, line, faul
 def test_all_faults_are_reported(imported):
     outcome = imported("{", LEAST | {"lanes": 0, "labels": [""]}, LEAST, options=["--json"])
     assert [line.split(": ")[:2] for line in outcome.err.splitlines()[:-1]] == [
-        ["line 1", "This is not JSON"],
+        ["line 1", "JSON decode error"],
         ["line 2", "lanes"],
         ["line 2", "labels.0"],
     ]

@@ -4,7 +4,6 @@ from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
-import orjson
 from django.core.management.base import CommandError
 from rest_framework.exceptions import ValidationError
 
@@ -14,6 +13,7 @@ from fmv.cli import (
     add_json,
     as_json,
     format_time,
+    in_words,
     parse_future_time,
     parse_positive,
     parse_seconds,
@@ -22,7 +22,7 @@ from fmv.cli import (
 from fmv.errors import InvalidInput
 from fmv.http.errors import flatten
 from fmv.http.fields import read_body
-from fmv.http.json import check_json
+from fmv.http.json import check_json, parse
 from tasks import registry
 from tasks.api.rendering import render_object
 from tasks.api.serializers import SubmitSerializer
@@ -36,9 +36,9 @@ POLL_INTERVAL = 0.2  # seconds
 
 def json_object(text: str) -> dict[str, Any]:
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ArgumentTypeError(f"This is not JSON: {error}") from None
+        value = parse(text, ("", "params"))
+    except InvalidInput as error:
+        raise ArgumentTypeError(in_words(error)) from None
     if not isinstance(value, dict):
         raise ArgumentTypeError("This is not a JSON object")
     return value
@@ -50,8 +50,10 @@ def pair(text: str) -> tuple[str, Any]:
     if not name or not equals:
         raise ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     try:
-        return name, orjson.loads(value)
-    except orjson.JSONDecodeError:
+        return name, parse(value, ("", "params", name))
+    except InvalidInput as error:
+        if error.problems[0].type != "json_invalid" and value not in ("NaN", "Infinity", "-Infinity"):
+            raise ArgumentTypeError(in_words(error)) from None
         return name, value
 
 
