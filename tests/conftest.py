@@ -1,9 +1,9 @@
 """What all tests stand on: real servers, and processes that are started and stopped again.
 
 MongoDB is an embedded server, one for each pytest-xdist process, unless MONGODB_URI names another; then each has a
-database of its own in it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node, npm and Chromium
-when they are installed; without one its tests are left out, and the last lines of the run say so. Under CI=true that
-ends the run instead.
+database of its own in it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node, npm, Chromium
+and a C compiler when they are installed; without one its tests are left out, and the last lines of the run say so.
+Under CI=true that ends the run instead.
 """
 
 import atexit
@@ -13,10 +13,11 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ import pytest
 
 from fmv.devstack import embedded_mongodb, stack
 from fmv.environment import Environment
+from tests.support import clocks
 
 pytest_plugins = ["tests.support.browser"]
 RABBITMQ = "amqp://guest:guest@localhost:5672//"
@@ -72,10 +74,25 @@ def _find_browser() -> None:
     os.environ["FMV_TEST_NEEDS_BROWSER"] = "yes" if os.environ.get("CI") == "true" else ""
 
 
+def _find_compiler() -> None:
+    """Compile the library that shifts clocks, or say in FMV_TEST_NO_CLOCKS why tests cannot shift MongoDB's."""
+    reason = "" if shutil.which("cc") else "cc cannot be found."
+    if "FMV_TEST_DIRECTORY" not in os.environ:
+        reason = "MONGODB_URI names a server whose clock is not ours."
+    if not sys.platform.startswith("linux"):
+        reason = "this is not Linux."
+    os.environ["FMV_TEST_NO_CLOCKS"] = reason
+    os.environ["FMV_TEST_NEEDS_CLOCKS"] = "yes" if os.environ.get("CI") == "true" else ""
+    if not reason:
+        os.environ["FMV_TEST_CLOCK_LIBRARY"] = clocks.compile_library(Path(os.environ["FMV_TEST_DIRECTORY"]))
+
+
 def _start_mongodb(name: str) -> str:
     parts = ExitStack()
     atexit.register(parts.close)
-    return parts.enter_context(embedded_mongodb.embedded_mongodb(Path(os.environ["FMV_TEST_DIRECTORY"]) / name)) + "fmv"
+    with nullcontext() if os.environ["FMV_TEST_NO_CLOCKS"] else clocks.mongodb_clock(name).preloaded():
+        server = embedded_mongodb.embedded_mongodb(Path(os.environ["FMV_TEST_DIRECTORY"]) / name)
+        return parts.enter_context(server) + "fmv"
 
 
 def _complete_environment() -> None:
@@ -87,6 +104,8 @@ def _complete_environment() -> None:
     if "MONGODB_URI" not in os.environ:
         os.environ["FMV_TEST_DIRECTORY"] = directory = tempfile.mkdtemp(prefix="fmv-tests-")
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    _find_compiler()
+    if "MONGODB_URI" not in os.environ:
         os.environ["MONGODB_URI"] = _start_mongodb("mongodb")
     os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], "fmv_test_broker")
     os.environ["FMV_SECRET_KEY"] = secrets.token_urlsafe(48)
@@ -106,7 +125,7 @@ else:  # or workers of this process's tests would take the messages of another's
 # --- What is left out ------------------------------------------------------------------------------------------------
 
 #: markers of tests that need what a machine may lack; the variables FMV_TEST_NO_… say why
-NEEDS = {"rabbitmq": "RabbitMQ", "node": "node", "browser": "a browser"}
+NEEDS = {"rabbitmq": "RabbitMQ", "node": "node", "browser": "a browser", "clocks": "clocks that can be shifted"}
 left_out = pytest.StashKey[set[tuple[str, str]]]()
 
 
@@ -121,6 +140,7 @@ def pytest_xdist_setupnodes(specs: list[Any]) -> None:
     if "FMV_TEST_DIRECTORY" in os.environ:
         for number, spec in enumerate(specs):
             spec.env["MONGODB_URI"] = _start_mongodb(f"mongodb{number}")
+            spec.env["FMV_TEST_MONGODB"] = f"mongodb{number}"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -144,6 +164,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.addinivalue_line("markers", "node: runs node and npm")
     config.addinivalue_line("markers", "browser: drives Chromium, see tests/support/browser.py")
+    config.addinivalue_line("markers", "clocks: shifts clocks, see tests/support/clocks.py")
     config.addinivalue_line("markers", "slow: takes long, and only `make test-all` and .ci/run run it")
     config.stash[left_out] = set()
     for marker in NEEDS:
@@ -258,6 +279,20 @@ def empty_rabbitmq(url: str) -> None:
         channel: Any = connection.default_channel
         for queue in ("work", "maintenance"):
             channel.queue_delete(queue)
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> clocks.ShiftedClock:
+    """A clock that can be shifted, for processes that get its `environment`."""
+    return clocks.ShiftedClock(tmp_path / "clock")
+
+
+@pytest.fixture
+def mongodb_clock() -> Iterator[clocks.ShiftedClock]:
+    """MongoDB's clock, which can be shifted."""
+    clock = clocks.mongodb_clock(os.environ.get("FMV_TEST_MONGODB", "mongodb"))
+    yield clock
+    clock.shift()
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class Outcome:
 class Attempt:
     """One attempt of one task in this process. The handler gets it as its `registry.Context`.
 
-    `since`: a time before the claim, by `time.monotonic()`. It runs in the main thread of the process only; threads of
+    `since`: a time before the claim, by `fmv.clock.uptime()`. It runs in the main thread of the process only; threads of
     the handler may call the methods of the context, until the handler has ended.
     """
 

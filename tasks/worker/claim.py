@@ -6,6 +6,7 @@ import time
 
 from django.conf import settings
 
+from fmv.clock import uptime
 from robots.models import Robot
 from tasks.models import Task
 from tasks.models.task import LaneTaken
@@ -28,7 +29,7 @@ def run_next(robot_name: str, message_id: str) -> None:
         return
     end = time.monotonic() + TIME_SLICE
     while True:
-        since = time.monotonic()
+        since = uptime()
         task = claim(robot, message_id)
         if task is None:
             return

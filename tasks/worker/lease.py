@@ -4,7 +4,9 @@ Three clocks guard an attempt. The lease renewer, a thread, renews the lease. It
 cancelled, has run too long, or has been taken from this process; the interrupt is a signal, so it also ends a blocking
 call. The watchdog is the last resort, for a process that is stuck where no Python code runs or a handler that swallows
 the interrupt: every renewal arms it anew, and it ends the process before the lease runs out. So an attempt has ended
-for certain before another process can start the next one.
+for certain before another process can start the next one, unless the machine sleeps or the process is frozen: nothing
+can run then that would end it. When the machine wakes up, an attempt whose lease has run out is ended within about a
+second, by the renewer.
 """
 
 import contextlib
@@ -14,13 +16,13 @@ import faulthandler
 import logging
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError
 
+from fmv.clock import uptime
 from fmv.monitoring import counters
 from tasks.models import Task
 
@@ -43,7 +45,7 @@ class Reason(enum.Enum):
 class Lease:
     """The lease that this process has on a task, from its claim until the handler returns.
 
-    `since`: a time before the claim, by `time.monotonic()`. All is reckoned from before a write to MongoDB, not from
+    `since`: a time before the claim, by `uptime()`. All is reckoned from before a write to MongoDB, not from
     after it, so this process never believes in a lease that has run out.
     """
 
@@ -62,7 +64,7 @@ class Lease:
     @property
     def age(self) -> float:
         """Seconds since the lease was taken or renewed last."""
-        return time.monotonic() - self._renewed
+        return uptime() - self._renewed
 
     @property
     def has_run_out(self) -> bool:
@@ -85,16 +87,18 @@ class Lease:
 
     def _renew_in_time(self) -> None:
         next_interrupt = self._started + self._task.timeout
-        while not self._over.wait(min(1.0, max(0.01, next_interrupt - time.monotonic()))):
-            now = time.monotonic()
-            if self.reason is None and now >= next_interrupt:
+        while not self._over.wait(min(1.0, max(0.01, next_interrupt - uptime()))):
+            if self.reason is None and uptime() >= next_interrupt:
                 self._give_up(Reason.TIMED_OUT)
-            elif self.reason is None and now - self._renewed >= settings.ENVIRONMENT.renew_seconds:
+            elif self.reason is None and self.has_run_out:  # while the machine slept
+                counters.note("renewal_failures")
+                self._give_up(Reason.LOST)
+            elif self.reason is None and self.age >= settings.ENVIRONMENT.renew_seconds:
                 self.renew()
                 if self.age > self._seconds * 5 / 6:
                     self._give_up(Reason.LOST)
             if self.reason:
-                next_interrupt = now + 1  # interrupt again each second, in case the handler has swallowed it
+                next_interrupt = uptime() + 1  # interrupt again each second, in case the handler has swallowed it
                 signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
 
     def renew(self) -> None:
@@ -102,7 +106,7 @@ class Lease:
         if self.reason or not self._renewing.acquire(blocking=False):
             return
         try:
-            before = time.monotonic()
+            before = uptime()
             report = self.report
             news = {} if report == self._stored_report else report
             if self._task.renew(lease=self._seconds, grace=LEASE_GRACE, **news):
@@ -132,5 +136,5 @@ class Lease:
         A C thread does it, whichever thread holds the GIL: https://docs.python.org/3/library/faulthandler.html
         """
         lease_left = self._seconds * 0.95 - self.age
-        time_left = self._started + self._task.timeout + KILL_GRACE - time.monotonic()
+        time_left = self._started + self._task.timeout + KILL_GRACE - uptime()
         faulthandler.dump_traceback_later(max(0.05, min(lease_left, time_left, at_most)), exit=True, file=2)

@@ -17,6 +17,7 @@ TOGETHER = frozenset(
         "journeys/test_operators_day",
         "worker/test_presence",
         "devstack/test_stack",
+        "worker/test_clocks",
         "worker/test_worker",
     )
 )
