@@ -239,7 +239,8 @@ class Environment(BaseSettings):
         alias="FMV_LEASE_SECONDS",
         ge=3,
         le=3600,
-        description="Seconds that a worker's lease of a started task lasts. Without renewal the task counts as lost.",
+        description="Seconds that a worker's lease of a started task lasts. Without renewal the task counts as lost. "
+        "The same for all processes.",
     )
     renew_seconds: float = Field(
         10,

@@ -63,7 +63,7 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.filter(status__in=(Status.SCHEDULED, Status.RETRY))
 
     def lost(self, now: dt.datetime) -> TaskQuerySet:
-        """Started tasks whose lease has run out."""
+        """Started tasks whose lease has run out by MongoDB's clock. For people: a recovery watches the lease itself."""
         return self.started().filter(lease_expires_at__lt=now)
 
     def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
@@ -186,10 +186,6 @@ class TaskQuerySet(QuerySet["Task"]):
 
     def _apply(self, transition: str, note: str | Mql = "", **given: Mql) -> int:
         return apply(self.model, self.criteria(), transition, note, many=True, **given)
-
-    def end_leases(self) -> int:
-        """Let the leases of these started tasks end now."""
-        return self._apply("end_lease")
 
     def promote(self, now: dt.datetime) -> int:
         return self.due(now)._apply("promote", "due")

@@ -26,7 +26,7 @@ from tasks.models.history import HistoryField, first_line
 from tasks.models.log_line import LogLine
 from tasks.models.querysets import TaskQuerySet
 from tasks.models.status import DEFAULT_PRIORITY, EPOCH, FINISHED, WAITING, Status
-from tasks.models.transitions import EXPIRED, FRESH, NEXT_CHANGE, apply, lease_until, reassigned
+from tasks.models.transitions import EXPIRED, FRESH, NEXT_CHANGE, apply, reassigned
 
 NEXT_FIRST = [("priority", -1), ("_id", 1)]  # the order in which a robot takes its tasks: priority, then age
 
@@ -178,10 +178,10 @@ class Task(models.Model):
     def start(self, *, lane: str, worker: str, message_id: str, lease: float, grace: float) -> bool:
         """Begin the next attempt; False when the task is no longer as it was found.
 
-        `lease`, `grace`: seconds, see `lease_until`. Raises LaneTaken when another task holds the lane.
+        `lease`, `grace`: seconds, see `_lease_until`. Raises LaneTaken when another task holds the lane.
         """
         values = {"lane": lane, "worker": worker, "message_id": message_id, "attempt": self.attempt + 1}
-        until = lease_until(NOW, lease, grace)
+        until = self._lease_until(lease, grace)
         try:
             started = self._apply(
                 self._as_found(), "start", f"by {worker}", **literals(**values), lease_expires_at=until
@@ -192,6 +192,10 @@ class Task(models.Model):
             vars(self).update(values, status=Status.STARTED, **FRESH)
         return started
 
+    def _lease_until(self, lease: float, grace: float) -> Mql:
+        """Return when a lease taken or renewed now ends: `lease` seconds on, or `grace` more than a shorter timeout."""
+        return later(NOW, min(lease, self.timeout + grace))
+
     def _apply(self, criteria: Criteria, transition: str, note: str | Mql = "", **given: Mql) -> bool:
         return bool(apply(Task, {"_id": self.pk.hex} | criteria, transition, note, **given))
 
@@ -199,27 +203,27 @@ class Task(models.Model):
         """Return the criteria of this task, if it was neither moved nor started since it was read."""
         return {"robot": self.robot, "attempt": self.attempt}
 
-    def _lost_at(self, moment: dt.datetime | None) -> Criteria:
-        """Return the criteria of this attempt; with a moment, only if its lease has run out by then."""
-        return self._as_found() | ({} if moment is None else {"lease_expires_at": {"$lt": moment}})
+    def _owned(self, if_unrenewed: bool) -> Criteria:
+        """Return the criteria of this attempt; with `if_unrenewed`, only while its lease is the one that was read."""
+        return self._as_found() | ({"lease_expires_at": self.lease_expires_at} if if_unrenewed else {})
 
     def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
         """Extend the lease to `lease` seconds from now and store a new report; False when cancelled or lost."""
         changed = {"changed_at": NEXT_CHANGE} if report else {}
-        until = lease_until("$started_at", lease, grace)
+        until = self._lease_until(lease, grace)
         return self._apply(self._as_found(), "renew", lease_expires_at=until, **literals(**report), **changed)
 
     def succeed(self, result: Any, message: str) -> bool:
         return self._apply(self._as_found(), "succeed", **literals(result=result, message=message))
 
-    def fail(self, error: dict[str, str], lost_at: dt.datetime | None = None) -> bool:
-        """End it as FAILURE; with `lost_at` only if its lease has run out by then."""
-        return self._apply(self._lost_at(lost_at), "fail", note_of(error), **literals(error=error))
+    def fail(self, error: dict[str, str], *, if_unrenewed: bool = False) -> bool:
+        """End it as FAILURE; with `if_unrenewed` only while its lease is the one that was read."""
+        return self._apply(self._owned(if_unrenewed), "fail", note_of(error), **literals(error=error))
 
-    def retry(self, error: dict[str, str], *, delay: float, lost_at: dt.datetime | None = None) -> bool:
+    def retry(self, error: dict[str, str], *, delay: float, if_unrenewed: bool = False) -> bool:
         """Let it wait `delay` seconds for its next attempt; False also when its cancel was requested meanwhile."""
         waits = literals(error=error) | {"run_at": later(NOW, delay)}
-        return self._apply(self._lost_at(lost_at), "retry", note_of(error), **waits)
+        return self._apply(self._owned(if_unrenewed), "retry", note_of(error), **waits)
 
     def release(self, note: str) -> bool:
         """Give it back, this attempt not counted; False also when its cancel was requested meanwhile."""
@@ -229,9 +233,9 @@ class Task(models.Model):
         """Queue it at once, whatever its `run_at`."""
         return self._apply(self._as_found(), "promote", "due")
 
-    def stop(self, note: str, lost_at: dt.datetime | None = None) -> bool:
+    def stop(self, note: str, *, if_unrenewed: bool = False) -> bool:
         """End it as REVOKED while it runs."""
-        return self._apply(self._lost_at(lost_at), "stop", note)
+        return self._apply(self._owned(if_unrenewed), "stop", note)
 
     def is_being_cancelled(self) -> bool:
         owned = {"_id": self.pk.hex, "status": Status.STARTED.value} | self._as_found()

@@ -62,8 +62,7 @@ TRANSITIONS: dict[str, Transition] = {
     "fail_orphan":    T(WAITING,              FAILURE,  ENDED_UNSTARTED, ("error",)),
     "reassign":       T(WAITING,              None,     {}, ("robot",)),
     "request_cancel": T((STARTED,),           None,     literals(cancel_requested=True), unless_cancelled=True),
-    "end_lease":      T((STARTED,),           None,     {"lease_expires_at": NOW}, noted=False),
-    # by the worker that takes the task, or owns it; by the recovery, once the lease of the attempt has run out:
+    # by the worker that takes the task, or owns it; by the recovery, if the attempt's lease stays unrenewed:
     "start":          T((QUEUED,),            STARTED,  NEW_ATTEMPT,
                         ("attempt", "lane", "worker", "message_id", "lease_expires_at"), fenced=True),
     "renew":          T((STARTED,),           None,     {},
@@ -113,14 +112,6 @@ def _noted(transition: Transition, note: str | Mql, given: SetStage) -> SetStage
     text = literal(note) if isinstance(note, str) else note
     line = appended("history", at=NEXT_CHANGE, status=status, attempt=attempt, note=text)
     return {"status": status, "history": line, "changed_at": NEXT_CHANGE}
-
-
-def lease_until(started_at: Mql, lease: float, grace: float) -> Mql:
-    """Return when a lease taken or renewed now ends: `lease` seconds on, but at most `grace` seconds after the timeout.
-
-    Because of that bound, even a task whose process is stuck ends soon after its timeout.
-    """
-    return {"$min": [later(NOW, lease), later(started_at, {"$add": ["$timeout", grace]})]}
 
 
 EXPIRED = "expired before it started"

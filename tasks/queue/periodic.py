@@ -6,8 +6,13 @@ A step that runs early, late, or twice at the same time does no harm.
 import datetime as dt
 import logging
 import random
+import time
 from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+from uuid import UUID
 
+from django.conf import settings
 from django.utils import timezone
 
 from fmv import audit
@@ -44,12 +49,60 @@ def _ring_for(queued: Counter[tuple[str, int]]) -> None:
             return
 
 
+class Sight(NamedTuple):
+    """What this process has seen of a running attempt, and since when, by `time.monotonic()`."""
+
+    attempt: int
+    lease_expires_at: dt.datetime | None
+    attempt_since: float
+    lease_since: float
+
+
+_sights: dict[UUID, Sight] = {}
+
+
 def recover_lost() -> dict[str, int]:
-    """Recover tasks whose lease has run out: retry or end them. Returns how many are now in which status."""
+    """Recover the tasks whose lease this process has seen unrenewed for as long as a lease lasts: retry or end them.
+
+    Only this machine's monotonic clock decides, because any other clock may jump. So a process that has just started
+    recovers nothing for the length of a lease. Returns how many tasks are now in which status.
+    """
+    now = _look_at_leases()
+    lost = [pk for pk, seen in _sights.items() if now - seen.lease_since >= settings.ENVIRONMENT.lease_seconds]
+    tasks = Task.objects.started().filter(pk__in=lost[:STEP_SIZE]).order_by() if lost else ()
+    return _recover_all(task for task in tasks if _is_as_seen(task))
+
+
+def _look_at_leases() -> float:
+    """Remember the lease of each started task; return the time of that look."""
+    global _sights  # noqa: PLW0603 - what this process remembers from one run of the step to the next
+    leases = Task.objects.started().order_by("lease_expires_at").values_list("pk", "attempt", "lease_expires_at")
+    found, now, before = list(leases), time.monotonic(), _sights
+    _sights = {}
+    for pk, attempt, lease in found:
+        seen = before.get(pk)
+        if seen is None or seen.attempt != attempt:
+            seen = Sight(attempt, lease, now, now)
+        elif seen.lease_expires_at != lease:
+            seen = seen._replace(lease_expires_at=lease, lease_since=now)
+        _sights[pk] = seen
+    return now
+
+
+def _is_as_seen(task: Task) -> bool:
+    seen = _sights.get(task.pk)
+    return seen is not None and (task.attempt, task.lease_expires_at) == (seen.attempt, seen.lease_expires_at)
+
+
+def recover_from(worker: str, message_id: str) -> dict[str, int]:
+    """Recover the task of a process that has died, without waiting for the end of its lease."""
+    return _recover_all(Task.objects.run_by(worker, message_id), has_died=True)
+
+
+def _recover_all(tasks: Iterable[Task], *, has_died: bool = False) -> dict[str, int]:
     outcome: Counter[Status] = Counter()
-    now = server_now()
-    for task in Task.objects.lost(now).order_by()[:STEP_SIZE]:
-        status = _recover(task, now)
+    for task in tasks:
+        status = _recover(task, has_died)
         if status is None:
             continue  # its worker, or another recovery, was faster
         outcome[status] += 1
@@ -66,21 +119,23 @@ def recover_lost() -> dict[str, int]:
     return {status.value: count for status, count in outcome.items()}
 
 
-def recover_from(worker: str, message_id: str) -> dict[str, int]:
-    """Recover the task of a process that has died, without waiting for the end of its lease."""
-    return recover_lost() if Task.objects.run_by(worker, message_id).end_leases() else {}
-
-
-def _recover(task: Task, now: dt.datetime) -> Status | None:
-    lost = error_document("WorkerLost", f"The worker {task.worker} stopped renewing its lease")
+def _recover(task: Task, has_died: bool) -> Status | None:
     if task.cancel_requested:
-        return Status.REVOKED if task.stop("its worker was lost while it was being cancelled", lost_at=now) else None
-    if task.started_at and now >= task.started_at + dt.timedelta(seconds=task.timeout):
+        note = "its worker was lost while it was being cancelled"
+        return Status.REVOKED if task.stop(note, if_unrenewed=True) else None
+    if has_died and _seen_for(task) >= task.timeout:
         late = error_document("TimedOut", f"Ran longer than {task.timeout:g} s and could not be interrupted")
-        return Status.FAILURE if task.fail(late, lost_at=now) else None
+        return Status.FAILURE if task.fail(late, if_unrenewed=True) else None
+    lost = error_document("WorkerLost", f"The worker {task.worker} stopped renewing its lease")
     if task.attempts_left:
-        return Status.RETRY if task.retry(lost, delay=0, lost_at=now) else None
-    return Status.FAILURE if task.fail(lost, lost_at=now) else None
+        return Status.RETRY if task.retry(lost, delay=0, if_unrenewed=True) else None
+    return Status.FAILURE if task.fail(lost, if_unrenewed=True) else None
+
+
+def _seen_for(task: Task) -> float:
+    """Return the seconds for which this process has seen this attempt run."""
+    seen = _sights.get(task.pk)
+    return time.monotonic() - seen.attempt_since if seen and seen.attempt == task.attempt else 0.0
 
 
 def expire() -> int:

@@ -42,6 +42,7 @@ from tests.support.factories import make_robot, make_task, make_token, make_user
 from tests.support.probes import (
     FUTURE,
     PAST,
+    a_lease_later,
     before_nth,
     claim,
     listening,
@@ -759,8 +760,7 @@ def test_a_task_that_ran_when_the_backup_was_made_is_recovered_after_it(tmp_path
     run("restore", "--replace", "--yes", tmp_path / "a.gz")
     back = Task.objects.get(pk=task.pk)
     assert (back.status, back.lane) == ("STARTED", "Bender/0")
-    Task.objects.filter(pk=task.pk).update(lease_expires_at=PAST)  # the 30 s that it has at most are over
-    with recorded_bells() as bells:
+    with recorded_bells() as bells, a_lease_later():
         assert periodic.recover_lost() == {"RETRY": 1}
         assert {argument for _, argument, _ in bells()} == {"Bender"}
     assert statuses(task)[-1] == "QUEUED"
@@ -777,8 +777,7 @@ def test_a_lane_that_changed_hands_while_it_was_read_does_no_harm(tmp_path):
     assert run("restore", "--replace", "--yes", torn)["mended"] == 1
     assert Task.objects.started().count() == 2
     assert Task.lanes_taken("Bender") == {"Bender/0"}
-    Task.objects.all().update(lease_expires_at=PAST)
-    with recorded_bells():
+    with recorded_bells(), a_lease_later():
         assert periodic.recover_lost() == {"RETRY": 2}
 
 

@@ -13,6 +13,11 @@ from tests.support.probes import FUTURE, PAST, make_task_in, statuses
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
+@pytest.fixture(autouse=True)
+def short_leases(settings):
+    settings.ENVIRONMENT.lease_seconds = 0.2
+
+
 @pytest.fixture
 def stuck():
     """The output of `list_tasks --stuck`."""

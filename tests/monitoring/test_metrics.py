@@ -20,7 +20,7 @@ from tasks.reports import tallies
 from tests.conftest import wait_until
 from tests.support.api import Api, assert_refused
 from tests.support.factories import make_robot, make_task, make_user
-from tests.support.probes import using_broker
+from tests.support.probes import a_lease_later, using_broker
 
 TOKEN = "a metrics token, as long as it must be".replace(" ", "-")
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -242,7 +242,8 @@ def test_lost_workers_are_counted(scrape):
         robot="R2", status="STARTED", lane="R2/0", attempt=1, lease_expires_at=server_now() - dt.timedelta(seconds=1)
     )
     assert scrape()["fmv_lost_workers_total",] == 0
-    periodic.recover_lost()
+    with a_lease_later():
+        periodic.recover_lost()
     assert scrape()["fmv_lost_workers_total",] == 1
 
 

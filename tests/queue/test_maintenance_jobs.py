@@ -2,7 +2,6 @@
 
 import datetime as dt
 import os
-import time
 
 import pytest
 from django.conf import settings as project
@@ -16,9 +15,10 @@ from tasks.models import FINISHED, UNFINISHED, LogLine, Status, Task
 from tasks.queue import periodic as steps
 from tasks.queue import services
 from tasks.worker.claim import run_next
+from tasks.worker.lease import LEASE_GRACE
 from tests.conftest import wait_until, with_database
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, PAST, fields_of, make_task_in, started, statuses
+from tests.support.probes import FUTURE, LEASE, PAST, a_lease_later, claim, fields_of, make_task_in, started, statuses
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -51,15 +51,10 @@ def test_more_are_due_than_one_step_takes(monkeypatch):
 # --- recover_lost ----------------------------------------------------------------------------------------------------
 
 
-def lost(**fields) -> Task:
-    task = started(**fields)
-    Task.objects.filter(pk=task.pk).update(lease_expires_at=PAST)
-    return task
-
-
 def test_a_lost_task_is_tried_again_at_once(bells):
-    task = lost(max_attempts=2)
-    assert steps.recover_lost() == {"RETRY": 1}
+    task = started(max_attempts=2)
+    with a_lease_later():
+        assert steps.recover_lost() == {"RETRY": 1}
     assert statuses(task) == ["STARTED", "RETRY", "QUEUED"]
     stored = fields_of(task)
     assert (stored["error"]["type"], stored["lane"]) == ("WorkerLost", None)
@@ -68,39 +63,69 @@ def test_a_lost_task_is_tried_again_at_once(bells):
 
 
 def test_a_lost_task_without_attempts_left_has_failed(bells):
-    task = lost(max_attempts=1)
-    assert steps.recover_lost() == {"FAILURE": 1}
+    task = started(max_attempts=1)
+    with a_lease_later():
+        assert steps.recover_lost() == {"FAILURE": 1}
     stored = fields_of(task)
     assert (stored["status"], stored["error"]["type"], stored["lane"]) == (Status.FAILURE, "WorkerLost", None)
     assert rung(bells) == [task.robot]  # for the next: its lane is free
 
 
 def test_a_lost_task_that_was_being_cancelled_is_revoked():
-    task = lost(max_attempts=3)
+    task = started(max_attempts=3)
     task.request_cancel("asked")
-    assert steps.recover_lost() == {"REVOKED": 1}
+    with a_lease_later():
+        assert steps.recover_lost() == {"REVOKED": 1}
     assert statuses(task)[-1] == "REVOKED"
 
 
-def test_a_lost_task_past_its_timeout_has_timed_out():
-    task = lost(max_attempts=3)
-    Task.objects.filter(pk=task.pk).update(started_at=PAST)
-    assert steps.recover_lost() == {"FAILURE": 1}
+def test_a_task_whose_process_died_after_its_timeout_has_timed_out():
+    task = started(max_attempts=3, timeout=5)
+    with a_lease_later(6):
+        assert steps.recover_from("host/1", "message") == {"FAILURE": 1}
     assert fields_of(task)["error"]["type"] == "TimedOut"
 
 
-def test_a_task_within_its_lease_is_left_alone():
+def test_a_task_whose_process_died_before_its_timeout_is_tried_again_whatever_the_clocks_say():
+    started(max_attempts=3, timeout=5)
+    Task.objects.update(started_at=PAST)
+    with a_lease_later(4):
+        assert steps.recover_from("host/1", "message") == {"RETRY": 1}
+
+
+@pytest.mark.parametrize("lease_expires_at", [PAST, FUTURE])
+def test_only_the_sweepers_own_clock_decides_that_a_lease_is_lost(lease_expires_at):
+    started()
+    Task.objects.update(lease_expires_at=lease_expires_at, started_at=lease_expires_at)
+    with a_lease_later(LEASE - 1):
+        assert steps.recover_lost() == {}
+    with a_lease_later():
+        assert steps.recover_lost() == {"RETRY": 1}
+
+
+def test_a_lease_that_is_renewed_is_left_alone_whenever_the_sweeper_looks():
     task = started()
-    assert steps.recover_lost() == {}
+    for _ in range(3):
+        with a_lease_later():
+            assert task.renew(lease=LEASE, grace=LEASE_GRACE)
+            assert steps.recover_lost() == {}
     assert fields_of(task)["status"] == Status.STARTED
+
+
+def test_the_next_attempt_of_a_lost_task_has_a_lease_of_its_own():
+    task = started(max_attempts=3)
+    with a_lease_later():
+        assert steps.recover_lost() == {"RETRY": 1}
+        assert claim(task.robot)
+        Task.objects.update(lease_expires_at=PAST)
+        assert steps.recover_lost() == {}
 
 
 def test_the_task_of_a_dead_process_is_recovered_before_its_lease_ends():
     mine, another = started(max_attempts=3), started(max_attempts=3)
     Task.objects.filter(pk=another.pk).update(message_id="another")
-    recovered = steps.recover_from("host/1", "message")
-    time.sleep(0.01)
-    assert recovered | steps.recover_lost() == {"RETRY": 1}
+    assert steps.recover_from("host/1", "message") == {"RETRY": 1}
+    assert steps.recover_lost() == {}
     assert [fields_of(task)["status"] for task in (mine, another)] == [Status.QUEUED, Status.STARTED]
     assert steps.recover_from("host/1", "unknown") == {}
 

@@ -18,6 +18,7 @@ from tests.support.factories import make_robot, make_task
 from tests.support.probes import (
     LEASE,
     PAST,
+    a_lease_later,
     at_once,
     claim,
     fields_of,
@@ -51,9 +52,8 @@ def try_cancel(task: Task) -> Task | None:
 
 
 def lost(**fields: Any) -> Task:
-    task = started(**fields)
-    Task.objects.filter(pk=task.pk).update(lease_expires_at=PAST)
-    return task
+    """Return a started task; it counts as lost `a_lease_later`."""
+    return started(**fields)
 
 
 # --- Claims ----------------------------------------------------------------------------------------------------------
@@ -170,7 +170,8 @@ def test_two_cancel():
 def test_finish_against_recovery():
     for _ in rounds():
         task = lost()
-        finished, recovered = at_once(lambda task=task: task.succeed(1, ""), periodic.recover_lost)
+        with a_lease_later():
+            finished, recovered = at_once(lambda task=task: task.succeed(1, ""), periodic.recover_lost)
         stored = Task.objects.get(pk=task.pk)
         assert finished is (recovered == {})
         assert stored.status == (Status.SUCCESS if finished else Status.QUEUED)
@@ -181,9 +182,10 @@ def test_finish_against_recovery():
 def test_renewal_against_recovery():
     for _ in rounds():
         task = lost()
-        renewed, recovered = at_once(
-            lambda task=task: task.renew(lease=LEASE, grace=LEASE_GRACE), periodic.recover_lost
-        )
+        with a_lease_later():
+            renewed, recovered = at_once(
+                lambda task=task: task.renew(lease=LEASE, grace=LEASE_GRACE), periodic.recover_lost
+            )
         assert renewed is (recovered == {})
         assert fields_of(task)["status"] == (Status.STARTED if renewed else Status.QUEUED)
 
@@ -191,16 +193,16 @@ def test_renewal_against_recovery():
 def test_two_recover():
     for _ in rounds():
         task = lost()
-        outcomes = at_once(*[periodic.recover_lost] * 3)
+        with a_lease_later():
+            outcomes = at_once(*[periodic.recover_lost] * 3)
         assert sorted(outcomes, key=len) == [{}, {}, {"RETRY": 1}]
         assert statuses(task) == ["STARTED", "RETRY", "QUEUED"]
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing():
     before = started()
-    Task.objects.all().end_leases()
-    time.sleep(0.01)
-    assert periodic.recover_lost() == {"RETRY": 1}
+    with a_lease_later():
+        assert periodic.recover_lost() == {"RETRY": 1}
     for stage in ("while it waits", "while another runs it"):
         stored = fields_of(before)
         assert not before.renew(lease=LEASE, grace=LEASE_GRACE, progress=50.0), stage
@@ -221,9 +223,8 @@ def test_the_death_of_a_process_ends_its_own_lease_only():
     mine, others = make_task(robot=robot, max_attempts=3), make_task(robot=robot, max_attempts=3)
     assert claim(robot.name, lane=0, worker="host/1", message_id="m")
     assert claim(robot.name, lane=1, worker="host/2", message_id="m")
-    recovered = periodic.recover_from("host/1", "m")
-    time.sleep(0.01)
-    assert recovered | periodic.recover_lost() == {"RETRY": 1}
+    assert periodic.recover_from("host/1", "m") == {"RETRY": 1}
+    assert periodic.recover_lost() == {}
     assert [fields_of(task)["status"] for task in (mine, others)] == [Status.QUEUED, Status.STARTED]
 
 

@@ -220,7 +220,8 @@ class Life(RuleBasedStateMachine):
     def let_a_lease_run_out(self, pick: int) -> None:
         running = self.in_status(Status.STARTED)
         pk = running[pick % len(running)]
-        Task.objects.filter(pk=pk).update(lease_expires_at=PAST)
+        periodic._look_at_leases()
+        periodic._sights[pk] = periodic._sights[pk]._replace(lease_since=float("-inf"))
         self.models[pk].lost = True
 
     @rule()

@@ -80,9 +80,10 @@ def promote_due(work: Work) -> Steps:
 def recover_lost(work: Work) -> Steps:
     """`tasks.queue.periodic.recover_lost`, which ends with `promote_due`."""
     fleet = work.fleet
-    yield work.read("hello")
+    yield work.read("aggregate tasks_task", sum(robot.running for robot in fleet.robots.values()))
     lost = [pair for pair in fleet.orphans if pair[0] < fleet.env.now][: periodic.STEP_SIZE]
-    yield work.read("aggregate tasks_task", len(lost))
+    if lost:
+        yield work.read("aggregate tasks_task", len(lost))
     for orphan in lost:
         fleet.orphans.remove(orphan)
         yield work.change("update tasks_task", 1)

@@ -19,7 +19,7 @@ from tests.simulation.model import Costs, Fleet, Plan
 from tests.simulation.periodic import JOBS, RESULT, Maintenance, Work, run_and_store
 from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import PAST, STARTED, listening
+from tests.support.probes import PAST, STARTED, a_lease_later, listening
 
 FREE = Costs(**{cost.name: 0.0 for cost in fields(Costs)})
 BEAT = settings.CELERY_BEAT_SCHEDULE
@@ -260,7 +260,7 @@ def test_recovering_lost_tasks_takes_the_same_commands_as_in_fmv(bells):
         robot = make_robot().name
         lost = {"lease_expires_at": PAST, "timeout": 1e9, "max_attempts": 3}
         make_task(robot=robot, status="STARTED", lane=f"{robot}/0", **STARTED | lost)
-    with listening() as real:
+    with a_lease_later(), listening() as real:
         assert periodic.recover_lost() == {"RETRY": 2}
     fleet = quiet(machines=2, seconds=100.0)
     submit(fleet, 2)

@@ -3,10 +3,13 @@
 import datetime as dt
 import gc
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import kombu.pools
 from django.db import connection
@@ -17,6 +20,7 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 from fmv.celery import app
 from fmv.mongodb.server import server_now
 from tasks.models import Status, Task
+from tasks.queue import periodic
 from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_task
 
@@ -96,6 +100,16 @@ def started(**fields: Any) -> Task:
 def statuses(task: Task) -> list[str]:
     """The task's way, by its history."""
     return [entry["status"] for entry in Task.objects.get(pk=task.pk).history]
+
+
+@contextmanager
+def a_lease_later(seconds: float = LEASE + 1) -> Iterator[None]:
+    """Let the sweeper see the leases of all started tasks; meanwhile its own clock is that much ahead."""
+    periodic._sights.clear()
+    assert periodic.recover_lost() == {}
+    ahead = SimpleNamespace(monotonic=lambda: time.monotonic() + seconds)
+    with patch.object(periodic, "time", ahead):
+        yield
 
 
 # --- Doorbells -------------------------------------------------------------------------------------------------------

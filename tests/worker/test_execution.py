@@ -25,7 +25,7 @@ from tasks.worker.claim import run_next
 from tasks.worker.lease import INTERRUPT, LEASE_GRACE
 from tests.conftest import wait_until
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, fields_of, statuses
+from tests.support.probes import FUTURE, a_lease_later, fields_of, statuses
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -314,9 +314,8 @@ def test_an_attempt_that_lost_its_task_writes_nothing(handle):
     taken: dict[str, Any] = {}
 
     def lose(ctx: Any) -> None:
-        Task.objects.filter(pk=ctx.task_id).end_leases()
-        time.sleep(0.01)
-        assert periodic.recover_lost() == {"RETRY": 1}
+        with a_lease_later():
+            assert periodic.recover_lost() == {"RETRY": 1}
         taken.update(fields_of(Task.objects.get()))
         time.sleep(30)
 
@@ -449,9 +448,8 @@ def test_a_process_that_cannot_be_interrupted_ends_itself(handler, timeout):
     task = Task.objects.get(robot="Robot alone")
     assert task.status == Status.STARTED
     assert task.lease_expires_at <= task.started_at + dt.timedelta(seconds=timeout + LEASE_GRACE)
-    Task.objects.all().end_leases()
-    time.sleep(0.01)
-    assert periodic.recover_lost() == {"FAILURE": 1}
+    with a_lease_later(timeout):
+        assert periodic.recover_from(task.worker, "message") == {"FAILURE": 1}
     assert Task.objects.get(pk=task.pk).error["type"] == "TimedOut"
 
 

@@ -1,5 +1,8 @@
+import time
 from argparse import ArgumentParser
 from typing import Any
+
+from django.conf import settings
 
 from fmv.cli import FmvCommand, add_dry_run, add_json
 from fmv.mongodb.server import server_now
@@ -12,8 +15,9 @@ MAX_COUNTED = 10_000  # tasks, in a dry run
 class Command(FmvCommand):
     help = """Recover stuck tasks.
 
-Takes tasks away from workers whose lease has expired, queues tasks whose time has come, and wakes robots that have
-work and a free lane. Beat does all of this every few seconds; repeating it is harmless."""
+Takes tasks away from workers that do not renew their lease, queues tasks whose time has come, and wakes robots that
+have work and a free lane. If a lease has expired, the command first watches it for as long as a lease lasts, because
+clocks may jump. Beat does all of this every few seconds; repeating it is harmless."""
     examples = """
         list_tasks --stuck
         recover_tasks
@@ -28,7 +32,9 @@ work and a free lane. Beat does all of this every few seconds; repeating it is h
         if dry_run:
             self._print_preview()
             return
-        lost: dict[str, int] = {}
+        lost = periodic.recover_lost()
+        if Task.objects.lost(server_now()).exists():
+            time.sleep(settings.ENVIRONMENT.lease_seconds)
         while outcome := periodic.recover_lost():
             lost = {status: lost.get(status, 0) + outcome.get(status, 0) for status in {*lost, *outcome}}
         due, woken = periodic.promote_due(), periodic.ring_waiting()
