@@ -52,8 +52,8 @@ class Outcome:
 class Attempt:
     """One attempt of one task in this process. The handler gets it as its `registry.Context`.
 
-    `since`: a time before the claim, by `fmv.clock.uptime()`. It runs in the main thread of the process only; threads of
-    the handler may call the methods of the context, until the handler has ended.
+    `since`: a time before the claim, by `fmv.clock.uptime()`. It runs in the main thread of the process only; threads
+    of the handler may call the methods of the context, until the handler has ended.
     """
 
     def __init__(self, task: Task, robot: Robot, since: float) -> None:
