@@ -216,26 +216,28 @@ class Task(models.Model):
     def succeed(self, result: Any, message: str) -> bool:
         return self._apply(self._as_found(), "succeed", **literals(result=result, message=message))
 
-    def fail(self, error: dict[str, str], *, if_unrenewed: bool = False) -> bool:
-        """End it as FAILURE; with `if_unrenewed` only while its lease is the one that was read."""
-        return self._apply(self._owned(if_unrenewed), "fail", note_of(error), **literals(error=error))
+    # `report`: what the handler reported last, as for `renew`.
 
-    def retry(self, error: dict[str, str], *, delay: float, if_unrenewed: bool = False) -> bool:
+    def fail(self, error: dict[str, str], *, if_unrenewed: bool = False, **report: Any) -> bool:
+        """End it as FAILURE; with `if_unrenewed` only while its lease is the one that was read."""
+        return self._apply(self._owned(if_unrenewed), "fail", note_of(error), **literals(error=error, **report))
+
+    def retry(self, error: dict[str, str], *, delay: float, if_unrenewed: bool = False, **report: Any) -> bool:
         """Let it wait `delay` seconds for its next attempt; False also when its cancel was requested meanwhile."""
-        waits = literals(error=error) | {"run_at": later(NOW, delay)}
+        waits = literals(error=error, **report) | {"run_at": later(NOW, delay)}
         return self._apply(self._owned(if_unrenewed), "retry", note_of(error), **waits)
 
-    def release(self, note: str) -> bool:
+    def release(self, note: str, **report: Any) -> bool:
         """Give it back, this attempt not counted; False also when its cancel was requested meanwhile."""
-        return self._apply(self._as_found(), "release", note)
+        return self._apply(self._as_found(), "release", note, **literals(**report))
 
     def promote(self) -> bool:
         """Queue it at once, whatever its `run_at`."""
         return self._apply(self._as_found(), "promote", "due")
 
-    def stop(self, note: str, *, if_unrenewed: bool = False) -> bool:
+    def stop(self, note: str, *, if_unrenewed: bool = False, **report: Any) -> bool:
         """End it as REVOKED while it runs."""
-        return self._apply(self._owned(if_unrenewed), "stop", note)
+        return self._apply(self._owned(if_unrenewed), "stop", note, **literals(**report))
 
     def is_being_cancelled(self) -> bool:
         owned = {"_id": self.pk.hex, "status": Status.STARTED.value} | self._as_found()

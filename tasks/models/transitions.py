@@ -70,11 +70,12 @@ TRANSITIONS: dict[str, Transition] = {
                         fenced=True, unless_cancelled=True, noted=False),
     "succeed":        T((STARTED,),           SUCCESS,  ENDED | literals(error=None, progress=100.0),
                         ("result", "message"), fenced=True),
-    "fail":           T((STARTED,),           FAILURE,  ENDED, ("error",), fenced=True),
-    "stop":           T((STARTED,),           REVOKED,  ENDED, fenced=True),
-    "retry":          T((STARTED,),           RETRY,    FREE_LANE, ("error", "run_at"),
+    "fail":           T((STARTED,),           FAILURE,  ENDED, ("error", "progress", "message"), fenced=True),
+    "stop":           T((STARTED,),           REVOKED,  ENDED, ("progress", "message"), fenced=True),
+    "retry":          T((STARTED,),           RETRY,    FREE_LANE, ("error", "run_at", "progress", "message"),
                         fenced=True, unless_cancelled=True),
-    "release":        T((STARTED,),           RETRY,    RELEASED, fenced=True, unless_cancelled=True),
+    "release":        T((STARTED,),           RETRY,    RELEASED, ("progress", "message"),
+                        fenced=True, unless_cancelled=True),
 }  # fmt: skip
 
 

@@ -102,7 +102,11 @@ def recover_from(worker: str, message_id: str) -> dict[str, int]:
 def _recover_all(tasks: Iterable[Task], *, has_died: bool = False) -> dict[str, int]:
     outcome: Counter[Status] = Counter()
     for task in tasks:
-        status = _recover(task, has_died)
+        try:
+            status = _recover(task, has_died)
+        except (TypeError, ValueError):  # somebody has changed its document by hand: the others do not wait for it
+            logger.exception("Task %s cannot be recovered", task.pk)
+            continue
         if status is None:
             continue  # its worker, or another recovery, was faster
         outcome[status] += 1

@@ -205,9 +205,9 @@ class Attempt:
         elif self._lease.reason is None:
             self._conclude_failure(handler, outcome.error, outcome.permanent)
         elif self._lease.reason is Reason.CANCELLED:
-            task.stop("stopped, as asked")
+            task.stop("stopped, as asked", **self._lease.report)
         elif self._lease.reason is Reason.TIMED_OUT:
-            task.fail(error_document("TimedOut", f"Ran longer than {task.timeout:g} s"))
+            task.fail(error_document("TimedOut", f"Ran longer than {task.timeout:g} s"), **self._lease.report)
         elif self._lease.reason is Reason.STOPPING:
             self._release()
         else:
@@ -222,20 +222,20 @@ class Attempt:
             self._task.fail(error_document("InvalidResult", f"MongoDB refuses the handler's result: {error}"))
 
     def _conclude_failure(self, handler: Handler[Any], error: dict[str, str], permanent: bool) -> None:
-        task = self._task
+        task, report = self._task, self._lease.report
         logger.info("Task %s: attempt %d failed: %s", self.task_id, self.attempt, error["message"])
         if permanent or not task.attempts_left:
-            task.fail(error)
-        elif not task.retry(error, delay=handler.retry.delay(task.attempt - task.uncounted)):
-            task.stop("cancelled instead of tried again")
+            task.fail(error, **report)
+        elif not task.retry(error, delay=handler.retry.delay(task.attempt - task.uncounted), **report):
+            task.stop("cancelled instead of tried again", **report)
 
     def _release(self) -> None:
         task = self._task
-        if task.release("handed back: its worker stops"):
+        if task.release("handed back: its worker stops", **self._lease.report):
             task.promote()
             ring(task.robot, task.priority)
         else:
-            task.stop("stopped, as asked")
+            task.stop("stopped, as asked", **self._lease.report)
 
 
 class InvalidResult(PermanentError):

@@ -71,6 +71,16 @@ def test_a_lost_task_without_attempts_left_has_failed(bells):
     assert rung(bells) == [task.robot]  # for the next: its lane is free
 
 
+def test_a_lost_task_that_cannot_be_recovered_does_not_hold_up_the_others(caplog):
+    broken, sound = started(), started(max_attempts=2)
+    tasks = connection.database[Task._meta.db_table]
+    assert tasks.update_one({"_id": broken.pk.hex}, {"$set": {"max_attempts": None}}).modified_count
+    with a_lease_later():
+        assert steps.recover_lost() == {"RETRY": 1}
+    assert statuses(sound) == ["STARTED", "RETRY", "QUEUED"]
+    assert f"Task {broken.pk} cannot be recovered" in caplog.text
+
+
 def test_a_lost_task_that_was_being_cancelled_is_revoked():
     task = started(max_attempts=3)
     task.request_cancel("asked")

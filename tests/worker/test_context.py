@@ -142,3 +142,24 @@ def test_the_context_works_in_the_process_of_the_handler_only(handle):
     task = handle(use)
     assert (task.status, task.result) == (Status.SUCCESS, 7)
     assert not task.log_lines().exists()
+
+
+@pytest.mark.parametrize(("max_attempts", "status"), [(1, Status.FAILURE), (2, Status.RETRY)])
+def test_what_was_reported_last_before_a_failure_is_kept(handle, max_attempts, status):
+    def jam(ctx: Any) -> None:
+        ctx.progress(10, "starting")
+        ctx.progress(73, "jammed at waypoint 7")
+        raise ValueError("no way")
+
+    task = handle(jam, max_attempts=max_attempts)
+    assert (task.status, task.progress, task.message) == (status, 73, "jammed at waypoint 7")
+
+
+def test_what_was_reported_last_before_a_cancel_is_kept(handle):
+    def use(ctx: Any) -> None:
+        ctx.progress(40, "turning")
+        Task.objects.get(pk=ctx.task_id).request_cancel("asked")
+        time.sleep(25)
+
+    task = handle(use)
+    assert (task.status, task.progress, task.message) == (Status.REVOKED, 40, "turning")
