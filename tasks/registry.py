@@ -11,6 +11,7 @@ def greet(ctx: Context[GreetParams]) -> dict:
     return {"said": f"{ctx.robot.name} greets {ctx.params.whom}"}
 """
 
+import functools
 import inspect
 import random
 import re
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import orjson
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.json_schema import JsonSchemaValue
@@ -108,7 +110,7 @@ class Handler(Generic[P]):
     def description(self) -> str:
         return inspect.getdoc(self.run) or ""
 
-    @property
+    @functools.cached_property
     def schema(self) -> JsonSchemaValue:
         """JSON Schema of the parameters."""
         return self.params.model_json_schema()
@@ -132,7 +134,8 @@ def handler(
     """Register the decorated function as a handler. It gets a Context; its return value is the result of the task.
 
     `timeout`: the seconds an attempt may take, unless the submit has another. Raises ImproperlyConfigured if the name
-    is taken or is not 1-64 of a-z 0-9 . _ -, or if the timeout is not within 7 days.
+    is taken or is not 1-64 of a-z 0-9 . _ -, if the timeout is not within 7 days, if the function is an `async def`, or
+    if its parameters have no JSON Schema.
     """
     if not re.fullmatch(r"[a-z0-9._-]{1,64}", name):
         raise ImproperlyConfigured(f"A handler's name is 1-64 of a-z 0-9 . _ -, not {name!r}.")
@@ -142,10 +145,32 @@ def handler(
         raise ImproperlyConfigured(f"The timeout of handler {name!r} must be in 0-{MAX_TIMEOUT} seconds.")
 
     def register(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        _handlers[name] = Handler(name, run, params, timeout, retry or RetryPolicy())
+        made = Handler(name, run, params, timeout, retry or RetryPolicy())
+        _require_plain_function(made)
+        _require_schema(made)
+        _handlers[name] = made
         return run
 
     return register
+
+
+def _require_plain_function(handler: Handler[Any]) -> None:
+    for function in (handler.run, type(handler.run).__call__):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise ImproperlyConfigured(
+                f"The handler {handler.name!r} is an `async def`, which workers do not run. Write a plain function; it "
+                "may call asyncio.run()."
+            )
+
+
+def _require_schema(handler: Handler[Any]) -> None:
+    """Refuse a handler that GET /handler/ could not show: it would fail for all handlers."""
+    try:
+        orjson.dumps([handler.schema, handler.description])
+    except Exception as error:  # Pydantic and the author's own code raise various ones
+        raise ImproperlyConfigured(
+            f"The parameters of the handler {handler.name!r} have no JSON Schema that can be published: {error}"
+        ) from error
 
 
 def get(name: str) -> Handler[Any]:

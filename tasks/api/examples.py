@@ -22,7 +22,7 @@ TASK_EXAMPLE = {
     "created_at": "2026-11-23T08:00:00.000Z",
     "started_at": "2026-11-23T08:00:00.012Z",
     "finished_at": "2026-11-23T08:00:00.020Z",
-    "worker": "host/4711",
+    "worker": "host/4711-9f2c41aa",
     "requested_by": "anonymous",
     "retry_of": None,
     "cancel_requested": False,

@@ -1,6 +1,7 @@
 """WorkerProcess: a worker's process that runs tasks, and when it was last seen."""
 
 import datetime as dt
+import secrets
 import socket
 from typing import Any, ClassVar
 
@@ -13,9 +14,16 @@ ALIVE_WITHIN = dt.timedelta(seconds=30)  # without a heartbeat for longer, a pro
 KEPT_FOR = dt.timedelta(days=1)  # after its last heartbeat it is deleted
 
 
+#: of this start of the worker; the processes that it forks inherit it
+_START = secrets.token_hex(4)
+
+
 def worker_name(pid: int) -> str:
-    """Return the name of a process of this machine: host/pid."""
-    return f"{socket.gethostname()}/{pid}"
+    """Return the name of a process of this worker: host/pid-start.
+
+    Host and pid are for people. Containers may have the same host name and the same pids, so `start` is random.
+    """
+    return f"{socket.gethostname()}/{pid}-{_START}"
 
 
 class WorkerProcessQuerySet(QuerySet["WorkerProcess"]):

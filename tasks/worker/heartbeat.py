@@ -46,7 +46,7 @@ class Heartbeat(threading.Thread):
         return WorkerProcess.objects.filter(pk=self._process)
 
     def _sign_on(self) -> None:
-        """Write the whole document, which replaces that of an earlier process with the same number."""
+        """Write the whole document, which replaces that of an earlier process of this worker with the same pid."""
         now = server_now()
         WorkerProcess(name=self._process, node=self._node, queues=self._queues, started_at=now, seen_at=now).save()
 

@@ -112,6 +112,11 @@ def a_lease_later(seconds: float = LEASE + 1) -> Iterator[None]:
         yield
 
 
+def pid_in(worker: str) -> int:
+    """The pid in the name of a worker's process."""
+    return int(worker.rpartition("/")[2].partition("-")[0])
+
+
 # --- Doorbells -------------------------------------------------------------------------------------------------------
 
 

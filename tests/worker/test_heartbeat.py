@@ -4,6 +4,9 @@ import datetime as dt
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from unittest.mock import patch
 
@@ -19,7 +22,7 @@ from tasks.worker import heartbeat
 from tasks.worker.heartbeat import Heartbeat
 from tests.conftest import wait_until, with_database
 from tests.support.factories import make_process, make_robot
-from tests.support.probes import listening, using_broker
+from tests.support.probes import listening, pid_in, using_broker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
 
@@ -65,10 +68,13 @@ def test_a_worker_appears_runs_and_signs_off(broker, worker):
     assert (busy.task["id"], busy.task["robot"], busy.task["handler"]) == (task.pk, "R2", "wait")
     assert Task.objects.get(pk=task.pk).worker == busy.process.name
 
+    host_and_pid = busy.process.name.rpartition("-")[0]
+    twin = make_process(f"{host_and_pid}-twin")  # in another container of the same host name
     services.cancel(task, by="test")
     running.terminate()
     assert running.wait(30) == 0
-    assert WorkerProcess.objects.filter(stopped_at=None).count() == 0
+    assert [process.name for process in WorkerProcess.objects.filter(stopped_at=None)] == [twin.name]
+    twin.delete()
     long_unseen()
     seen = current_fleet()
     assert (seen.workers, seen.lost) == ([], [])
@@ -93,7 +99,7 @@ def test_a_killed_process_is_lost_and_the_one_that_replaces_it_appears(broker, w
     )
     wait_until(lambda: current_fleet().busy)
     (mine,) = alive()
-    os.kill(int(mine.name.rpartition("/")[2]), signal.SIGKILL)
+    os.kill(pid_in(mine.name), signal.SIGKILL)
     wait_until(lambda: len(alive()) == 2)  # its heartbeat is still recent
     WorkerProcess.objects.filter(pk=mine.pk).update(seen_at=server_now() - dt.timedelta(minutes=1))
     seen = current_fleet()
@@ -150,6 +156,15 @@ def test_it_writes_its_document_and_goes_on_updating_it(beating):
     beating.sign_off()
     beating.join()
     assert mine().stopped_at >= first.seen_at
+
+
+def test_no_two_starts_of_a_worker_have_the_same_name_even_with_the_same_host_and_pid():
+    code = (
+        "import django; django.setup(); from tasks.models import worker_process; print(worker_process.worker_name(7))"
+    )
+    names = {subprocess.check_output([sys.executable, "-c", code], text=True).strip() for _ in range(2)}
+    assert len(names) == 2
+    assert {name.rpartition("-")[0] for name in names} == {f"{socket.gethostname()}/7"}
 
 
 def test_an_earlier_process_of_that_number_makes_way(beating):

@@ -20,7 +20,7 @@ from tasks.models import Status, Task
 from tasks.queue import services
 from tests.conftest import wait_until, with_database
 from tests.support.factories import make_robot
-from tests.support.probes import statuses, using_broker
+from tests.support.probes import pid_in, statuses, using_broker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
 
@@ -117,7 +117,7 @@ def is_up(log: Path) -> Callable[[], bool]:
 
 
 def pid_of(task: Task) -> int:
-    return int(now(task).worker.rpartition("/")[2])
+    return pid_in(now(task).worker)
 
 
 # --- It runs ---------------------------------------------------------------------------------------------------------
