@@ -1,18 +1,34 @@
 """Base classes of the admin's lists, and badges."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ERROR_FLAG
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
+
+from fmv.errors import Problem, did_you_mean
 
 
 def badge(text: object, *classes: str) -> str:
     """Return a word as a coloured badge. The CSS classes choose the colour (see fmv/admin.css)."""
     return format_html('<span class="fmv-badge {}">{}</span>', " ".join(classes), text)
+
+
+def wrong_words(query: QueryDict, *known: str, repeatable: tuple[str, ...] = ()) -> Iterator[Problem]:
+    """Yield a Problem for each parameter of a page's address that is unknown, or given twice and not `repeatable`."""
+    for name, values in query.lists():
+        if name not in (*known, *repeatable):
+            hint = did_you_mean(name, [*known, *repeatable])
+            yield Problem(("query", name), f"Unknown filter {name[:50]!r}.{hint}")
+        elif len(values) > 1 and name not in repeatable:
+            yield Problem(("query", name), f"The filter {name} is given twice.")
 
 
 class CappedPaginator(Paginator):
@@ -26,8 +42,30 @@ class CappedPaginator(Paginator):
         return int(rows.order_by()[: self.MAX_COUNT].count())
 
 
-class SafeSearch(admin.ModelAdmin):
-    """Keeps texts out of MongoDB's regular expressions that cause a 500 there."""
+class FleetAdmin(admin.ModelAdmin):
+    """Base class of all lists."""
+
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 50
+    actions: Any = None
+    heading = ""  # title of the list, unless it is the model's plural
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Show the list. A filter that is unknown, invalid or given twice shows no rows and offers no action.
+
+        Django would redirect to the list without any filter, and of one given twice apply the last.
+        """
+        single = ["q", *(str(getattr(each, "parameter_name", "q")) for each in self.get_list_filter(request))]
+        twice = any(len(request.GET.getlist(name)) > 1 for name in single)
+        answer = None if twice or ERROR_FLAG in request.GET else super().changelist_view(request, extra_context)
+        if answer is None or (isinstance(answer, HttpResponseRedirect) and answer.url.endswith(f"?{ERROR_FLAG}=1")):
+            if not self.has_view_or_change_permission(request):
+                raise PermissionDenied
+            context = {**self.admin_site.each_context(request), "opts": self.opts, "title": "Invalid filter"}
+            return TemplateResponse(request, "admin/invalid_filter.html", context)
+        return answer
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Refuse regular expressions in the URL: an invalid one causes a 500, and a slow one keeps MongoDB busy.
@@ -41,17 +79,6 @@ class SafeSearch(admin.ModelAdmin):
         if "\0" in search_term:
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term)
-
-
-class FleetAdmin(SafeSearch):
-    """Base class of all lists."""
-
-    paginator = CappedPaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
-    list_per_page = 50
-    actions: Any = None
-    heading = ""  # title of the list, unless it is the model's plural
 
 
 class ReadOnlyAdmin(FleetAdmin):

@@ -3,7 +3,9 @@
 They are outside fmv/http because every room raises them, also those that http itself uses.
 """
 
+import difflib
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -38,3 +40,10 @@ class InvalidInput(FmvError):
 
     def __post_init__(self) -> None:
         super().__init__("; ".join(f"{'.'.join(map(str, p.loc))}: {p.msg}" for p in self.problems))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence with the known name that is most like this one, with a blank before it; "" if none is."""
+    names = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(name.casefold()[:100], names, n=1)
+    return f" Did you mean {names[near[0]]}?" if near else ""

@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from fmv import audit
 from fmv.accounts import api_tokens, user_audit
 from fmv.accounts.models import ApiToken, User
-from fmv.admin_base import FleetAdmin, SafeSearch, badge
+from fmv.admin_base import FleetAdmin, badge
 from fmv.errors import FmvError
 
 
@@ -34,7 +34,7 @@ class UserForm(UserChangeForm):
 
 
 @admin.register(User)
-class UserAdmin(SafeSearch, DjangoUserAdmin):
+class UserAdmin(FleetAdmin, DjangoUserAdmin):
     """For superusers, because only they may give roles."""
 
     form = UserForm

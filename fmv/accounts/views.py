@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 from fmv.accounts.authentication import OidcBearer
 from fmv.http.json import answer
 from fmv.http.openapi import error_schema
+from fmv.http.query import StrictQuery
 
 USER_EXAMPLE = {
     "active": True,
@@ -34,7 +35,7 @@ class UserSerializer(serializers.Serializer):
     email_verified = serializers.BooleanField()
 
 
-class LoginView(APIView):
+class LoginView(StrictQuery, APIView):
     authentication_classes = [OidcBearer]
     permission_classes = []
 
@@ -57,7 +58,7 @@ class LoginView(APIView):
         return answer(UserSerializer(request.user).data)
 
 
-class LogoutView(APIView):
+class LogoutView(StrictQuery, APIView):
     authentication_classes = []
     permission_classes = []
 

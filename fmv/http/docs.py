@@ -6,9 +6,10 @@ They are not in openapi.py because drf-spectacular's views import the schema cla
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
 from fmv.http.json import Renderer
+from fmv.http.query import StrictQuery
 
 
-class DocumentView(SpectacularJSONAPIView):
+class DocumentView(StrictQuery, SpectacularJSONAPIView):
     """The OpenAPI document of this version."""
 
     renderer_classes = [Renderer]

@@ -1,4 +1,4 @@
-"""Strict serializer fields, and how a view reads its body and query parameters with them."""
+"""Strict serializer fields, and how a view reads its body with them."""
 
 import datetime as dt
 import re
@@ -6,10 +6,8 @@ from functools import cache
 from typing import Any
 
 from rest_framework import exceptions, serializers
-from rest_framework.request import Request
 
-from fmv.errors import InvalidInput
-from fmv.http.errors import flatten
+from fmv.errors import did_you_mean
 
 NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"  # JSON Schema pattern: a character that `trim_whitespace` does not remove
 
@@ -73,43 +71,22 @@ class StrictSerializer(serializers.Serializer):
     def to_internal_value(self, data: Any) -> Any:
         values = super().to_internal_value(data)
         if unknown := sorted(set(data) - set(self.fields)):
-            raise exceptions.ValidationError(
-                {key: exceptions.ErrorDetail("Extra inputs are not permitted", "extra_forbidden") for key in unknown}
-            )
+            raise exceptions.ValidationError({key: self._refusal(key) for key in unknown})
         return values
+
+    def _refusal(self, key: str) -> exceptions.ErrorDetail:
+        hint = did_you_mean(key, self.fields)
+        return exceptions.ErrorDetail(f"Extra inputs are not permitted{hint and f'.{hint}'}", "extra_forbidden")
 
 
 @cache
-def _reader(serializer_class: type[serializers.Serializer]) -> serializers.Serializer:
+def reader(serializer_class: type[serializers.Serializer]) -> serializers.Serializer:
     """Return a shared serializer for reading input: creating one for each request would copy all of its fields."""
     return serializer_class()
 
 
 def read_body(serializer_class: type[serializers.Serializer], data: Any, **kwargs: Any) -> dict[str, Any]:
     """Return the validated body. Raises DRF's ValidationError, which names each wrong field."""
-    serializer = serializer_class(**kwargs) if kwargs else _reader(serializer_class)
+    serializer = serializer_class(**kwargs) if kwargs else reader(serializer_class)
     values: dict[str, Any] = serializer.run_validation(data)
-    return values
-
-
-@cache
-def _defaults(serializer_class: type[serializers.Serializer]) -> dict[str, Any]:
-    values: dict[str, Any] = _reader(serializer_class).run_validation({})
-    return values
-
-
-def read_query(serializer_class: type[serializers.Serializer], request: Request) -> dict[str, Any]:
-    """Return the validated query parameters. Raises InvalidInput, which names each wrong one."""
-    params = request.query_params
-    if not params:
-        return dict(_defaults(serializer_class))
-    serializer = _reader(serializer_class)
-    fields: dict[str, serializers.Field] = dict(serializer.fields)
-    many = {name for name, field in fields.items() if isinstance(field, serializers.ListField)}
-    # A plain dict, because DRF takes a QueryDict for an HTML form, in which a missing boolean means False.
-    data = {name: params.getlist(name) if name in many else params[name] for name in fields if name in params}
-    try:
-        values: dict[str, Any] = serializer.run_validation(data)
-    except exceptions.ValidationError as error:
-        raise InvalidInput(list(flatten(error.detail, ("query",)))) from None
     return values

@@ -128,14 +128,14 @@ class Schema(AutoSchema):
         return operation
 
     def _common_errors(self, operation: dict[str, Any]) -> list[int]:
-        throttled = [429] if self.view.throttle_classes else []
+        errors = [422]  # an unknown query parameter, see fmv.http.query
+        if self.view.throttle_classes:
+            errors.append(429)
         if not self.view.permission_classes:
-            return throttled
-        errors = [401, 403, 503, *throttled]
+            return errors
+        errors += [401, 403, 503]
         if "{" in self.path:
             errors.append(404)
-        if operation.get("parameters") or "requestBody" in operation:
-            errors.append(422)
         if "requestBody" in operation:
             errors += [411, 413, 415]
         return errors

@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 from fmv.accounts.permissions import Role
 from fmv.deadline import call_in_thread
 from fmv.http.json import answer
+from fmv.http.query import StrictQuery
 from fmv.monitoring.metrics import exposition
 from fmv.monitoring.servers import TIMEOUT, Unreachable, ask_broker, ask_mongodb, clock_skew, skew_text
 
@@ -66,7 +67,7 @@ class HealthSerializer(serializers.Serializer):
     health = serializers.CharField()
 
 
-class HealthView(APIView):
+class HealthView(StrictQuery, APIView):
     authentication_classes = []
     permission_classes = []
     throttle_classes = []

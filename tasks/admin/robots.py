@@ -14,6 +14,7 @@ from rest_framework.exceptions import ValidationError
 
 import robots.services
 from fmv import audit
+from fmv.admin_base import wrong_words
 from fmv.errors import FmvError, InvalidInput
 from fmv.http.errors import flatten
 from fmv.http.fields import read_body
@@ -33,6 +34,7 @@ from tasks.queue.errors import RobotOutOfService
 from tasks.reports.robot_status import QUEUE_CAP, STATES, in_state, robot_statuses, slim
 from tasks.templatetags.fleet import robot_url
 
+WORDS = ("state", "label", "q", "after")  # parameters of the list
 PAGE_ROWS = 50  # robots on a page of the list
 QUEUE_ROWS = 20  # tasks of its queue on a robot's page
 LATEST_ROWS = 20  # its latest tasks there, whatever their status
@@ -70,10 +72,15 @@ class RobotAdmin(PagesAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         self.check_may_view(request)
+        if problems := _wrong_filters(request):
+            words: dict[str, Any] = {"words": {}, "states": _states({"state": "", "label": "", "q": ""})}
+            return self.page(request, "robots/robot/list.html", "Robots", problems=problems, **words)
         return self.page(request, "robots/robot/list.html", "Robots", **_rows(request))
 
     def rows_view(self, request: HttpRequest) -> HttpResponse:
         self.check_may_view(request)
+        if _wrong_filters(request):
+            return HttpResponse(status=204)
         return self.fragment(request, "robots/robot/rows.html", **_rows(request))
 
     # --- A robot's page ----------------------------------------------------------------------------------------------
@@ -254,10 +261,18 @@ def _has_work(name: str) -> bool:
     return bool(Task.objects.unfinished().of_robot(name).exists())
 
 
+def _wrong_filters(request: HttpRequest) -> list[str]:
+    """Return what is wrong with the list's address, in sentences."""
+    wrong = [problem.msg for problem in wrong_words(request.GET, *WORDS)]
+    state = request.GET.get("state", "").strip()
+    if state and state not in STATES:
+        wrong.append(f"Unknown state {state[:50]!r}. Use one of: {', '.join(STATES)}.")
+    return wrong
+
+
 def _rows(request: HttpRequest) -> dict[str, Any]:
     """Return one page of the list: robots by name, beginning after the name `after`."""
-    words = {name: request.GET.get(name, "").strip() for name in ("state", "label", "q", "after")}
-    words["state"] = words["state"] if words["state"] in STATES else ""
+    words = {name: request.GET.get(name, "").strip() for name in WORDS}
     found = Robot.objects.matching(label=words["label"] or None, q=words["q"])
     if words["after"]:
         found = found.filter(name__gt=words["after"])
@@ -269,8 +284,13 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
         "query": urlencode(words),
         "first": urlencode(words | {"after": ""}),
         "next": urlencode(words | {"after": shown[-1].name}) if len(robots) > PAGE_ROWS else "",
-        "states": [(name, state, name == words["state"], _toggle(words, name)) for name, state in STATES.items()],
+        "states": _states(words),
     }
+
+
+def _states(words: dict[str, str]) -> list[tuple[str, Any, bool, str]]:
+    """Return each state, its description, whether it is selected, and the query string that toggles it."""
+    return [(name, state, name == words["state"], _toggle(words, name)) for name, state in STATES.items()]
 
 
 def _live(robot: Robot) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.http import QueryDict
 
+from fmv.admin_base import wrong_words
 from fmv.errors import InvalidInput, Problem
 from tasks.models import Status
 
@@ -78,15 +79,17 @@ def _preset(show: str, now: dt.datetime) -> dict[str, Any]:
     return {}
 
 
-def read(query: QueryDict) -> TaskFilter:
-    """Parse a query string; unknown parameters are ignored.
+def read(query: QueryDict, *others: str) -> TaskFilter:
+    """Parse a query string, which may also have the parameters `others`.
 
-    Raises InvalidInput for an invalid value: if it were ignored, an action on "all that match" would be on all tasks.
+    Raises InvalidInput for an unknown parameter, one given twice, or an invalid value: if it were ignored, an action on
+    "all that match" would be on all tasks.
     """
     said = {name: query.get(name, "") for name in (*TEXTS, *_WORDS)}
     texts = {name: said[name].strip() for name in TEXTS if said[name].strip()}
     status = list(dict.fromkeys(status for status in query.getlist("status") if status))
     problems = [
+        *wrong_words(query, *TEXTS, *_WORDS, *others, repeatable=("status", "id")),
         *(_unknown("status", value, Status.values) for value in status if value not in Status.values),
         *(_unknown(name, said[name], known) for name, known in _WORDS.items() if said[name] not in ("", *known)),
         *(

@@ -49,13 +49,13 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         self.check_may_view(request)
-        if sought := request.GET.get("q", "").strip():
-            return self._search(request, sought)
         try:
-            asked = read(request.GET)
+            asked = read(request.GET, "q", "before")
         except InvalidInput as error:
             wrong = [problem.msg for problem in error.problems]
             return self.page(request, "tasks/task/list.html", "Tasks", problems=wrong, **_controls(TaskFilter()))
+        if sought := request.GET.get("q", "").strip():
+            return self._search(request, sought)
         shown = {"count": _count(asked.conditions(timezone.now())), **_rows(request, asked)}
         return self.page(request, "tasks/task/list.html", "Tasks", **_controls(asked), **shown)
 
@@ -69,7 +69,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
     def rows_view(self, request: HttpRequest) -> HttpResponse:
         self.check_may_view(request)
         try:
-            context = _rows(request, read(request.GET))
+            context = _rows(request, read(request.GET, "before"))
         except InvalidInput:
             return HttpResponse(status=204)
         over = "before" in request.GET and all(task.is_finished for task in context["tasks"])
@@ -83,7 +83,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         self.check_may_operate(request)
         said = request.POST if request.method == "POST" else request.GET
         try:
-            asked = read(request.GET)
+            asked = read(request.GET, "action", "scope")
             conditions = _selected(said, asked)
         except InvalidInput as error:
             return self.to_list(request, str(error))

@@ -14,13 +14,13 @@ from rest_framework.viewsets import ViewSet
 
 from fmv.accounts.permissions import Role, still_allowed
 from fmv.errors import InvalidInput, Problem
-from fmv.http.fields import read_query
 from fmv.http.openapi import Error
+from fmv.http.query import StrictQuery, read_query
 from fmv.http.sse import MEDIA_TYPE, EventStream, TooManyStreams
 from tasks.api.event_log import ID, Key, missed, parse_id
 from tasks.api.event_stream import RETRY_HINT, AllTasks, OneTask
 from tasks.api.examples import TASK_EXAMPLE
-from tasks.api.serializers import EventFilterSerializer
+from tasks.api.serializers import EventFilterSerializer, ResumeSerializer
 from tasks.queue import services
 
 TASK_ID = OpenApiParameter(
@@ -85,7 +85,8 @@ UNAVAILABLE = OpenApiResponse(
 )
 
 
-class EventViewSet(ViewSet):
+class EventViewSet(StrictQuery, ViewSet):
+    query: ClassVar = {"of_task": ResumeSerializer, "of_all": EventFilterSerializer}
     roles: ClassVar[dict[str, Role]] = {"of_task": Role.VIEWER, "of_all": Role.VIEWER}
 
     @extend_schema(

@@ -9,6 +9,7 @@ from rest_framework.viewsets import ViewSet
 
 from fmv.accounts.permissions import Role
 from fmv.http.json import answer
+from fmv.http.query import StrictQuery
 from tasks import registry
 from tasks.api.serializers import HandlerSerializer, HandlersSerializer
 
@@ -21,7 +22,7 @@ NAME = OpenApiParameter(
 )
 
 
-class HandlerViewSet(ViewSet):
+class HandlerViewSet(StrictQuery, ViewSet):
     roles: ClassVar[dict[str, Role]] = {"list": Role.VIEWER, "retrieve": Role.VIEWER}
 
     @extend_schema(operation_id="list_handler__get", tags=["handlers"], responses=HandlersSerializer)

@@ -13,10 +13,11 @@ from rest_framework.viewsets import ViewSet
 import robots.services
 from fmv.accounts.permissions import Role
 from fmv.errors import InvalidInput, Problem
-from fmv.http.fields import read_body, read_query
+from fmv.http.fields import read_body
 from fmv.http.json import answer, nothing
 from fmv.http.openapi import error_schema, input_error_schema
 from fmv.http.pagination import Pages, page
+from fmv.http.query import StrictQuery, read_query
 from fmv.mongodb.documents import columns_of
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot
@@ -96,7 +97,8 @@ def profile(robot: Mapping[str, Any], *, is_new: bool = False) -> HttpResponse:
     return answer(render_profile(robot, latest), status, {"ETag": etag})
 
 
-class RobotViewSet(ViewSet):
+class RobotViewSet(StrictQuery, ViewSet):
+    query: ClassVar = {"list": RobotFilterSerializer}
     pagination_class = RobotPages
     roles: ClassVar[dict[str, Role]] = {
         "list": Role.VIEWER,

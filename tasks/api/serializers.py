@@ -203,7 +203,13 @@ class TaskFilterSerializer(serializers.Serializer):
     created_before = Rfc3339Field(required=False, help_text="Created before this time.")
 
 
-class EventFilterSerializer(serializers.Serializer):
+class ResumeSerializer(serializers.Serializer):
+    """Where a stream of events continues."""
+
+    last_event_id = serializers.CharField(required=False, allow_blank=True)  # described in tasks.api.events
+
+
+class EventFilterSerializer(ResumeSerializer):
     """Filters for the events of all tasks."""
 
     robot = serializers.ListField(

@@ -9,11 +9,12 @@ from rest_framework.views import APIView
 
 from fmv.accounts.permissions import Role
 from fmv.http.json import answer
+from fmv.http.query import StrictQuery
 from tasks.api.serializers import StatsSerializer
 from tasks.reports import queue_stats
 
 
-class StatsView(APIView):
+class StatsView(StrictQuery, APIView):
     roles: ClassVar[dict[str, Role]] = {"get": Role.VIEWER}
 
     @extend_schema(operation_id="stats_stats_get", tags=["service"], responses=StatsSerializer)

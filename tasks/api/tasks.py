@@ -9,10 +9,11 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
 from fmv.accounts.permissions import Role
-from fmv.http.fields import read_body, read_query
+from fmv.http.fields import read_body
 from fmv.http.json import answer
 from fmv.http.openapi import error_schema
 from fmv.http.pagination import Pages, page
+from fmv.http.query import StrictQuery, read_query
 from tasks.api.examples import STOPPING_EXAMPLE
 from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.rendering import render, render_line, render_new, render_object
@@ -45,7 +46,8 @@ class LogPages(TaskPages):
     ordering = "id"
 
 
-class TaskViewSet(ViewSet):
+class TaskViewSet(StrictQuery, ViewSet):
+    query: ClassVar = {"list": TaskFilterSerializer}
     pagination_class = TaskPages
     roles: ClassVar[dict[str, Role]] = {
         "list": Role.VIEWER,
@@ -134,7 +136,7 @@ class TaskViewSet(ViewSet):
         return answer(render_new(task))
 
 
-class TaskLogViewSet(ViewSet):
+class TaskLogViewSet(StrictQuery, ViewSet):
     pagination_class = LogPages
     roles: ClassVar[dict[str, Role]] = {"list": Role.VIEWER}
 

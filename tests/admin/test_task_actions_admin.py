@@ -94,7 +94,8 @@ def test_what_would_do_nothing_is_said_and_begins_nothing(query, form):
 def test_actions_are_begun_by_post_only():
     make_task(robot="R2")
     client = admin(Role.OPERATOR)
-    assert "Cancel 1 task?" in text(client.get(f"{TASKS}act/?action=cancel&scope=all&confirmed=yes"))
+    assert "Cancel 1 task?" in text(client.get(f"{TASKS}act/?action=cancel&scope=all"))
+    assert client.get(f"{TASKS}act/?action=cancel&scope=all&confirmed=yes").status_code == 302
     assert not Bulk.objects.exists()
 
 

@@ -160,8 +160,9 @@ def test_an_unknown_option_is_refused(api):
     for option in ("prioritty", "PRIORITY", "$where", "a.b", "a\0", "", "task_id", "status", "__proto__", "🤖"):
         answer = api("POST", "/robot/R2/run", {"priority": 5, option: 1})
         assert_refused(answer, 422)
+        hint = ". Did you mean priority?" if option.casefold().startswith("priori") else ""
         assert answer.json()["detail"] == [
-            {"loc": ["body", option], "msg": "Extra inputs are not permitted", "type": "extra_forbidden"}
+            {"loc": ["body", option], "msg": f"Extra inputs are not permitted{hint}", "type": "extra_forbidden"}
         ]
     assert not Task.objects.exists()
 

@@ -105,6 +105,14 @@ def test_only_who_may_look_sees_it(client, entries):
     assert staff(Role.NONE).get(LIST).status_code == 302
 
 
+@pytest.mark.parametrize("query", ["kinds=robot", "kind=robot&kind=task", "q=R2&q=x", "e=1", "zzz"])
+def test_a_wrong_filter_shows_no_entry(entries, query):
+    answer = staff().get(f"{LIST}?{query}", follow=True)
+    assert answer.status_code == 200
+    assert 'role="alert"' in answer.content.decode()
+    assert "result_list" not in answer.content.decode()
+
+
 def test_odd_addresses_never_harm(entries):
     client = staff()
     for query in ("q=%00", "o=1", "o=-9", "p=99999", "p=x", "by__regex=(", "by[$ne]=x", "e=1", "action=%24ne", "id=x"):
