@@ -13,6 +13,7 @@ def greet(ctx: Context[GreetParams]) -> dict:
 
 import functools
 import inspect
+import json
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ import orjson
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticSerializationError
 
 from fmv.errors import FmvError, InvalidInput, Problem
 from robots.models import Robot
@@ -118,11 +120,28 @@ class Handler(Generic[P]):
     def read_params(self, values: Any) -> P:
         """Return the parameters as the handler gets them. Raises InvalidInput that names each invalid one."""
         try:
-            return self.params.model_validate(values)
+            return self.params.model_validate_json(json.dumps(values))
         except ValidationError as error:
             raise InvalidInput(
                 [Problem(("body", "params", *p["loc"]), p["msg"], p["type"]) for p in error.errors(include_url=False)]
             ) from None
+
+    def complete_params(self, values: Any) -> dict[str, Any]:
+        """Return the parameters with their defaults, as JSON values from which `read_params` makes the same again.
+
+        Raises InvalidInput that names each invalid one, and each that JSON does not keep, such as a `SecretStr`.
+        """
+        params = self.read_params(values)
+        try:
+            stored: dict[str, Any] = params.model_dump(mode="json", by_alias=True, round_trip=True, warnings=False)
+        except PydanticSerializationError as error:
+            raise InvalidInput([Problem(("body", "params"), f"Cannot be stored: {error}")]) from None
+        again = self.read_params(stored)
+        if again != params and again == self.read_params(stored):  # the latter unless its values cannot be compared
+            lost = [name for name in self.params.model_fields if getattr(again, name) != getattr(params, name)]
+            problem = "Is not the same when it is stored as JSON and read again"
+            raise InvalidInput([Problem(("body", "params", name), problem, "not_kept") for name in lost or [""]])
+        return stored
 
 
 _handlers: dict[str, Handler[Any]] = {}

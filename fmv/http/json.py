@@ -43,7 +43,7 @@ class Parser(BaseParser):
 
 
 def parse(text: str | bytes, loc: tuple[str | int, ...]) -> Any:
-    """Return the value of a JSON text, which MongoDB can store.
+    """Return the value of a JSON text; whole numbers of any length are exact.
 
     Raises InvalidInput, which names the value that is at fault, or the position where the text is no JSON.
     """
@@ -56,7 +56,6 @@ def parse(text: str | bytes, loc: tuple[str | int, ...]) -> Any:
     check_json(value, loc)
     if LONG_NUMBERS[isinstance(text, bytes)].search(text):  # type: ignore[arg-type]
         value = _loads(text)  # orjson makes an inexact float of a whole number that is beyond 64 bits
-        check_json(value, loc)
     return value
 
 
@@ -64,24 +63,27 @@ def _loads(text: str | bytes) -> Any:
     return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < MAX_DIGITS else math.inf)
 
 
-def check_json(value: Any, loc: tuple[str | int, ...]) -> None:
-    """Raise InvalidInput, which names the place, if MongoDB cannot store the value or it is nested too deep."""
-    if message := _fault(value):
+def check_json(value: Any, loc: tuple[str | int, ...], *, to_store: bool = False) -> None:
+    """Raise InvalidInput, which names the place, if the value is no JSON that FMV can handle.
+
+    With `to_store` whole numbers are refused that MongoDB cannot store; before, one may still become a float.
+    """
+    if message := _fault(value, to_store):
         raise InvalidInput([Problem(loc, *message)])
     if not isinstance(value, dict | list):
         return
     if len(loc) > MAX_DEPTH:
         raise InvalidInput([Problem(("body",), f"Nested deeper than {MAX_DEPTH} levels", "too_deep")])
     for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-        if message := _fault(key):
+        if message := _fault(key, to_store):
             raise InvalidInput([Problem((*loc, ascii(key)[1:-1]), *message)])
-        check_json(part, (*loc, key))
+        check_json(part, (*loc, key), to_store=to_store)
 
 
-def _fault(value: Any) -> tuple[str, str] | None:
+def _fault(value: Any, to_store: bool) -> tuple[str, str] | None:
     """Return the message and the type of the problem with a single value."""
     match value:
-        case int() if not MIN_INTEGER <= value <= MAX_INTEGER:
+        case int() if to_store and not MIN_INTEGER <= value <= MAX_INTEGER:
             return "Whole numbers beyond 64 bits are not supported", "number_too_large"
         case float() if not math.isfinite(value):
             return "NaN, Infinity and numbers beyond 1.8e308 are not supported", "finite_number"

@@ -14,7 +14,7 @@ from django.utils.http import urlencode
 from robots.models import Robot
 from tasks import registry
 from tasks.admin.dashboard import task_list
-from tasks.admin.run_form import UNSET, Property, properties
+from tasks.admin.parameters import UNSET, Property, properties
 from tasks.models import Status, Task
 from tasks.reports import tallies
 from tasks.templatetags.fleet import robot_url

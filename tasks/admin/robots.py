@@ -24,7 +24,7 @@ from robots.models import Robot
 from tasks import registry
 from tasks.admin import charts
 from tasks.admin.base import PagesAdmin, username
-from tasks.admin.run_form import RunForm, initial_of
+from tasks.admin.run_form import RunForm
 from tasks.admin.task_filters import uuid_or_none
 from tasks.admin.tasks import task_url
 from tasks.api.serializers import SubmitSerializer
@@ -323,9 +323,9 @@ def _task_to_repeat(request: HttpRequest) -> Task | None:
 
 
 def _run_form(request: HttpRequest, robot: Robot, handler: registry.Handler[Any], like: Task | None) -> RunForm:
-    initial = initial_of(like.params) if like and like.handler == handler.name else {}
+    params = like.params if like and like.handler == handler.name else None
     data = request.POST if request.method == "POST" else None
-    return RunForm(handler, data, initial=initial, robot_enabled=robot.enabled)
+    return RunForm(handler, data, params=params, robot_enabled=robot.enabled)
 
 
 def _submit(request: HttpRequest, robot: Robot, form: RunForm) -> Task | None:

@@ -69,7 +69,7 @@ def _minimal_task(
         id=id,
         robot=robot.name,
         handler=handler.name,
-        params=_storable(handler.read_params(params).model_dump(mode="json")),
+        params=_storable(handler.complete_params(params)),
         status=status,
         timeout=handler.timeout,
         max_attempts=handler.retry.max_attempts,
@@ -90,7 +90,7 @@ def _handler_to_run(name: str) -> registry.Handler[Any]:
 
 
 def _storable(params: dict[str, Any]) -> dict[str, Any]:
-    check_json(params, ("body", "params"))  # a handler's model may have made "NaN" a number
+    check_json(params, ("body", "params"), to_store=True)  # a handler's model may have made "NaN" a number
     try:
         bson.encode(params)
         size = len(orjson.dumps(params))

@@ -7,6 +7,7 @@ into the queue, and doing so twice does not duplicate a task.
 
 import datetime as dt
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Tas
     Raises InvalidInput when the key was used with other `runs`, and whatever `build` raises.
     """
     id = hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()
-    fingerprint = hashlib.sha256(orjson.dumps(runs, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    fingerprint = hashlib.sha256(_canonical(runs)).hexdigest()
     submission = Submission.objects.filter(pk=id).first()
     if submission and submission.created_at < timezone.now() - KEY_LIFETIME:
         Submission.objects.filter(pk=id, created_at=submission.created_at).delete()
@@ -44,6 +45,13 @@ def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Tas
     if submission.fingerprint != fingerprint:
         raise InvalidInput([Problem(("header", "Idempotency-Key"), "This key was used with another request", "reused")])
     return _enqueue(submission)
+
+
+def _canonical(runs: Any) -> bytes:
+    try:
+        return orjson.dumps(runs, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # it does not write whole numbers beyond 64 bits
+        return json.dumps(runs, sort_keys=True, default=str).encode()
 
 
 def submit_batch(tasks: list[Task]) -> list[Task]:

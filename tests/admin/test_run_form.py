@@ -2,16 +2,25 @@
 
 import datetime as dt
 import enum
-from typing import Any, Literal
+import json
+import re
+from decimal import Decimal
+from html.parser import HTMLParser
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
 from django.http import QueryDict
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, TypeAdapter, create_model
 
 from fmv.errors import InvalidInput, Problem
 from tasks import registry
-from tasks.admin.run_form import PREFIX, RunForm, initial_of, properties, takes_more
+from tasks.admin.parameters import properties, takes_more
+from tasks.admin.run_form import PREFIX, RunForm
 from tasks.registry import Params
 
 
@@ -60,22 +69,52 @@ def handler(params):
     return registry.Handler("shapes", lambda ctx: None, params, 30.0, registry.RetryPolicy())
 
 
-def form_of(params=Shapes, *, options=None, robot_enabled=True, initial=None, **values):
+def form_of(params=Shapes, *, options=None, robot_enabled=True, repeated=None, **values):
     data = QueryDict(mutable=True)
-    for name, value in (filled(params, initial) | values).items():
-        data[f"{PREFIX}{name}"] = value
+    for name, value in (
+        filled(params, repeated) | {f"{PREFIX}{name}": value for name, value in values.items()}
+    ).items():
+        data[name] = value
     data.update(options or {})
     return RunForm(handler(params), data, robot_enabled=robot_enabled)
 
 
-def filled(params, initial=None):
-    """What a browser sends when nobody touches the form."""
-    fresh = RunForm(handler(params), initial=initial or {})
-    return {
-        field.name.removeprefix(PREFIX): value
-        for field in fresh.param_fields
-        if (value := field.field.prepare_value(field.value())) is not None
-    }
+def filled(params, repeated=None):
+    """What a browser sends when nobody touches the form, which may show the parameters of an earlier task."""
+    fresh = RunForm(handler(params), params=repeated)
+    return dict(received(str(field)) for field in fresh.param_fields)
+
+
+class Control(HTMLParser):
+    """A field of a page as a browser reads it: its `name`, and the `value` that it sends."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.name, self.value, self.within = "", None, ""
+        self.feed(html)
+        self.close()
+        if self.within == "textarea":
+            self.value = re.sub("\r\n|\r|\n", "\r\n", self.value.removeprefix("\n"))
+
+    def handle_starttag(self, tag, attributes):
+        said = dict(attributes)
+        if tag in ("input", "select", "textarea"):
+            self.name, self.within, self.value = said["name"], tag, said.get("value", "")
+        if tag == "input":
+            self.value = re.sub("[\r\n]", "", self.value)
+            if said["type"] == "number" and not re.fullmatch(r"-?[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?", self.value):
+                self.value = ""
+        if tag == "option" and "selected" in said:
+            self.value = said["value"]
+
+    def handle_data(self, text):
+        if self.within == "textarea":
+            self.value += text
+
+
+def received(html):
+    control = Control(html)
+    return control.name, control.value
 
 
 def sent(form):
@@ -91,8 +130,8 @@ def test_an_untouched_form_sends_what_the_handler_would_choose_itself():
 
 
 KINDS = {
-    "text": ("text", "Some text."),
-    "note": ("text", "Empty means none."),
+    "text": ("textarea", "Some text."),
+    "note": ("textarea", "Empty means none."),
     "essay": ("textarea", ""),
     "count": ("number", "From 1 to 10,000,000,000,000."),
     "ratio": ("number", "More than 0, less than 1."),
@@ -195,7 +234,7 @@ WRONG = [
     ({"really": ""}, "really", "Field required"),
     ({"shelf": '{"height": 2}'}, "shelf", "row: Field required"),
     ({"rooms": '["a", 2]'}, "rooms", "1: Input should be a valid string"),
-    ({"rooms": '"a"'}, "rooms", "valid list"),
+    ({"rooms": '"a"'}, "rooms", "valid array"),
     ({"either": "[]"}, "either", "int: "),
     ({"when": "tomorrow"}, "when", "valid datetime"),
     ({"id": "7"}, "id", "valid UUID"),
@@ -311,10 +350,155 @@ def test_the_parameters_of_a_task_fill_the_form():
         "shelf": {"row": 2},
         "way": "up",
     }
-    assert sent(form_of(initial=initial_of(was))).items() >= was.items()
+    assert sent(form_of(repeated=was)).items() >= was.items()
 
 
 @pytest.mark.parametrize("name", ["primes", "wait", "http"])
 def test_every_built_in_handler_has_a_form(name):
     form = RunForm(registry.get(name))
     assert len(form.param_fields) == len(registry.get(name).schema["properties"])
+
+
+# --- Values there and back -------------------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+TRAPS = [
+    "",
+    " ",
+    "123",
+    "1.5",
+    "true",
+    "null",
+    '"x"',
+    "[1]",
+    "{",
+    "a\nb",
+    "a\r\nb\r",
+    "\n",
+    "\t",
+    "\0",
+    "\x1b\u202e",
+    "\u2028",
+]
+TEXTS = TEXT | st.sampled_from(TRAPS)
+LONG = st.integers(-(2**63), 2**63 - 1)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([-0.0, 1e22, 2.0**63, 5e-324, 1.0])
+JSON = st.recursive(
+    st.none() | st.booleans() | LONG | FLOATS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+class Speed(enum.IntEnum):
+    SLOW = 1
+    FAST = 2
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    name: str | None = None
+
+
+#: a parameter's type, and what it may be in the JSON of a submit
+LEAVES = [
+    (str, TEXTS),
+    (Annotated[str, Field(max_length=3000)], TEXTS),
+    (Annotated[str, Field(min_length=1, pattern="^[a-z]+$")], st.from_regex("[a-z]+", fullmatch=True)),
+    (int, LONG),
+    (Annotated[int, Field(ge=0, lt=10)], st.integers(0, 9)),
+    (float, FLOATS),
+    (bool, st.booleans()),
+    (Decimal, st.decimals(allow_nan=False, allow_infinity=False, places=3).map(str)),
+    (dt.date, st.dates().map(str)),
+    (dt.datetime, st.datetimes().map(dt.datetime.isoformat)),
+    (dt.time, st.times().map(str)),
+    (dt.timedelta, st.integers(-(10**9), 10**9)),
+    (UUID, st.uuids().map(str)),
+    (bytes, TEXTS),
+    (Path, TEXTS),
+    (IPv4Address, st.ip_addresses(v=4).map(str)),
+    (Colour, st.sampled_from(["red", "blue"])),
+    (Speed, st.sampled_from([1, 2])),
+    (Literal["1", 1, "true", True, "null", ""], st.sampled_from(["1", 1, "true", True, "null", ""])),
+    (Literal["a", None], st.sampled_from(["a", None])),
+    (int | str, LONG | TEXTS),
+    (str | bool, st.booleans() | TEXTS),
+    (Any, JSON),
+    (JsonValue, JSON),
+    (Shelf, st.fixed_dictionaries({"row": LONG, "height": FLOATS})),
+    (
+        Annotated[Cat | Dog, Field(discriminator="kind")],
+        st.sampled_from([{"kind": "cat", "lives": 1}, {"kind": "dog"}]),
+    ),
+    (set[int], st.lists(st.integers(0, 9))),
+    (tuple[int, str], st.tuples(LONG, TEXTS).map(list)),
+]
+TYPES = st.sampled_from(LEAVES) | st.sampled_from(LEAVES).flatmap(
+    lambda leaf: st.sampled_from(
+        [
+            (leaf[0] | None, st.none() | leaf[1]),
+            (list[leaf[0]], st.lists(leaf[1], max_size=3)),
+            (dict[str, leaf[0]], st.dictionaries(TEXT, leaf[1], max_size=3)),
+        ]
+    )
+)
+
+
+@st.composite
+def models(draw):
+    """A model of parameters, and parameters of which some are left out."""
+    fields, values = {}, {}
+    for name in draw(st.lists(st.sampled_from(["a", "b", "params", "json.a"]), min_size=1, max_size=3, unique=True)):
+        annotation, allowed = draw(TYPES)
+        default = TypeAdapter(annotation).validate_json(json.dumps(draw(allowed)))
+        given_by = draw(st.sampled_from(["caller", "default", "factory"]))
+        options = {"caller": {}, "default": {"default": default}, "factory": {"default_factory": lambda d=default: d}}
+        field = Field(alias=name, **options[given_by])
+        fields[f"p{len(fields)}"] = (annotation, field)
+        if given_by == "caller" or draw(st.booleans()):
+            values[name] = draw(allowed)
+    return create_model("Generated", __base__=draw(st.sampled_from([Params, Open])), **fields), values
+
+
+@given(models())
+@settings(max_examples=300, deadline=None)
+def test_a_form_gives_back_the_parameters_that_it_shows(generated):
+    model, values = generated
+    try:
+        stored = handler(model).complete_params(values)
+    except InvalidInput:
+        assume(False)
+    back = sent(form_of(model, repeated=stored))
+    assert json.dumps(back, sort_keys=True) == json.dumps(stored, sort_keys=True)
+    assert handler(model).complete_params(back) == stored
+
+
+@given(models())
+@settings(max_examples=100, deadline=None)
+def test_an_untouched_form_of_any_model_sends_what_the_handler_would_choose_itself(generated):
+    model, _ = generated
+    try:
+        chosen = handler(model).complete_params({})
+    except InvalidInput:
+        assume(False)
+    assert handler(model).complete_params(sent(form_of(model))) == chosen
+
+
+def test_a_parameter_whose_field_cannot_show_its_value_has_json_instead_also_after_an_error():
+    form = RunForm(handler(Shapes), params={"text": "a\r\nb", "note": "", "few": 3})
+    names = [field.name for field in form.param_fields][:3]
+    assert names == ["json.text", "params.greeting", "json.note"]
+    assert form["json.text"].value() == r'"a\r\nb"'
+    again = RunForm(handler(Shapes), QueryDict("json.text=nonsense&params.count=1"))
+    assert list(again.errors) == ["json.text"]
+    assert again["json.text"].value() == "nonsense"
+
+
+def test_parameters_that_the_schema_does_not_name_are_repeated_too():
+    assert sent(form_of(Open, repeated={"name": "y", "extra": [1, "2"]})) == {"name": "y", "extra": [1, "2"]}

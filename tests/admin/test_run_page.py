@@ -78,7 +78,7 @@ def test_a_task_is_run_again_with_other_words():
     make_robot(name="R2")
     task = make_task(robot="R2", status="FAILURE", params={"seconds": 7, "steps": 3})
     form = admin(Role.OPERATOR).get(f"{robot_url('R2', 'run')}?like={task.pk}").context["form"]
-    assert (form["params.seconds"].value(), form["params.steps"].value()) == (7, 3)
+    assert (form["params.seconds"].value(), form["params.steps"].value()) == ("7", "3")
 
 
 def test_an_unknown_handler_leads_back():

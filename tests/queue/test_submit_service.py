@@ -1,6 +1,7 @@
 import datetime as dt
 
 import pytest
+from pydantic import Field, SecretStr, computed_field
 
 from fmv.errors import InvalidInput
 from fmv.http import request_id
@@ -9,6 +10,7 @@ from tasks import registry
 from tasks.models import Status, Task
 from tasks.queue import services
 from tasks.queue.errors import RobotOutOfService
+from tasks.registry import Params
 from tests.support.factories import make_robot
 from tests.support.probes import FUTURE, PAST, fields_of
 
@@ -43,6 +45,33 @@ def test_the_policy_of_the_handler_is_the_default():
         {"robot": robot.name, "handler": "mark", "params": params, "timeout": 1.5, "max_attempts": 2}, by="test"
     )
     assert (task.timeout, task.max_attempts) == (1.5, 2)
+
+
+class Kept(Params):
+    size: int = Field(1, alias="the size")
+    strict_day: dt.date = Field(dt.date(2027, 1, 31), strict=True)
+
+    @computed_field
+    def double(self) -> int:
+        return 2 * self.size
+
+
+class Lost(Params):
+    password: SecretStr
+    note: str = "x"
+
+
+def test_a_worker_can_read_again_what_was_stored_of_aliases_and_strict_types():
+    handler = registry.Handler("kept", lambda ctx: None, Kept, 30.0, registry.RetryPolicy())
+    stored = handler.complete_params({"the size": 3, "strict_day": "2027-02-01"})
+    assert stored == {"the size": 3, "strict_day": "2027-02-01"}
+    assert handler.read_params(stored) == Kept(**{"the size": 3, "strict_day": dt.date(2027, 2, 1)})
+
+
+def test_a_parameter_that_json_does_not_keep_is_refused_by_its_name():
+    handler = registry.Handler("lost", lambda ctx: None, Lost, 30.0, registry.RetryPolicy())
+    with pytest.raises(InvalidInput, match=r"^body\.params\.password: Is not the same when it is stored"):
+        handler.complete_params({"password": "open sesame"})
 
 
 def test_the_default_handler_counts_primes():
