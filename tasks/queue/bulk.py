@@ -260,18 +260,20 @@ def plan_ids(bulk: Bulk, tasks: TaskQuerySet) -> dict[str, Any] | None:
     return {"tasks": ids, "last": ids[-1], "skipped": 0, "failures": []} if ids else None
 
 
+def _still_matching(bulk: Bulk, ids: list[str]) -> TaskQuerySet:
+    """Return the planned tasks that still match: a task may have moved on since the plan was made."""
+    return _matching(bulk.action, bulk.conditions).filter(pk__in=ids)
+
+
 def cancel(bulk: Bulk, ids: list[str]) -> None:
-    tasks, note, wanted = Task.objects.filter(pk__in=ids), _cancel_note(bulk), _statuses("cancel", bulk.conditions)
-    while (
-        tasks.matching(status=wanted).filter(cancel_requested=False).exists()
-    ):  # a task may start, or be released, in between
+    tasks, note = _still_matching(bulk, ids), _cancel_note(bulk)
+    while tasks.filter(cancel_requested=False).exists():  # a task may start, or be released, in between
         tasks.revoke(note)
-        if Status.STARTED in wanted:
-            tasks.request_cancel(note)
+        tasks.request_cancel(note)
 
 
 def not_cancelled(bulk: Bulk, ids: list[str]) -> dict[str, str]:
-    note, reason = _cancel_note(bulk), "It had ended, or was being cancelled, already"
+    note, reason = _cancel_note(bulk), "It had ended, was being cancelled already, or no longer matched"
     return dict.fromkeys(_without_note(ids, lambda text: text == note), reason)
 
 
@@ -281,13 +283,13 @@ def _cancel_note(bulk: Bulk) -> str:
 
 def move(bulk: Bulk, ids: list[str]) -> None:
     robot = Robot.objects.filter(pk=bulk.options["to"]).first()
-    if robot and Task.objects.filter(pk__in=ids).reassign(robot.name, _author(bulk)) and robot.enabled:
+    if robot and _still_matching(bulk, ids).reassign(robot.name, _author(bulk)) and robot.enabled:
         ring_all({robot.name: robot.lanes})
 
 
 def not_moved(bulk: Bulk, ids: list[str]) -> dict[str, str]:
     end = moved_to(bulk.options["to"], _author(bulk))
-    reason = f"It had started, had ended, or was on {bulk.options['to']} already"
+    reason = f"It had started, had ended, was on {bulk.options['to']} already, or no longer matched"
     return dict.fromkeys(_without_note(ids, lambda text: text.endswith(end)), reason)
 
 

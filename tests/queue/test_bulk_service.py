@@ -130,7 +130,7 @@ def test_the_worker_of_a_started_one_is_asked_to_stop():
     assert counts(again) == (1, 0, 1)
     [failure] = again.failures
     assert failure["task"] == str(task.pk)
-    assert "being cancelled, already" in failure["text"]
+    assert "being cancelled already" in failure["text"]
     assert len(statuses(task)) == 2
 
 
@@ -427,6 +427,31 @@ def test_a_cancel_against_workers_that_claim():
     at_once(lambda: bulk.run(run), *[lambda n=n: claim(robot.name, lane=n) for n in range(8)])
     assert counts(run) == (30, 30, 0)
     assert all(fields_of(task)["cancel_requested"] for task in tasks)
+
+
+@pytest.mark.parametrize("action", ["cancel", "move"])
+def test_a_task_that_no_longer_matches_is_left_alone(monkeypatch, action):
+    status = Status.STARTED if action == "cancel" else Status.QUEUED
+    stays, leaves = (started() if action == "cancel" else make_tasks(1)[0] for _ in range(2))
+    run = begin(action, {"status": [status]}, **({"to": make_robot().name} if action == "move" else {}))
+
+    def leave(tasks):
+        """The plan is made; now one task goes to RETRY."""
+        plan = bulk.plan_ids(run, tasks)
+        Task.objects.filter(pk=leaves.pk).update(status=Status.RETRY, attempt=1, lane=None, run_at=PAST)
+        return plan
+
+    step = bulk.ACTIONS[action]
+    monkeypatch.setitem(bulk.ACTIONS, action, step._replace(plan=lambda run, tasks: leave(tasks)))
+    bulk.run(run)
+    assert counts(run) == (2, 1, 1)
+    assert run.failures[0]["task"] == str(leaves.pk)
+    assert run.failures[0]["text"].endswith("or no longer matched")
+    assert (fields_of(leaves)["status"], fields_of(leaves)["robot"]) == (Status.RETRY, leaves.robot)
+    if action == "cancel":
+        assert fields_of(stays)["cancel_requested"]
+    else:
+        assert fields_of(stays)["robot"] == run.options["to"]
 
 
 # --- The job ---------------------------------------------------------------------------------------------------------
