@@ -100,10 +100,11 @@ def change(name: str, *, by: str, revisions: Collection[int] | None = None, why:
     return after
 
 
-def delete(name: str, *, by: str) -> None:
-    """Delete a robot. Raises UnknownRobot."""
-    if not Robot.objects.filter(pk=name).delete()[0]:
-        raise UnknownRobot
+def delete(name: str, *, by: str, revisions: Collection[int] | None = None) -> None:
+    """Delete a robot, if it is at one of `revisions` (None: at any). Raises UnknownRobot, Changed."""
+    if not Robot.objects.at(name, revisions).delete()[0]:
+        get(name)
+        raise Changed
     audit.record("robot.delete", by=by, kind="robot", key=name)
 
 

@@ -126,15 +126,6 @@ class RobotAdmin(PagesAdmin):
         else:
             robots.services.create(**form.cleaned_data, by=username(request))
 
-    def log_addition(self, *args: Any) -> Any:
-        """Write no entry of Django's: the services write audit entries."""
-
-    def log_change(self, *args: Any) -> Any:
-        """As above."""
-
-    def log_deletions(self, *args: Any) -> Any:
-        """As above."""
-
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
             return super().changeform_view(request, *args, **kwargs)
@@ -160,7 +151,7 @@ class RobotAdmin(PagesAdmin):
             return HttpResponseRedirect(robot_url(unquote(object_id)))
 
     def delete_model(self, request: HttpRequest, obj: Robot) -> None:
-        services.delete_robot(obj, by=username(request))
+        services.delete_robot(obj.name, by=username(request))
 
     # --- For operators -----------------------------------------------------------------------------------------------
 

@@ -208,7 +208,7 @@ class RobotViewSet(StrictQuery, ViewSet):
         A robot with unfinished tasks is refused with 409. With `If-Match` the robot is deleted only if its `ETag` is
         still that one; otherwise the answer is 412.
         """
-        services.delete_robot(robots.services.get(name), by=caller(request), revisions=revisions(request))
+        services.delete_robot(name, by=caller(request), revisions=revisions(request))
         return nothing()
 
     @extend_schema(

@@ -11,6 +11,7 @@ import robots.services
 from fmv import audit
 from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.documents import Document, find_document, insert
+from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks.models import WAITING, Bulk, LogLine, Status, Task
 from tasks.queue import bulk
@@ -174,20 +175,25 @@ def restart_queue(robot: Robot) -> None:
         ring_all({robot.name: robot.lanes})
 
 
-def delete_robot(robot: Robot, *, by: str, revisions: Collection[int] | None = None) -> None:
+def delete_robot(name: str, *, by: str, revisions: Collection[int] | None = None) -> None:
     """Delete a robot with its finished tasks, if it is at one of `revisions` (None: at any).
 
-    A task that is submitted at the same time may be left without its robot; the worker that gets its message ends it.
+    The robot goes first, in one conditional write. If the process dies before the tasks are gone too, the same call
+    deletes the rest. A task that is submitted at the same time may be left without its robot; the worker that gets its
+    message ends it.
 
-    Raises RobotHasWork if it has unfinished tasks, and Changed.
+    Raises RobotHasWork if it has unfinished tasks, UnknownRobot, and Changed.
     """
-    if Task.objects.unfinished().of_robot(robot.name).exists():
+    if Task.objects.unfinished().of_robot(name).exists():
         raise RobotHasWork
-    if revisions is not None:  # checks the revision, and lets the robot start nothing more
-        robots.services.change(robot.name, by=by, revisions=revisions, enabled=False)
-    delete_every(Task.objects.finished().of_robot(robot.name))
-    outcomes.forget(robot.name)
-    robots.services.delete(robot.name, by=by)
+    finished = Task.objects.finished().of_robot(name)
+    try:
+        robots.services.delete(name, by=by, revisions=revisions)
+    except UnknownRobot:
+        if not finished.exists():
+            raise
+    delete_every(finished)
+    outcomes.forget(name)
 
 
 def delete_every(tasks: QuerySet[Task]) -> int:

@@ -92,7 +92,7 @@ def test_what_happens_to_a_robot_is_told():
     services.change_robot("R2", by="bob", enabled=False, lanes=2)
     services.put_in_service("R2", by="amy")
     services.change_robot("R2", by="bob", lanes=2)
-    services.delete_robot(Robot.objects.get(), by="amy")
+    services.delete_robot(Robot.objects.get().name, by="amy")
     assert entries("robot", "R2") == [
         ("robot.create", "amy", "location: Lab; lanes: 1; labels: none; endpoint: none"),
         ("robot.change", "bob", "location: Lab → Naboo; lanes: 1 → 3; labels: none → a, b"),

@@ -265,7 +265,7 @@ def test_promote_against_cancel():
 
 def try_delete(robot: Robot) -> bool:
     try:
-        services.delete_robot(robot, by="test")
+        services.delete_robot(robot.name, by="test")
     except RobotHasWork:
         return False
     return True

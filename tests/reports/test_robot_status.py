@@ -122,7 +122,7 @@ def test_a_robot_that_is_gone_leaves_no_outcomes_to_another_of_its_name():
     robot = make_robot(name="R2")
     ended(robot, Status.FAILURE)
     tallies.roll_up()
-    services.delete_robot(robot, by="fry")
+    services.delete_robot(robot.name, by="fry")
     assert not LastOutcomes.objects.exists()
     assert not status_of(make_robot(name="R2")).failing
 
