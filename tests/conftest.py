@@ -90,8 +90,9 @@ def _find_compiler() -> None:
 def _start_mongodb(name: str) -> str:
     parts = ExitStack()
     atexit.register(parts.close)
+    path = Path(os.environ["FMV_TEST_DIRECTORY"]) / name
     with nullcontext() if os.environ["FMV_TEST_NO_CLOCKS"] else clocks.mongodb_clock(name).preloaded():
-        server = embedded_mongodb.embedded_mongodb(Path(os.environ["FMV_TEST_DIRECTORY"]) / name)
+        server = embedded_mongodb.embedded_mongodb(path, None, "--enable-test-commands")
         return parts.enter_context(server) + "fmv"
 
 
@@ -227,6 +228,22 @@ def django_db_setup(django_db_setup, django_db_blocker) -> Iterator[None]:
         kept = db_reset.stored()
     with db_reset.putting_back(kept):
         yield
+
+
+@pytest.fixture
+def fail_command(db) -> Iterator[Callable[..., None]]:
+    """Let MongoDB fail the next command of a name: `fail_command("update", errorCode=133)`, or `times` of them."""
+    from django.db import connection
+
+    admin = connection.database.client.admin
+
+    def fail(name: str, *, times: int = 1, **failure: Any) -> None:
+        admin.command(
+            "configureFailPoint", "failCommand", mode={"times": times}, data={"failCommands": [name]} | failure
+        )
+
+    yield fail
+    admin.command("configureFailPoint", "failCommand", mode="off")
 
 
 # --- Brokers and processes -------------------------------------------------------------------------------------------

@@ -21,11 +21,12 @@ class StackError(Exception):
 
 
 @contextmanager
-def embedded_mongodb(path: Path, port: int | None = None) -> Iterator[str]:
+def embedded_mongodb(path: Path, port: int | None = None, *options: str) -> Iterator[str]:
     """Run a server on the data in `path` and yield its address, "mongodb://127.0.0.1:<port>/", once it answers.
 
-    It listens on `port` if that is free, else on any free port. Its log and lock file are kept beside `path`. Raises
-    StackError if it does not start, or if another process runs a server on the same data.
+    It listens on `port` if that is free, else on any free port. `options` are added to its command line. Its log and
+    lock file are kept beside `path`. Raises StackError if it does not start, or if another process runs a server on the
+    same data.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("a+") as lock, path.with_suffix(".log").open("ab") as log:
@@ -33,6 +34,7 @@ def embedded_mongodb(path: Path, port: int | None = None) -> Iterator[str]:
         port = free_port(port)
         command = [str(Path(sys.executable).with_name("secantusd-py")), "--standalone", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--storage-path", str(path), "--log-level", "WARNING"]
+        command += options
         # In a session of its own, so that Ctrl-C in the terminal does not reach it and this process stops it in order.
         server = subprocess.Popen(
             tied(signal.SIGTERM, *command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

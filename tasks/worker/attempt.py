@@ -17,7 +17,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from fmv.errors import FmvError
 from fmv.http import request_id
-from fmv.mongodb.server import is_unreachable
+from fmv.mongodb.server import is_unreachable, is_unstorable
 from fmv.monitoring import counters
 from robots.models import Robot
 from tasks import registry
@@ -217,7 +217,7 @@ class Attempt:
         try:
             self._task.succeed(result, self._lease.report.get("message", ""))
         except DatabaseError as error:
-            if is_unreachable(error):
+            if not is_unstorable(error):  # the result is not at fault
                 raise
             self._task.fail(error_document("InvalidResult", f"MongoDB refuses the handler's result: {error}"))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from fmv.mongodb.server import server_now
 from tasks.models import Status, Task
@@ -125,6 +125,22 @@ def test_a_result_that_only_mongodb_refuses_is_a_failure_too(handle):
         collection.drop_index("result.once_1")
     assert (task.status, task.error["type"]) == (Status.FAILURE, "InvalidResult")
     assert task.error["message"].startswith("MongoDB refuses the handler's result")
+
+
+@pytest.mark.parametrize("refusal", [{"errorCode": 133}, {"errorCode": 9001}, {"errorCode": 11600}])
+def test_a_mongodb_that_cannot_take_the_outcome_now_gets_it_later(handle, refusal, fail_command):
+    def run(ctx: Any) -> int:
+        fail_command("update", **refusal)
+        return 1
+
+    task = handle(run)
+    assert (task.status, task.result, task.error) == (Status.SUCCESS, 1, None)
+
+
+def test_a_result_is_refused_for_what_is_wrong_with_it_only(handle, fail_command):
+    with pytest.raises(DatabaseError):  # the user may not write, or its server's disk is full
+        handle(lambda ctx: fail_command("update", errorCode=13))
+    assert (Task.objects.get().error or {}).get("type") != "InvalidResult"
 
 
 def test_a_result_that_never_ends_is_timed_out(handle):
