@@ -46,6 +46,7 @@ lint: .venv/installed
 	FMV_DEBUG=1 $(BIN)/mypy
 	$(BIN)/bandit -q -c pyproject.toml -r fmv robots tasks
 	@$(BIN)/python -m tests.support.pip_audit
+	@$(BIN)/python -m tests.support.migration_hashes
 	@$(PRODUCTION) $(BIN)/python -m fmv.devstack.stack with_database $(MANAGE) makemigrations --check --dry-run
 	@$(PRODUCTION) $(MANAGE) check --deploy --fail-level WARNING
 	@$(PRODUCTION) $(MANAGE) spectacular --validate --fail-on-warn --file /dev/null
