@@ -80,6 +80,15 @@ class FleetAdmin(admin.ModelAdmin):
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term)
 
+    def log_addition(self, *args: Any) -> Any:
+        """Leave out Django's own record of changes, because the services write audit entries."""
+
+    def log_change(self, *args: Any) -> Any:
+        """Leave it out, too."""
+
+    def log_deletions(self, *args: Any) -> Any:
+        """Leave it out, too."""
+
 
 class ReadOnlyAdmin(FleetAdmin):
     """Base class of lists that no form changes."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import UserChangeForm, UserCreationForm
@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 
 from fmv import audit
-from fmv.accounts import api_tokens, user_audit
+from fmv.accounts import api_tokens, superusers, user_audit
 from fmv.accounts.models import ApiToken, User
 from fmv.admin_base import FleetAdmin, badge
 from fmv.errors import FmvError
@@ -29,8 +29,8 @@ class UserForm(UserChangeForm):
     def clean(self) -> None:
         super().clean()
         stays = self.cleaned_data.get("is_superuser") and self.cleaned_data.get("is_active")
-        if not stays and user_audit.is_last_superuser(self.instance):  # the instance is not changed yet
-            raise forms.ValidationError("Nobody else could manage users. Make another user a superuser first.")
+        if not stays and superusers.is_last_superuser(self.instance):  # the instance is not changed yet
+            raise forms.ValidationError(str(superusers.LastSuperuser()))
 
 
 @admin.register(User)
@@ -76,16 +76,23 @@ class UserAdmin(FleetAdmin, DjangoUserAdmin):
         shown: dict[str, Any] = {}
         if user := self.get_object(request, unquote(object_id)):
             shown = {"tokens": user.api_tokens.order_by("-created_at"), "audit": audit.of("user", user.username)}
-        return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
+        try:
+            return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
+        except superusers.LastSuperuser as error:  # another request has taken the rights of the others meanwhile
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect(request.path)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         before = User.objects.filter(pk=obj.pk).first() if change else None
         super().save_model(request, obj, form, change)
         by = request.user.get_username()
-        if before:
-            user_audit.changed(before, obj, by=by)
-        else:
+        if not before:
             user_audit.created(obj, by=by)
+            return
+        try:
+            superusers.keep_one(before, obj)
+        finally:
+            user_audit.changed(before, obj, by=by)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:
         answer = super().user_change_password(request, id, form_url)

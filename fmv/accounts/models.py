@@ -74,8 +74,7 @@ class User(AbstractBaseUser):
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
         """Return whether the role includes the permission, named like Django's: `app.action_model`."""
-        everything = self.is_superuser and self.limit is None
-        return self.is_active and (everything or perm in PERMISSIONS[self.effective_role])
+        return self.is_active and (self._may_everything or perm in PERMISSIONS[self.effective_role])
 
     def has_perms(self, perm_list: Iterable[str], obj: object = None) -> bool:
         return all(self.has_perm(perm, obj) for perm in perm_list)
@@ -83,8 +82,12 @@ class User(AbstractBaseUser):
     def has_module_perms(self, app_label: str) -> bool:
         prefix = f"{app_label}."
         return self.is_active and (
-            self.is_superuser or any(perm.startswith(prefix) for perm in PERMISSIONS[self.effective_role])
+            self._may_everything or any(perm.startswith(prefix) for perm in PERMISSIONS[self.effective_role])
         )
+
+    @property
+    def _may_everything(self) -> bool:
+        return self.is_superuser and self.limit is None
 
 
 class ApiTokenQuerySet(QuerySet["ApiToken"]):

@@ -9,12 +9,6 @@ ISSUER = "issuer"  # the actor when a sign-in changes a user as the organisation
 AUDITED = ("username", "name", "email", "role", "is_active", "is_superuser")
 
 
-def is_last_superuser(user: User) -> bool:
-    """Return whether this user is the only active superuser, so that nobody else could manage users."""
-    others = User.objects.filter(is_superuser=True, is_active=True).exclude(pk=user.pk)
-    return user.is_superuser and user.is_active and not others.exists()
-
-
 def created(user: User, *, by: str) -> None:
     _record("create", user, by, f"role: {user.role or 'none'}" + (", superuser" if user.is_superuser else ""))
 

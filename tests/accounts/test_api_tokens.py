@@ -263,3 +263,11 @@ def test_the_document_says_of_every_operation_how_to_sign_in():
                 assert ways == {"oidc"}
             elif "401" in operation["responses"]:
                 assert ways >= {"session", "oidc", "token"}, (method, path)
+
+
+@pytest.mark.parametrize(("limit", "apps"), [(None, {"fmv", "robots", "auth"}), (Role.VIEWER, {"fmv", "robots"})])
+def test_a_superusers_limited_token_sees_the_apps_of_its_role_only(limit, apps):
+    user = make_user(Role.NONE, is_superuser=True)
+    user.limit = limit
+    assert {app for app in ("fmv", "robots", "auth") if user.has_module_perms(app)} == apps
+    assert user.has_perm("fmv.change_user") is (limit is None)

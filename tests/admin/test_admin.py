@@ -1,9 +1,12 @@
 """Who is let into the admin, and what only superusers may do there."""
 
 import pytest
+from django.contrib.admin.models import LogEntry
 
+from fmv.accounts import superusers
 from fmv.accounts.models import User
 from fmv.accounts.permissions import Role
+from fmv.audit.models import AuditEntry
 from tests.support.factories import PASSWORD, make_user
 from tests.support.pages import ROBOTS, TASKS, USERS, admin, text
 from tests.support.probes import listening
@@ -86,3 +89,42 @@ def test_no_search_sends_nul_in_a_regular_expression_which_mongodb_refuses(url):
     sent = repr(commands.bodies)
     assert "regex" not in sent
     assert "\\x00" not in sent or "label" in url
+
+
+def test_two_superusers_who_demote_each_other_at_once_leave_one(monkeypatch):
+    clients = {name: admin(Role.NONE, username=name, is_superuser=True) for name in ("root", "toor")}
+    original, begun = superusers.is_last_superuser, []
+
+    def demote(by, name):
+        page = f"{USERS}{User.objects.get(username=name).pk}/change/"
+        return clients[by].post(page, {"username": name, "role": "manager", "is_active": "on"}, follow=True)
+
+    def look_and_dawdle(user):
+        found = original(user)
+        if not begun:
+            begun.append("the other, from begin to end between the check and the write of this one")
+            demote("toor", "root")
+        return found
+
+    monkeypatch.setattr(superusers, "is_last_superuser", look_and_dawdle)
+    refused = demote("root", "toor")
+    assert not User.objects.get(username="root").is_superuser
+    assert User.objects.get(username="toor").is_superuser
+    assert refused.redirect_chain
+    monkeypatch.undo()
+    assert User.objects.filter(is_superuser=True, is_active=True).count() == 1
+
+
+def test_users_and_tokens_are_recorded_once_in_the_audit_list(settings):
+    client = admin(Role.NONE, username="root", is_superuser=True)
+    form = {"username": "Fry", "usable_password": "false", "role": "viewer"}
+    form |= {"password1": PASSWORD, "password2": PASSWORD, "usable_password": "true"}
+    assert client.post(USERS + "add/", form).status_code == 302
+    fry = User.objects.get(username="Fry")
+    changed = {"username": "Fry", "role": "operator", "is_active": "on"}
+    assert client.post(f"{USERS}{fry.pk}/change/", changed).status_code == 302
+    token = {"name": "gateway", "role": "viewer", "days": 1, "user": fry.pk}
+    assert client.post("/admin/fmv/apitoken/add/", token).status_code == 200
+    actions = sorted(AuditEntry.objects.exclude(action="auth.login").values_list("action", flat=True))
+    assert actions == ["token.create", "user.create", "user.role"]
+    assert not LogEntry.objects.exists()
