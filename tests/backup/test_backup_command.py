@@ -35,10 +35,10 @@ from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.counting import collection
 from fmv.monitoring.models import Counter
 from robots.models import Robot
-from tasks.models import Bulk, LastOutcomes, LogLine, Submission, Tally, Task
+from tasks.models import Bulk, LastOutcomes, LogLine, Submission, Tally, Task, WorkerProcess
 from tasks.queue import periodic
 from tests.conftest import wait_until
-from tests.support.factories import make_robot, make_task, make_token, make_user
+from tests.support.factories import make_process, make_robot, make_task, make_token, make_user
 from tests.support.probes import (
     FUTURE,
     PAST,
@@ -620,6 +620,18 @@ restore.INSERT_BATCH, insert = 20, restore.StagedCollection.insert
 restore.StagedCollection.insert = lambda *arguments: time.sleep(0.1) or insert(*arguments)
 execute_from_command_line(sys.argv)
 """
+
+
+def test_it_is_refused_while_a_worker_is_alive(file):
+    make_process("host/1")
+    make_process("host/2", ago=31)
+    before = stored()
+    message = refused("restore", file, "--replace", "--yes")
+    assert message.startswith("Worker processes are alive: host/1. Stop all workers")
+    assert stored() == before
+    run("restore", file, "--replace", "--yes", "--dry-run")
+    WorkerProcess.objects.filter(pk="host/1").update(stopped_at=PAST)
+    run("restore", file, "--replace", "--yes")
 
 
 def test_a_restore_that_was_killed_half_way_changes_nothing_and_is_repeated(file, long_restore):

@@ -14,6 +14,8 @@ from fmv import audit
 from fmv.backup import restore
 from fmv.backup.format import Backup, database
 from fmv.cli import BY, STANDARD, FmvCommand, add_dry_run, add_json, add_yes, input_path
+from fmv.mongodb.server import server_now
+from tasks.models.worker_process import ALIVE_WITHIN, WorkerProcess
 from tasks.queue import periodic
 
 
@@ -75,6 +77,7 @@ class Command(FmvCommand):
             if interrupted := restore.unfinished():
                 self.stderr.write(str(interrupted), str)
             if not dry_run:
+                refuse_while_workers_live()
                 self._confirm_replacement(replace, yes, backup)
             mended = 0 if dry_run else self._load(backup, file)
         self._print_summary(file, backup, mended, dry_run)
@@ -118,6 +121,16 @@ class Command(FmvCommand):
             documents=footer.documents,
             collections=footer.counts,
             mended=mended,
+        )
+
+
+def refuse_while_workers_live() -> None:
+    """Raise CommandError if a worker process is alive: what it writes would be lost, or mixed into the backup."""
+    alive = list(WorkerProcess.objects.alive(server_now()))
+    if alive:
+        raise CommandError(
+            f"Worker processes are alive: {', '.join(process.name for process in alive)}. Stop all workers, the "
+            f"maintenance worker and all web servers first. A killed one counts as alive for {ALIVE_WITHIN.seconds} s."
         )
 
 
