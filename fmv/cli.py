@@ -27,6 +27,7 @@ from fmv.errors import FmvError, InvalidInput
 from fmv.http import request_id
 from fmv.http.fields import RFC_3339
 from fmv.http.json import check_json
+from fmv.mongodb.migration_state import migration_state
 from fmv.mongodb.server import is_unreachable
 from fmv.monitoring.servers import reason
 
@@ -215,6 +216,8 @@ class FmvCommand(BaseCommand):
     so_far = "Nothing has changed."
     #: whether to print JSON
     json = False
+    #: whether to refuse while migrations are not applied
+    needs_migrations = True
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         lines = [f"  python manage.py {line.strip()}" for line in self.examples.strip().splitlines()]
@@ -228,6 +231,8 @@ class FmvCommand(BaseCommand):
             for name, value in options.items():
                 if isinstance(value, str | list):  # bytes of a shell that are no UTF-8 come as lone surrogates
                     check_json(value, ("command line", name))
+            if self.needs_migrations and (problem := migration_state().problem):
+                raise CommandError(problem)
             answer = super().execute(*args, **options)
             self.stdout.flush()
         except KeyboardInterrupt:

@@ -42,6 +42,7 @@ MIDDLEWARE = [
     "fmv.monitoring.middleware.HealthEndpoints",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "fmv.http.middleware.MigrationsFirst",
     "fmv.http.middleware.ConcurrencyLimit",
     "fmv.http.throttle.FailedAuthThrottle",
     "fmv.http.middleware.Sessions",

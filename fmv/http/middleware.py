@@ -14,9 +14,11 @@ from django.core.signals import request_finished
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.middleware.csrf import CsrfViewMiddleware
+from django.utils.cache import patch_vary_headers
 
 from fmv.http import request_id, security_headers
 from fmv.http.errors import error_response
+from fmv.mongodb.migration_state import why_not_ready
 
 LENGTH = re.compile("[0-9]{1,15}")
 WITH_BODY = {"POST", "PUT", "PATCH"}
@@ -77,6 +79,21 @@ class BodyLimit:
         return self.get_response(request)
 
 
+class MigrationsFirst:
+    """Answers 503 until the database is migrated: a write before that would be stored without its indexes."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path_info.rstrip("/") == "/api/v1/health" or not (problem := why_not_ready()):
+            return self.get_response(request)
+        headers = {"Retry-After": "5"}
+        if request.path_info.startswith("/api/"):
+            return error_response(503, problem, headers)
+        return HttpResponse(problem, status=503, headers=headers, content_type="text/plain")
+
+
 class ConcurrencyLimit:
     """Lets FMV_WEB_THREADS requests work at a time: more running threads only slow each other down (the GIL).
 
@@ -99,7 +116,7 @@ class Cors(CorsMiddleware):
         if "HTTP_ORIGIN" in request.META or not is_plain(request):
             return super().__call__(request)
         response: Any = self.get_response(request)
-        response["Vary"] = "Cookie, origin"  # the answer depends on both
+        patch_vary_headers(response, ("Cookie", "origin"))  # the answer depends on both
         return response
 
 

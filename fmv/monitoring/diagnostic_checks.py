@@ -13,12 +13,12 @@ from django.conf import settings
 from django.core import checks as django_checks
 from django.core.checks import CheckMessage, Error, Info
 from django.core.checks import Warning as Warn
-from django.db import connection, models
-from django.db.migrations.executor import MigrationExecutor
+from django.db import models
 from pymongo.errors import OperationFailure
 
 from fmv.backup import restore
 from fmv.mongodb.counting import collection
+from fmv.mongodb.migration_state import migration_state
 from fmv.mongodb.plan import planned_indexes
 from fmv.mongodb.server import database, server_now
 from fmv.monitoring.diagnostics import Check
@@ -79,16 +79,15 @@ def clock() -> Iterator[CheckMessage]:
 
 
 def migrations() -> Iterator[CheckMessage]:
-    executor = MigrationExecutor(connection)
-    missing = [str(migration) for migration, _ in executor.migration_plan(executor.loader.graph.leaf_nodes())]
-    known = set(executor.loader.disk_migrations)
-    newer = sorted(f"{app}.{name}" for app, name in set(executor.loader.applied_migrations) - known)
-    if missing:
-        yield Error(f"Not applied: {', '.join(missing)}.", hint="Run `python manage.py migrate`.")
-    if newer:
-        yield Warn(f"Applied, but unknown here: {', '.join(newer)}.", hint="Is this FMV older than the database?")
-    if not missing and not newer:
-        yield Info(f"All {len(known)} are applied.")
+    state = migration_state()
+    if state.missing:
+        yield Error(f"Not applied: {', '.join(state.missing)}.", hint="Run `python manage.py migrate`.")
+    if state.unknown:
+        yield Warn(
+            f"Applied, but unknown here: {', '.join(state.unknown)}.", hint="Is this FMV older than the database?"
+        )
+    if not state.missing and not state.unknown:
+        yield Info(f"All {state.known} are applied.")
 
 
 # --- Indexes ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from fmv.accounts.permissions import Role
 from fmv.deadline import call_in_thread
 from fmv.http.json import answer
 from fmv.http.query import StrictQuery
+from fmv.mongodb.migration_state import migration_state
 from fmv.monitoring.metrics import exposition
 from fmv.monitoring.servers import TIMEOUT, Unreachable, ask_broker, ask_mongodb, clock_skew, skew_text
 
@@ -33,8 +34,9 @@ def livez(request: HttpRequest) -> HttpResponse:
 def readyz(request: HttpRequest) -> HttpResponse:
     """Answer 200 if MongoDB and the broker do, else 503, with a line for each; within 3 seconds.
 
-    A wrong clock gets a line too, but the server stays ready: only the order of ids depends on the clock, and taking
-    every web server out of service would correct no clock.
+    Migrations that are not applied get a line and 503, too. Two things get a line while the server stays ready. One is
+    migrations that this code does not know: while a new version is rolled out, the old one goes on. The other is a
+    wrong clock: only the order of ids depends on it, and taking every web server out of service would correct none.
     """
     servers: dict[str, Callable[[], object]] = {"mongodb": ask_mongodb, "broker": ask_broker}
     asked = {name: call_in_thread(ask, "readyz") for name, ask in servers.items()}
@@ -42,6 +44,10 @@ def readyz(request: HttpRequest) -> HttpResponse:
     status = 200 if set(lines.values()) == {"OK"} else 503
     if lines["mongodb"] == "OK":
         with contextlib.suppress(PyMongoError, DatabaseError), pymongo.timeout(TIMEOUT / 2):
+            state = migration_state()
+            if text := state.problem or state.warning:
+                lines["migrations"] = text
+            status = 503 if state.problem else status
             if abs(skew := clock_skew()) > MAX_CLOCK_SKEW:
                 lines["clock"] = skew_text(skew)
     text = "".join(f"{name}: {line}\n" for name, line in lines.items())

@@ -20,6 +20,7 @@ from django.conf import settings
 from pymongo.errors import CollectionInvalid
 
 from fmv.celery import app
+from fmv.mongodb.migration_state import wait_for_migrations
 from fmv.mongodb.server import forget_clients
 from tasks.models.worker_process import worker_name
 from tasks.queue.doorbell import report_worker_lost
@@ -36,6 +37,13 @@ def no_delayed_delivery(**_: Any) -> None:
     """Do not let Celery declare its 28 exchanges and queues for ETA messages: FMV sends none."""
     blueprint: Any = celery.worker.consumer.Consumer.Blueprint
     blueprint.default_steps = [step for step in blueprint.default_steps if not step.endswith(":DelayedDelivery")]
+
+
+@signals.worker_init.connect
+@signals.beat_init.connect
+def migrations_first(**_: Any) -> None:
+    """Let workers and beat wait for the migrations: what they write before would be stored without its indexes."""
+    wait_for_migrations()
 
 
 @signals.worker_process_init.connect

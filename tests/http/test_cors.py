@@ -1,5 +1,8 @@
 import pytest
+from django.http import HttpResponse
+from django.test import RequestFactory
 
+from fmv.http.middleware import Cors
 from tasks.models import Task
 from tests.support.api import Api
 from tests.support.factories import make_robot
@@ -91,3 +94,10 @@ def test_a_page_of_an_allowed_origin_can(settings):
     settings.CORS_ALLOWED_ORIGINS = ["https://fleet.example"]
     make_robot(name="R2")
     assert Api(None)("POST", "/robot/R2/run", HTTP_ORIGIN="https://fleet.example").status_code == 200
+
+
+def test_what_else_an_answer_varies_by_is_kept():
+    answer = Cors(lambda request: HttpResponse(headers={"Vary": "Accept-Language"}))(
+        RequestFactory().get("/api/v1/robot")
+    )
+    assert {part.strip().lower() for part in answer["Vary"].split(",")} == {"accept-language", "cookie", "origin"}

@@ -16,6 +16,7 @@ from django.test import Client
 from fmv.devstack import embedded_mongodb
 from fmv.mongodb.server import server_now
 from fmv.monitoring import servers
+from tests.support.commands import Process
 
 NOBODY = "127.0.0.1:1"
 
@@ -82,6 +83,7 @@ def test_mongodb_takes_the_call_and_says_nothing(web):
 def test_mongodb_falls_silent_and_comes_back(web, tmp_path):
     with embedded_mongodb.embedded_mongodb(tmp_path / "mongodb") as server:
         pid = int((tmp_path / "mongodb.lock").read_text())
+        assert Process("migrate", uri=f"{server}fmv").ended().status == 0
         url = web(os.environ["FMV_BROKER_URL"], MONGODB_URI=f"{server}fmv")
         assert ready(url)[0] == 200
         os.kill(pid, signal.SIGSTOP)

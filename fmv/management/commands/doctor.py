@@ -27,7 +27,8 @@ class Command(FmvCommand):
         doctor --json | jq '.[] | select(.ok | not)'
         doctor --quiet || mail -s 'FMV has a problem' operations
     """
-    requires_system_checks: list[str] = []  # it reports them itself
+    requires_system_checks: list[str] = []  # it reports them itself,
+    needs_migrations = False  # and this
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         add_json(parser, "print a list of {check, ok, severity, message, hint}, severity being info, warning or error")

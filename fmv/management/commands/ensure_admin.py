@@ -4,14 +4,15 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import IntegrityError
 
 from fmv.accounts import user_audit
 from fmv.accounts.models import User
+from fmv.cli import FmvCommand
 
 
-class Command(BaseCommand):
+class Command(FmvCommand):
     help = "Create the first superuser, `admin`, with a random password, and print it. Does nothing if one exists."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

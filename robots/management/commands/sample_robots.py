@@ -1,7 +1,6 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
+from fmv.cli import FmvCommand
 from robots import services
 from robots.errors import NameTaken
 
@@ -12,8 +11,9 @@ ROBOTS: list[dict[str, Any]] = [
 ]
 
 
-class Command(BaseCommand):
+class Command(FmvCommand):
     help = "Add the three sample robots. Those that exist are not changed."
+    so_far = "Some may be added."
 
     def handle(self, *args: object, **options: Any) -> None:
         for values in ROBOTS:

@@ -1,12 +1,12 @@
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
+from fmv.cli import FmvCommand
 from tasks.queue import periodic
 
 
-class Command(BaseCommand):
+class Command(FmvCommand):
     help = "Wake robots that have work and a free lane, in case a wake-up was lost. Beat does this too."
+    so_far = "Part of it may be done. Run the command again for the rest."
 
     def handle(self, *args: object, **options: Any) -> None:
         self.stdout.write(f"{periodic.ring_waiting()} robots woken")
