@@ -86,7 +86,7 @@ def test_no_search_sends_nul_in_a_regular_expression_which_mongodb_refuses(url):
     client = admin(is_superuser=True)
     with listening() as commands:
         assert client.get(url, follow=True).status_code in (200, 400)
-    sent = repr(commands.bodies)
+    sent = repr([{name: value for name, value in body.items() if name != "lsid"} for body in commands.bodies])
     assert "regex" not in sent
     assert "\\x00" not in sent or "label" in url
 
