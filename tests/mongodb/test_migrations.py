@@ -112,6 +112,7 @@ def test_two_at_once_do_what_one_does(empty):
     assert together == shape()
 
 
+@pytest.mark.slow
 def test_web_server_and_workers_wait_for_migrate_and_store_nothing_before(empty, web, worker, maintenance, tmp_path):
     broker = os.environ["FMV_BROKER_URL"]
     url = web(broker, FMV_ANONYMOUS="manager")
