@@ -8,7 +8,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
 from fmv.accounts.views import LoginView, LogoutView
-from fmv.http.docs import DocsView, DocumentView
+from fmv.http.docs import DocsView, Document30View, DocumentView
 from fmv.http.openapi import both
 from fmv.monitoring.views import HealthView, MetricsView
 
@@ -17,6 +17,7 @@ v1: list[URLPattern | URLResolver] = [
     *both("auth/login", LoginView.as_view(), "login"),
     *both("auth/logout", LogoutView.as_view(), "logout"),
     *both("openapi.json", DocumentView.as_view(), "openapi"),
+    *both("openapi-3.0.json", Document30View.as_view(), "openapi_3_0"),
     *both("docs", DocsView.as_view(url_name="openapi"), "docs"),
 ]
 

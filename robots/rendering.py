@@ -7,12 +7,12 @@ from fmv.http.fields import rfc3339
 
 
 def summary(robot: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the output of RobotSummarySerializer."""
+    """Return the output of RobotSerializer."""
     return {"name": robot["_id"], "is_great": robot["is_great"], "location": robot["location"]}
 
 
 def profile(robot: Mapping[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the output of RobotSerializer, with these tasks in the place where v1 has them."""
+    """Return the output of RobotFieldsSerializer, with these tasks in the place where v1 has them."""
     return {
         "name": robot["_id"],
         "is_great": robot["is_great"],

@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from corsheaders.middleware import CorsMiddleware
+from django.conf import settings
 from django.contrib.auth import get_user
 from django.db import DatabaseError, models
 from django.http import HttpRequest, HttpResponse
@@ -66,6 +67,11 @@ class HasRole(BasePermission):
             return False
         return bool(caller.effective_role.includes(required))
 
+    def lets_anonymous_in(self, view: Any, method: str) -> bool:
+        """Return whether callers who have not signed in may do it."""
+        anonymous, required = settings.ENVIRONMENT.anonymous, required_role(view, method)
+        return anonymous != "none" and required is not None and Role(anonymous).includes(required)
+
 
 def is_foreign(request: Request) -> bool:
     """Return whether a web page of an origin that is neither ours nor in FMV_CORS_ORIGINS wants to change something.
@@ -84,7 +90,7 @@ def is_foreign(request: Request) -> bool:
 def required_role(view: Any, method: str) -> Role | None:
     """Return the least role that the request needs, None if the view does not offer the method."""
     roles: dict[str, Role] = view.roles
-    if hasattr(view, "action_map"):
+    if getattr(view, "action_map", None):
         asked = view.action
     else:
         handler = "get" if method == "HEAD" else method.lower()

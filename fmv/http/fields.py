@@ -9,7 +9,7 @@ from rest_framework import exceptions, serializers
 
 from fmv.errors import did_you_mean
 
-NOT_BLANK = r"[^\s\u001c-\u001f\u0085]"  # JSON Schema pattern: a character that `trim_whitespace` does not remove
+NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # JSON Schema pattern: a character that `trim_whitespace` does not remove
 
 
 class StrictCharField(serializers.CharField):

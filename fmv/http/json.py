@@ -34,9 +34,9 @@ class Renderer(BaseRenderer):
 
 
 class Parser(BaseParser):
-    """Strict JSON in UTF-8, see `parse`."""
+    """Strict JSON in UTF-8 of any `Content-Type`, see `parse`."""
 
-    media_type = "application/json"
+    media_type = "*/*"  # curl and urllib announce a form, and fetch announces text
 
     def parse(self, stream: Any, media_type: str | None = None, context: Mapping[str, Any] | None = None) -> Any:
         return parse(stream.read(), ("body",))

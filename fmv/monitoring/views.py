@@ -69,7 +69,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     return HttpResponse(exposition(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-class HealthSerializer(serializers.Serializer):
+class HealthCheckResponseSerializer(serializers.Serializer):
     health = serializers.CharField()
 
 
@@ -81,7 +81,7 @@ class HealthView(StrictQuery, APIView):
     @extend_schema(
         operation_id="health_health_get",
         tags=["service"],
-        responses=HealthSerializer,
+        responses=HealthCheckResponseSerializer,
         examples=[OpenApiExample("answering", {"health": "OK"})],
     )
     def get(self, request: Request) -> HttpResponse:

@@ -14,7 +14,7 @@ from rest_framework.viewsets import ViewSet
 
 from fmv.accounts.permissions import Role, still_allowed
 from fmv.errors import InvalidInput, Problem
-from fmv.http.openapi import Error
+from fmv.http.openapi import HTTPError
 from fmv.http.query import StrictQuery, read_query
 from fmv.http.sse import MEDIA_TYPE, EventStream, TooManyStreams
 from tasks.api.event_log import ID, Key, missed, parse_id
@@ -27,15 +27,12 @@ TASK_ID = OpenApiParameter(
     "task_id", UUID, OpenApiParameter.PATH, description="The task's id, as in the answer to its submit."
 )
 AN_ID = {"type": "string", "pattern": f"^({ID.pattern})?$"}
-LAST_EVENT_ID = [
-    OpenApiParameter(
-        "Last-Event-ID",
-        AN_ID,
-        OpenApiParameter.HEADER,
-        description="The `id` of the last event that the client received: the stream continues after it.",
-    ),
-    OpenApiParameter("last_event_id", AN_ID, description="The same, for clients that cannot set headers."),
-]
+LAST_EVENT_ID = OpenApiParameter(  # the header is not listed beside it: generated clients would name both alike
+    "last_event_id",
+    AN_ID,
+    description="The `id` of the last event that the client received: the stream continues after it. The header "
+    "`Last-Event-ID`, which browsers send by themselves, means the same and has precedence.",
+)
 STREAM_RULES = """
 The stream is [server-sent events](https://html.spec.whatwg.org/multipage/server-sent-events.html), as `EventSource`
 reads them.
@@ -79,7 +76,7 @@ STREAM = OpenApiResponse(
     examples=[OpenApiExample("the end of a task", EXAMPLE, media_type=MEDIA_TYPE)],
 )
 UNAVAILABLE = OpenApiResponse(
-    Error,
+    HTTPError,
     description="Too many streams are open, or MongoDB cannot be reached; Retry-After says how many seconds to wait",
     examples=[OpenApiExample("too many", {"detail": TooManyStreams.default_detail})],
 )
@@ -93,7 +90,7 @@ class EventViewSet(StrictQuery, ViewSet):
         operation_id="events_task__task_id__events_get",
         description=OF_TASK,
         tags=["events"],
-        parameters=[TASK_ID, *LAST_EVENT_ID],
+        parameters=[TASK_ID, LAST_EVENT_ID],
         responses={
             (200, MEDIA_TYPE): STREAM,
             204: OpenApiResponse(
@@ -120,7 +117,7 @@ class EventViewSet(StrictQuery, ViewSet):
         operation_id="events_events_get",
         description=OF_ALL,
         tags=["events"],
-        parameters=[EventFilterSerializer, *LAST_EVENT_ID],
+        parameters=[EventFilterSerializer, LAST_EVENT_ID],
         responses={(200, MEDIA_TYPE): STREAM, 503: UNAVAILABLE},
     )
     def of_all(self, request: Request) -> HttpResponseBase:

@@ -11,7 +11,7 @@ from fmv.accounts.permissions import Role
 from fmv.http.json import answer
 from fmv.http.query import StrictQuery
 from tasks import registry
-from tasks.api.serializers import HandlerSerializer, HandlersSerializer
+from tasks.api.serializers import TaskHandlerSerializer, TaskHandlersSerializer
 
 NAME = OpenApiParameter(
     "name",
@@ -25,17 +25,17 @@ NAME = OpenApiParameter(
 class HandlerViewSet(StrictQuery, ViewSet):
     roles: ClassVar[dict[str, Role]] = {"list": Role.VIEWER, "retrieve": Role.VIEWER}
 
-    @extend_schema(operation_id="list_handler__get", tags=["handlers"], responses=HandlersSerializer)
+    @extend_schema(operation_id="list_handler__get", tags=["handlers"], responses=TaskHandlersSerializer)
     def list(self, request: Request) -> HttpResponse:
         """List the handlers that tasks can run, by name."""
-        return answer(HandlersSerializer({"handlers": registry.all_handlers()}).data)
+        return answer(TaskHandlersSerializer({"handlers": registry.all_handlers()}).data)
 
     @extend_schema(
         operation_id="find_handler__name__get",
         tags=["handlers"],
         parameters=[NAME],
-        responses=HandlerSerializer,
+        responses=TaskHandlerSerializer,
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
         """Get a handler with the JSON Schema of its parameters."""
-        return answer(HandlerSerializer(registry.get(name)).data)
+        return answer(TaskHandlerSerializer(registry.get(name)).data)

@@ -17,7 +17,7 @@ Document = Mapping[str, Any]
 
 
 def render(task: Document) -> dict[str, Any]:
-    """Return the same as TaskSerializer."""
+    """Return the same as RobotTaskSerializer."""
     progress = task["progress"]
     return {
         "task_id": dashed(task["_id"]),
@@ -52,7 +52,7 @@ def render_object(task: Task) -> dict[str, Any]:
 
 
 def render_new(task: Task) -> dict[str, Any]:
-    """Return the same as NewTaskSerializer."""
+    """Return the same as SubmittedTaskSerializer."""
     return render_object(task) | {"status": "CREATED"}
 
 

@@ -15,7 +15,7 @@ from fmv.accounts.permissions import Role
 from fmv.errors import InvalidInput, Problem
 from fmv.http.fields import read_body
 from fmv.http.json import answer, nothing
-from fmv.http.openapi import error_schema, input_error_schema
+from fmv.http.openapi import conflict_schema, error_schema
 from fmv.http.pagination import Pages, page
 from fmv.http.query import StrictQuery, read_query
 from fmv.mongodb.documents import columns_of
@@ -23,17 +23,19 @@ from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot
 from robots.rendering import summary
 from robots.serializers import (
+    RobotChangeSerializer,
     RobotFilterSerializer,
     RobotInputSerializer,
     RobotReplacementSerializer,
-    RobotSummarySerializer,
+    RobotSerializer,
 )
 from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.rendering import render_new, render_profile
-from tasks.api.serializers import NewTaskSerializer, RobotProfileSerializer, SubmitSerializer
+from tasks.api.serializers import RobotProfileSerializer, SubmitSerializer, SubmittedTaskSerializer
 from tasks.models import Task
 from tasks.queue import services
 
+NAME_TAKEN = {"loc": ["body", "name"], "msg": "A robot named 'Bender' exists already", "type": "name_taken"}
 LATEST = 50  # tasks in a robot's profile
 
 NAME = OpenApiParameter(
@@ -114,7 +116,7 @@ class RobotViewSet(StrictQuery, ViewSet):
         operation_id="list_robot__get",
         tags=["robots"],
         parameters=[RobotFilterSerializer],
-        responses=RobotSummarySerializer(many=True),
+        responses=RobotSerializer(many=True),
     )
     def list(self, request: Request) -> HttpResponse:
         """List robots by name, 1,000 to a page unless `limit` says otherwise.
@@ -132,7 +134,7 @@ class RobotViewSet(StrictQuery, ViewSet):
         responses={
             201: RobotProfileSerializer,
             400: error_schema(400),
-            409: input_error_schema("The name is taken"),
+            409: conflict_schema([NAME_TAKEN], "The name is taken"),
         },
     )
     def create(self, request: Request) -> HttpResponse:
@@ -176,7 +178,7 @@ class RobotViewSet(StrictQuery, ViewSet):
         operation_id="change_robot__name__patch",
         tags=["robots"],
         parameters=[NAME, IF_MATCH, ETAG],
-        request=RobotReplacementSerializer(partial=True),
+        request=RobotChangeSerializer,
         responses={200: RobotProfileSerializer, 400: error_schema(400), 412: error_schema(412)},
     )
     def partial_update(self, request: Request, name: str) -> HttpResponse:
@@ -185,7 +187,7 @@ class RobotViewSet(StrictQuery, ViewSet):
         Operators may change `enabled` only, which takes a robot out of service and back; managers may change all. With
         `If-Match` the robot is changed only if its `ETag` is still that one; otherwise the answer is 412.
         """
-        values = read_body(RobotReplacementSerializer, request.data, context={"name": name}, partial=True)
+        values = read_body(RobotChangeSerializer, request.data, context={"name": name})
         user: Any = request.user
         if values.keys() - {"name", "enabled"} and not user.effective_role.includes(Role.MANAGER):
             self.permission_denied(request, "An operator may change `enabled` only")
@@ -198,7 +200,7 @@ class RobotViewSet(StrictQuery, ViewSet):
         parameters=[NAME, IF_MATCH],
         responses={
             204: OpenApiResponse(description="The robot and its finished tasks are deleted"),
-            409: error_schema(409),
+            409: conflict_schema(),
             412: error_schema(412),
         },
     )
@@ -216,7 +218,7 @@ class RobotViewSet(StrictQuery, ViewSet):
         tags=["tasks"],
         parameters=[NAME, IDEMPOTENCY_KEY],
         request=SubmitSerializer,
-        responses={200: NewTaskSerializer, 409: error_schema(409)},
+        responses={200: SubmittedTaskSerializer, 409: conflict_schema()},
     )
     def run(self, request: Request, name: str) -> HttpResponse:
         """Submit a task for the robot.
@@ -225,7 +227,10 @@ class RobotViewSet(StrictQuery, ViewSet):
         with 409 unless the body says `"queue_anyway": true`. Send an `Idempotency-Key` to be able to repeat the request
         safely.
         """
-        run = {"robot": name, **read_body(SubmitSerializer, request.data)}
+        body: Any = request.data
+        if body is None:  # some generated clients send `null` for no body
+            body = {}
+        run = {"robot": name, **read_body(SubmitSerializer, body)}
         return answer(render_new(services.submit(run, by=caller(request), key=idempotency_key(request))))
 
 

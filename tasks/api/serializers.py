@@ -1,12 +1,12 @@
 """The API's tasks, handlers and numbers in JSON."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
 from fmv.http.fields import Rfc3339Field, StrictCharField, StrictIntegerField, StrictSerializer
-from robots.serializers import Labels, RobotSerializer
+from robots.serializers import Labels, RobotFieldsSerializer
 from tasks import registry
 from tasks.api.examples import (
     HANDLER_EXAMPLE,
@@ -29,7 +29,7 @@ class JSONObject(serializers.DictField):
     pass
 
 
-class HistorySerializer(serializers.Serializer):
+class HistoryStepSerializer(serializers.Serializer):
     """A step of a task's life."""
 
     at = Rfc3339Field(help_text="When the step happened, by MongoDB's clock.")
@@ -47,7 +47,7 @@ class TaskErrorSerializer(serializers.Serializer):
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a finished task", TASK_EXAMPLE, response_only=True)])
-class TaskSerializer(serializers.Serializer):
+class RobotTaskSerializer(serializers.Serializer):
     """A task with its parameters, status, result and history."""
 
     task_id = serializers.UUIDField(source="id")
@@ -73,11 +73,11 @@ class TaskSerializer(serializers.Serializer):
     requested_by = serializers.CharField(help_text="The name of the user who submitted the task.")
     retry_of = serializers.UUIDField(allow_null=True, help_text="The task that this one repeats.")
     cancel_requested = serializers.BooleanField(help_text="A cancel was requested while the task was running.")
-    history = HistorySerializer(many=True, help_text="All steps, oldest first.")
+    history = HistoryStepSerializer(many=True, help_text="All steps, oldest first.")
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a new task", NEW_TASK_EXAMPLE, response_only=True)])
-class NewTaskSerializer(TaskSerializer):
+class SubmittedTaskSerializer(RobotTaskSerializer):
     """A task that was just submitted. Its status is CREATED here; later reads return its real status."""
 
     status = serializers.ChoiceField(choices=["CREATED"])
@@ -87,10 +87,10 @@ class NewTaskSerializer(TaskSerializer):
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a robot", PROFILE_EXAMPLE, response_only=True)])
-class RobotProfileSerializer(RobotSerializer):
+class RobotProfileSerializer(RobotFieldsSerializer):
     """A robot with its latest 50 tasks, newest first."""
 
-    tasks = TaskSerializer(many=True, read_only=True)
+    tasks = RobotTaskSerializer(many=True, allow_null=True, help_text="Always a list; v1 clients send null.")
 
     def get_fields(self) -> dict[str, serializers.Field]:
         fields = super().get_fields()
@@ -100,16 +100,17 @@ class RobotProfileSerializer(RobotSerializer):
 
 
 class PositiveSecondsField(serializers.FloatField):
-    """A number of seconds greater than 0."""
+    """A number of seconds, at least a millisecond."""
 
-    json_schema = {"exclusiveMinimum": 0}
+    LEAST: ClassVar[float] = 0.001
+    json_schema = {"minimum": LEAST}
 
     def to_internal_value(self, data: Any) -> float:
         if isinstance(data, bool | str):
             self.fail("invalid")
         value = super().to_internal_value(data)
-        if value <= 0:
-            raise serializers.ValidationError("Input should be greater than 0", "greater_than")
+        if value < self.LEAST:
+            raise serializers.ValidationError(f"Input should be at least {self.LEAST}", "greater_than_equal")
         return value
 
 
@@ -181,10 +182,10 @@ class BatchSerializer(StrictSerializer):
     many=False,  # the list is in `tasks`
     examples=[OpenApiExample("new tasks", {"tasks": [NEW_TASK_EXAMPLE]}, response_only=True)],
 )
-class TasksSerializer(serializers.Serializer):
+class SubmittedTasksSerializer(serializers.Serializer):
     """The new tasks, one for each run, in order."""
 
-    tasks = NewTaskSerializer(many=True)
+    tasks = SubmittedTaskSerializer(many=True)
 
 
 class TaskFilterSerializer(serializers.Serializer):
@@ -223,7 +224,7 @@ class EventFilterSerializer(ResumeSerializer):
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a handler", HANDLER_EXAMPLE, response_only=True)])
-class HandlerSerializer(serializers.Serializer):
+class TaskHandlerSerializer(serializers.Serializer):
     """A function that tasks can run."""
 
     name = serializers.CharField()
@@ -237,8 +238,8 @@ class HandlerSerializer(serializers.Serializer):
     many=False,  # the list is in `handlers`
     examples=[OpenApiExample("all handlers", {"handlers": [HANDLER_EXAMPLE]}, response_only=True)],
 )
-class HandlersSerializer(serializers.Serializer):
-    handlers = HandlerSerializer(many=True)
+class TaskHandlersSerializer(serializers.Serializer):
+    handlers = TaskHandlerSerializer(many=True)
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a line", LOG_LINE_EXAMPLE, response_only=True)])
@@ -257,7 +258,7 @@ class FinishedCountsSerializer(serializers.Serializer):
         return {status.value: serializers.IntegerField() for status in FINISHED}
 
 
-class CountsSerializer(serializers.Serializer):
+class TaskCountsSerializer(serializers.Serializer):
     """The numbers of tasks by status.
 
     At most 100,000 unfinished tasks of a status are counted. Finished tasks include those that were deleted since.
@@ -279,8 +280,8 @@ class RobotCountsSerializer(serializers.Serializer):
 class StatsSerializer(serializers.Serializer):
     """The numbers of the queue and the fleet."""
 
-    tasks = CountsSerializer()
-    handlers = serializers.DictField(child=CountsSerializer(), help_text="The same numbers for each handler.")
+    tasks = TaskCountsSerializer()
+    handlers = serializers.DictField(child=TaskCountsSerializer(), help_text="The same numbers for each handler.")
     queue_age = serializers.FloatField(
         help_text="Seconds that the oldest queued task of a robot in service has waited; 0 if there is none."
     )

@@ -11,7 +11,7 @@ from rest_framework.viewsets import ViewSet
 from fmv.accounts.permissions import Role
 from fmv.http.fields import read_body
 from fmv.http.json import answer
-from fmv.http.openapi import error_schema
+from fmv.http.openapi import conflict_schema
 from fmv.http.pagination import Pages, page
 from fmv.http.query import StrictQuery, read_query
 from tasks.api.examples import STOPPING_EXAMPLE
@@ -20,10 +20,10 @@ from tasks.api.rendering import render, render_line, render_new, render_object
 from tasks.api.serializers import (
     BatchSerializer,
     LogLineSerializer,
-    NewTaskSerializer,
+    RobotTaskSerializer,
+    SubmittedTaskSerializer,
+    SubmittedTasksSerializer,
     TaskFilterSerializer,
-    TaskSerializer,
-    TasksSerializer,
 )
 from tasks.models import Task
 from tasks.queue import services
@@ -61,7 +61,7 @@ class TaskViewSet(StrictQuery, ViewSet):
         operation_id="list_task__get",
         tags=["tasks"],
         parameters=[TaskFilterSerializer],
-        responses=TaskSerializer(many=True),
+        responses=RobotTaskSerializer(many=True),
     )
     def list(self, request: Request) -> HttpResponse:
         """List tasks, newest first, 100 to a page unless `limit` says otherwise.
@@ -72,7 +72,7 @@ class TaskViewSet(StrictQuery, ViewSet):
         return page(TaskPages(), found, render, request)
 
     @extend_schema(
-        operation_id="find_task__task_id__get", tags=["tasks"], parameters=[TASK_ID], responses=TaskSerializer
+        operation_id="find_task__task_id__get", tags=["tasks"], parameters=[TASK_ID], responses=RobotTaskSerializer
     )
     def retrieve(self, request: Request, task_id: UUID) -> HttpResponse:
         """Get a task in its current state."""
@@ -83,7 +83,7 @@ class TaskViewSet(StrictQuery, ViewSet):
         tags=["tasks"],
         parameters=[IDEMPOTENCY_KEY],
         request=BatchSerializer,
-        responses={200: TasksSerializer, 409: error_schema(409)},
+        responses={200: SubmittedTasksSerializer, 409: conflict_schema()},
     )
     def batch(self, request: Request) -> HttpResponse:
         """Submit up to 1,000 tasks, all or none.
@@ -102,13 +102,13 @@ class TaskViewSet(StrictQuery, ViewSet):
         parameters=[TASK_ID],
         request=None,
         responses={
-            200: OpenApiResponse(TaskSerializer, description="The task had not started and is now REVOKED"),
+            200: OpenApiResponse(RobotTaskSerializer, description="The task had not started and is now REVOKED"),
             202: OpenApiResponse(
-                TaskSerializer,
+                RobotTaskSerializer,
                 description="The task is running and is being stopped",
                 examples=[OpenApiExample("being stopped", STOPPING_EXAMPLE)],
             ),
-            409: error_schema(409),
+            409: conflict_schema(),
         },
     )
     def cancel(self, request: Request, task_id: UUID) -> HttpResponse:
@@ -125,7 +125,7 @@ class TaskViewSet(StrictQuery, ViewSet):
         tags=["tasks"],
         parameters=[TASK_ID],
         request=None,
-        responses={200: NewTaskSerializer, 409: error_schema(409)},
+        responses={200: SubmittedTaskSerializer, 409: conflict_schema()},
     )
     def retry(self, request: Request, task_id: UUID) -> HttpResponse:
         """Submit a finished task again.

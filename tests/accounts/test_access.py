@@ -66,7 +66,7 @@ def test_the_routes_above_are_all_there_are():
                 yield pattern.name
 
     parts = [part for part in get_resolver().url_patterns if str(part.pattern) == "api/v1/"]
-    wanted = "health login logout openapi docs stats robots robot run batch tasks task cancel retry log"
+    wanted = "health login logout openapi openapi_3_0 docs stats robots robot run batch tasks task cancel retry log"
     wanted += " handlers handler events task_events"
     assert sorted(name for part in parts for name in names(part)) == sorted(wanted.split(" "))
 

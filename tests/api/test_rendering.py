@@ -10,9 +10,14 @@ from rest_framework.serializers import Serializer
 from fmv.mongodb.documents import columns_of
 from robots import rendering as robots
 from robots.models import Robot
-from robots.serializers import RobotSummarySerializer
+from robots.serializers import RobotSerializer
 from tasks.api.rendering import render, render_line, render_new, render_object, render_profile
-from tasks.api.serializers import LogLineSerializer, NewTaskSerializer, RobotProfileSerializer, TaskSerializer
+from tasks.api.serializers import (
+    LogLineSerializer,
+    RobotProfileSerializer,
+    RobotTaskSerializer,
+    SubmittedTaskSerializer,
+)
 from tasks.models import LogLine, Status, Task
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import make_task_in
@@ -52,26 +57,26 @@ def by_serializer(serializer_class, row) -> str:
 def test_a_task_is_what_its_serializer_says(status):
     task = make_task_in(status)
     stored = Task.objects.get(pk=task.pk)
-    assert as_json(render(document_of(task))) == by_serializer(TaskSerializer, stored)
-    assert as_json(render_object(stored)) == by_serializer(TaskSerializer, stored)
+    assert as_json(render(document_of(task))) == by_serializer(RobotTaskSerializer, stored)
+    assert as_json(render_object(stored)) == by_serializer(RobotTaskSerializer, stored)
 
 
 def test_so_is_a_task_of_odd_values_before_it_is_stored_and_after():
     task = make_task(**ODD, retry_of=make_task().pk)
-    assert as_json(render_object(task)) == by_serializer(TaskSerializer, task)
-    assert as_json(render(document_of(task))) == by_serializer(TaskSerializer, Task.objects.get(pk=task.pk))
+    assert as_json(render_object(task)) == by_serializer(RobotTaskSerializer, task)
+    assert as_json(render(document_of(task))) == by_serializer(RobotTaskSerializer, Task.objects.get(pk=task.pk))
 
 
 def test_a_new_task_is_created():
     task = make_task()
-    assert as_json(render_new(task)) == as_json(NewTaskSerializer(task).data)
+    assert as_json(render_new(task)) == as_json(SubmittedTaskSerializer(task).data)
 
 
 def test_a_robot_in_a_list_and_by_itself_is_what_its_serializers_say():
     robot = make_robot(labels=["lab"], endpoint="http://127.0.0.1:1/", lanes=3)
     tasks = [make_task(robot=robot) for _ in range(2)]
     stored = Robot.objects.get(pk=robot.pk)
-    assert as_json(robots.summary(document_of(robot))) == by_serializer(RobotSummarySerializer, stored)
+    assert as_json(robots.summary(document_of(robot))) == by_serializer(RobotSerializer, stored)
     latest = Task.objects.of_robot(robot.name).newest_first().documents()
     stored.tasks = list(Task.objects.of_robot(robot.name).newest_first())
     assert as_json(render_profile(document_of(robot), latest)) == by_serializer(RobotProfileSerializer, stored)

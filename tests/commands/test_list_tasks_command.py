@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from fmv.mongodb.uuid7 import id_at
-from tasks.api.serializers import TaskSerializer
+from tasks.api.serializers import RobotTaskSerializer
 from tasks.models import Status, Task
 from tests.support.commands import run
 from tests.support.factories import make_task
@@ -56,7 +56,7 @@ def test_json_is_the_task_of_the_api():
     task = make_task_in(Status.SUCCESS, labels=["é"], result={"a": [1]})
     [line] = run("list_tasks", "--json").out.splitlines()
     stored = Task.objects.get(pk=task.pk)
-    assert json.loads(line) == TaskSerializer(stored).data
+    assert json.loads(line) == RobotTaskSerializer(stored).data
     assert line.startswith('{"task_id":"')
 
 

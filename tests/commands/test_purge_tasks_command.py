@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from fmv.audit.models import AuditEntry
 from fmv.mongodb.uuid7 import id_at
-from tasks.api.serializers import TaskSerializer
+from tasks.api.serializers import RobotTaskSerializer
 from tasks.cli import archive
 from tasks.cli.archive import Archive, NotAnArchive
 from tasks.models import FINISHED, LogLine, Status, Task
@@ -149,7 +149,7 @@ def test_wrong_arguments_are_refused(arguments):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 def test_what_goes_is_in_the_archive_as_the_api_tells_it(tmp_path, name):
     task = finished(lines=2, labels=["é"], result={"a": [1, None]})
-    as_told = json.loads(json.dumps(TaskSerializer(task).data))
+    as_told = json.loads(json.dumps(RobotTaskSerializer(task).data))
     path = tmp_path / name
     outcome = run("purge_tasks", "--older-than", "7d", "--yes", "--archive", str(path), "--json")
     assert json.loads(outcome.out) == {"deleted": 1, "archive": str(path)}

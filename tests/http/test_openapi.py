@@ -10,6 +10,8 @@ import pytest
 from drf_spectacular.generators import SchemaGenerator
 
 from fmv.http.json import Renderer
+from fmv.http.openapi_hooks import as_openapi_3_0, schemas
+from robots.models import Robot
 from tests.support.api import Api
 from tests.support.factories import make_robot, make_task
 
@@ -24,12 +26,17 @@ FIRST_BACKEND = {
 }
 
 
-@pytest.fixture(scope="module")
-def document():
-    answer = Api(None)("GET", "/openapi.json")
+@pytest.fixture(scope="module", params=["/openapi.json", "/openapi-3.0.json"])
+def document(request):
+    answer = Api(None)("GET", request.param)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/json"
     return answer.json()
+
+
+@pytest.fixture(scope="module")
+def newest():
+    return Api(None)("GET", "/openapi.json").json()
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +60,23 @@ def validator(document, schema) -> Any:
     )
 
 
-def test_it_is_served_as_it_is_generated(document):
-    generated = SchemaGenerator().get_schema(public=True)
-    assert json.loads(Renderer().render(generated)) == document
+def test_it_is_served_as_it_is_generated():
+    generated = json.loads(Renderer().render(SchemaGenerator().get_schema(public=True)))
+    for path in ("/openapi.json", "/openapi.json/"):
+        assert Api(None)("GET", path).json() == generated
+    for path in ("/openapi-3.0.json", "/openapi-3.0.json/"):
+        assert Api(None)("GET", path).json() == as_openapi_3_0(generated)
 
 
-def test_it_is_openapi_3_1_of_this_version(document):
-    assert document["openapi"].startswith("3.1")
-    assert document["info"]["version"] == "1.0.0"
-    assert document["servers"] == [{"url": "/api/v1"}]
-    assert Api(None)("GET", "/openapi.json/").json() == document
+def test_there_is_one_for_tools_of_openapi_3_1_and_one_for_those_of_3_0():
+    new, old = (Api(None)("GET", path).json() for path in ("/openapi.json", "/openapi-3.0.json"))
+    assert (new["openapi"], new["info"].pop("license")) == ("3.1.0", {"name": "MIT", "identifier": "MIT"})
+    assert (old["openapi"], old["info"].pop("license")) == ("3.0.3", {"name": "MIT"})
+    assert new["info"] == old["info"]
+    assert new["info"]["version"] == "1.0.0"
+    assert new["servers"] == [{"url": "/api/v1"}]
+    assert new["paths"].keys() == old["paths"].keys()
+    assert new["components"]["schemas"].keys() == old["components"]["schemas"].keys()
 
 
 def test_it_is_valid(document):
@@ -121,18 +135,33 @@ def test_every_operation_tells_its_errors(operations):
             continue
         wanted = {"401", "403", "429", "503"}
         wanted |= {"404"} if "{" in path else set()
-        wanted |= {"411", "413", "415"} if "requestBody" in operation else set()
+        wanted |= {"411", "413"} if "requestBody" in operation else set()
         assert wanted <= operation["responses"].keys(), (method, path)
         assert operation["security"], (method, path)
 
 
-def test_everything_has_an_example_that_its_schema_allows(document):
-    for where, media_type, content in contents(document):
-        if media_type != "application/json":
-            continue
+def test_everything_has_an_example_that_its_schema_allows(newest):
+    for where, _, content in contents(newest):
         assert content["examples"], where
         for example in content["examples"].values():
-            validator(document, content["schema"]).validate(example["value"])
+            validator(newest, content["schema"]).validate(example["value"])
+
+
+@pytest.mark.django_db
+def test_every_example_of_a_request_can_be_sent_as_it_is_for_any_robot(newest, settings):
+    settings.ENVIRONMENT.anonymous = "manager"
+    sent = set()
+    make_robot(name="Wall-E")
+    for where, _, content in contents(newest):
+        method, path, part = where.split()
+        if part != "request":
+            continue
+        for example in content["examples"].values():
+            Robot.objects.update(enabled=True)
+            answer = Api(None)(method.upper(), path.format(name="Wall-E"), example["value"])
+            assert answer.status_code in (200, 201), (where, answer.content)
+            sent.add((method, path))
+    assert len(sent) == 5
 
 
 def test_every_reference_leads_somewhere(document):
@@ -141,13 +170,103 @@ def test_every_reference_leads_somewhere(document):
         assert schema in document["components"][kind]
 
 
-def test_every_error_has_the_shape_of_errors(document):
+def test_every_error_has_the_one_shape_of_its_status(document):
+    shapes = {"422": "HTTPValidationError", "409": "Conflict"}
     for where, _, content in contents(document):
         status = where.split()[-1]
         if status.startswith(("4", "5")):
-            sentence = status != "422" and where != "post /robot/ 409"
-            name = "Error" if sentence else "InputError"
+            name = shapes.get(status, "HTTPError")
             assert content["schema"] == {"$ref": f"#/components/schemas/{name}"}, where
+
+
+# --- Every client generator can read it ------------------------------------------------------------------------------
+
+
+def test_types_are_written_in_the_words_that_all_generators_know(document):
+    for schema in schemas(document):
+        assert isinstance(schema.get("type", ""), str), schema
+        assert not schema.keys() & {"exclusiveMinimum", "exclusiveMaximum", "const", "examples", "example"}, schema
+        if "$ref" in schema:
+            assert schema.keys() == {"$ref"} or document["openapi"] == "3.1.0"
+
+
+def test_patterns_have_no_escape_that_a_language_does_not_know(document):
+    patterns = {schema["pattern"] for schema in schemas(document) if "pattern" in schema}
+    assert len(patterns) > 3
+    for pattern in patterns:
+        re.compile(pattern)
+        assert pattern.isascii()
+        assert not re.findall(r"\\[^x.\w]|\\[upPkQEAzZ]|\(\?", pattern), pattern
+
+
+def test_only_null_differs_between_3_1_and_3_0():
+    new, old = (Api(None)("GET", path).json() for path in ("/openapi.json", "/openapi-3.0.json"))
+    can_be_null = [schema for schema in schemas(new) if {"type": "null"} in schema.get("anyOf", [])]
+    assert len(can_be_null) == len([schema for schema in schemas(old) if schema.get("nullable")]) > 20
+    assert not any("nullable" in schema for schema in schemas(new))
+    assert '"null"' not in json.dumps(old["components"])
+
+
+def test_bodies_have_no_defaults_that_a_client_would_send_unasked(document):
+    for name, schema in document["components"]["schemas"].items():
+        assert "default" not in json.dumps(schema), name
+    lanes = [
+        document["components"]["schemas"][name]["properties"]["lanes"]
+        for name in ("RobotInputRequest", "RobotReplacementRequest", "PatchedRobotChangeRequest")
+    ]
+    assert ["Default: `1`." in each["description"] for each in lanes] == [True, True, False]
+
+
+def test_a_partial_body_requires_nothing(document):
+    partial = [schema for name, schema in document["components"]["schemas"].items() if name.startswith("Patched")]
+    assert len(partial) == 1
+    assert all("required" not in schema for schema in partial)
+    bodies = [item["patch"]["requestBody"] for item in document["paths"].values() if "patch" in item]
+    for body in bodies:
+        name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        assert name.startswith("Patched")
+
+
+def test_the_status_of_tasks_is_one_enum(document):
+    with_statuses = [schema for schema in schemas(document) if "SCHEDULED" in schema.get("enum", [])]
+    assert with_statuses == [document["components"]["schemas"]["Status"]]
+
+
+def test_names_are_those_of_the_first_backend_and_none_is_a_generators_own(document):
+    names = document["components"]["schemas"].keys()
+    first = {"Robot", "RobotCollection", "RobotProfile", "RobotTask", "HealthCheckResponse"}
+    assert names >= first | {"HTTPValidationError", "ValidationError"}
+    assert not names & {"Error", "Handler", "Task", "Location", "Response", "Request", "Client", "Configuration"}
+    assert not any(f"New{name}" in names for name in names)  # Go's constructors
+
+
+def test_a_v1_client_may_make_a_profile_itself(newest):
+    profile = newest["components"]["schemas"]["RobotProfile"]
+    assert set(profile["required"]) == {"name", "is_great", "location", "description", "tasks"}
+    mine = {"name": "R2", "is_great": False, "location": "x", "description": "y", "tasks": None}
+    validator(newest, profile).validate(mine)
+
+
+def test_parameters_of_an_operation_have_different_names_in_every_language(operations):
+    for where, operation in operations.items():
+        names = [re.sub("[^a-z]", "", each["name"].lower()) for each in operation.get("parameters", [])]
+        assert len(set(names)) == len(names), where
+
+
+def test_security_says_where_nobody_need_sign_in(settings):
+    free = {("get", "/health"), ("post", "/auth/logout")}
+    writes = {("delete", "/robot/{name}"), ("post", "/robot/"), ("put", "/robot/{name}")}
+    for role in ("none", "viewer", "operator", "manager"):
+        settings.ENVIRONMENT.anonymous = role
+        document = Api(None)("GET", "/openapi.json").json()
+        for path, item in document["paths"].items():
+            for method, operation in item.items():
+                security, where = operation["security"], (method, path)
+                assert (security == []) == (where in free)
+                reads = method == "get" and path != "/health"
+                allowed = {"none": False, "viewer": reads, "operator": where not in writes, "manager": True}[role]
+                if where not in free | {("post", "/auth/login")}:
+                    assert ({} in security) == allowed, (role, where)
 
 
 def test_the_docs_page_needs_nothing_from_elsewhere(settings):
@@ -162,23 +281,23 @@ def test_the_docs_page_needs_nothing_from_elsewhere(settings):
 
 
 @pytest.mark.django_db
-def test_real_answers_are_as_it_says(document, settings):
+def test_real_answers_are_as_it_says(newest, settings):
     settings.ENVIRONMENT.anonymous = "manager"
     checked = set()
     for method, path, url, body, status in real_calls():
         answer = Api(None)(method, url, body)
         assert answer.status_code == status, (method, url, answer.content)
-        operation = document["paths"][path][method.lower()]
+        operation = newest["paths"][path][method.lower()]
         described = operation["responses"][str(status)]
         if answer.content:
             schema = described["content"]["application/json"]["schema"]
-            validator(document, schema).validate(answer.json())
-            _no_more_than(document, schema, answer.json())
+            validator(newest, schema).validate(answer.json())
+            _no_more_than(newest, schema, answer.json())
         if body != b"" and status < 300:
-            validator(document, operation["requestBody"]["content"]["application/json"]["schema"]).validate(body)
+            validator(newest, operation["requestBody"]["content"]["application/json"]["schema"]).validate(body)
         checked.add((method.lower(), path))
     streams = ("/events", "/task/{task_id}/events")  # see test_events_api.py
-    ours = {(method, path) for path, item in document["paths"].items() for method in item if path not in streams}
+    ours = {(method, path) for path, item in newest["paths"].items() for method in item if path not in streams}
     assert {
         where for where in ours if where[1].startswith(("/robot", "/task/{", "/handler", "/health", "/stats"))
     } <= checked

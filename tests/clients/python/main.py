@@ -11,17 +11,16 @@ from fmv_client.api.tasks import find_task_task_id_get as find_task
 from fmv_client.api.tasks import list_task_get as list_tasks
 from fmv_client.api.tasks import run_robot_name_run_post as run_task
 from fmv_client.models import (
-    Error,
-    InputError,
-    ListTaskGetStatusItem,
-    NewTask,
-    PaginatedTaskList,
+    Conflict,
+    HTTPError,
     RobotInputRequest,
     RobotProfile,
+    RobotTask,
+    RobotTaskCollection,
     Status,
     SubmitRequest,
     SubmitRequestParams,
-    Task,
+    SubmittedTask,
 )
 
 base_url, token = sys.argv[1:]
@@ -29,10 +28,10 @@ client = AuthenticatedClient(base_url=base_url, token=token, raise_on_unexpected
 name = "Crow T. Python"
 
 
-def ended(task_id) -> Task:
+def ended(task_id) -> RobotTask:
     while True:
         task = find_task.sync(task_id, client=client)
-        assert isinstance(task, Task)
+        assert isinstance(task, RobotTask)
         if task.status in (Status.SUCCESS, Status.FAILURE, Status.REVOKED):
             return task
         time.sleep(0.1)
@@ -46,8 +45,8 @@ assert (created.name, created.lanes, created.tasks) == (name, 1, [])
 params = SubmitRequestParams.from_dict({"seconds": 0.1})
 wait = SubmitRequest(handler="wait", params=params, labels=["client"])
 first, again = (run_task.sync(name, client=client, body=wait, idempotency_key="python") for _ in range(2))
-assert isinstance(first, NewTask)
-assert isinstance(again, NewTask)
+assert isinstance(first, SubmittedTask)
+assert isinstance(again, SubmittedTask)
 assert first.task_id == again.task_id
 
 task = ended(first.task_id)
@@ -55,24 +54,25 @@ assert (task.status, task.robot, task.error) == (Status.SUCCESS, name, None)
 assert task.created_at.tzinfo
 
 later = run_task.sync(name, client=client, body=SubmitRequest(run_at=dt.datetime(2100, 1, 1, tzinfo=dt.UTC)))
-assert isinstance(later, NewTask)
+assert isinstance(later, SubmittedTask)
 cancelled = cancel_task.sync(later.task_id, client=client)
-assert isinstance(cancelled, Task)
+assert isinstance(cancelled, RobotTask)
 assert cancelled.status == Status.REVOKED
 
-over = [ListTaskGetStatusItem.SUCCESS, ListTaskGetStatusItem.REVOKED]
+over = [Status.SUCCESS, Status.REVOKED]
 page = list_tasks.sync(client=client, robot=name, status=over, limit=10)
-assert isinstance(page, PaginatedTaskList)
+assert isinstance(page, RobotTaskCollection)
 assert [task.task_id for task in page.tasks] == [later.task_id, first.task_id]
 assert page.next_ is None
 
 unknown = find_robot_name_get.sync("nobody", client=client)
-assert isinstance(unknown, Error)
+assert isinstance(unknown, HTTPError)
 assert unknown.detail == "Not Found"
 
 taken = create_robot_post.sync_detailed(client=client, body=robot)
 assert taken.status_code == 409
-assert isinstance(taken.parsed, InputError)
+assert isinstance(taken.parsed, Conflict)
+assert isinstance(taken.parsed.detail, list)
 assert taken.parsed.detail[0].loc == ["body", "name"]
 
 print("All as expected")

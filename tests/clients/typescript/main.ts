@@ -13,7 +13,7 @@ function expect(condition: boolean, message: string): asserts condition {
   if (!condition) throw new Error(message);
 }
 
-async function ended(task_id: string): Promise<components["schemas"]["Task"]> {
+async function ended(task_id: string): Promise<components["schemas"]["RobotTask"]> {
   const over: Status[] = ["SUCCESS", "FAILURE", "REVOKED"];
   for (;;) {
     const { data } = await api.GET("/task/{task_id}", { params: { path: { task_id } } });
@@ -53,7 +53,7 @@ expect(unknown.error?.detail === "Not Found", "an unknown robot is told in a sen
 
 const taken = await api.POST("/robot/", { body: { name, location: "x", description: "y" } });
 expect(taken.response.status === 409 && Array.isArray(taken.error?.detail), "a taken name is told as a problem");
-expect(taken.error.detail[0]?.loc.join(".") === "body.name", "of the name");
+expect(Array.isArray(taken.error.detail) && taken.error.detail[0]?.loc.join(".") === "body.name", "of the name");
 
 // @ts-expect-error The compiler knows that a location is missing.
 const wrong = await api.POST("/robot/", { body: { name: "Incomplete", description: "y" } });
