@@ -21,7 +21,7 @@ from fmv.mongodb.counting import collection
 from fmv.mongodb.migration_state import migration_state
 from fmv.mongodb.plan import planned_indexes
 from fmv.mongodb.server import database, server_now
-from fmv.monitoring.diagnostics import Check
+from fmv.monitoring.diagnostics import UNAUTHORIZED, Check
 from fmv.monitoring.servers import MongoDB, ask_broker, ask_mongodb, clock_skew, skew_text
 
 OLDEST_MONGODB = (6, 0)
@@ -141,16 +141,15 @@ def _in_mongosh(value: dict[str, Any]) -> str:
 
 
 def index_use() -> Iterator[CheckMessage]:
-    """List indexes that no query has used since the server's start, as the member that is asked has counted."""
-    unused: list[str] = []
-    counted = False
+    """List indexes that no query has used since the server's start, as the members that are asked have counted."""
+    idle: dict[str, bool] = {}  # on every shard
     for model in stored_models():
         for index in collection(model).aggregate([{"$indexStats": {}}]):
-            since = index["accesses"]["since"]
-            counted = counted or since is not None
-            if since is not None and _is_idle(index, since.replace(tzinfo=dt.UTC)):
-                unused.append(f"{index['name']} of {model._meta.db_table}")
-    if not counted:
+            if since := index["accesses"]["since"]:
+                name = f"{index['name']} of {model._meta.db_table}"
+                idle[name] = idle.get(name, True) and _is_idle(index, since.replace(tzinfo=dt.UTC))
+    unused = [name for name, is_idle in idle.items() if is_idle]
+    if not idle:
         yield Info("This server does not count the use of indexes.")
     elif unused:
         yield Info(f"Unused for a day or more: {', '.join(sorted(unused))}.", hint="Other members may have used them.")
@@ -183,13 +182,17 @@ def storage() -> Iterator[CheckMessage]:
 
 
 def _size(model: type[models.Model]) -> tuple[int, int]:
-    """Return the number of documents, and their and their indexes' bytes on disk; zeros without a collection."""
+    """Return the number of documents, and their and their indexes' bytes on disk, on all shards; zeros without a
+    collection.
+    """
     try:
-        [stats] = collection(model).aggregate([{"$collStats": {"storageStats": {}}}])
-    except (OperationFailure, ValueError):
+        found = [shard["storageStats"] for shard in collection(model).aggregate([{"$collStats": {"storageStats": {}}}])]
+    except OperationFailure as error:
+        if error.code == UNAUTHORIZED:
+            raise
         return 0, 0
-    found = stats["storageStats"]
-    return int(found["count"]), int(found["storageSize"] + found["totalIndexSize"])
+    size = sum(stats["storageSize"] + stats["totalIndexSize"] for stats in found)
+    return sum(int(stats["count"]) for stats in found), int(size)
 
 
 def megabytes(size: float) -> str:
@@ -253,7 +256,7 @@ CHECKS = [
     Check("clock", clock, needs="mongodb"),
     Check("migrations", migrations, needs="mongodb"),
     Check("indexes", indexes, needs="mongodb"),
-    Check("index use", index_use, needs="mongodb"),
+    Check("index use", index_use, needs="mongodb", right="indexStats"),
     Check("storage", storage, needs="mongodb"),
     Check("restore", interrupted_restore, needs="mongodb"),
 ]

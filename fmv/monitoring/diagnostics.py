@@ -7,29 +7,32 @@ from functools import partial
 
 import pymongo
 from amqp.exceptions import AMQPError
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Info
 from django.core.checks import Warning as Warn
 from django.db import DatabaseError
 from kombu.exceptions import KombuError
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from fmv.deadline import call_in_thread
 from fmv.monitoring.servers import Unreachable, reason
 
 TIMEOUT = 4.0  # seconds that each check has
+UNAUTHORIZED = 13  # MongoDB's error code
 
 
 @dataclass(frozen=True)
 class Check:
     """A check; `needs` names the check of the server without which it is skipped.
 
-    `run` may raise Unreachable if the server cannot be reached; `hint` then says what to do.
+    `run` may raise Unreachable if the server cannot be reached; `hint` then says what to do. `right` names a right that
+    it needs in MongoDB beyond the role readWrite.
     """
 
     name: str
     run: Callable[[], Iterable[CheckMessage]]
     needs: str = ""
     hint: str = ""
+    right: str = ""
 
 
 class DiagnosticRun:
@@ -67,6 +70,19 @@ class DiagnosticRun:
             self._unreachable.add(check.name)
             return [Error(f"No answer within {self._timeout:g} s.", hint="Look for a firewall or a server that hangs.")]
         except (PyMongoError, DatabaseError, AMQPError, KombuError, OSError) as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, OperationFailure) and cause.code == UNAUTHORIZED:
+                return [_not_allowed(check, cause)]
             return [Error(f"The check failed: {reason(error)}")]
         except Exception as error:  # a bug in one check must not hide the results of the others
             return [Error(f"The check failed: {error!r}", hint="This is a bug in the check: please report it.")]
+
+
+def _not_allowed(check: Check, error: OperationFailure) -> CheckMessage:
+    if check.right:
+        return Info(
+            f"Not checked: FMV's user of MongoDB lacks the right {check.right}.",
+            hint="FMV works without it. The role clusterMonitor on the database admin includes it.",
+        )
+    hint = "Grant FMV's user the role readWrite on FMV's database."
+    return Error(f"FMV's user of MongoDB lacks a right: {reason(error)}", hint=hint)
