@@ -11,8 +11,8 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     OpenApiParameter.HEADER,
-    description="A key that the client chooses, to be able to repeat the request: the same key, caller and body within "
-    "24 hours get the first answer again and start nothing; the same key with another body gets 422.",
+    description="A key that the client chooses, to be able to repeat the request: for at least 24 hours the same key, "
+    "caller and body get the first answer again and start nothing, and the same key with another body gets 422.",
 )
 
 

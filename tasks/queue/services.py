@@ -1,5 +1,6 @@
 """What can be done with tasks. The API, the admin, the commands and the jobs all call these functions."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, overload
@@ -52,8 +53,8 @@ def submit(runs: Sequence[Run], *, by: str, key: str | None = None) -> list[Task
 def submit(runs: Run | Sequence[Run], *, by: str, key: str | None = None) -> Task | list[Task]:
     """Submit a task for one run and return it; or a task for each of several runs, all or none.
 
-    With a `key`, the same runs submitted again within 24 hours return the tasks of the first time. If the broker is
-    down, the tasks are queued nevertheless, and a periodic job rings for them later.
+    With a `key`, the same runs submitted again return the tasks of the first time, for at least 24 hours. If the broker
+    is down, the tasks are queued nevertheless, and a periodic job rings for them later.
 
     Raises UnknownRobot (one run only), RobotOutOfService, and InvalidInput, which for several runs names each invalid
     run, and is also raised for a `key` that was used with other runs.
@@ -196,12 +197,17 @@ def delete_robot(name: str, *, by: str, revisions: Collection[int] | None = None
     outcomes.forget(name)
 
 
-def delete_every(tasks: QuerySet[Task]) -> int:
-    """Delete these tasks with their logs; return how many. An index must find them; else use tasks.cli.archive."""
+def delete_every(tasks: QuerySet[Task], until: float = float("inf")) -> int:
+    """Delete these tasks with their logs, until a time by `time.monotonic()`; return how many.
+
+    An index must find them; else use tasks.cli.archive.
+    """
     deleted, found = 0, tasks.order_by().values_list("pk", flat=True)
     while ids := list(found[:DELETE_STEP]):
         delete_all(ids)
         deleted += len(ids)
+        if time.monotonic() >= until:
+            break
     return deleted
 
 

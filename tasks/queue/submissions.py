@@ -14,14 +14,14 @@ from typing import Any
 import bson
 import orjson
 from django.db import IntegrityError
-from django.utils import timezone
 from uuid_utils.compat import uuid7
 
 from fmv.errors import InvalidInput, Problem
+from fmv.mongodb.server import server_now, stored_now
 from tasks.models import Submission, Task
 from tasks.queue.doorbell import ring_for
 
-KEY_LIFETIME = dt.timedelta(hours=24)  # how long a key returns its first tasks
+KEY_LIFETIME = dt.timedelta(hours=24)  # how long, at least, a key returns its first tasks
 REQUEUE_AFTER = dt.timedelta(seconds=10)  # a request that has not queued its tasks by then has died
 MAX_SIZE = 15 * 1024 * 1024  # bytes of BSON; MongoDB takes 16 MiB a document
 STEP_SIZE = 50  # submissions finished in one run
@@ -30,16 +30,15 @@ Build = Callable[[], list[Task]]
 
 
 def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Task]:
-    """Submit the tasks that `build` returns, unless `by` used this key within 24 hours: then return the first tasks.
+    """Submit the tasks that `build` returns, unless `by` has used this key before: then return the first tasks.
+
+    A key is forgotten by `forget_old`, after KEY_LIFETIME, and nowhere else.
 
     Raises InvalidInput when the key was used with other `runs`, and whatever `build` raises.
     """
     id = hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()
     fingerprint = hashlib.sha256(_canonical(runs)).hexdigest()
     submission = Submission.objects.filter(pk=id).first()
-    if submission and submission.created_at < timezone.now() - KEY_LIFETIME:
-        Submission.objects.filter(pk=id, created_at=submission.created_at).delete()
-        submission = None
     if submission is None:
         submission = _accept(id, fingerprint, build())
     if submission.fingerprint != fingerprint:
@@ -60,7 +59,7 @@ def submit_batch(tasks: list[Task]) -> list[Task]:
 
 
 def _accept(id: str, fingerprint: str, tasks: list[Task]) -> Submission:
-    submission = Submission(pk=id, fingerprint=fingerprint, created_at=timezone.now())
+    submission = Submission(pk=id, fingerprint=fingerprint, created_at=stored_now())
     submission.tasks = [task.as_submitted() for task in tasks]
     if len(bson.encode({"tasks": submission.tasks})) > MAX_SIZE:
         raise InvalidInput([Problem(("body", "runs"), "Too much for one batch: send it in several", "too_long")])
@@ -93,9 +92,12 @@ def store(tasks: Sequence[Task]) -> None:
 
 
 def requeue_unfinished() -> int:
-    """Queue the submissions of requests that died after accepting them; return how many. Delete old submissions."""
-    now = timezone.now()
-    unqueued = Submission.objects.unqueued(now - REQUEUE_AFTER)[:STEP_SIZE]
-    finished = [_enqueue(submission) for submission in unqueued]
-    Submission.objects.done_before(now - KEY_LIFETIME).delete()
-    return len(finished)
+    """Queue the submissions of requests that died after accepting them; return how many."""
+    unqueued = Submission.objects.unqueued(server_now() - REQUEUE_AFTER)[:STEP_SIZE]
+    return len([_enqueue(submission) for submission in unqueued])
+
+
+def forget_old() -> int:
+    """Delete the submissions that are in the queue and older than KEY_LIFETIME, with their keys; return how many."""
+    deleted: int = Submission.objects.done_before(server_now() - KEY_LIFETIME).delete()[0]
+    return deleted

@@ -108,9 +108,10 @@ def test_fifty_at_once_start_one_task(api):
     assert Task.objects.count() == 1
 
 
-def test_a_key_is_free_again_after_24_hours(api):
+def test_a_key_is_free_again_when_it_is_forgotten_after_24_hours(api):
     first = api("POST", "/robot/R2/run", **KEY)
     Submission.objects.update(created_at=timezone.now() - 2 * submissions.KEY_LIFETIME)
+    assert submissions.forget_old() == 1
     assert api("POST", "/robot/R2/run", {"priority": 7}, **KEY).json()["task_id"] != first.json()["task_id"]
     assert Task.objects.count() == 2
 
@@ -127,11 +128,21 @@ def test_a_server_that_dies_before_it_stored_the_task_loses_nothing(api):
     assert Submission.objects.get(pk=submission.pk).stored
 
 
+def test_a_key_that_is_used_again_after_24_hours_loses_no_task_that_is_not_stored_yet(api):
+    first = api("POST", "/robot/R2/run", **KEY)
+    Task.objects.all().delete()  # as if the server had died before it stored the task
+    Submission.objects.update(stored=False, created_at=timezone.now() - 2 * submissions.KEY_LIFETIME)
+    assert submissions.forget_old() == 0
+    again = api("POST", "/robot/R2/run", **KEY)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert [str(task.pk) for task in Task.objects.all()] == [first.json()["task_id"]]
+
+
 def test_old_submissions_are_forgotten(api):
     api("POST", "/robot/R2/run", **KEY)
-    submissions.requeue_unfinished()
+    submissions.forget_old()
     assert Submission.objects.count() == 1
     Submission.objects.update(created_at=timezone.now() - 2 * submissions.KEY_LIFETIME)
-    submissions.requeue_unfinished()
+    submissions.forget_old()
     assert Submission.objects.count() == 0
     assert Task.objects.count() == 1
