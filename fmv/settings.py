@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from celery.schedules import schedule
 from kombu import Exchange, Queue
 
+from fmv.clock import uptime_as_date
 from fmv.environment import DEVELOPMENT_SECRET_KEY, read_environment
 from fmv.monitoring.logs import logging_config
 
@@ -252,8 +254,10 @@ CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # no state needed: every step m
 CELERY_BEAT_SCHEDULE = {
     name: {
         "task": f"tasks.{name}",
-        "schedule": seconds,
-        "options": {"queue": "maintenance", "expires": max(10.0, 2 * seconds)},
+        # by a clock that nobody sets: beat would stand still after the wall clock was put back
+        "schedule": schedule(seconds, nowfun=uptime_as_date),
+        # The broker drops the message. `expires` would have the worker compare its wall clock with beat's.
+        "options": {"queue": "maintenance", "expiration": max(10.0, 2 * seconds)},
     }
     for name, seconds in {
         "promote_due": 1.0,
@@ -263,7 +267,7 @@ CELERY_BEAT_SCHEDULE = {
         "expire": 5.0,
         "finish_submissions": 10.0,
         "count_finished": 10.0,
-        "purge": 3600.0,
+        "purge": 10.0,
         "forget_runs": 600.0,
     }.items()
 }

@@ -31,9 +31,10 @@ WORK_ON_BULKS = "tasks.work_on_bulks"
 def ring(robot: str, priority: int = DEFAULT_PRIORITY, expires: float | None = None) -> bool:
     """Wake a worker process up for the robot. Returns False if the broker does not take the message.
 
-    `expires`: seconds after which the message is dropped.
+    `expires`: seconds after which the broker drops the message. (Celery's own `expires` would have the worker compare
+    its wall clock with that of the sender.)
     """
-    return _send(RUN_NEXT, robot, queue="work", priority=priority, expires=expires)
+    return _send(RUN_NEXT, robot, queue="work", priority=priority, expiration=expires)
 
 
 def ring_for(tasks: Iterable[Task], robots: Iterable[Robot] | None = None) -> None:
@@ -65,7 +66,7 @@ def report_worker_lost(worker: str, message_id: str) -> bool:
 
 def ring_for_bulks() -> bool:
     """Wake the maintenance worker up for a new bulk run. If the message is lost, the run starts a few seconds later."""
-    return _send(WORK_ON_BULKS, queue="maintenance", expires=60.0)
+    return _send(WORK_ON_BULKS, queue="maintenance", expiration=60.0)
 
 
 def _send(name: str, *arguments: str, **options: Any) -> bool:

@@ -18,7 +18,7 @@ WRITES = ("insert", "update", "findAndModify", "delete")
 def constants() -> dict[str, Any]:
     """Return the values that the simulation takes from FMV's code and settings."""
     return {
-        "beat": {name: job["schedule"] for name, job in settings.CELERY_BEAT_SCHEDULE.items()},
+        "beat": {name: job["schedule"].seconds for name, job in settings.CELERY_BEAT_SCHEDULE.items()},
         "lease_seconds": settings.ENVIRONMENT.lease_seconds,
         "renew_seconds": settings.ENVIRONMENT.renew_seconds,
         "prefetch_multiplier": settings.CELERY_WORKER_PREFETCH_MULTIPLIER,
@@ -70,7 +70,7 @@ def cpu(command: str, fleet: Fleet) -> float:
 
 def job_figures(name: str, passes: Sequence[Pass]) -> dict[str, Any]:
     """Return the job's largest numbers of one pass, and its mean share of one process's time."""
-    period = settings.CELERY_BEAT_SCHEDULE[name]["schedule"]
+    period = settings.CELERY_BEAT_SCHEDULE[name]["schedule"].seconds
     return {
         "period": period,
         "read": max(each.read for each in passes),

@@ -139,8 +139,8 @@ def work_on_bulks(work: Work) -> Steps:
 
 def finish_submissions(work: Work) -> Steps:
     """`tasks.queue.submissions.requeue_unfinished` when no request was cut off."""
+    yield work.read("hello")
     yield work.read("aggregate tasks_submission")
-    yield work.write("delete tasks_submission")
 
 
 def count_finished(work: Work) -> Steps:
@@ -167,11 +167,16 @@ def count_finished(work: Work) -> Steps:
 
 
 def purge(work: Work) -> Steps:
-    """`tasks.jobs.purge` of a fleet older than its retention: as many tasks are deleted as finish."""
+    """`tasks.queue.periodic.delete_old` of a fleet older than its retention: as many tasks are deleted as finish."""
+    yield work.read("hello")
+    yield work.read("hello")
+    yield work.change("delete tasks_submission", 0)
+    yield work.read("hello")
+    yield work.read("hello")
     yield work.read("aggregate fmv_auditentry")
     yield work.change("delete tasks_bulk", 0)
     yield work.read("hello")
-    left = round(work.fleet.plan.rate * settings.CELERY_BEAT_SCHEDULE["purge"]["schedule"])
+    left = round(work.fleet.plan.rate * settings.CELERY_BEAT_SCHEDULE["purge"]["schedule"].seconds)
     while True:
         step = min(DELETE_STEP, left)
         yield work.read("aggregate tasks_task", step)
@@ -185,12 +190,14 @@ def purge(work: Work) -> Steps:
 def forget_runs(work: Work) -> Steps:
     """`tasks.queue.periodic.forget_runs`: it deletes one result for each job since its last run."""
     beat = settings.CELERY_BEAT_SCHEDULE
-    runs = sum(beat["forget_runs"]["schedule"] / job["schedule"] for job in beat.values())
+    runs = sum(beat["forget_runs"]["schedule"].seconds / job["schedule"].seconds for job in beat.values())
     yield work.change("delete django_celery_results_taskresult", round(runs))
     yield work.change("delete django_celery_results_groupresult", 0)
     yield work.read("hello")
+    yield work.read("hello")
     yield work.change("delete tasks_workerprocess", 0)
     yield work.change("delete fmv_throttlewindow", 0)
+    yield work.change("delete fmv_session", 0)
 
 
 JOBS: dict[str, Callable[[Work], Steps]] = {
@@ -216,7 +223,7 @@ class Maintenance:
     def __post_init__(self) -> None:
         self._queue = simpy.Store(self.fleet.env)
         for name, job in settings.CELERY_BEAT_SCHEDULE.items():
-            self.fleet.env.process(self._beat(name, job["schedule"], job["options"]["expires"]))
+            self.fleet.env.process(self._beat(name, job["schedule"].seconds, job["options"]["expiration"]))
         for _ in range(self.fleet.plan.maintenance):
             self.fleet.env.process(self._process())
 
