@@ -3,7 +3,6 @@
 from typing import Any
 
 from celery import shared_task
-from django.conf import settings
 
 from tasks.queue import bulk, doorbell, periodic, submissions
 from tasks.reports import tallies
@@ -56,8 +55,7 @@ def work_on_bulks() -> int:
 
 @shared_task(name="tasks.purge")
 def purge() -> int:
-    periodic.delete_old_records(settings.ENVIRONMENT.audit_days)
-    return periodic.purge(settings.ENVIRONMENT.retention_days)
+    return periodic.delete_old()
 
 
 @shared_task(name="tasks.count_finished")

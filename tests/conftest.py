@@ -305,11 +305,24 @@ def clock(tmp_path: Path) -> clocks.ShiftedClock:
 
 
 @pytest.fixture
+def trusted_clock(db, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has seen MongoDB's clock run evenly for long."""
+    from fmv.mongodb import server
+
+    server.clock.read()
+    monkeypatch.setattr(server.clock, "_even_since", float("-inf"))
+
+
+@pytest.fixture
 def mongodb_clock() -> Iterator[clocks.ShiftedClock]:
     """MongoDB's clock, which can be shifted."""
+    from fmv.mongodb import server
+
     clock = clocks.mongodb_clock(os.environ.get("FMV_TEST_MONGODB", "mongodb"))
     yield clock
     clock.shift()
+    server.clock.read()
+    server.clock.take_jumps()
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import re
 import secrets
 
 from django.conf import settings
-from django.utils import timezone
 
 from fmv import audit
 from fmv.accounts.models import LAST_USED_PRECISION, ApiToken, User
 from fmv.accounts.oidc import refuse
 from fmv.accounts.permissions import Role
 from fmv.errors import FmvError
+from fmv.mongodb.server import stored_now
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def build(user: User, name: str, *, role: str = "", days: float | None = None) -
         raise TokenNotMade("A token's role cannot be higher than its user's.")
     if not 0 < days <= settings.ENVIRONMENT.token_max_days:
         raise TokenNotMade(f"A token is valid for at most {settings.ENVIRONMENT.token_max_days:g} days.")
-    text, now = PREFIX + secrets.token_hex(32), timezone.now()
+    text, now = PREFIX + secrets.token_hex(32), stored_now()
     expires_at = now + dt.timedelta(days=days)
     token = ApiToken(digest=digest_of(text), user=user, name=name, role=role, created_at=now, expires_at=expires_at)
     token.text = text
@@ -73,7 +73,7 @@ def store(token: ApiToken, *, by: str) -> None:
 
 def revoke(token: ApiToken, *, by: str) -> bool:
     """Revoke the token; return False if it was revoked already."""
-    revoked = ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now()) > 0
+    revoked = ApiToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=stored_now()) > 0
     if revoked:
         logger.info("API token %s revoked by %s", token.short_id, by)
         audit.record("token.revoke", by=by, kind="token", key=token.short_id, text=token.name)
@@ -96,6 +96,6 @@ def sign_in(text: str) -> User:
 
 
 def _store_use(token: ApiToken) -> None:
-    now = timezone.now()
+    now = stored_now()
     if token.last_used_at is None or token.last_used_at <= now - LAST_USED_PRECISION:
         ApiToken.objects.filter(pk=token.pk).used(now)

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from fmv.accounts.permissions import PERMISSIONS, Role
 from fmv.mongodb.queryset import QuerySet
+from fmv.mongodb.server import stored_now
 
 LAST_USED_PRECISION = dt.timedelta(minutes=1)  # between two writes of an API token's `last_used_at`
 
@@ -141,4 +142,4 @@ class ApiToken(models.Model):
         """One of "revoked", "expired", "usable"."""
         if self.revoked_at:
             return "revoked"
-        return "usable" if self.expires_at > timezone.now() else "expired"
+        return "usable" if self.expires_at > stored_now() else "expired"

@@ -5,18 +5,19 @@ What FMV does by itself (claims, results, recoveries) and plain submits are in t
 
 import datetime as dt
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from django.db import DatabaseError
 from django.db.models import QuerySet
-from django.utils import timezone
 from pymongo.errors import PyMongoError
 
 from fmv.audit.models import AuditEntry
 from fmv.http import request_id
 from fmv.mongodb.documents import insert
-from fmv.mongodb.uuid7 import id_at
+from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import id_at, new_id
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def record_all(action: str, *, by: str, kind: str, texts: Mapping[Any, str]) -> 
         for key, text in texts.items()
     ]
     try:
+        for entry in entries:
+            entry.id = new_id()
         insert(*entries)
     except (DatabaseError, PyMongoError) as error:
         for entry in entries:
@@ -59,12 +62,17 @@ def of(kind: str, key: object) -> QuerySet[AuditEntry]:
     return AuditEntry.objects.filter(kind=kind, key=str(key)).order_by("-id")[:MAX_ON_PAGE]
 
 
-def forget(days: float) -> int:
-    """Delete entries that are more than `days` old (0: none); return how many were deleted."""
+def forget(days: float, until: float = float("inf")) -> int:
+    """Delete entries that are more than `days` old (0: none); return how many were deleted.
+
+    `until`: a time by `time.monotonic()`, when it stops after the step under way.
+    """
     if not days:
         return 0
-    old = AuditEntry.objects.filter(id__lt=id_at(timezone.now() - dt.timedelta(days=days)))
+    old = AuditEntry.objects.filter(id__lt=id_at(server_now() - dt.timedelta(days=days)))
     forgotten = 0
     while ids := list(old.order_by("id").values_list("pk", flat=True)[:DELETE_BATCH]):
         forgotten += AuditEntry.objects.filter(pk__in=ids).delete()[0]
+        if time.monotonic() >= until:
+            break
     return forgotten

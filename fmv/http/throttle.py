@@ -2,7 +2,6 @@
 
 import datetime as dt
 import math
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from fmv.http.client_address import client_address, network
 from fmv.http.errors import describe, error_response
 from fmv.http.models import ThrottleWindow
 from fmv.mongodb.counting import collection, increment
+from fmv.mongodb.server import stored_now
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
@@ -33,7 +33,7 @@ class Window(NamedTuple):
     @classmethod
     def now(cls, caller: str, kind: str, rate: str) -> "Window":
         limit, seconds = read_rate(rate)
-        end = (time.time() // seconds + 1) * seconds
+        end = (stored_now().timestamp() // seconds + 1) * seconds
         return cls(f"{caller} {kind} {end:.0f}", limit, end)
 
     def add(self) -> int:
@@ -43,7 +43,7 @@ class Window(NamedTuple):
         return int((collection(ThrottleWindow).find_one(self.key) or {"count": 0})["count"])
 
     def wait(self) -> int:
-        return max(1, math.ceil(self.end - time.time()))
+        return max(1, math.ceil(self.end - stored_now().timestamp()))
 
 
 class Throttle(BaseThrottle):

@@ -1,21 +1,26 @@
 """The MongoDB server: its clock, its connections, and whether it can be reached."""
 
 import datetime as dt
+import logging
+import threading
 import time
 from typing import Any, cast
 
 from django.db import DatabaseError, connection, connections
-from django.utils import timezone
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure
+from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError
 
+from fmv.clock import uptime
 from fmv.mongodb.base import DatabaseWrapper
 
-CLOCK_MAX_AGE = 60.0  # seconds for which a measured difference between the clocks is used
-CLOCK_TOLERANCE = dt.timedelta(seconds=0.1)  # a smaller difference may be network delay
+logger = logging.getLogger(__name__)
+
 RETRYABLE = ("RetryableWriteError", "TransientTransactionError")  # labels that servers and PyMongo give to errors
 
-_clock = (0.0, dt.timedelta())  # expiry by time.monotonic(), and how far the server's clock is ahead of ours
+READING_LIFETIME = 60.0  # seconds for which a reading of the server's clock is continued
+SAME_CLOCK = 0.1  # seconds: a smaller difference between the server's clock and ours may be network delay
+JUMP = 1.0  # seconds: a larger difference from the reading before is a jump
+DRIFT = 0.001  # that two clocks may differ by while each runs evenly, as a part of the time between two readings
 
 
 def database() -> Database[dict[str, Any]]:
@@ -23,22 +28,75 @@ def database() -> Database[dict[str, Any]]:
     return cast(DatabaseWrapper, connection).get_database()
 
 
+class ServerClock:
+    """The server's clock, read now and then and continued by `uptime`, whatever the wall clock of this machine does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")  # by uptime
+        self._ahead = 0.0  # seconds by which the server's clock, as a Unix time, is ahead of uptime
+        #: since when this process has seen the server's clock run evenly, by uptime
+        self._even_since = float("-inf")
+        self._jumps = 0
+
+    def read(self) -> dt.datetime:
+        """Return the server's clock: in one round trip. Raises PyMongoError if the server does not answer."""
+        before = uptime()
+        answer: dt.datetime = database().command("hello")["localTime"]
+        now = answer.replace(tzinfo=dt.UTC)
+        self._compare(now, before, uptime())
+        return now
+
+    def _compare(self, now: dt.datetime, before: float, after: float) -> None:
+        ahead = now.timestamp() - (before + after) / 2
+        own = time.time() - uptime()
+        if abs(ahead - own) < SAME_CLOCK:  # so that the processes of this machine agree to the millisecond
+            ahead = own
+        with self._lock:
+            if self._read_at == float("-inf"):
+                self._even_since = after
+            elif abs(gain := ahead - self._ahead) > JUMP + (after - before) + DRIFT * abs(after - self._read_at):
+                self._even_since = after
+                self._jumps += 1
+                logger.warning("MongoDB's clock has jumped by %+.1f s", gain, extra={"seconds": gain})
+            self._ahead, self._read_at = ahead, after
+
+    def now(self) -> dt.datetime:
+        """Return the server's clock, exact to SAME_CLOCK, in one round trip a minute.
+
+        Raises PyMongoError if the server has never answered. While it does not answer, the last reading is continued.
+        """
+        if uptime() >= self._read_at + READING_LIFETIME:
+            try:
+                self.read()
+            except (PyMongoError, DatabaseError):
+                if self._read_at == float("-inf"):
+                    raise
+        return dt.datetime.fromtimestamp(self._ahead + uptime(), dt.UTC)
+
+    def even_for(self) -> float:
+        """Return the seconds for which this process has seen the server's clock run evenly. Reads it."""
+        self.read()
+        return uptime() - self._even_since
+
+    def take_jumps(self) -> int:
+        """Return how often the server's clock has jumped since the last call."""
+        with self._lock:
+            jumps, self._jumps = self._jumps, 0
+        return jumps
+
+
+clock = ServerClock()
+
+
 def server_now() -> dt.datetime:
     """Return the server's clock, in UTC: in one round trip. Raises PyMongoError if the server does not answer."""
-    now: dt.datetime = database().command("hello")["localTime"]
-    return now.replace(tzinfo=dt.UTC)
+    return clock.read()
 
 
 def stored_now() -> dt.datetime:
-    """Return the server's clock, cut to milliseconds and exact to CLOCK_TOLERANCE, for a time that an insert stores.
-
-    One round trip a minute. Raises PyMongoError if the server does not answer.
-    """
-    global _clock  # noqa: PLW0603 - a cache; it is harmless if two threads fill it at once
-    if time.monotonic() >= _clock[0]:
-        ahead = server_now() - timezone.now()
-        _clock = (time.monotonic() + CLOCK_MAX_AGE, ahead if abs(ahead) > CLOCK_TOLERANCE else dt.timedelta())
-    now = timezone.now() + _clock[1]
+    """Return `clock.now()`, cut to milliseconds, for a time that an insert stores."""
+    now = clock.now()
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 

@@ -1,7 +1,30 @@
 """UUID v7: ids that sort by time, so that a time range is a range of ids."""
 
 import datetime as dt
+import threading
 import uuid
+
+from uuid_utils.compat import uuid7
+
+from fmv.mongodb.server import clock
+
+_lock = threading.Lock()
+_latest = uuid.UUID(int=0)
+
+
+def new_id() -> uuid.UUID:
+    """Return a UUID v7 of now, by MongoDB's clock; within a millisecond each is greater than the one before.
+
+    Raises PyMongoError if the server has never answered.
+    """
+    global _latest  # noqa: PLW0603 - the lock guards it
+    now = clock.now()
+    new: uuid.UUID = uuid7(nanoseconds=int(now.timestamp()) * 10**9 + now.microsecond * 1000)
+    with _lock:
+        if new < _latest and new.int >> 80 == _latest.int >> 80:
+            new = uuid.UUID(int=_latest.int + 1)
+        _latest = new
+    return new
 
 
 def id_at(time: dt.datetime) -> uuid.UUID:

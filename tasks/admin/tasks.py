@@ -6,12 +6,12 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, QueryDict
 from django.urls import reverse
-from django.utils import timezone
 
 from fmv import audit
 from fmv.admin_base import ReadOnlyAdmin
 from fmv.errors import FmvError, InvalidInput
 from fmv.mongodb.counting import collection
+from fmv.mongodb.server import stored_now
 from robots.errors import UnknownRobot
 from tasks import registry
 from tasks.admin.base import PagesAdmin, username
@@ -56,7 +56,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
             return self.page(request, "tasks/task/list.html", "Tasks", problems=wrong, **_controls(TaskFilter()))
         if sought := request.GET.get("q", "").strip():
             return self._search(request, sought)
-        shown = {"count": _count(asked.conditions(timezone.now())), **_rows(request, asked)}
+        shown = {"count": _count(asked.conditions(stored_now())), **_rows(request, asked)}
         return self.page(request, "tasks/task/list.html", "Tasks", **_controls(asked), **shown)
 
     def _search(self, request: HttpRequest, sought: str) -> HttpResponse:
@@ -200,7 +200,7 @@ def list_url() -> str:
 
 def matching(asked: TaskFilter, before: UUID | None = None) -> TaskQuerySet:
     """Return the tasks that match, newest first; with `before` only those older than that task."""
-    found = Task.objects.matching(**asked.conditions(timezone.now())).newest_first()
+    found = Task.objects.matching(**asked.conditions(stored_now())).newest_first()
     return found.filter(id__lt=before) if before else found
 
 
@@ -255,7 +255,7 @@ def _presets(asked: TaskFilter) -> list[tuple[str, str, bool, str]]:
 def _selected(said: QueryDict, asked: TaskFilter) -> dict[str, Any] | None:
     """Return the conditions of an action's tasks: the selected ones or all that match; None if none are selected."""
     if said.get("scope") == "all":
-        return asked.conditions(timezone.now())
+        return asked.conditions(stored_now())
     ids = [id for text in said.getlist("id")[:PAGE_ROWS] if (id := uuid_or_none(text))]
     return {"ids": ids} if ids else None
 

@@ -18,7 +18,6 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
 from fmv.mongodb.fields import DocumentField, InsertTimeField
 from fmv.mongodb.indexes import PartIndex
-from fmv.mongodb.server import stored_now
 from fmv.mongodb.updates import Criteria, exists, find_first, find_values
 from fmv.mongodb.uuid7 import time_of
 from tasks.models.error_document import note_of
@@ -170,10 +169,14 @@ class Task(models.Model):
     def next_of(cls, robot: str) -> Task | None:
         """Return the next queued task of the robot, or None. Tasks that have expired are revoked on the way."""
         while task := find_first(cls, cls.queue_of(robot), NEXT_FIRST):
-            if task.attempt or not task.expires_at or task.expires_at > stored_now():
+            if task.attempt or not task.expires_at or not task._expire():
                 return task
-            task._apply(task._as_found(), "expire", EXPIRED)
         return None
+
+    def _expire(self) -> bool:
+        """Revoke it if it is late by the clock that MongoDB has at the moment of the write."""
+        late = {"$expr": {"$lte": ["$expires_at", NOW]}}
+        return self._apply(self._as_found() | late, "expire", EXPIRED)
 
     def start(self, *, lane: str, worker: str, message_id: str, lease: float, grace: float) -> bool:
         """Begin the next attempt; False when the task is no longer as it was found.

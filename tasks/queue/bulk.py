@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import bson
-from uuid_utils.compat import uuid7
 
 from fmv import audit
 from fmv.errors import FmvError, InvalidInput
 from fmv.http import request_id
 from fmv.mongodb.expressions import Now
 from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import new_id
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, Status, Task
 from tasks.models.bulk import BulkStatus
@@ -67,7 +67,7 @@ def start(
         require_in_service(to or "")
     count, more = estimate(stored, action)
     bulk = Bulk(
-        id=uuid7(),
+        id=new_id(),
         action=action,
         conditions=stored,
         options=({"to": to} if action == "move" else {}) | ({"again": True} if again else {}),

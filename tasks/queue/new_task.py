@@ -6,12 +6,11 @@ from typing import Any
 
 import bson
 import orjson
-from uuid_utils.compat import uuid7
 
 from fmv.errors import InvalidInput, Problem
 from fmv.http import request_id
 from fmv.http.json import check_json
-from fmv.mongodb.uuid7 import time_of
+from fmv.mongodb.uuid7 import new_id, time_of
 from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks import registry
@@ -60,7 +59,7 @@ def _minimal_task(
     expires_at: dt.datetime | None,
 ) -> Task:
     handler = _handler_to_run(handler_name)
-    id = uuid7()
+    id = new_id()
     created_at = time_of(id)
     if expires_at and expires_at <= max(created_at, run_at or created_at):
         raise InvalidInput([Problem(("body", "expires_at"), "Must be later than now and than run_at")])

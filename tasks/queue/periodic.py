@@ -13,17 +13,18 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from django.utils import timezone
 
 from fmv import audit
+from fmv.accounts.sessions import Session
 from fmv.celery import app
 from fmv.http.models import ThrottleWindow
-from fmv.mongodb.server import server_now
+from fmv.mongodb.server import clock, server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import counters
 from robots.models import MAX_LANES, Robot
 from tasks.models import Bulk, Status, Task, WorkerProcess
 from tasks.models.error_document import error_document
+from tasks.queue import submissions
 from tasks.queue.doorbell import ring, ring_all
 from tasks.queue.services import delete_every
 
@@ -31,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 STEP_SIZE = 500  # tasks that are read at a time
 RING_LIFETIME = 60.0  # seconds after which a message of `ring_waiting` is dropped: the next run sends another
+PURGE_BUDGET = 3.0  # seconds that a run of the purge takes; beat starts one every 10 s
+TRUSTED_AFTER = (
+    1800.0  # seconds for which MongoDB's clock has run evenly, before something is deleted because it is old
+)
 MAX_ROBOTS_RUNG = 200  # in one run; chosen by chance, so that no robot is left out for ever
 
 
@@ -67,6 +72,8 @@ def recover_lost() -> dict[str, int]:
     Only this machine's monotonic clock decides, because any other clock may jump. So a process that has just started
     recovers nothing for the length of a lease. Returns how many tasks are now in which status.
     """
+    for _ in range(clock.take_jumps()):
+        counters.count("clock_jumps")
     now = _look_at_leases()
     lost = [pk for pk, seen in _sights.items() if now - seen.lease_since >= settings.ENVIRONMENT.lease_seconds]
     tasks = Task.objects.started().filter(pk__in=lost[:STEP_SIZE]).order_by() if lost else ()
@@ -169,25 +176,47 @@ def _rings(name: str, robot: Robot | None, running: int) -> int:
     return free if free <= 1 else Task.objects.queued().of_robot(name).up_to(free)
 
 
-def purge(days: float) -> int:
-    """Delete the tasks that finished more than `days` days ago (0: none), with their logs; return how many."""
+def purge(days: float, until: float = float("inf")) -> int:
+    """Delete the tasks that finished more than `days` days ago (0: none), with their logs; return how many.
+
+    `until`: a time by `time.monotonic()`, when it stops after the step under way.
+    """
     if not days:
         return 0
-    return delete_every(Task.objects.finished_before(server_now() - dt.timedelta(days=days)))
+    return delete_every(Task.objects.finished_before(server_now() - dt.timedelta(days=days)), until)
 
 
-def delete_old_records(days: float) -> int:
+def delete_old_records(days: float, until: float = float("inf")) -> int:
     """Delete the audit entries and finished bulk runs that are more than `days` days old (0: none); return how many."""
     if not days:
         return 0
     old = Bulk.objects.over().filter(id__lt=id_at(server_now() - dt.timedelta(days=days)))
-    return audit.forget(days) + old.delete()[0]
+    return audit.forget(days, until) + old.delete()[0]
+
+
+def delete_old(seconds: float = PURGE_BUDGET) -> int:
+    """Delete what is kept no longer: finished tasks, audit entries, bulk runs, submissions. Return how many tasks.
+
+    It takes about `seconds`, and the next run goes on, so that other steps need not wait. After a jump of MongoDB's
+    clock, and after the start of this process, nothing is deleted for TRUSTED_AFTER seconds: an operator has that long
+    to correct a clock that would make everything old.
+    """
+    if clock.even_for() < TRUSTED_AFTER:
+        return 0
+    until = time.monotonic() + seconds
+    submissions.forget_old()
+    delete_old_records(settings.ENVIRONMENT.audit_days, until)
+    return purge(settings.ENVIRONMENT.retention_days, until)
 
 
 def forget_runs() -> None:
-    """Delete the results of maintenance runs older than CELERY_RESULT_EXPIRES, past windows of the throttle, and worker
-    processes without a heartbeat for a day.
+    """Delete the results of maintenance runs older than CELERY_RESULT_EXPIRES; and, unless MongoDB's clock has jumped
+    (see `delete_old`), past sessions and windows of the throttle, and worker processes without a heartbeat for a day.
     """
     app.backend.cleanup()
-    WorkerProcess.objects.long_gone(server_now()).delete()
-    ThrottleWindow.objects.filter(expires_at__lt=timezone.now()).delete()
+    if clock.even_for() < TRUSTED_AFTER:
+        return
+    now = server_now()
+    WorkerProcess.objects.long_gone(now).delete()
+    ThrottleWindow.objects.filter(expires_at__lt=now).delete()
+    Session.objects.filter(expire_date__lt=now).delete()

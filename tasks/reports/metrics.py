@@ -12,6 +12,7 @@ EVENTS = {
         "fmv_lost_workers",
         "Tasks that were recovered from a worker that had stopped renewing its lease.",
     ),
+    "clock_jumps": ("fmv_mongodb_clock_jumps", "Jumps of MongoDB's clock that a maintenance process has noticed."),
     "renewal_failures": ("fmv_lease_renewal_failures", "Failed renewals of a lease."),
     "doorbells_not_taken": ("fmv_doorbells_not_taken", "Messages that could not be sent to the broker."),
 }

@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from fmv.errors import FmvError
 from fmv.http import request_id
 from fmv.mongodb.server import is_unreachable, is_unstorable
+from fmv.mongodb.uuid7 import new_id
 from fmv.monitoring import counters
 from robots.models import Robot
 from tasks import registry
@@ -88,7 +89,7 @@ class Attempt:
 
     def _store_line(self, text: str) -> None:
         try:
-            LogLine.objects.create(task=self._task.pk, attempt=self.attempt, text=text)
+            LogLine.objects.create(id=new_id(), task=self._task.pk, attempt=self.attempt, text=text)
         except DatabaseError as error:  # no reason to fail the task
             logger.warning("Task %s: a line of its log was lost: %r", self.task_id, error.__cause__)
 

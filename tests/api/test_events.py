@@ -13,6 +13,7 @@ from django.test import RequestFactory
 from pymongo.errors import ServerSelectionTimeoutError
 
 from fmv.http.sse import Stream, TooManyStreams
+from fmv.mongodb import server
 from fmv.mongodb.server import server_now, stored_now
 from tasks.api import event_hub, event_stream
 from tasks.api.event_hub import Hub
@@ -136,8 +137,8 @@ def test_an_event_is_one_line_of_json_whatever_the_task_holds():
 
 @pytest.mark.django_db(transaction=True)
 def test_a_task_is_stored_with_the_servers_time(monkeypatch):
-    monkeypatch.setattr("fmv.mongodb.server._clock", (0.0, dt.timedelta()))
-    monkeypatch.setattr("fmv.mongodb.server.server_now", lambda: dt.datetime.now(dt.UTC) + dt.timedelta(hours=1))
+    server.clock.read()
+    monkeypatch.setattr(server.clock, "_ahead", server.clock._ahead + 3600)
     task = make_task()
     for stored in (task.stored_at, task.changed_at, stored_now()):
         assert abs(stored - dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)) < dt.timedelta(seconds=5)

@@ -292,7 +292,7 @@ def made_at(days_ago, model=AuditEntry, **fields):
     return model.objects.create(id=uuid.UUID(int=id), **fields)
 
 
-def test_old_entries_and_runs_are_forgotten(monkeypatch, settings):
+def test_old_entries_and_runs_are_forgotten(monkeypatch, settings, trusted_clock):
     monkeypatch.setattr(audit, "DELETE_BATCH", 2)
     entry = {"by": "amy", "action": "robot.paint", "kind": "robot", "key": "R2"}
     for _ in range(5):

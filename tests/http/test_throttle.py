@@ -1,3 +1,4 @@
+import datetime as dt
 import os
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
@@ -42,15 +43,19 @@ def test_more_than_the_rate_is_refused_until_the_window_ends(two_reads):
     assert 1 <= int(answer.headers["Retry-After"]) <= 86_400
 
 
+def at(seconds: float):
+    return patch.object(throttle, "stored_now", return_value=dt.datetime.fromtimestamp(seconds, dt.UTC))
+
+
 def test_after_the_window_the_caller_may_go_on(settings):
     settings.ENVIRONMENT.throttle_read = "2/minute"
     api = Api("viewer")
-    with patch.object(throttle.time, "time", return_value=1_000_000_060.5):  # windows begin at each full minute
+    with at(1_000_000_060.5):  # windows begin at each full minute
         assert statuses(api, 3) == [200, 200, 429]
         assert api("GET", "/robot/").headers["Retry-After"] == "20"
-    with patch.object(throttle.time, "time", return_value=1_000_000_079.999):
+    with at(1_000_000_079.999):
         assert api("GET", "/robot/").headers["Retry-After"] == "1"
-    with patch.object(throttle.time, "time", return_value=1_000_000_080):
+    with at(1_000_000_080):
         assert statuses(api, 3) == [200, 200, 429]
 
 
@@ -161,7 +166,7 @@ def test_it_is_one_round_trip(two_reads):
     assert [command for command in commands.sent if "throttle" in command] == ["findAndModify fmv_throttlewindow"]
 
 
-def test_windows_that_are_over_are_forgotten(two_reads):
+def test_windows_that_are_over_are_forgotten(two_reads, trusted_clock):
     Api("viewer")("GET", "/robot/")
     collection(ThrottleWindow).insert_one({"_id": "old", "count": 1, "expires_at": timezone.now()})
     periodic.forget_runs()

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import time
 
 import pytest
 from django.conf import settings as project
@@ -9,7 +10,11 @@ from django.db import connection
 from django.utils import timezone
 from django_celery_results.models import TaskResult
 
+from fmv.accounts.sessions import Session
+from fmv.audit.models import AuditEntry
 from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import new_id
+from fmv.monitoring import counters
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, LogLine, Status, Task
 from tasks.queue import periodic as steps
@@ -224,6 +229,49 @@ def test_nothing_goes_when_tasks_are_kept_for_ever():
     make_task_in(Status.SUCCESS)
     assert steps.purge(0) == 0
     assert Task.objects.exists()
+
+
+def test_a_purge_ends_when_its_time_is_over_and_the_next_goes_on(monkeypatch):
+    monkeypatch.setattr(services, "DELETE_STEP", 2)
+    for _ in range(5):
+        make_task_in(Status.SUCCESS)
+    assert [steps.purge(7, until=time.monotonic()) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_the_purge_leaves_most_of_the_time_to_the_other_steps():
+    purge = project.CELERY_BEAT_SCHEDULE["purge"]
+    assert purge["schedule"].seconds > 3 * steps.PURGE_BUDGET
+
+
+def test_what_is_old_is_deleted_while_mongodbs_clock_runs_evenly(trusted_clock, settings):
+    settings.ENVIRONMENT.retention_days = 7
+    make_task_in(Status.SUCCESS)
+    assert steps.delete_old() == 1
+
+
+@pytest.mark.clocks
+@pytest.mark.parametrize("hours", [25, -25])
+def test_nothing_is_deleted_by_age_after_mongodbs_clock_has_jumped(trusted_clock, settings, mongodb_clock, hours):
+    settings.ENVIRONMENT.retention_days = settings.ENVIRONMENT.audit_days = 1
+    run = {"robot": make_robot().name, "handler": "noop"}
+    first = services.submit(run, by="amy", key="key")
+    AuditEntry.objects.create(id=new_id(), by="amy", action="a.b", kind="robot", key="kept")
+    make_task_in(Status.SUCCESS, finished_at=server_now())
+    mongodb_clock.shift(hours=hours)
+    assert steps.delete_old() == 0
+    steps.forget_runs()
+    assert Task.objects.finished().count() == 1
+    assert AuditEntry.objects.filter(key="kept").exists()
+    assert services.submit(run, by="amy", key="key").pk == first.pk
+    steps.recover_lost()
+    assert counters.read()["clock_jumps"] == 1
+
+
+def test_sessions_that_are_over_are_deleted_and_others_kept(trusted_clock):
+    for key, moment in (("a", PAST), ("b", FUTURE)):
+        Session.objects.create(session_key=key, session_data="", expire_date=moment)
+    steps.forget_runs()
+    assert [session.pk for session in Session.objects.all()] == ["b"]
 
 
 # --- Runs ------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Clocks that are wrong or jump: no task runs twice or ends too early, and a lost one is still found."""
 
+import datetime as dt
 import os
 import signal
 import time
@@ -7,8 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from django.db import connection
 
+from fmv.audit.models import AuditEntry
+from fmv.mongodb.server import server_now
+from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services
 from tests.conftest import wait_until, with_database
@@ -82,3 +87,34 @@ def test_an_attempt_ends_when_its_machine_wakes_up_after_the_end_of_its_lease(
     clock.shift(slept=31)
     wait_until(lambda: marks(tmp_path) == ["start", "interrupted"], seconds=9)  # the next renewal is 10 s away
     wait_until(lambda: "lost its lease" in (tmp_path / "worker.log").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hours", [2, -2, 25, -25])
+def test_parts_whose_wall_clocks_are_wrong_from_the_start_and_then_jump_do_what_they_should(
+    broker, worker, maintenance, web, clock: ShiftedClock, hours
+):
+    def start(robot: Robot | None = None, **run: object) -> str:
+        address = f"{url}/api/v1/robot/{(robot or make_robot()).name}/run"
+        answer = requests.post(address, json={"handler": "noop"} | run, timeout=9)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["task_id"])
+
+    def at(**span: float) -> str:
+        return (server_now() + dt.timedelta(**span)).isoformat()
+
+    out_of_service = make_robot(enabled=False)
+    AuditEntry.objects.create(by="amy", action="a.b", kind="robot", key="kept")
+    clock.shift(hours=hours)
+    maintenance(broker, **clock.environment)
+    worker(broker, **clock.environment)
+    url = web(broker, FMV_ANONYMOUS="manager", **clock.environment)
+    for shift in (hours, -hours):
+        clock.shift(hours=shift)
+        at_once, soon = start(expires_at=at(minutes=1)), start(run_at=at(seconds=3), expires_at=at(minutes=1))
+        later = start(run_at=at(hours=1))
+        late = start(robot=out_of_service, expires_at=at(seconds=2), queue_anyway=True)
+        ended = {at_once: Status.SUCCESS, soon: Status.SUCCESS, late: Status.REVOKED, later: Status.SCHEDULED}
+        wait_until(lambda ended=ended: {id: status(Task(pk=id)) for id in ended} == ended)
+        assert abs(Task.objects.get(pk=later).created_at - server_now()) < dt.timedelta(minutes=1)
+    assert AuditEntry.objects.filter(key="kept").exists()
