@@ -14,6 +14,7 @@ from typing import Any
 import bson
 from django.db import DatabaseError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pymongo.errors import PyMongoError
 
 from fmv.errors import FmvError
 from fmv.http import request_id
@@ -90,8 +91,8 @@ class Attempt:
     def _store_line(self, text: str) -> None:
         try:
             LogLine.objects.create(id=new_id(), task=self._task.pk, attempt=self.attempt, text=text)
-        except DatabaseError as error:  # no reason to fail the task
-            logger.warning("Task %s: a line of its log was lost: %r", self.task_id, error.__cause__)
+        except (DatabaseError, PyMongoError) as error:  # no reason to fail the task
+            logger.warning("Task %s: a line of its log was lost: %r", self.task_id, error.__cause__ or error)
 
     def check(self) -> None:
         with self._acting():
