@@ -13,10 +13,10 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import orjson
-from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, OutputWrapper
 from django.db import DatabaseError
 from django.utils import timezone
 from pymongo.errors import PyMongoError
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from uuid_utils.compat import uuid7
 
 from fmv.errors import FmvError, InvalidInput
+from fmv.escaping import visible, visible_lines
 from fmv.http import request_id
 from fmv.http.fields import RFC_3339
 from fmv.http.json import check_json
@@ -157,11 +158,6 @@ def as_json(data: Any) -> str:
     return orjson.dumps(data).decode()
 
 
-def printable(text: str) -> str:
-    """Return the text on one line: characters that would move a terminal's cursor are escaped as in Python, `\\n`."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def format_time(value: dt.datetime | None) -> str:
     """Return a time for people to read, in UTC to the second; "-" for None."""
     return f"{value.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}" if value else "-"
@@ -177,7 +173,7 @@ class Table:
         return self.line({name: name.replace("_", " ").upper() for name in self.widths})
 
     def line(self, row: Mapping[str, Any]) -> str:
-        cells = (f"{printable(str(row[name])):{width}}" for name, width in self.widths.items())
+        cells = (f"{visible(str(row[name])):{width}}" for name, width in self.widths.items())
         return "  ".join(cells).rstrip()
 
 
@@ -202,6 +198,15 @@ class Help(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Does not reflow the examples."""
 
 
+class Output(OutputWrapper):
+    """Standard output or error of a command; hidden characters in what it prints are escaped."""
+
+    def write(  # type: ignore[override]
+        self, msg: str = "", style_func: Any = None, ending: str | None = None
+    ) -> None:
+        super().write(visible_lines(str(msg)), style_func, ending)
+
+
 class FmvCommand(BaseCommand):
     """A command that prints an error as a sentence, and that users may interrupt, pipe and repeat."""
 
@@ -219,6 +224,12 @@ class FmvCommand(BaseCommand):
     #: whether to refuse while migrations are not applied
     needs_migrations = True
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        out, err = cast(Any, self.stdout), cast(Any, self.stderr)
+        self.stdout, self.stderr = Output(out._out), Output(err._out)
+        self.stderr.style_func = err.style_func
+
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         lines = [f"  python manage.py {line.strip()}" for line in self.examples.strip().splitlines()]
         epilog = "\n".join(["examples:", *lines]) if lines else None
@@ -226,6 +237,9 @@ class FmvCommand(BaseCommand):
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         self.json = bool(options.get("json"))
+        for name in ("stdout", "stderr"):
+            if stream := options.pop(name, None):
+                setattr(self, name, Output(stream))
         run = request_id.current.set(str(uuid7()))  # the request id of everything this command does
         try:
             for name, value in options.items():

@@ -1,35 +1,43 @@
 """Hidden characters in texts for people: control characters, changes of the writing direction, lone surrogates."""
 
 import json
-import unicodedata
+import re
+from typing import Any
 
-JOINERS = "\u200c\u200d"  # scripts and emoji need them
-HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's general categories
+#: Unicode's categories Cc, Cf, Cs, Zl and Zp without the ends of lines, tabs, the joiners that scripts and emoji need,
+#: and the format characters that show something
+_HIDDEN = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ud800-\udfff"
+    "\ufeff\ufff9-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
+)
+_IN_LINES = re.compile(f"[{_HIDDEN}]")
+_IN_A_LINE = re.compile(f"[{_HIDDEN}\t\n]")
+#: fields that a browser sends back, which must keep what they hold, and hidden characters elsewhere
+_IN_HTML = re.compile(f"<textarea\\b.*?</textarea>|<(?:input|option)\\b[^>]*>|[{_HIDDEN}]", re.DOTALL)
 
 
-def is_hidden(char: str) -> bool:
-    return unicodedata.category(char) in HIDDEN and char not in JOINERS
+def visible(text: str) -> str:
+    r"""Return the text on one line: hidden characters, line ends and tabs are escaped as in JSON, `\u001b`.
 
-
-def visible(text: str, *, keep: str = "") -> str:
-    r"""Return the text with hidden characters, except those in `keep`, escaped as in JSON: `\u001b`.
-
-    A raw one could move a terminal's cursor, or show a line in another order than it has. JSON stays the same JSON.
+    A raw one could move a terminal's cursor, or show the text in another order than it has. JSON stays the same JSON.
     """
-    if text.isprintable():
-        return text
-    return "".join(_escaped(char) if is_hidden(char) and char not in keep else char for char in text)
+    return text if text.isprintable() else _IN_A_LINE.sub(_escaped, text)
 
 
 def visible_lines(text: str) -> str:
-    """Return the text as `visible`, with its lines and tabs."""
-    return visible(text, keep="\n\t")
+    """Return the text as `visible`, but with its lines and tabs."""
+    return text if text.isprintable() else _IN_LINES.sub(_escaped, text)
 
 
-def _escaped(char: str) -> str:
-    return r"\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
+def visible_html(page: str) -> str:
+    """Return the HTML page as `visible_lines`, except in its form fields, which send back what they hold."""
+    return _IN_HTML.sub(lambda found: found[0] if found[0].startswith("<") else _escaped(found), page)
 
 
-def visible_json(value: object, *, indent: int | None = None, **options: object) -> str:
-    """Return the value as JSON that shows every character: hidden ones are escaped."""
-    return visible_lines(json.dumps(value, indent=indent, ensure_ascii=False, **options))  # type: ignore[arg-type]
+def visible_json(value: object, **options: Any) -> str:
+    """Return the value as JSON of which every character is seen."""
+    return visible_lines(json.dumps(value, ensure_ascii=False, **options))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return r"\u007f" if found[0] == "\x7f" else json.dumps(found[0])[1:-1]

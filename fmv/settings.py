@@ -52,6 +52,7 @@ MIDDLEWARE = [
     "fmv.http.middleware.Csrf",
     "fmv.http.middleware.Users",
     "fmv.http.middleware.Messages",
+    "fmv.http.middleware.VisibleText",
 ]
 SILENCED_SYSTEM_CHECKS = [
     "security.W002",  # SecurityHeaders sets X-Frame-Options

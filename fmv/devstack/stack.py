@@ -29,6 +29,7 @@ import honcho.printer
 
 from fmv.devstack.embedded_mongodb import StackError, check_port, embedded_mongodb, tied
 from fmv.environment import Environment, read_environment
+from fmv.escaping import visible_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 VAR = ROOT / "var"
@@ -232,7 +233,7 @@ class MainProcesses(honcho.compat.ProcessManager):
 
 
 class Printer(honcho.printer.Printer):
-    """Prints the prefixed lines, and records which process was the first to stop."""
+    """Prints the prefixed lines with hidden characters escaped, and records which process was the first to stop."""
 
     first_to_stop = ""
 
@@ -240,7 +241,8 @@ class Printer(honcho.printer.Printer):
         name, _, event = str(message.data).partition(" ")
         if message.name == honcho.manager.SYSTEM_PRINTER_NAME and event.startswith("stopped"):
             self.first_to_stop = self.first_to_stop or f"{name} {event.strip().removeprefix('stopped ')}"
-        super().write(message)
+        text = message.data.decode("utf-8", "replace") if isinstance(message.data, bytes) else str(message.data)
+        super().write(message._replace(data=visible_lines(text)))
 
 
 def end_with_parent() -> None:

@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.middleware.csrf import CsrfViewMiddleware
 from django.utils.cache import patch_vary_headers
 
+from fmv.escaping import visible_html
 from fmv.http import request_id, security_headers
 from fmv.http.errors import error_response
 from fmv.mongodb.migration_state import why_not_ready
@@ -149,3 +150,18 @@ class Users(BrowserOnly, AuthenticationMiddleware):
 
 class Messages(BrowserOnly, MessageMiddleware):
     pass
+
+
+class VisibleText:
+    """Escapes hidden characters in pages, so that a name, log line or message cannot look like something else."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.get("Content-Type", "").startswith("text/html") and not response.streaming:
+            page = response.content.decode()
+            shown = visible_html(page)
+            response.content = shown if shown != page else response.content
+        return response

@@ -13,6 +13,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS, LogData
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from fmv.environment import Environment
+from fmv.escaping import visible, visible_lines
 
 #: what Django and Celery attach to records for their own handlers: whole requests, the arguments of messages
 FOREIGN = ("request", "server_time", "data")
@@ -33,9 +34,16 @@ class JSONFormatter(OrjsonFormatter):
 
     def jsonify_log_record(self, log_data: LogData) -> str:
         try:
-            return super().jsonify_log_record(log_data)
+            return visible(super().jsonify_log_record(log_data))
         except TypeError:  # a lone surrogate or a number beyond 64 bits must not lose the line
             return json.dumps(log_data, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people; hidden characters, which may come from anywhere, are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().format(record))
 
 
 TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
@@ -48,7 +56,10 @@ def logging_config(environment: Environment) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {"request_id": {"()": "fmv.http.request_id.LogFilter"}},
-        "formatters": {"text": {"format": TEXT}, "json": {"()": "fmv.monitoring.logs.JSONFormatter"}},
+        "formatters": {
+            "text": {"()": "fmv.monitoring.logs.TextFormatter", "fmt": TEXT},
+            "json": {"()": "fmv.monitoring.logs.JSONFormatter"},
+        },
         "handlers": {"console": {"class": "logging.StreamHandler", "formatter": format, "filters": ["request_id"]}},
         "root": {"handlers": ["console"], "level": environment.log_level},
         "loggers": {

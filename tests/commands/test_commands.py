@@ -2,6 +2,7 @@
 
 import datetime as dt
 import io
+import json
 import os
 from argparse import ArgumentTypeError
 
@@ -12,9 +13,12 @@ from django.utils import timezone
 from pymongo.errors import ServerSelectionTimeoutError
 
 from fmv import cli
-from fmv.cli import FmvCommand, Table, in_words, new_file, printable
+from fmv.cli import FmvCommand, Table, in_words, new_file
 from fmv.errors import FmvError, InvalidInput, Problem
 from fmv.http import request_id
+from tests.http.test_escaping import HIDDEN, SHOWN
+from tests.support.commands import run
+from tests.support.factories import make_robot, make_task
 
 # --- Arguments -------------------------------------------------------------------------------------------------------
 
@@ -154,9 +158,23 @@ def write_half(path):
 # --- Answers ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_would_move_a_cursor_is_escaped_as_in_python():
-    assert printable("plain é 🤖") == "plain é 🤖"
-    assert printable("two\nlines\x1b[2J\u2028") == "two\\nlines\\x1b[2J\\u2028"
+@pytest.mark.django_db
+def test_what_a_command_prints_cannot_move_a_cursor():
+    make_robot(name="R2")
+    task = make_task(robot="R2", status="FAILURE", error={"type": "E", "message": f"one\n{HIDDEN}", "traceback": ""})
+    outcome = run("list_tasks", "--id", str(task.pk))
+    assert rf"E: one\n{SHOWN}" in outcome.out
+    assert json.loads(run("list_tasks", "--json").out)["error"]["message"] == f"one\n{HIDDEN}"
+
+
+def test_an_error_that_a_command_prints_cannot_move_a_cursor():
+    class Refusing(FmvCommand):
+        def handle(self, *args, **options):
+            self.stderr.write(HIDDEN)
+            self.stdout.write(HIDDEN)
+
+    outcome = run(Refusing())
+    assert (outcome.out, outcome.err) == (f"{SHOWN}\n", f"{SHOWN}\n")
 
 
 def test_a_table_pads_its_columns_and_cuts_nothing():

@@ -6,7 +6,8 @@ from typing import Any
 from django.core import checks
 from django.core.checks import CheckMessage
 
-from fmv.cli import FmvCommand, add_json, as_json, printable
+from fmv.cli import FmvCommand, add_json, as_json
+from fmv.escaping import visible
 from fmv.monitoring import diagnostic_checks
 from fmv.monitoring.diagnostics import DiagnosticRun
 from tasks.reports import diagnostics as queue_checks
@@ -49,9 +50,10 @@ class Command(FmvCommand):
 
     def _print(self, message: CheckMessage) -> None:
         style = {checks.WARNING: self.style.WARNING, checks.ERROR: self.style.ERROR}.get(message.level, str)
-        self.stdout.write(f"{style(LABELS[message.level])}  {message.obj:10}  {printable(message.msg)}")
+        self.stdout.write(LABELS[message.level], style, ending="")
+        self.stdout.write(f"  {message.obj:10}  {visible(message.msg)}")
         if message.hint and message.level > checks.INFO:
-            self.stdout.write(f"{'':21}{printable(message.hint)}")
+            self.stdout.write(f"{'':21}{visible(message.hint)}")
 
     def _print_summary(self, found: list[CheckMessage]) -> None:
         counts = Counter(message.level for message in found)

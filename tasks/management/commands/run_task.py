@@ -17,9 +17,9 @@ from fmv.cli import (
     parse_future_time,
     parse_positive,
     parse_seconds,
-    printable,
 )
 from fmv.errors import InvalidInput
+from fmv.escaping import visible
 from fmv.http.errors import flatten
 from fmv.http.fields import read_body
 from fmv.http.json import check_json, parse
@@ -154,11 +154,11 @@ class Reports:
     def of(self, task: Task) -> Iterator[str]:
         for line in task.log_lines().filter(id__gt=self.line):
             self.line = line.pk
-            yield f"{format_time(line.at)}  {printable(line.text)}"
+            yield f"{format_time(line.at)}  {visible(line.text)}"
         if (state := (task.status, task.attempt, task.progress, task.message)) != self.state:
             self.state = state
             percent = "" if task.progress is None else f"  {task.progress:.0f} %"
-            yield f"{format_time(task.changed_at)}  {task.status}{percent}  {printable(task.message)}".rstrip()
+            yield f"{format_time(task.changed_at)}  {task.status}{percent}  {visible(task.message)}".rstrip()
 
 
 def read_options(options: dict[str, Any]) -> dict[str, Any]:
