@@ -12,7 +12,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -217,8 +217,10 @@ def occupied() -> list[str]:
 # --- Restoring -------------------------------------------------------------------------------------------------------
 
 
-def restore(backup: Backup, *, file: str, progress: Progress) -> int:
+def restore(backup: Backup, *, file: str, progress: Progress, require_quiet: Callable[[], object]) -> int:
     """Replace FMV's data by the backup's; return how many documents had to give up a unique value.
+
+    `require_quiet` is called before anything is replaced; it raises if others use the data.
 
     That happens only if the backup was written without a snapshot: a value such as a lane moved from one document to
     another while they were read.
@@ -226,6 +228,7 @@ def restore(backup: Backup, *, file: str, progress: Progress) -> int:
     with RestoreLock(file) as lock:
         staged = {model._meta.db_table: StagedCollection(model, lock.prefix) for model in included_models()}
         mended = _load(backup, staged, progress)
+        require_quiet()
         with _without_ctrl_c():
             lock.begin_switching()
             for each in reversed(staged.values()):  # a collection before those that refer to it

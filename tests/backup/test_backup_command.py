@@ -634,6 +634,21 @@ def test_it_is_refused_while_a_worker_is_alive(file):
     run("restore", file, "--replace", "--yes")
 
 
+def test_a_worker_that_starts_during_the_load_stops_it_before_anything_is_replaced(file, monkeypatch):
+    make_robot(name="new since")
+    before, load = stored(), restore._load
+
+    def load_slowly(*arguments):
+        make_process("host/1")
+        return load(*arguments)
+
+    monkeypatch.setattr(restore, "_load", load_slowly)
+    assert refused("restore", file, "--replace", "--yes").startswith("Worker processes are alive: host/1.")
+    assert stored() == before
+    assert not [name for name in format.database().list_collection_names() if name.startswith(restore.STAGING_PREFIX)]
+    assert restore.unfinished() is None
+
+
 def test_a_restore_that_was_killed_half_way_changes_nothing_and_is_repeated(file, long_restore):
     make_robot(name="Flexo")
     before = stored()

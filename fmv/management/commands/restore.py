@@ -77,7 +77,7 @@ class Command(FmvCommand):
             if interrupted := restore.unfinished():
                 self.stderr.write(str(interrupted), str)
             if not dry_run:
-                refuse_while_workers_live()
+                require_no_workers()
                 self._confirm_replacement(replace, yes, backup)
             mended = 0 if dry_run else self._load(backup, file)
         self._print_summary(file, backup, mended, dry_run)
@@ -95,7 +95,7 @@ class Command(FmvCommand):
 
     def _load(self, backup: Backup, file: Path) -> int:
         with self.progress(total=backup.footer.documents, unit="documents restored") as bar:
-            mended = restore.restore(backup, file=str(file), progress=bar.update)
+            mended = restore.restore(backup, file=str(file), progress=bar.update, require_quiet=require_no_workers)
         text = f"Restored {backup.footer.documents} documents as of {backup.header.consistent_at}"
         audit.record("database.restore", by=BY, kind="database", key=database().name, text=text)
         periodic.ring_waiting()
@@ -124,7 +124,7 @@ class Command(FmvCommand):
         )
 
 
-def refuse_while_workers_live() -> None:
+def require_no_workers() -> None:
     """Raise CommandError if a worker process is alive: what it writes would be lost, or mixed into the backup."""
     alive = list(WorkerProcess.objects.alive(server_now()))
     if alive:
