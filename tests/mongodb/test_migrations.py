@@ -1,6 +1,7 @@
 """`migrate` on databases that are not as expected, and what web servers, workers and commands do before it has run."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,6 +111,24 @@ def test_two_at_once_do_what_one_does(empty):
     connection.database.client.drop_database(connection.settings_dict["NAME"])
     call_command("migrate", verbosity=0)
     assert together == shape()
+
+
+def test_a_migrate_that_mongodb_refuses_says_why_and_can_be_repeated(empty):
+    connection.database["tasks_task"].create_index("robot", name="task_by_status")
+    refused = run("migrate")
+    assert refused.status == 1
+    assert re.search(
+        "CommandError: MongoDB refuses: .*task_by_status.*What is done stays; run it again[.]", refused.err
+    )
+    connection.database["tasks_task"].drop_index("task_by_status")
+    assert run("migrate").status == 0
+    assert_ready()
+
+
+def test_a_migrate_without_mongodb_says_so():
+    outcome = Process("migrate", uri="mongodb://127.0.0.1:1/fmv").ended()
+    assert outcome.status == 1
+    assert outcome.err.startswith("CommandError: MongoDB cannot be reached: ")
 
 
 @pytest.mark.slow
