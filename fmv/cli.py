@@ -13,7 +13,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NoReturn, cast
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, OutputWrapper
@@ -23,7 +23,7 @@ from pymongo.errors import PyMongoError
 from tqdm import tqdm
 from uuid_utils.compat import uuid7
 
-from fmv.errors import FmvError, InvalidInput
+from fmv.errors import FmvError, InvalidInput, did_you_mean
 from fmv.escaping import visible, visible_lines
 from fmv.http import request_id
 from fmv.http.fields import RFC_3339
@@ -194,6 +194,51 @@ class Interrupted(CommandError):
         super().__init__(so_far, returncode=128 + signal.SIGINT)
 
 
+class Parser(CommandParser):
+    """Suggests the option that was meant, accepts no shortened one, and refuses one given twice unless it is a list.
+
+    Otherwise `--status` might be read as another option tomorrow, and of two robots the first would be forgotten.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        words = message.removeprefix("unrecognized arguments: ").split()
+        if words and len(words) < len(message.split()):
+            hints = (did_you_mean(word.partition("=")[0], self._known) for word in words)
+            message += next((f".{hint}" for hint in hints if hint), "")
+        super().error(message)
+
+    @property
+    def _known(self) -> list[str]:
+        parsers = [self, *(each for action in self._actions for each in _subparsers(action))]
+        return [name for parser in parsers for name in parser._option_string_actions if name.startswith("--")]
+
+
+class Once(argparse._StoreAction):
+    """The action of an option that may be given once."""
+
+    given = False
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
+        if self.given:
+            raise argparse.ArgumentError(self, "can be given only once")
+        self.given = True
+        super().__call__(parser, *args)
+
+
+def _subparsers(action: argparse.Action) -> Iterable[argparse.ArgumentParser]:
+    return action.choices.values() if isinstance(action, argparse._SubParsersAction) else ()
+
+
+def _make_strict(parser: argparse.ArgumentParser) -> None:
+    """Change the parser's class and those of its options: Django and argparse choose them, and offer no other way."""
+    parser.__class__, parser.allow_abbrev = Parser, False
+    for action in parser._actions:
+        if type(action) is argparse._StoreAction and action.option_strings:
+            action.__class__ = Once
+        for each in _subparsers(action):
+            _make_strict(each)
+
+
 class Help(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Does not reflow the examples."""
 
@@ -233,7 +278,9 @@ class FmvCommand(BaseCommand):
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         lines = [f"  python manage.py {line.strip()}" for line in self.examples.strip().splitlines()]
         epilog = "\n".join(["examples:", *lines]) if lines else None
-        return super().create_parser(prog_name, subcommand, formatter_class=Help, epilog=epilog, **kwargs)
+        parser = super().create_parser(prog_name, subcommand, formatter_class=Help, epilog=epilog, **kwargs)
+        _make_strict(parser)
+        return parser
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         self.json = bool(options.get("json"))

@@ -16,6 +16,7 @@ from fmv import cli
 from fmv.cli import FmvCommand, Table, in_words, new_file
 from fmv.errors import FmvError, InvalidInput, Problem
 from fmv.http import request_id
+from tasks.models import Task
 from tests.http.test_escaping import HIDDEN, SHOWN
 from tests.support.commands import run
 from tests.support.factories import make_robot, make_task
@@ -287,3 +288,33 @@ def test_without_a_terminal_it_is_refused(monkeypatch):
         FmvCommand().confirm("Continue?", yes=False)
     assert error.value.returncode == 2
     FmvCommand().confirm("Continue?", yes=True)
+
+
+# --- Options that were not meant -------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cancel_tasks", "--statuss=FAILURE", "--yes"], "--statuss=FAILURE. Did you mean --status?"),
+        (["cancel_tasks", "--stat", "FAILURE", "--yes"], "Did you mean --status?"),  # no shortened options
+        (["cancel_tasks", "--robot", "R2", "--robot=C3", "--yes"], "argument --robot: can be given only once"),
+        (["tokens", "list", "--usr", "fry"], "Did you mean --user?"),
+        (["tokens", "list", "--user=fry", "--user=leela"], "argument --user: can be given only once"),
+    ],
+)
+def test_an_option_that_is_unknown_or_given_twice_is_refused_and_changes_nothing(arguments, says):
+    task = make_task(robot="R2", status="QUEUED")
+    ended = run(*arguments)
+    assert ended.status != 0
+    assert says in ended.err
+    assert Task.objects.get() == task
+    assert Task.objects.get().status == "QUEUED"
+
+
+@pytest.mark.django_db
+def test_a_list_is_heard_twice():
+    tasks = [make_task(robot="R2", status=status) for status in ("QUEUED", "RETRY", "FAILURE")]
+    ended = run("list_tasks", "--status", "queued", "--status", "RETRY", "--json")
+    assert [str(task.pk) in ended.out for task in tasks] == [True, True, False]
