@@ -4,6 +4,7 @@ import bisect
 import contextlib
 import json
 import math
+import os
 import random
 import time
 from typing import Annotated, Any, Literal
@@ -17,6 +18,8 @@ from tasks.registry import Context, Params, PermanentError, handler
 STRIDE = 20_000  # numbers between two reports of progress
 MAX_ANSWER = 256 * 1024  # bytes of an answer that are kept
 MAX_REDIRECTS = 5
+#: variables with the file of certificate authorities to trust instead of the usual ones; the first that is set counts
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 HTTP_TIMEOUT = 30  # seconds for the robot to take the connection, and between two bytes of its answer
 
 
@@ -95,7 +98,8 @@ def http(ctx: Context[HttpParams]) -> dict[str, Any]:
     """Call the endpoint of the robot; the result is its answer. Redirects to other hosts are refused.
 
     Sends `Idempotency-Key: <task id>/<attempt>`. After a 408, 425, 429 or 5xx or a broken connection the task is tried
-    again; after any other error it fails.
+    again; after any other error it fails. If the robot's certificate is of a private authority, the worker needs that
+    authority's file in `REQUESTS_CA_BUNDLE` or `SSL_CERT_FILE`.
     """
     endpoint = ctx.robot.endpoint
     if not endpoint:
@@ -122,7 +126,8 @@ def _send(method: str, url: str, headers: dict[str, str], body: JsonValue) -> re
     except requests.RequestException as error:
         raise PermanentError(str(error)) from error
     adapter = requests.adapters.HTTPAdapter()
-    return adapter.send(request, stream=True, timeout=HTTP_TIMEOUT)
+    authorities = next((os.environ[name] for name in CA_VARIABLES if os.environ.get(name)), True)
+    return adapter.send(request, stream=True, timeout=HTTP_TIMEOUT, verify=authorities)
 
 
 def _redirected(endpoint: str, url: str, location: str) -> str:

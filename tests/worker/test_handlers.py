@@ -1,18 +1,26 @@
 """The built-in handlers, run as an attempt runs them; `http` against a small real server."""
 
+import datetime as dt
+import ipaddress
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fmv.errors import InvalidInput
 from robots.models import Robot
-from tasks import registry
+from tasks import handlers, registry
 from tasks.handlers import MAX_ANSWER, MAX_REDIRECTS
 from tasks.registry import PermanentError
 
@@ -138,6 +146,7 @@ class Machine:
     url: str = ""
     answers: dict[str, tuple[int, dict[str, str], bytes]] = field(default_factory=dict)
     asked: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    server: Any = None
 
 
 def serve(machine: Machine) -> ThreadingHTTPServer:
@@ -168,7 +177,7 @@ def serve(machine: Machine) -> ThreadingHTTPServer:
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     machine = Machine()
-    server = serve(machine)
+    server = machine.server = serve(machine)
     yield machine
     server.shutdown()
     server.server_close()
@@ -341,3 +350,67 @@ def test_every_handler_describes_itself_and_its_parameters():
         assert handler.schema["type"] == "object"
         assert handler.schema["additionalProperties"] is False
     assert [handler.name for handler in registry.all_handlers()] == sorted(registry._handlers)
+
+
+# --- http over TLS ---------------------------------------------------------------------------------------------------
+
+
+def certificate(name: str, key: Any, issuer: str, issuer_key: Any, *, is_authority: bool) -> bytes:
+    """Return a certificate in PEM for this name and 127.0.0.1."""
+    now = dt.datetime.now(dt.UTC)
+    names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+    )
+    return built.sign(issuer_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture
+def private_authority(machine, tmp_path) -> Path:
+    """Let the machine answer over TLS; return the file of the authority that signed its certificate."""
+    authority, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    roots = tmp_path / "authority.pem"
+    roots.write_bytes(certificate("Fleet", authority, "Fleet", authority, is_authority=True))
+    chain = tmp_path / "machine.pem"
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    chain.write_bytes(
+        own.private_bytes(pem, pkcs8, serialization.NoEncryption())
+        + certificate("robot", own, "Fleet", authority, is_authority=False)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    machine.server.socket = context.wrap_socket(machine.server.socket, server_side=True)
+    machine.url = machine.url.replace("http:", "https:")
+    machine.answers["/"] = (200, {}, b"safe")
+    return roots
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_a_robot_behind_a_private_authority_is_called_if_the_worker_knows_that_authority(
+    call, private_authority, monkeypatch, variable
+):
+    for name in handlers.CA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(requests.exceptions.SSLError):
+        call(method="GET")
+    monkeypatch.setenv(variable, str(private_authority))
+    assert call(method="GET")["body"] == "safe"
+
+
+def test_another_authority_is_not_trusted(call, private_authority, tmp_path, monkeypatch):
+    key = ec.generate_private_key(ec.SECP256R1())
+    other = tmp_path / "other.pem"
+    other.write_bytes(certificate("Other", key, "Other", key, is_authority=True))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
+    with pytest.raises(requests.exceptions.SSLError):
+        call(method="GET")
