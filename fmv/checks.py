@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 
 @register(Tags.security, deploy=True)
@@ -41,3 +41,12 @@ def the_issuer_is_reached_safely(app_configs: Any, **_: Any) -> list[CheckMessag
         text = "FMV_OIDC_AUDIENCE is empty: FMV accepts no token of the issuer."
         errors.append(Error(text, hint="Set it to the audience, or the client id, of FMV's tokens.", id="fmv.E004"))
     return errors
+
+
+@register(Tags.security, deploy=True)
+def passwords_cannot_be_guessed(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """fmv.W001: FMV_THROTTLE_SIGN_IN is empty."""
+    if settings.ENVIRONMENT.throttle_sign_in:
+        return []
+    text = "FMV_THROTTLE_SIGN_IN is empty: anybody may try any number of passwords."
+    return [Warning(text, hint="Leave it unset, which allows 20 wrong passwords an hour.", id="fmv.W001")]

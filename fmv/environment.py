@@ -1,17 +1,21 @@
 """Every environment variable FMV reads: name, type, default and meaning.
 
-The README has the same table, and a test compares the two. An invalid value stops the start with a message that names
-the variable.
+The README has the same table, and a test compares the two. An invalid value, or an unknown variable whose name begins
+with FMV_, stops the start with a message that names the variable.
 """
 
 import importlib.util
+import os
 import re
 import sys
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fmv.errors import did_you_mean
 
 #: Signs cookies if no key is set while FMV_DEBUG is on. Without FMV_DEBUG the start is refused.
 DEVELOPMENT_SECRET_KEY = "insecure-development-key-never-to-be-used-in-production-0123456789"  # noqa: S105 # nosec B105
@@ -296,6 +300,11 @@ class Environment(BaseSettings):
         description="Limit of changing API requests per caller, and of failed sign-ins and other refused requests per "
         "address. Unset: no limit.",
     )
+    throttle_sign_in: Annotated[str, AfterValidator(_rate)] = Field(
+        "20/hour",
+        alias="FMV_THROTTLE_SIGN_IN",
+        description="Limit of wrong passwords per account and address. Empty: no limit.",
+    )
     trusted_proxies: int = Field(
         0,
         alias="FMV_TRUSTED_PROXIES",
@@ -334,8 +343,27 @@ class Environment(BaseSettings):
         return self
 
 
+def unknown_variables() -> list[str]:
+    """Return a sentence for each variable of the environment or `.env` whose name begins with FMV_ and is unknown.
+
+    FMV_TEST_… are the tests' own. Kubernetes sets variables for each of its services, such as FMV_WEB_SERVICE_HOST and
+    FMV_WEB_PORT_8000_TCP for one named fmv-web; those are no settings.
+    """
+    file = Environment.model_config.get("env_file")
+    names = {name.upper() for name in (*os.environ, *(dotenv_values(str(file)) if file else ()))}
+    services = {name.removesuffix("_SERVICE_HOST") for name in names if name.endswith("_SERVICE_HOST")}
+    ours = {str(field.alias) for field in Environment.model_fields.values()}
+    foreign = ("FMV_TEST_", *(f"{service}_{part}" for service in services for part in ("SERVICE_", "PORT")))
+    unknown = sorted(name for name in names - ours if name.startswith("FMV_") and not name.startswith(foreign))
+    return [f"{name} is unknown.{did_you_mean(name, ours)}" for name in unknown]
+
+
 def read_environment() -> Environment:
-    """Return the environment's values, or end the process with status 1 and a line for each invalid variable."""
+    """Return the environment's values, or end the process with status 1 and a line for each wrong variable."""
+    if unknown := unknown_variables():
+        for sentence in unknown:
+            print(f"fmv: {sentence}", file=sys.stderr)
+        raise SystemExit(1)
     try:
         return Environment()
     except ValidationError as error:

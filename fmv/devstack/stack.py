@@ -215,7 +215,7 @@ def run_processes(environment: Environment, login: str) -> int:
         ("web", WEB, {}),
         ("worker", worker_command(environment.worker_processes), {}),
         ("maintenance", MAINTENANCE, {}),
-        ("fmv", (sys.executable, "-m", "fmv.devstack.stack", "announce"), {"FMV_STACK_LOGIN": login}),
+        ("fmv", (sys.executable, "-m", "fmv.devstack.stack", "announce"), {"STACK_LOGIN": login}),
     ):
         manager.add_process(name, "exec " + shlex.join(tied(signal.SIGKILL, *command)), env=own | also)
     manager.loop()
@@ -277,7 +277,7 @@ def announce() -> NoReturn:
         anonymous += ", because only this machine can reach it."
     else:
         anonymous += ", although other machines can reach it: FMV_ANONYMOUS is set so."
-    print(BANNER.format(url=url, login=os.environ["FMV_STACK_LOGIN"], anonymous=anonymous), flush=True)
+    print(BANNER.format(url=url, login=os.environ["STACK_LOGIN"], anonymous=anonymous), flush=True)
     while True:
         signal.pause()
 

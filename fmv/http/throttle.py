@@ -1,14 +1,20 @@
-"""Limits of requests a caller, and of failed sign-ins an address: FMV_THROTTLE_READ, FMV_THROTTLE_WRITE."""
+"""Limits of requests a caller, of refused requests an address, and of wrong passwords an account and address.
+
+FMV_THROTTLE_READ, FMV_THROTTLE_WRITE, FMV_THROTTLE_SIGN_IN.
+"""
 
 import datetime as dt
+import hashlib
 import math
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.crypto import get_random_string
 from rest_framework.exceptions import Throttled
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
@@ -20,6 +26,8 @@ from fmv.http.models import ThrottleWindow
 from fmv.mongodb.counting import collection, increment
 from fmv.mongodb.server import stored_now
 
+KNOWN_BROWSER = "fmv_browser"  # cookie of a browser in which an account has signed in
+KNOWN_FOR = 90 * 86_400  # seconds
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -65,9 +73,13 @@ class Throttle(BaseThrottle):
 
 
 class FailedAuthThrottle:
-    """Middleware that answers 429 to an address with too many refused requests, before authentication is tried.
+    """Middleware that answers 429 after too many refused requests, before authentication is tried.
 
-    `Throttle` runs after authentication and therefore counts only requests that were let in.
+    It counts those of an address, and the wrong passwords for an account from an address. `Throttle` runs after
+    authentication and therefore counts only requests that were let in.
+
+    Nobody can lock others out of their account: their address has a count of its own, and so has each browser in which
+    the account has signed in before, whatever its address.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -75,24 +87,47 @@ class FailedAuthThrottle:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        window: Window | None = getattr(request, "failed_auth_window", None)
-        if window and (response.status_code in (401, 403) or _is_failed_login(request, response)):
-            window.add()
+        windows: list[Window] = getattr(request, "failed_auth_windows", [])
+        if windows and (response.status_code in (401, 403) or _is_failed_login(request, response)):
+            for window in windows:
+                window.add()
+        if _is_login_by_password(request) and response.status_code == 302:
+            value = f"{_account(request)} {get_random_string(16)}"
+            options: dict[str, Any] = {"max_age": KNOWN_FOR, "httponly": True, "samesite": "Lax"}
+            response.set_signed_cookie(
+                KNOWN_BROWSER, value, path=request.path, secure=settings.SESSION_COOKIE_SECURE, **options
+            )
         return response
 
     def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponse | None:
-        if not settings.ENVIRONMENT.throttle_write or not _authenticates(request, view):
-            return None
-        window = Window.now(address_key(request), "refused", settings.ENVIRONMENT.throttle_write)
-        if window.total() >= window.limit:
-            return _page(window.wait()) if _is_login(request) else error_response(*describe(Throttled(window.wait())))
-        request.failed_auth_window = window  # type: ignore[attr-defined]
+        windows = [*_windows(request, view)]
+        for window in windows:
+            if window.total() >= window.limit:
+                wait = window.wait()
+                return _page(wait) if _is_login(request) else error_response(*describe(Throttled(wait)))
+        request.failed_auth_windows = windows  # type: ignore[attr-defined]
         return None
+
+
+def _windows(request: HttpRequest, view: Any) -> Iterator[Window]:
+    if settings.ENVIRONMENT.throttle_write and _authenticates(request, view):
+        yield Window.now(address_key(request), "refused", settings.ENVIRONMENT.throttle_write)
+    if settings.ENVIRONMENT.throttle_sign_in and _is_login_by_password(request):
+        account = _account(request)
+        browser = request.get_signed_cookie(KNOWN_BROWSER, "", max_age=KNOWN_FOR)
+        place = f"browser {browser.partition(' ')[2]}" if browser.startswith(f"{account} ") else address_key(request)
+        yield Window.now(f"{place} {account}", "sign-in", settings.ENVIRONMENT.throttle_sign_in)
+
+
+def _account(request: HttpRequest) -> str:
+    """Return a digest of the user name in the form, in the spelling that the sign-in looks up."""
+    name = unicodedata.normalize("NFKC", request.POST.get("username", "")).strip()
+    return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def _page(seconds: int) -> HttpResponse:
     """Return the page for a browser. It is rendered without the request, whose user would cost queries."""
-    text = f"Too many sign-ins from your address have failed. Try again in {seconds:,} seconds."
+    text = f"Too many sign-ins have failed. Try again in {seconds:,} seconds."
     answer = render(None, "admin/message.html", {"title": "Too many attempts", "text": text}, status=429)
     answer["Retry-After"] = str(seconds)
     return answer
@@ -102,9 +137,12 @@ def _authenticates(request: HttpRequest, view: Any) -> bool:
     return _is_login(request) or bool(getattr(getattr(view, "cls", None), "authentication_classes", ()))
 
 
+def _is_login_by_password(request: HttpRequest) -> bool:
+    return request.method == "POST" and request.path_info == "/admin/login/"
+
+
 def _is_login(request: HttpRequest) -> bool:
-    by_password = request.method == "POST" and request.path_info == "/admin/login/"
-    return by_password or request.path_info == "/admin/oidc/callback/"
+    return _is_login_by_password(request) or request.path_info == "/admin/oidc/callback/"
 
 
 def _is_failed_login(request: HttpRequest, response: HttpResponse) -> bool:

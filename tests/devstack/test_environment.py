@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fmv.devstack import stack
-from fmv.environment import Environment
+from fmv.environment import Environment, unknown_variables
 
 LONG_KEY = "k" * 50
 
@@ -98,3 +98,31 @@ def test_every_program_stops_the_same_way(command):
 
 def test_every_variable_that_is_tried_here_exists():
     assert set(WRONG) <= {field.alias for field in Environment.model_fields.values()}
+
+
+def test_an_unknown_variable_of_ours_stops_the_start_and_the_nearest_is_named(tmp_path):
+    status, lines = start(FMV_RETENTION_DAY="7", FMV_ZZZ="1", fmv_debgu="1")
+    assert status == 1
+    assert lines == [
+        "fmv: FMV_DEBGU is unknown. Did you mean FMV_DEBUG?",
+        "fmv: FMV_RETENTION_DAY is unknown. Did you mean FMV_RETENTION_DAYS?",
+        "fmv: FMV_ZZZ is unknown.",
+    ]
+
+
+def test_an_unknown_variable_in_the_env_file_stops_the_start_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(Environment.model_config, "env_file", str(tmp_path / ".env"))
+    (tmp_path / ".env").write_text("FMV_RETENTION_DAYS=7\nRABBITMQ_PASSWORD=x\n")
+    assert unknown_variables() == []
+    (tmp_path / ".env").write_text("FMV_RETENTION_DAY=7\nRABBITMQ_PASSWORD=x\n")
+    assert unknown_variables() == ["FMV_RETENTION_DAY is unknown. Did you mean FMV_RETENTION_DAYS?"]
+
+
+def test_variables_of_other_programs_do_not_matter():
+    kubernetes = {
+        "FMV_WEB_SERVICE_HOST": "10.0.0.1",
+        "FMV_WEB_SERVICE_PORT_HTTP": "80",
+        "FMV_WEB_PORT": "tcp://10.0.0.1:80",
+        "FMV_WEB_PORT_80_TCP_ADDR": "10.0.0.1",
+    }
+    assert start(FMV_TEST_DIRECTORY="/x", FMVX="1", GUNICORN_CMD_ARGS="", **kubernetes) == (0, [])

@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import pytest
 import requests
+from django.core.checks import run_checks
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
@@ -15,7 +16,7 @@ from fmv.http.models import ThrottleWindow
 from fmv.mongodb.counting import collection
 from tasks.queue import periodic
 from tests.support.api import Api, assert_refused
-from tests.support.factories import make_robot, make_user
+from tests.support.factories import PASSWORD, make_robot, make_user
 from tests.support.probes import listening
 
 pytestmark = pytest.mark.django_db
@@ -224,3 +225,45 @@ def test_who_makes_up_addresses_gains_nothing(two_reads, settings):
 )
 def test_an_ipv6_network_is_one_caller(address, whom):
     assert network(address) == whom
+
+
+# --- Wrong passwords -------------------------------------------------------------------------------------------------
+
+
+def sign_in(client, user, password="wrong"):
+    return client.post("/admin/login/", {"username": user.username, "password": password}).status_code
+
+
+def test_by_default_twenty_wrong_passwords_an_hour_are_tried_for_an_account_and_an_address():
+    assert Environment().throttle_sign_in == "20/hour"
+    fry, leela = make_user("operator"), make_user("operator")
+    thief = Client(REMOTE_ADDR="10.6.6.6")
+    assert [sign_in(thief, fry) for _ in range(22)] == [200] * 20 + [429] * 2
+    assert sign_in(thief, fry, PASSWORD) == 429
+    assert thief.post("/admin/login/", {"username": f" {fry.username} ", "password": PASSWORD}).status_code == 429
+    assert sign_in(Client(REMOTE_ADDR="10.0.0.1"), fry, PASSWORD) == 302  # the operator elsewhere
+    assert sign_in(thief, leela, PASSWORD) == 302  # another account
+    assert sign_in(Client(REMOTE_ADDR="10.6.6.6"), fry, PASSWORD) == 429
+
+
+def test_a_browser_that_has_signed_in_before_is_not_locked_out_by_others_at_its_address(settings):
+    settings.ENVIRONMENT.throttle_sign_in = "3/day"
+    fry, leela = make_user("operator"), make_user("operator")
+    known, thief = Client(), Client()
+    assert sign_in(known, fry, PASSWORD) == 302
+    assert [sign_in(thief, fry) for _ in range(4)] == [200, 200, 200, 429]
+    assert sign_in(known, fry, PASSWORD) == 302
+    assert [sign_in(known, fry) for _ in range(4)] == [200, 200, 200, 429]  # but it may not guess either
+    thief.cookies[throttle.KNOWN_BROWSER] = known.cookies[throttle.KNOWN_BROWSER].value + "x"
+    assert sign_in(thief, fry) == 429
+    assert [sign_in(known, leela) for _ in range(4)] == [200, 200, 200, 429]  # known for the one account only
+    assert sign_in(Client(), leela) == 429
+
+
+def test_the_limit_of_wrong_passwords_can_be_switched_off_which_the_deployment_check_reports(settings):
+    assert not {message.id for message in run_checks(include_deployment_checks=True)} & {"fmv.W001"}
+    settings.ENVIRONMENT.throttle_sign_in = ""
+    assert "fmv.W001" in {message.id for message in run_checks(include_deployment_checks=True)}
+    fry = make_user("operator")
+    assert [sign_in(Client(), fry) for _ in range(25)] == [200] * 25
+    assert not ThrottleWindow.objects.exists()
