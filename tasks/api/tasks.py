@@ -123,16 +123,17 @@ class TaskViewSet(StrictQuery, ViewSet):
     @extend_schema(
         operation_id="retry_task__task_id__retry_post",
         tags=["tasks"],
-        parameters=[TASK_ID],
+        parameters=[TASK_ID, IDEMPOTENCY_KEY],
         request=None,
         responses={200: SubmittedTaskSerializer, 409: conflict_schema()},
     )
     def retry(self, request: Request, task_id: UUID) -> HttpResponse:
         """Submit a finished task again.
 
-        The new task names the old one in `retry_of`. An unfinished task is refused with 409.
+        The new task names the old one in `retry_of`. An unfinished task is refused with 409. Send an
+        `Idempotency-Key` to be able to repeat the request safely.
         """
-        task = services.retry(services.get(task_id), by=request.user.get_username())
+        task = services.retry(services.get(task_id), by=request.user.get_username(), key=idempotency_key(request))
         return answer(render_new(task))
 
 

@@ -1,6 +1,6 @@
 """The errors of the queue's services. The docstring of each is its message."""
 
-from fmv.errors import FmvError
+from fmv.errors import FmvError, InvalidInput
 
 
 class UnknownTask(FmvError):
@@ -11,6 +11,12 @@ class UnknownTask(FmvError):
 
 class RobotOutOfService(FmvError):
     """The robot is out of service. With "queue_anyway": true the task waits until it is back."""
+
+
+class RobotsOutOfService(InvalidInput):
+    """Robots of several runs are out of service; the problems name the runs."""
+
+    status = 409
 
 
 class RobotHasWork(FmvError):

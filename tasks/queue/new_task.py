@@ -17,11 +17,12 @@ from tasks import registry
 from tasks.models import Status, Task
 from tasks.models.history import first_line
 from tasks.models.status import DEFAULT_PRIORITY
-from tasks.queue.errors import RobotOutOfService
+from tasks.queue.errors import RobotOutOfService, RobotsOutOfService
 
 #: what to run: the name of its `robot`, and the options of `new_task`
 Run = Mapping[str, Any]
 
+OUT_OF_SERVICE = "out_of_service"  # type of a Problem
 MAX_PARAMS = 64 * 1024  # bytes of JSON
 
 
@@ -103,7 +104,7 @@ def _storable(params: dict[str, Any]) -> dict[str, Any]:
 def new_tasks(runs: Sequence[Run], *, by: str) -> list[Task]:
     """Return a new task for each run, in order.
 
-    Raises InvalidInput that names each invalid run by its index, and RobotOutOfService.
+    Raises InvalidInput that names each refused run by its index: RobotsOutOfService if nothing else is wrong with any.
     """
     names = {run["robot"] for run in runs}
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=names)}
@@ -113,8 +114,11 @@ def new_tasks(runs: Sequence[Run], *, by: str) -> list[Task]:
             tasks.append(new_task(_robot_of(run, robots), by=by, **options_of(run)))
         except InvalidInput as error:
             problems += [Problem(("body", "runs", index, *p.loc[1:]), p.msg, p.type) for p in error.problems]
+        except RobotOutOfService as error:
+            problems.append(Problem(("body", "runs", index, "robot"), str(error), OUT_OF_SERVICE))
     if problems:
-        raise InvalidInput(problems)
+        only_out = all(problem.type == OUT_OF_SERVICE for problem in problems)
+        raise RobotsOutOfService(problems) if only_out else InvalidInput(problems)
     return tasks
 
 

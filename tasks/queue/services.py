@@ -56,8 +56,8 @@ def submit(runs: Run | Sequence[Run], *, by: str, key: str | None = None) -> Tas
     With a `key`, the same runs submitted again return the tasks of the first time, for at least 24 hours. If the broker
     is down, the tasks are queued nevertheless, and a periodic job rings for them later.
 
-    Raises UnknownRobot (one run only), RobotOutOfService, and InvalidInput, which for several runs names each invalid
-    run, and is also raised for a `key` that was used with other runs.
+    Raises UnknownRobot and RobotOutOfService (one run only), and InvalidInput, which for several runs names each
+    refused run, and is also raised for a `key` that was used with other runs.
     """
     if not isinstance(runs, Mapping):
         tasks = partial(new_tasks, runs, by=by)
@@ -93,12 +93,17 @@ def cancel(task: Task, *, by: str) -> Task:
     raise AlreadyFinished
 
 
-def retry(task: Task, *, by: str) -> Task:
-    """Submit a new task that repeats a finished one, and return it. Raises NotFinished, UnknownRobot, InvalidInput."""
+def retry(task: Task, *, by: str, key: str | None = None) -> Task:
+    """Submit a new task that repeats a finished one, and return it; with the same `key` again the first new task.
+
+    Raises NotFinished, UnknownRobot, InvalidInput.
+    """
     if not task.is_finished:
         raise NotFinished
-    new = submit(repeat_of(task), by=by)
-    audit.record("task.retry", by=by, kind="task", key=task.pk, text=f"as {new.pk}")
+    new = submit(repeat_of(task), by=by, key=key)
+    text = f"as {new.pk}"
+    if key is None or all(entry.text != text for entry in audit.of("task", task.pk)):
+        audit.record("task.retry", by=by, kind="task", key=task.pk, text=text)
     return new
 
 

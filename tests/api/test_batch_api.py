@@ -58,7 +58,15 @@ def test_nothing_is_stored_when_one_run_is_wrong_and_each_wrong_one_is_named(api
 
 def test_a_robot_out_of_service_refuses_the_batch_unless_it_may_wait(api):
     Robot.objects.filter(pk="C3").update(enabled=False)
-    assert_refused(api("POST", "/task/batch", {"runs": [{"robot": "R2", **WAIT}, {"robot": "C3", **WAIT}]}), 409)
+    runs = [{"robot": robot, **WAIT} for robot in ("R2", "C3", "R2", "C3")]
+    answer = api("POST", "/task/batch", {"runs": runs})
+    assert_refused(answer, 409)
+    assert problems(answer) == ["body.runs.1.robot", "body.runs.3.robot"]
+    assert "out of service" in answer.json()["detail"][0]["msg"]
+    answer = api("POST", "/task/batch", {"runs": [*runs, {"robot": "nobody"}]})
+    assert_refused(answer, 422)
+    assert problems(answer) == ["body.runs.1.robot", "body.runs.3.robot", "body.runs.4.robot"]
+    assert not Task.objects.exists()
     assert not Task.objects.exists()
     assert api("POST", "/task/batch", {"runs": [{"robot": "C3", "queue_anyway": True, **WAIT}]}).status_code == 200
 

@@ -1,5 +1,6 @@
 import pytest
 
+from fmv import audit
 from tasks.models import FINISHED, UNFINISHED, Task
 from tests.support.api import Api, assert_refused, problems
 from tests.support.factories import make_robot, make_task, make_user
@@ -62,3 +63,28 @@ def test_one_whose_handler_is_gone_or_changed_is_refused(api):
         assert_refused(answer, 422)
         assert problems(answer) == [problem]
     assert Task.objects.count() == 2
+
+
+def test_with_the_same_key_it_is_repeated_once(api):
+    task, other = make_task(status="FAILURE"), make_task(status="FAILURE")
+    key = {"HTTP_IDEMPOTENCY_KEY": "once more"}
+    first = api("POST", f"/task/{task.pk}/retry", **key)
+    Task.objects.filter(retry_of=task.pk).update(status="SUCCESS")
+    again = api("POST", f"/task/{task.pk}/retry", **key)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.content == first.content
+    assert Task.objects.filter(retry_of=task.pk).count() == 1
+    assert audit.of("task", task.pk).count() == 1
+    assert problems(api("POST", f"/task/{other.pk}/retry", **key)) == ["header.Idempotency-Key"]
+    assert not Task.objects.filter(retry_of=other.pk).exists()
+
+
+def test_every_post_that_starts_tasks_takes_a_key(api):
+    operations = api("GET", "/openapi.json").json()["paths"]
+    takes = {
+        path
+        for path, item in operations.items()
+        if any(each["name"] == "Idempotency-Key" for each in item.get("post", {}).get("parameters", []))
+    }
+    starts = {path for path, item in operations.items() if "200" in item.get("post", {}).get("responses", {})}
+    assert starts - takes == {"/auth/login", "/auth/logout", "/task/{task_id}/cancel"}
