@@ -13,7 +13,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO, cast
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter, OutputWrapper
@@ -200,12 +200,12 @@ class Parser(CommandParser):
     Otherwise `--status` might be read as another option tomorrow, and of two robots the first would be forgotten.
     """
 
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> Any:
         words = message.removeprefix("unrecognized arguments: ").split()
         if words and len(words) < len(message.split()):
             hints = (did_you_mean(word.partition("=")[0], self._known) for word in words)
             message += next((f".{hint}" for hint in hints if hint), "")
-        super().error(message)
+        return super().error(message)
 
     @property
     def _known(self) -> list[str]:

@@ -114,7 +114,7 @@ def _windows(request: HttpRequest, view: Any) -> Iterator[Window]:
         yield Window.now(address_key(request), "refused", settings.ENVIRONMENT.throttle_write)
     if settings.ENVIRONMENT.throttle_sign_in and _is_login_by_password(request):
         account = _account(request)
-        browser = request.get_signed_cookie(KNOWN_BROWSER, "", max_age=KNOWN_FOR)
+        browser = request.get_signed_cookie(KNOWN_BROWSER, "", max_age=KNOWN_FOR) or ""
         place = f"browser {browser.partition(' ')[2]}" if browser.startswith(f"{account} ") else address_key(request)
         yield Window.now(f"{place} {account}", "sign-in", settings.ENVIRONMENT.throttle_sign_in)
 

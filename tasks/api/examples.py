@@ -77,5 +77,6 @@ STATS_EXAMPLE = {
     "queue_age": 4.2,
     "last_hour": {"SUCCESS": 410, "FAILURE": 2, "REVOKED": 0},
     "robots": {"in_service": 40, "out_of_service": 2, "busy": 3},
+    "behind": 0.0,
 }
 LOG_LINE_EXAMPLE = {"at": "2026-11-23T08:00:00.015Z", "attempt": 1, "text": "GET http://robot.example/: 200"}

@@ -289,3 +289,7 @@ class StatsSerializer(serializers.Serializer):
         help_text="Tasks that finished in the last hour, which begins at a full minute."
     )
     robots = RobotCountsSerializer()
+    behind = serializers.FloatField(
+        help_text="Seconds by which the numbers of finished tasks are behind; 0 if they are not. They are when no "
+        "maintenance worker rolls them up: beyond 20,000 tasks the newest are then not counted."
+    )

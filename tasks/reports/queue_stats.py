@@ -12,7 +12,8 @@ from fmv.mongodb.uuid7 import time_of
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, Status, Task
 from tasks.models.querysets import TaskQuerySet
-from tasks.reports.tallies import HOUR, FinishedTotals, finished_between, latest_tally, totals_of
+from tasks.models.status import EPOCH
+from tasks.reports.tallies import HOUR, MAX_RECENT, FinishedTotals, finished_between, latest_tally, totals_of
 
 MAX_COUNTED = 100_000  # unfinished tasks of one status
 FIRST_BATCH = 100  # queued tasks that are read first, in search of a robot in service; each further batch is larger
@@ -99,12 +100,19 @@ def busy_robots() -> set[str]:
 
 
 def overview() -> dict[str, Any]:
-    """Return the response of `GET /stats`."""
+    """Return the response of `GET /stats`.
+
+    Of the tasks that are not rolled up yet, at most MAX_RECENT of the last hour and of earlier are counted; `behind`
+    is then the time in seconds since the last rollup.
+    """
     since = server_now().replace(second=0, microsecond=0) - HOUR
     latest = latest_tally()
-    recent = finished_between(max(since, latest.until) if latest else since)
-    totals = totals_of(latest).plus(recent)
-    last_hour = totals.minus(totals_of(latest_tally(since)))
+    until = latest.until if latest else EPOCH
+    recent = finished_between(max(since, until), at_most=MAX_RECENT)
+    older = finished_between(until, since, at_most=MAX_RECENT) if until < since else FinishedTotals()
+    totals = totals_of(latest).plus(recent).plus(older)
+    last_hour = totals_of(latest).plus(recent).minus(totals_of(latest_tally(since)))
+    behind = MAX_RECENT in (recent.total(), older.total())
     queued = unfinished()
     return {
         "tasks": _by_status(totals, queued),
@@ -115,6 +123,7 @@ def overview() -> dict[str, Any]:
         "queue_age": queue_age(),
         "last_hour": {status.value: last_hour.count(status) for status in FINISHED},
         "robots": robots(),
+        "behind": (server_now() - (latest.until if latest else since)).total_seconds() if behind else 0.0,
     }
 
 

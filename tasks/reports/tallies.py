@@ -56,6 +56,10 @@ class FinishedTotals(dict[tuple[str, str, str], float]):
     def minus(self, other: FinishedTotals) -> FinishedTotals:
         return FinishedTotals({key: self[key] - other[key] for key in self})
 
+    def total(self) -> int:
+        """Return how many tasks ended."""
+        return sum(int(value) for (_, _, measure), value in self.items() if measure == "count")
+
     def count(self, status: Status, handler: str | None = None) -> int:
         """Return how many tasks ended in this status, of one handler or all."""
         return sum(

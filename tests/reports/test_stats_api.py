@@ -11,6 +11,7 @@ from robots.models import Robot
 from tasks.models import Status, Tally, Task
 from tasks.reports import queue_stats, tallies
 from tests.support.api import Api, assert_refused
+from tests.support.commands import run
 from tests.support.factories import make_robot, make_task
 
 pytestmark = pytest.mark.django_db
@@ -39,6 +40,7 @@ def test_an_empty_fleet():
         "queue_age": 0.0,
         "last_hour": {"SUCCESS": 0, "FAILURE": 0, "REVOKED": 0},
         "robots": {"in_service": 0, "out_of_service": 0, "busy": 0},
+        "behind": 0.0,
     }
 
 
@@ -260,3 +262,23 @@ def test_it_costs_as_many_questions_with_many_tasks_as_with_few(sent):
 
 def test_robots_are_counted_by_their_index():
     assert ["enabled", "name"] in [index.fields for index in Robot._meta.indexes]
+
+
+def test_while_nothing_rolls_up_it_reads_a_bounded_number_of_tasks_and_says_that_it_is_behind(monkeypatch):
+    for hours in (4, 3, 2):
+        finish(ago=dt.timedelta(hours=hours))
+        if hours == 4:
+            tallies.roll_up()
+    finish()
+    assert (ask()["tasks"]["SUCCESS"], ask()["last_hour"]["SUCCESS"], ask()["behind"]) == (4, 1, 0.0)
+    for _ in range(4):
+        finish(ago=dt.timedelta(hours=2))
+    monkeypatch.setattr(queue_stats, "MAX_RECENT", 3)
+    answer = ask()
+    assert answer["tasks"]["SUCCESS"] == 1 + 3 + 1  # rolled up, the oldest of those before, the last hour
+    assert answer["last_hour"]["SUCCESS"] == 1
+    assert 4 * 3600 - 120 <= answer["behind"] <= 4 * 3600 + 120
+    assert "Finished tasks are not all counted: the last rollup was 14," in run("stats").out
+    tallies.roll_up()
+    answer = ask()
+    assert (answer["tasks"]["SUCCESS"], answer["behind"]) == (8, 0.0)

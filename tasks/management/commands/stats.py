@@ -27,7 +27,7 @@ At most 100,000 tasks of each unfinished status are counted. Finished tasks are 
 
 def in_lines(overview: dict[str, Any]) -> list[str]:
     handlers = {"all": overview["tasks"], **overview["handlers"]}
-    robots, hour = overview["robots"], overview["last_hour"]
+    robots, hour, behind = overview["robots"], overview["last_hour"], overview["behind"]
     return [
         COUNTS.head(),
         *(COUNTS.line({"handler": name, **counts}) for name, counts in handlers.items()),
@@ -36,4 +36,5 @@ def in_lines(overview: dict[str, Any]) -> list[str]:
         "Finished in the last hour: " + ", ".join(f"{count:,} {status}" for status, count in hour.items()) + ".",
         f"Robots: {robots['in_service']:,} in service, {robots['out_of_service']:,} out of service; "
         f"{robots['busy']:,} busy.",
+        *([f"Finished tasks are not all counted: the last rollup was {behind:,.0f} s ago."] if behind else []),
     ]
