@@ -52,7 +52,7 @@ class RunForm(forms.Form):
     expires_at = forms.DateTimeField(
         required=False,
         label="Expires at (UTC)",
-        help_text="If the task has not started by then, it is cancelled.",
+        help_text="If its first attempt has not started by then, the task is revoked. Later attempts may start later.",
         widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
     )
     timeout = OptionalNumberField(

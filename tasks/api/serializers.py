@@ -25,6 +25,12 @@ class AnyJSON(serializers.JSONField):
     pass
 
 
+EXPIRES_AT = (
+    "A task whose first attempt has not started by this time is revoked. Later attempts, after a failure or the loss "
+    "of a worker, may start after it."
+)
+
+
 class JSONObject(serializers.DictField):
     pass
 
@@ -65,7 +71,7 @@ class RobotTaskSerializer(serializers.Serializer):
     max_attempts = serializers.IntegerField(help_text="How many attempts are made at most.")
     timeout = serializers.FloatField(help_text="Seconds that an attempt may take.")
     run_at = Rfc3339Field(allow_null=True, help_text="The task does not start before this time.")
-    expires_at = Rfc3339Field(allow_null=True, help_text="A task that has not started by this time is revoked.")
+    expires_at = Rfc3339Field(allow_null=True, help_text=EXPIRES_AT)
     created_at = Rfc3339Field()
     started_at = Rfc3339Field(allow_null=True, help_text="The start of the current or last attempt.")
     finished_at = Rfc3339Field(allow_null=True)
@@ -136,9 +142,7 @@ class SubmitSerializer(StrictSerializer):
         help_text="Tasks with a higher number start first.",
     )
     run_at = Rfc3339Field(required=False, allow_null=True, help_text="The task does not start before this time.")
-    expires_at = Rfc3339Field(
-        required=False, allow_null=True, help_text="A task that has not started by this time is revoked."
-    )
+    expires_at = Rfc3339Field(required=False, allow_null=True, help_text=EXPIRES_AT)
     timeout = PositiveSecondsField(
         required=False,
         allow_null=True,

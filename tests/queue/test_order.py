@@ -155,6 +155,14 @@ def test_expired_tasks_never_start():
     assert drain(robot) == []
 
 
+def test_a_later_attempt_may_start_after_the_task_has_expired():
+    task = make_task_in(Status.RETRY, robot=make_robot().name, run_at=PAST, expires_at=PAST)
+    assert periodic.expire() == 0
+    assert periodic.promote_due() == 1
+    assert periodic.expire() == 0
+    assert [started.pk for started in drain(Robot.objects.get())] == [task.pk]
+
+
 def test_an_expired_scheduled_task_never_starts():
     robot = make_robot()
     task = make_task_in(Status.SCHEDULED, robot=robot.name, run_at=PAST, expires_at=PAST)
