@@ -69,12 +69,22 @@ class Hub:
         """Register the stream for the events after the returned watermark; it reads the earlier ones itself."""
         with self._lock:
             if self._thread is None:
-                self.watermark = self._next_watermark = now() - VISIBILITY_DELAY
-                self._versions, self._published, self._last = {}, {}, before(self.watermark + 1)
+                self._reset(now() - VISIBILITY_DELAY)
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
             self._streams.add(stream)
             return self._next_watermark
+
+    def _reset(self, watermark: int) -> None:
+        self.watermark = self._next_watermark = watermark
+        self._versions, self._published, self._last = {}, {}, before(watermark + 1)
+
+    def _begin_again(self, watermark: int) -> None:
+        """End all streams, because MongoDB's clock was put back; their clients reconnect and get what changes now."""
+        with self._lock:
+            self._reset(watermark)
+            for stream in self._streams:
+                stream.end()
 
     def discard(self, stream: TaskStream) -> None:
         with self._lock:
@@ -121,7 +131,11 @@ class Hub:
 
     def poll(self) -> None:
         """Hand to each stream the events since the last poll."""
-        watermark = max(self.watermark, now() - VISIBILITY_DELAY)
+        visible = now() - VISIBILITY_DELAY
+        if visible < self.watermark - OVERLAP:
+            self._begin_again(visible)
+            return
+        watermark = max(self.watermark, visible)
         since = self.watermark - OVERLAP
         with self._lock:  # a stream added from here on relies only on events after `watermark`
             self._next_watermark = watermark

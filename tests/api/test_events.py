@@ -313,6 +313,20 @@ def test_after_too_much_at_once_all_streams_end_and_catch_up_by_themselves(watch
     assert watch[1].ended
 
 
+def test_after_mongodbs_clock_was_put_back_streams_end_and_new_ones_get_what_changes_then(watch, clock):
+    hub, old = watch
+    hub._thread = object()
+    assert look(watch, clock, 1.0) == []
+    assert look(watch, clock, -7200.0) == []
+    assert old.ended
+    hub.discard(old)
+    new = Fake()
+    hub.add(new)
+    store("a", -7199.0)
+    assert look((hub, new), clock, -7198.0) == [("a", 0)]
+    assert not new.ended
+
+
 def test_a_stream_that_comes_while_the_hub_looks_is_not_forgotten(watch, clock, monkeypatch):
     """Neither by that poll, if the task changes meanwhile, nor between that poll's watermark and the one before."""
     hub = watch[0]
