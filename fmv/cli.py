@@ -29,7 +29,7 @@ from fmv.http import request_id
 from fmv.http.fields import RFC_3339
 from fmv.http.json import check_json
 from fmv.mongodb.migration_state import migration_state
-from fmv.mongodb.server import is_unreachable
+from fmv.mongodb.server import is_unreachable, stored_now
 from fmv.monitoring.servers import reason
 
 BY = "command"  # the user that commands record
@@ -55,6 +55,14 @@ def parse_age(text: str) -> dt.timedelta:
     return value
 
 
+def _now() -> dt.datetime:
+    """Return MongoDB's clock; ours without MongoDB, because then the command ends at its first query and says why."""
+    try:
+        return stored_now()
+    except (PyMongoError, DatabaseError):
+        return timezone.now()
+
+
 def parse_time(text: str) -> dt.datetime:
     """Parse a time in RFC 3339, a date (its beginning in UTC), or an age, which is counted back from now."""
     try:
@@ -62,7 +70,7 @@ def parse_time(text: str) -> dt.datetime:
             return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
         if RFC_3339.fullmatch(text):
             return dt.datetime.fromisoformat(text.upper()).astimezone(dt.UTC)
-        return timezone.now() - parse_age(text)
+        return _now() - parse_age(text)
     except (ValueError, OverflowError, ArgumentTypeError):
         raise ArgumentTypeError(f"{text!r} is neither a time like 2027-01-31T08:00:00Z nor an age like 12h") from None
 
@@ -70,7 +78,7 @@ def parse_time(text: str) -> dt.datetime:
 def parse_future_time(text: str) -> dt.datetime:
     """Parse like `parse_time`, but count an age forward from now: `30m` is in half an hour."""
     try:
-        return timezone.now() + parse_age(text)
+        return _now() + parse_age(text)
     except ArgumentTypeError:
         return parse_time(text)
 

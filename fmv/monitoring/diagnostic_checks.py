@@ -68,13 +68,13 @@ def _in_production(message: str, hint: str) -> CheckMessage:
 
 
 def clock() -> Iterator[CheckMessage]:
-    """Compare this machine's clock, which makes ids and so their order, with MongoDB's, which decides about leases."""
+    """Compare this machine's clock, which dates log lines, with MongoDB's, which decides what is due, late or old."""
     skew = clock_skew()
     if abs(skew) < SKEW_WARNING:
         yield Info(f"This machine's clock differs from MongoDB's by less than {max(0.1, abs(skew)):.1f} s.")
         return
     kind = Error if abs(skew) >= SKEW_ERROR else Warn
-    hint = "Run NTP on both, and on the other machines: ids, and so the order of tasks, come from web servers."
+    hint = "Run NTP on both. If MongoDB's clock is the wrong one, tasks start and expire at wrong times."
     yield kind(f"This machine's clock is {skew_text(skew)}.", hint=hint)
 
 

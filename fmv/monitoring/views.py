@@ -36,7 +36,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
     Migrations that are not applied get a line and 503, too. Two things get a line while the server stays ready. One is
     migrations that this code does not know: while a new version is rolled out, the old one goes on. The other is a
-    wrong clock: only the order of ids depends on it, and taking every web server out of service would correct none.
+    wrong clock: no task depends on it, and taking every web server out of service would correct none.
     """
     servers: dict[str, Callable[[], object]] = {"mongodb": ask_mongodb, "broker": ask_broker}
     asked = {name: call_in_thread(ask, "readyz") for name, ask in servers.items()}

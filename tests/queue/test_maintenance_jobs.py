@@ -12,6 +12,7 @@ from django_celery_results.models import TaskResult
 
 from fmv.accounts.sessions import Session
 from fmv.audit.models import AuditEntry
+from fmv.celery import app
 from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import new_id
 from fmv.monitoring import counters
@@ -19,6 +20,7 @@ from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, LogLine, Status, Task
 from tasks.queue import periodic as steps
 from tasks.queue import services
+from tasks.queue.doorbell import ring
 from tasks.worker.claim import run_next
 from tasks.worker.lease import LEASE_GRACE
 from tests.conftest import wait_until, with_database
@@ -175,6 +177,15 @@ def test_it_rings_once_for_each_free_lane(bells):
         make_task(robot=robot)
         assert steps.ring_waiting() == 1
         assert rung(bells) == [robot.name] * times
+
+
+def test_the_broker_judges_the_age_of_a_message_and_no_receivers_wall_clock():
+    assert ring("R2", expires=60)
+    with app.connection_for_read() as broker:
+        message = broker.default_channel.basic_get("work", no_ack=True)
+    assert (message.headers["expires"], message.properties["expiration"]) == (None, "60000")
+    for entry in project.CELERY_BEAT_SCHEDULE.values():
+        assert entry["options"].keys() == {"queue", "expiration"}
 
 
 @pytest.mark.parametrize("state", ["busy", "out of service", "scheduled", "over-full"])
