@@ -4,9 +4,10 @@ import copy
 
 import pytest
 from django.db import connection, models
-from pymongo.errors import NetworkTimeout
+from pymongo.errors import NetworkTimeout, OperationFailure
 
 from fmv.mongodb.base import DatabaseWrapper
+from robots.models import Robot
 from tasks.models import Task
 from tests.support.factories import make_task
 
@@ -38,3 +39,43 @@ def test_an_index_takes_as_long_as_it_takes(impatient):
         editor.remove_index(Task, INDEX)
     with pytest.raises(NetworkTimeout):
         list(impatient.get_collection(Task._meta.db_table).aggregate([{"$sort": {"message": 1}}]))
+
+
+def located(**options):
+    field = models.CharField(max_length=64, **options)
+    field.set_attributes_from_name("location")
+    field.model = Robot
+    return field
+
+
+@pytest.mark.parametrize("option", ["db_index", "unique"])
+def test_a_field_that_lost_its_index_already_may_lose_it_again(option):
+    before = connection.get_collection("robots_robot").index_information()
+    with connection.schema_editor() as editor:
+        editor.alter_field(Robot, located(), located(**{option: True}))
+        editor.alter_field(Robot, located(), located(**{option: True}))
+        assert len(connection.get_collection("robots_robot").index_information()) == len(before) + 1
+        editor.alter_field(Robot, located(**{option: True}), located())
+        editor.alter_field(Robot, located(**{option: True}), located())
+    assert connection.get_collection("robots_robot").index_information() == before
+
+
+def test_what_was_added_renamed_or_removed_may_be_so_again():
+    before = connection.get_collection("tasks_task").index_information()
+    connection.database["fmv_before"].insert_one({"_id": 1})
+    with connection.schema_editor() as editor:
+        for _ in range(2):
+            editor.create_model(Task)
+            editor.add_index(Task, INDEX)
+        for _ in range(2):
+            editor.remove_index(Task, INDEX)
+            editor.alter_db_table(Task, "fmv_before", "fmv_after")
+    assert connection.get_collection("tasks_task").index_information() == before
+    assert connection.database["fmv_after"].find_one() == {"_id": 1}
+    connection.database["fmv_after"].drop()
+
+
+def test_another_refusal_is_none_of_that(fail_command):
+    fail_command("dropIndexes", errorCode=13)
+    with connection.schema_editor() as editor, pytest.raises(OperationFailure):
+        editor.remove_index(Task, INDEX)
