@@ -11,8 +11,8 @@ from tasks.worker import claim
 
 
 @shared_task(name=doorbell.RUN_NEXT, bind=True, ignore_result=True)
-def run_next(self: Any, robot: str) -> None:
-    claim.run_next(robot, self.request.id)
+def run_next(self: Any, robot: str, passed_on: int = 0) -> None:
+    claim.run_next(robot, self.request.id, passed_on)
 
 
 run_next.Request = "tasks.worker.celery_hooks:Request"

@@ -12,6 +12,7 @@ def greet(ctx: Context[GreetParams]) -> dict:
 """
 
 import functools
+import hashlib
 import inspect
 import json
 import random
@@ -116,6 +117,15 @@ class Handler(Generic[P]):
     def schema(self) -> JsonSchemaValue:
         """JSON Schema of the parameters."""
         return self.params.model_json_schema()
+
+    @functools.cached_property
+    def params_version(self) -> str:
+        """A fingerprint of the schema: processes with the same one take the same parameters."""
+        return hashlib.sha256(orjson.dumps(self.schema, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+
+    @property
+    def versioned_name(self) -> str:
+        return f"{self.name}@{self.params_version}"
 
     def read_params(self, values: Any) -> P:
         """Return the parameters as the handler gets them. Raises InvalidInput that names each invalid one."""

@@ -28,7 +28,7 @@ from fmv.templatetags.display import counted
 from tasks.admin import charts
 from tasks.models import FINISHED, UNFINISHED, Status, Task
 from tasks.reports import queue_stats, tallies
-from tasks.reports.fleet import current_fleet
+from tasks.reports.fleet import current_fleet, unknown_handlers
 from tasks.reports.robot_status import STATES
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def servers() -> list[server_health.Health]:
 
 
 def attention() -> list[tuple[str, str, str]]:
-    """Return what needs attention as (state, sentence, URL or ""): two round trips more than the other panels."""
+    """Return what needs attention as (state, sentence, URL or ""): four round trips more than the other panels."""
     said = [("error", f"{server.title}: {server.text}", "") for server in servers() if server.state == "error"]
     found = look("fleet").get("data")
     if found and not found["fleet"].serves("work"):
@@ -169,6 +169,14 @@ def attention() -> list[tuple[str, str, str]]:
                 "",
             )
         )
+    said += [
+        (
+            "error",
+            f"No worker knows the handler {handler}: {count} queued tasks wait for one.",
+            task_list(status="QUEUED", handler=handler),
+        )
+        for handler, count in sorted(unknown_handlers().items())
+    ]
     if stuck := Task.objects.stuck(server_now()).up_to(STUCK_CAP):
         tasks = "task" if stuck == 1 else "tasks"
         said.append(

@@ -49,6 +49,7 @@ class Task(models.Model):
     robot = models.CharField(max_length=64)
     handler = models.CharField(max_length=64)
     params = DocumentField(default=dict)
+    params_version = models.CharField(max_length=12, null=True, help_text="Of the handler that the submit knew.")
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
     priority = models.PositiveSmallIntegerField(default=DEFAULT_PRIORITY)
     labels = ArrayField(models.CharField(max_length=64), default=list, blank=True)
@@ -111,8 +112,8 @@ class Task(models.Model):
 
     #: what a submit decides; the other fields change later
     SUBMITTED: ClassVar[tuple[str, ...]] = (
-        "robot", "handler", "params", "status", "priority", "labels", "run_at", "expires_at", "timeout", "max_attempts",
-        "requested_by", "request_id", "retry_of",
+        "robot", "handler", "params", "params_version", "status", "priority", "labels", "run_at", "expires_at",
+        "timeout", "max_attempts", "requested_by", "request_id", "retry_of",
     )  # fmt: skip
 
     def as_submitted(self) -> dict[str, Any]:
@@ -122,6 +123,7 @@ class Task(models.Model):
     @classmethod
     def submitted(cls, values: Mapping[str, Any]) -> Task:
         """Return the new task of which `as_submitted` returned these values."""
+        values = {"params_version": None} | dict(values)  # a submission of an earlier FMV has none
         fields = {name: _aware(values[name]) for name in cls.SUBMITTED}
         fields["retry_of"] = uuid.UUID(values["retry_of"]) if values["retry_of"] else None
         task = cls(id=uuid.UUID(values["id"]), **fields)

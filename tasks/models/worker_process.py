@@ -38,6 +38,11 @@ class WorkerProcessQuerySet(QuerySet["WorkerProcess"]):
     def long_gone(self, now: dt.datetime) -> "WorkerProcessQuerySet":
         return self.filter(seen_at__lt=now - KEPT_FOR).order_by()
 
+    def known_handlers(self, now: dt.datetime) -> set[str]:
+        """Return the handlers that living processes can run, each as name@version."""
+        published = self.alive(now).values_list("queues", "handlers")
+        return {handler for queues, handlers in published if "work" in queues for handler in handlers or ()}
+
     def _unstopped(self) -> "WorkerProcessQuerySet":
         return self.filter(stopped_at=None).order_by("-seen_at")
 
@@ -48,6 +53,9 @@ class WorkerProcess(models.Model):
     name = models.CharField(primary_key=True, db_column="_id", max_length=255, help_text="As in Task.worker.")
     node = models.CharField(max_length=255, help_text="The Celery worker it belongs to.")
     queues = ArrayField(models.CharField(max_length=64), default=list)
+    handlers = ArrayField(
+        models.CharField(max_length=77), null=True, help_text="Those it knows, each as name@version of its parameters."
+    )
     started_at = models.DateTimeField()
     seen_at = models.DateTimeField(help_text="By MongoDB's clock, as the others.")
     stopped_at = models.DateTimeField(null=True, help_text="When it said that it stops; null while it lives, or died.")

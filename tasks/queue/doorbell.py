@@ -28,13 +28,17 @@ PROCESS_DIED = "tasks.process_died"
 WORK_ON_BULKS = "tasks.work_on_bulks"
 
 
-def ring(robot: str, priority: int = DEFAULT_PRIORITY, expires: float | None = None) -> bool:
+def ring(
+    robot: str, priority: int = DEFAULT_PRIORITY, expires: float | None = None, passed_on: int | None = None
+) -> bool:
     """Wake a worker process up for the robot. Returns False if the broker does not take the message.
 
     `expires`: seconds after which the broker drops the message. (Celery's own `expires` would have the worker compare
-    its wall clock with that of the sender.)
+    its wall clock with that of the sender.) `passed_on`: how often workers that cannot run the robot's next task have
+    passed the message on.
     """
-    return _send(RUN_NEXT, robot, queue="work", priority=priority, expiration=expires)
+    arguments = (robot,) if passed_on is None else (robot, passed_on)
+    return _send(RUN_NEXT, *arguments, queue="work", priority=priority, expiration=expires)
 
 
 def ring_for(tasks: Iterable[Task], robots: Iterable[Robot] | None = None) -> None:
@@ -69,7 +73,7 @@ def ring_for_bulks() -> bool:
     return _send(WORK_ON_BULKS, queue="maintenance", expiration=60.0)
 
 
-def _send(name: str, *arguments: str, **options: Any) -> bool:
+def _send(name: str, *arguments: str | int, **options: Any) -> bool:
     try:
         app.send_task(name, arguments, confirm_timeout=CONFIRM_TIMEOUT, ignore_result=True, **options)
     except (AMQPError, KombuError, OSError, PyMongoError) as error:

@@ -70,6 +70,7 @@ def _minimal_task(
         robot=robot.name,
         handler=handler.name,
         params=_storable(handler.complete_params(params)),
+        params_version=handler.params_version,
         status=status,
         timeout=handler.timeout,
         max_attempts=handler.retry.max_attempts,

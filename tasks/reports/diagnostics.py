@@ -17,9 +17,9 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.server import server_now
 from fmv.monitoring.diagnostics import Check
 from fmv.monitoring.servers import ask_mongodb, rabbitmq
-from tasks.models import Bulk, LogLine, Submission, Task
+from tasks.models import Bulk, LogLine, Submission, Task, WorkerProcess
 from tasks.reports import queue_stats
-from tasks.reports.fleet import current_fleet
+from tasks.reports.fleet import current_fleet, unknown_handlers
 
 QUEUES = ("work", "maintenance")
 BEAT_WARNING = 30.0  # seconds since the last maintenance run
@@ -84,6 +84,27 @@ def workers() -> Iterator[CheckMessage]:
             f"{len(fleet.lost)} processes were lost within a day, the latest: {names}.",
             "Their tasks have been recovered. Read the logs of their machines: out of memory?",
         )
+
+
+def handlers() -> Iterator[CheckMessage]:
+    """Check that workers know the handlers of the queued tasks, and the versions of their parameters."""
+    hint = "Start or update workers with the code of the handler, or cancel these tasks: their robots wait for them."
+    known = WorkerProcess.objects.known_handlers(server_now())
+    if not known:
+        yield Info("No worker is alive that knows a handler: see `workers`.")
+        return
+    unknown = unknown_handlers()
+    for handler, count in sorted(unknown.items()):
+        yield Error(f"No worker knows the handler {handler}: {count} tasks wait for one.", hint)
+    queued = Task.objects.queued().order_by().values_list("handler", "params_version")[:MAX_COUNTED]
+    others = {handler for handler, version in queued if version and f"{handler}@{version}" not in known}
+    for handler in sorted(others - unknown.keys()):
+        yield Warn(
+            f"No worker knows the parameters of {handler} with which queued tasks were submitted.",
+            f"A worker with other parameters takes those that are valid for it; the others wait. {hint}",
+        )
+    if not unknown and not others:
+        yield Info("Workers know the handlers of all queued tasks.")
 
 
 def beat() -> Iterator[CheckMessage]:
@@ -184,6 +205,7 @@ def retention() -> Iterator[CheckMessage]:
 CHECKS = [
     Check("queues", queues, needs="broker"),
     Check("workers", workers, needs="mongodb"),
+    Check("handlers", handlers, needs="mongodb"),
     Check("beat", beat, needs="mongodb"),
     Check("tasks", tasks, needs="mongodb"),
     Check("submits", submits, needs="mongodb"),

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmv.mongodb.server import server_now
-from tasks.models import Task, WorkerProcess
+from tasks.models import Status, Task, WorkerProcess
+from tasks.reports.queue_stats import unfinished
 
 MAX_PROCESSES = 500  # of those that are alive, and of those that were lost
 TASK_FIELDS = ("id", "robot", "handler", "worker", "progress", "message", "started_at", "attempt")
@@ -33,6 +34,16 @@ class Fleet:
     def serves(self, queue: str) -> bool:
         """Return whether a process that is alive takes messages from this queue."""
         return any(queue in worker.process.queues for worker in self.workers)
+
+
+def unknown_handlers() -> dict[str, int]:
+    """Return the handlers of queued tasks that no living worker knows, with the number of these tasks.
+
+    Without any worker it is empty: then not the handlers are missing.
+    """
+    known = {name.rpartition("@")[0] for name in WorkerProcess.objects.known_handlers(server_now())}
+    waiting = {handler: count for (_, handler), count in unfinished([Status.QUEUED]).items() if handler not in known}
+    return waiting if known else {}
 
 
 def current_fleet() -> Fleet:

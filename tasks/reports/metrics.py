@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from fmv.monitoring import counters
 from tasks.reports import queue_stats, tallies
+from tasks.reports.fleet import unknown_handlers
 
 EVENTS = {
     "lost_workers": (
@@ -26,6 +27,12 @@ def collect() -> Iterator[Metric]:
         "Seconds since the task queued longest for a robot in service was queued.",
         queue_stats.queue_age(),
     )
+    unknown = GaugeMetricFamily(
+        "fmv_tasks_without_worker", "Queued tasks whose handler no living worker knows.", labels=["handler"]
+    )
+    for handler, count in unknown_handlers().items():
+        unknown.add_metric([handler], count)
+    yield unknown
     robots = GaugeMetricFamily("fmv_robots", "Robots in service, out of service, and running a task.", labels=["state"])
     for state, count in queue_stats.robots().items():
         robots.add_metric([state], count)

@@ -3,6 +3,7 @@
 import datetime as dt
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,13 @@ FIRST_BATCH = 100  # queued tasks that are read first, in search of a robot in s
 MAX_BATCH = 10_000
 
 
-def unfinished() -> Counter[tuple[str, str]]:
-    """Return the number of unfinished tasks by status and handler, at most MAX_COUNTED of each status.
+def unfinished(statuses: Iterable[Status] = UNFINISHED) -> Counter[tuple[str, str]]:
+    """Return the number of tasks of these statuses by status and handler, at most MAX_COUNTED of each status.
 
     The index `task_overdue` holds both, so no task is read.
     """
     counts: Counter[tuple[str, str]] = Counter()
-    for status in UNFINISHED:
+    for status in statuses:
         pipeline = [
             {"$match": {"status": status.value}},
             {"$limit": MAX_COUNTED},

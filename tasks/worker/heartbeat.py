@@ -12,6 +12,7 @@ from pymongo.errors import PyMongoError
 
 from fmv.mongodb.expressions import Now
 from fmv.mongodb.server import server_now
+from tasks import registry
 from tasks.models.worker_process import WorkerProcess, worker_name
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,15 @@ class Heartbeat(threading.Thread):
     def _sign_on(self) -> None:
         """Write the whole document, which replaces that of an earlier process of this worker with the same pid."""
         now = server_now()
-        WorkerProcess(name=self._process, node=self._node, queues=self._queues, started_at=now, seen_at=now).save()
+        handlers = [handler.versioned_name for handler in registry.all_handlers()]
+        WorkerProcess(
+            name=self._process,
+            node=self._node,
+            queues=self._queues,
+            handlers=handlers,
+            started_at=now,
+            seen_at=now,
+        ).save()
 
     def _beat(self) -> None:
         if not self._document().update(seen_at=Now()):  # deleted, because this machine slept for a day

@@ -310,6 +310,15 @@ def attention() -> list[tuple[str, str, str]]:
     return found("attention")
 
 
+def test_a_handler_that_no_worker_knows_needs_attention():
+    process("host/1", queues=["work", "maintenance"], handlers=["wait@1"])
+    make_task(handler="wait")
+    make_task(handler="new")
+    ((state, sentence, url),) = attention()
+    assert (state, sentence) == ("error", "No worker knows the handler new: 1 queued tasks wait for one.")
+    assert url.endswith("?status=QUEUED&handler=new")
+
+
 def test_nothing_needs_attention():
     process("host/1"), process("host/2", queues=["maintenance"])
     assert attention() == []
@@ -380,7 +389,7 @@ def test_one_that_failed_is_asked_again_soon():
 # --- What it costs ---------------------------------------------------------------------------------------------------
 
 #: what a look at each panel asks of MongoDB, beside its clock, when nobody has looked of late
-COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 4, "fleet": 3, "day": 4, "servers": 0, "attention": 4}
+COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 4, "fleet": 3, "day": 4, "servers": 0, "attention": 6}
 
 
 def fill(times: int) -> None:

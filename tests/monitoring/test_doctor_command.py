@@ -45,7 +45,7 @@ NOBODY = "127.0.0.1:1"
 HOUR = dt.timedelta(hours=1)
 CHECKS = [
     "mongodb", "broker", "settings", "clock", "migrations", "indexes", "index use", "storage", "restore", "queues",
-    "workers", "beat", "tasks", "submits", "queries", "retention",
+    "workers", "handlers", "beat", "tasks", "submits", "queries", "retention",
 ]  # fmt: skip
 
 
@@ -314,14 +314,14 @@ def test_a_server_that_does_not_count_the_use_of_indexes_says_so():
 
 def test_a_migration_that_is_missing_is_an_error():
     applied = connection.get_collection("django_migrations")
-    before = applied.find_one_and_delete({"app": "tasks", "name": "0001_initial"})
+    before = applied.find_one_and_delete({"app": "tasks"}, sort=[("name", -1)])
     applied.insert_one({"app": "tasks", "name": "0009_later", "applied": PAST})
     try:
         found = {finding["severity"]: finding for finding in examine("migrations")}
     finally:
         applied.delete_one({"name": "0009_later"})
         applied.insert_one(before)
-    assert found["error"]["message"] == "Not applied: tasks.0001_initial."
+    assert found["error"]["message"] == f"Not applied: tasks.{before['name']}."
     assert found["warning"]["message"] == "Applied, but unknown here: tasks.0009_later."
     assert severities("migrations") == {"info"}
 
@@ -388,6 +388,29 @@ def test_a_queue_without_workers_is_an_error():
     found = only("workers")
     assert (found["severity"], found["message"]) == ("error", "maintenance: no worker is alive.")
     assert found["hint"] == "Start a worker: celery -A fmv worker -Q maintenance"
+
+
+def test_handlers_that_no_worker_knows_are_reported():
+    worker_process("host/1", handlers=["wait@1", "primes@1"])
+    worker_process("host/2", queues=["maintenance"], handlers=["new@1"])
+    worker_process("host/3", seen_at=server_now() - HOUR, handlers=["new@1"])
+    make_task(handler="wait", params_version="1")
+    make_task(handler="new", params_version="1", status="SUCCESS")
+    assert [finding["ok"] for finding in examine("handlers")] == [True]
+    for _ in range(2):
+        make_task(handler="new", params_version="1")
+    found = only("handlers")
+    assert (found["severity"], found["message"]) == ("error", "No worker knows the handler new: 2 tasks wait for one.")
+    assert "cancel these tasks" in found["hint"]
+
+
+def test_parameters_that_no_worker_knows_are_a_warning():
+    worker_process("host/1", handlers=["wait@1"])
+    make_task(handler="wait", params_version="2")
+    make_task(handler="wait")  # stored by an earlier FMV
+    found = only("handlers")
+    assert found["severity"] == "warning"
+    assert found["message"] == "No worker knows the parameters of wait with which queued tasks were submitted."
 
 
 def test_lost_workers_are_reported(well):

@@ -19,7 +19,7 @@ from tasks.queue import doorbell, periodic
 from tasks.reports import tallies
 from tests.conftest import wait_until
 from tests.support.api import Api, assert_refused
-from tests.support.factories import make_robot, make_task, make_user
+from tests.support.factories import make_process, make_robot, make_task, make_user
 from tests.support.probes import a_lease_later, using_broker
 
 TOKEN = "a metrics token, as long as it must be".replace(" ", "-")
@@ -296,3 +296,14 @@ def test_while_mongodb_is_down_metrics_of_requests_are_still_exposed(web):
     assert time.monotonic() - begun < 15  # half the time that MongoDB's driver waits by default
     assert metrics["fmv_mongodb_up",] == 0
     assert count_of(metrics, "GET", "/api/v1/health", "200") >= 1
+
+
+@pytest.mark.django_db
+def test_queued_tasks_whose_handler_no_worker_knows_are_counted(scrape):
+    for handler in ("wait", "new", "new"):
+        make_task(handler=handler)
+    assert not [name for name in scrape() if name[0] == "fmv_tasks_without_worker"]  # without a worker none is known
+    make_process("host/1", handlers=["wait@1"])
+    assert {name: value for name, value in scrape().items() if name[0] == "fmv_tasks_without_worker"} == {
+        ("fmv_tasks_without_worker", "new"): 2
+    }

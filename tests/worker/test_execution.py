@@ -191,12 +191,7 @@ def test_not_storable(result):
         storable(result)
 
 
-def test_a_handler_this_worker_does_not_know_fails():
-    task = run_handler("from-another-version")
-    assert (task.status, task.error["type"]) == (Status.FAILURE, "CannotRun")
-
-
-def test_params_this_worker_does_not_take_fail():
+def test_params_that_are_no_longer_valid_fail():
     task = run_handler("wait", {"minutes": 1})
     assert (task.status, task.error["type"]) == (Status.FAILURE, "CannotRun")
     assert "minutes" in task.error["message"]
