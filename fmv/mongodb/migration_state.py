@@ -94,11 +94,11 @@ def why_not_ready() -> str:
                 state = migration_state()
         except (DatabaseError, PyMongoError):
             return ""
+        if (text := state.problem or state.warning) and text != _problem_seen:
+            logger.warning("%s", text)
         _problem_seen = state.problem
         if not state.problem:
             _look_again = float("inf")
-            if state.warning:
-                logger.warning("%s", state.warning)
     return _problem_seen
 
 

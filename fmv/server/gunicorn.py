@@ -166,6 +166,13 @@ def post_fork(arbiter: object, worker: Worker) -> None:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SEND_TIMEOUT * 1000)
 
 
+def post_worker_init(worker: Worker) -> None:
+    """Log at the start, and not only at the first request, if the database lacks migrations or has unknown ones."""
+    from fmv.mongodb.migration_state import why_not_ready
+
+    why_not_ready()
+
+
 def pre_request(worker: Worker, request: Any) -> None:
     """Answer `Connection: close` to a long body, which may stay unread (413), and to a request for an event stream.
 

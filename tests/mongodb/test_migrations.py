@@ -173,11 +173,11 @@ def test_a_start_says_that_it_does_not_know_a_migration(transactional_db, web, w
         url = web(os.environ["FMV_BROKER_URL"], FMV_ANONYMOUS="viewer")
         worker(os.environ["FMV_BROKER_URL"])
         sentence = "The database has migrations that this code does not know: tasks.0999_from_the_future."
+        wait_until(lambda: sentence in (tmp_path / f"web-{url.rpartition(':')[2]}.log").read_text())
         ready = requests.get(f"{url}/readyz", timeout=10)
         assert (ready.status_code, f"migrations: {sentence}" in ready.text) == (200, True)
         assert requests.get(f"{url}/api/v1/robot/", timeout=10).status_code == 200
         wait_until(lambda: sentence in (tmp_path / "worker.log").read_text())
-        wait_until(lambda: sentence in (tmp_path / f"web-{url.rpartition(':')[2]}.log").read_text())
     finally:
         connection.database["django_migrations"].delete_one({"name": "0999_from_the_future"})
 
