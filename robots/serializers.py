@@ -6,7 +6,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
 from fmv.http.fields import Rfc3339Field, StrictCharField, StrictIntegerField
-from robots.models import MAX_LABELS, MAX_LANES, validate_endpoint, validate_label, validate_name
+from robots.models import MAX_LABELS, MAX_LANES, plain_name, validate_endpoint, validate_label, validate_name
 
 EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}
 
@@ -29,6 +29,16 @@ class Labels(serializers.ListField):
         return list(dict.fromkeys(super().to_internal_value(data)))
 
 
+class NameField(StrictCharField):
+    """The name of a new robot, in the form in which it is stored."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=64, validators=[validate_name], pattern=NAME, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        return plain_name(super().to_internal_value(data))
+
+
 @extend_schema_serializer(
     examples=[OpenApiExample("a robot", {"name": "Bender", "is_great": True, "location": "Earth"}, response_only=True)]
 )
@@ -44,7 +54,7 @@ class RobotSerializer(serializers.Serializer):
 class RobotInputSerializer(serializers.Serializer):
     """A robot to create. Other fields, such as `tasks`, are ignored, as in v1."""
 
-    name = StrictCharField(max_length=64, validators=[validate_name], pattern=NAME)
+    name = NameField()
     is_great = serializers.BooleanField(default=False, help_text="Only Bender can be great.")
     location = StrictCharField(max_length=200)
     description = StrictCharField(max_length=2000)
@@ -73,12 +83,19 @@ class RobotInputSerializer(serializers.Serializer):
 class RobotReplacementSerializer(RobotInputSerializer):
     """All fields of a robot except its name, which is in the path. A `name` in the body must be the same."""
 
-    name = StrictCharField(required=False)
+    name = StrictCharField(required=False)  # type: ignore[assignment]
+    description = StrictCharField(max_length=2000, allow_blank=True)  # an imported robot may have none
 
     def validate_name(self, name: str) -> str:
-        if name != self.context["name"]:
+        if plain_name(name) != plain_name(self.context["name"]):
             raise serializers.ValidationError("A robot cannot be renamed", "immutable")
         return name
+
+
+class RobotOfFileSerializer(RobotInputSerializer):
+    """A robot of an import; it needs no description."""
+
+    description = StrictCharField(max_length=2000, default="", allow_blank=True)
 
 
 @extend_schema_serializer(

@@ -14,15 +14,21 @@ from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import Document, find_document, insert, stored_form
 from robots.errors import Changed, NameTaken, NotPossible, UnknownRobot
-from robots.models import Robot, RobotQuerySet
+from robots.models import Robot, RobotQuerySet, plain_name
 
 MAX_VALUE = 60  # characters of a value in the audit list
 TITLES = {field.attname: str(field.verbose_name) for field in Robot._meta.fields}
 
 
+def stored_name(name: str) -> str:
+    """Return the name under which a robot is stored: the plain form, unless one from before has exactly this name."""
+    plain = plain_name(name)
+    return plain if plain == name or not Robot.objects.find(name) else name
+
+
 def get(name: str) -> Robot:
     """Return the robot. Raises UnknownRobot."""
-    robot = Robot.objects.find(name)
+    robot = Robot.objects.find(stored_name(name))
     if robot is None:
         raise UnknownRobot
     return robot
@@ -30,7 +36,7 @@ def get(name: str) -> Robot:
 
 def document(name: str) -> Document:
     """Return the robot's document. Raises UnknownRobot."""
-    found = find_document(Robot, name)
+    found = find_document(Robot, stored_name(name))
     if found is None:
         raise UnknownRobot
     return found
@@ -38,7 +44,7 @@ def document(name: str) -> Document:
 
 def create(*, by: str, **values: Any) -> Robot:
     """Store and return a new robot. Raises NotPossible, NameTaken."""
-    robot = Robot(**values)
+    robot = Robot(**values | {"name": plain_name(values["name"])})
     _check_name(robot.name)
     _check_greatness(robot)
     try:
@@ -61,7 +67,12 @@ def create_all(robots: Sequence[Robot], *, by: str) -> set[str]:
 
 def replace(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
     """Create the robot or replace all its fields; return it and whether it is new. Raises InvalidInput, NotPossible."""
-    _check_name(name)
+    name = stored_name(name)
+    try:
+        _check_name(name)
+    except InvalidInput:
+        if not Robot.objects.find(name):  # one from before may have a name that no new one may have
+            raise
     robot = Robot(name=name, **values)
     _check_greatness(robot)
     replaced = {
@@ -90,6 +101,7 @@ def change(name: str, *, by: str, revisions: Collection[int] | None = None, why:
     if values.get("is_great"):
         _check_greatness(Robot(name=name, is_great=True))
     before = get(name)
+    name = before.name
     robot = Robot.objects.at(name, revisions)
     after = _write(robot, values) if values else robot.first()
     if after is None:

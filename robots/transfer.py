@@ -27,7 +27,7 @@ from fmv.http.json import parse
 from fmv.mongodb.streaming import by_key
 from robots import services
 from robots.models import Robot
-from robots.serializers import RobotInputSerializer
+from robots.serializers import RobotInputSerializer, RobotOfFileSerializer
 
 FIELDS = tuple(RobotInputSerializer().fields)
 IGNORED = frozenset({"tasks", "created_at", "updated_at"})  # fields that the API returns but does not take
@@ -127,14 +127,22 @@ def _is_json(cell: str) -> bool:
 def _lines(file: BinaryIO) -> Iterator[str]:
     """Yield the lines with their line ends. Raises WrongFile if one is too long or not UTF-8."""
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), start=1):
-        if number == 1 and line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
-            raise WrongFile("The file is UTF-16. Save it as UTF-8.")
+        if number == 1:
+            _check_encoding(line)
         if len(line) > MAX_LINE:
             raise WrongFile(f"Line {number} is longer than 1 MiB.")
         try:
             yield (line.removeprefix(BOM_UTF8) if number == 1 else line).decode()
         except UnicodeDecodeError as error:
             raise WrongFile(f"Line {number} is not UTF-8, at byte {error.start + 1}. Save the file as UTF-8.") from None
+
+
+def _check_encoding(line: bytes) -> None:
+    """Raise WrongFile if the file begins like one of an encoding or with line ends that cannot be read."""
+    if line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in line[:4]:  # or without a byte order mark
+        raise WrongFile("The file is UTF-16. Save it as UTF-8: in Excel as “CSV UTF-8”.")
+    if b"\r" in line.rstrip(b"\r\n"):
+        raise WrongFile("The lines end with CR only, as on old Macintoshes. Save the file with line ends LF or CRLF.")
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------
@@ -202,7 +210,7 @@ class Import:
         self.lines: dict[str, int] = {}  # name -> number of its line
         self.taken: set[str] = set()  # the names of robots that exist
         self.outcome: Counter[str] = Counter()  # "added", "changed", "unchanged", "skipped"
-        self._serializer = RobotInputSerializer()
+        self._serializer = RobotOfFileSerializer()
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ class StrictCharField(serializers.CharField):
 
     def __init__(self, *, pattern: str = NOT_BLANK, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.json_schema = {"pattern": pattern} if self.trim_whitespace else {}
+        self.json_schema = {"pattern": pattern} if self.trim_whitespace and not self.allow_blank else {}
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if data is not serializers.empty and data is not None and not isinstance(data, str):

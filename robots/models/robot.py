@@ -1,6 +1,7 @@
 """Robot: the registry's model, with the rules that hold for API, admin and imports alike."""
 
 import re
+import unicodedata
 from collections.abc import Collection
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -14,16 +15,39 @@ from django_mongodb_backend.fields import ArrayField
 from fmv.mongodb.queryset import QuerySet
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+#: characters that show nothing or look like a blank, beside control characters
+_INVISIBLE = re.compile(
+    r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    r"\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_BLANKS = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 MAX_LABELS = 32
 MAX_LANES = 16
 
 
+def plain_name(name: str) -> str:
+    """Return the name in the form in which new names are stored, so that no two robots look the same.
+
+    Composed characters (NFC) replace letters with combining accents, and one plain blank each run of blanks.
+    """
+    return _BLANKS.sub(" ", name if name.isascii() else unicodedata.normalize("NFC", name))
+
+
+def look(name: str) -> str:
+    """Return a key that is the same for names that differ by nothing one sees, except perhaps by case."""
+    return plain_name(_INVISIBLE.sub("", name)).strip().casefold()
+
+
 def validate_name(name: str) -> None:
-    """Refuse a name that cannot be one segment of a URL path."""
+    """Refuse a name that cannot be one segment of a URL path, or that has characters which nobody sees."""
     if name != name.strip():
         raise ValidationError("A name has no blanks around it.", code="name_blanks")
     if "/" in name or CONTROL_CHARACTERS.search(name) or name in (".", ".."):
         raise ValidationError("A name has no '/' and no control characters, and is not '.' or '..'.", code="name")
+    if found := _INVISIBLE.search(name):
+        code = f"U+{ord(found[0]):04X}"
+        raise ValidationError(f"A name has no invisible characters, but here is {code}.", code="name")
 
 
 def validate_label(label: str) -> None:
@@ -54,6 +78,10 @@ class RobotQuerySet(QuerySet["Robot"]):
         """The robot, if it is at one of the revisions (None: at any)."""
         found = self.filter(pk=name)
         return found if revisions is None else found.filter(revision__in=revisions)
+
+    def twins(self, name: str) -> "RobotQuerySet":
+        """Robots whose names differ from this one by case only. Reads all names in the index."""
+        return self.filter(name__iregex=rf"^{re.escape(name)}$").exclude(pk=name)
 
     def matching(self, *, label: str | None = None, q: str = "", **exactly: object) -> "RobotQuerySet":
         """Robots with this label, these field values, and the text `q` in name, location or description."""

@@ -20,7 +20,7 @@ from fmv.http.errors import flatten
 from fmv.http.fields import read_body
 from fmv.http.json import check_json
 from fmv.templatetags.display import counted
-from robots.models import Robot
+from robots.models import Robot, plain_name
 from tasks import registry
 from tasks.admin import charts
 from tasks.admin.base import PagesAdmin, username
@@ -51,6 +51,13 @@ class RobotForm(forms.ModelForm):
         model = Robot
         fields = ("name", "is_great", "location", "description", "enabled", "lanes", "labels", "endpoint")
         widgets = {"description": forms.Textarea(attrs={"rows": 3})}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["description"].required = False  # an imported robot may have none
+
+    def clean_name(self) -> str:
+        return plain_name(self.cleaned_data["name"])
 
     def clean_endpoint(self) -> str | None:
         return self.cleaned_data["endpoint"] or None
@@ -125,6 +132,8 @@ class RobotAdmin(PagesAdmin):
             services.change_robot(obj.name, by=username(request), **changed)
         else:
             robots.services.create(**form.cleaned_data, by=username(request))
+            for twin in Robot.objects.twins(obj.name)[:1]:
+                messages.warning(request, f"There is also a robot {twin.name}: the names differ by case only.")
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:

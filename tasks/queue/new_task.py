@@ -12,7 +12,7 @@ from fmv.http import request_id
 from fmv.http.json import check_json
 from fmv.mongodb.uuid7 import new_id, time_of
 from robots.errors import UnknownRobot
-from robots.models import Robot
+from robots.models import Robot, plain_name
 from tasks import registry
 from tasks.models import Status, Task
 from tasks.models.history import first_line
@@ -107,7 +107,7 @@ def new_tasks(runs: Sequence[Run], *, by: str) -> list[Task]:
 
     Raises InvalidInput that names each refused run by its index: RobotsOutOfService if nothing else is wrong with any.
     """
-    names = {run["robot"] for run in runs}
+    names = {name for run in runs for name in (run["robot"], plain_name(run["robot"]))}
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=names)}
     tasks, problems = [], []
     for index, run in enumerate(runs):
@@ -129,9 +129,10 @@ def options_of(run: Run) -> dict[str, Any]:
 
 
 def _robot_of(run: Run, robots: Mapping[str, Robot]) -> Robot:
-    if run["robot"] not in robots:
+    robot = robots.get(run["robot"]) or robots.get(plain_name(run["robot"]))
+    if robot is None:
         raise InvalidInput([Problem(("body", "robot"), "No such robot", "unknown_robot")])
-    return robots[run["robot"]]
+    return robot
 
 
 def repeat_of(task: Task) -> dict[str, Any]:

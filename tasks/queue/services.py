@@ -190,6 +190,7 @@ def delete_robot(name: str, *, by: str, revisions: Collection[int] | None = None
 
     Raises RobotHasWork if it has unfinished tasks, UnknownRobot, and Changed.
     """
+    name = robots.services.stored_name(name)
     if Task.objects.unfinished().of_robot(name).exists():
         raise RobotHasWork
     finished = Task.objects.finished().of_robot(name)

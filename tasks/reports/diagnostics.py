@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.server import server_now
 from fmv.monitoring.diagnostics import Check
 from fmv.monitoring.servers import ask_mongodb, rabbitmq
+from robots.models import Robot, look
 from tasks.models import Bulk, LogLine, Submission, Task, WorkerProcess
 from tasks.reports import queue_stats
 from tasks.reports.fleet import current_fleet, unknown_handlers
@@ -27,6 +28,7 @@ BEAT_ERROR = 300.0
 WAITING_WARNING = 3600.0  # seconds
 PROGRESS_TIMEOUT = dt.timedelta(minutes=5)  # for a submission to reach the queue, for a bulk run to make a step
 MAX_COUNTED = 1000  # tasks, submissions, bulk runs
+MAX_SHOWN_NAMES = 5  # pairs
 MESSAGES_WARNING = 10_000  # in one queue
 
 
@@ -194,6 +196,22 @@ def expensive(plan: Any) -> set[str]:
     return own | {stage for name, part in plan.items() if name != "rejectedPlans" for stage in expensive(part)}
 
 
+def names() -> Iterator[CheckMessage]:
+    """Check that no two robots' names look the same. Reads all names."""
+    seen: dict[str, str] = {}
+    alike = []
+    for name in Robot.objects.order_by("name").values_list("name", flat=True).iterator(1000):
+        first = seen.setdefault(look(name), name)
+        alike += [(first, name)] if first != name else []
+    if alike:
+        said = ", ".join(f"{first!a} and {name!a}" for first, name in alike[:MAX_SHOWN_NAMES])
+        more = f", and {len(alike) - MAX_SHOWN_NAMES} more" if len(alike) > MAX_SHOWN_NAMES else ""
+        text = f"Names of robots that look the same, or differ by case only: {said}{more}."
+        yield Warn(text, "Create robots with other names, move their tasks with `move_tasks`, and delete the old ones.")
+    else:
+        yield Info(f"The names of {len(seen):,} robots all look different.")
+
+
 def retention() -> Iterator[CheckMessage]:
     days = settings.ENVIRONMENT.retention_days
     if days:
@@ -210,5 +228,6 @@ CHECKS = [
     Check("tasks", tasks, needs="mongodb"),
     Check("submits", submits, needs="mongodb"),
     Check("queries", queries, needs="mongodb"),
+    Check("names", names, needs="mongodb"),
     Check("retention", retention),
 ]

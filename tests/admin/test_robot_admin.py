@@ -394,6 +394,24 @@ def test_a_wrong_filter_shows_no_robot_and_says_why(query):
     assert client.get(f"{ROBOTS}rows/?{query}").status_code == 204
 
 
+def test_a_new_robot_whose_name_differs_by_case_only_is_warned_of():
+    make_robot(name="Twin (1)")
+    made = admin().post(ROBOTS + "add/", FORM | {"name": "twin (1)", "description": ""}, follow=True)
+    assert "There is also a robot Twin (1): the names differ by case only." in messages(made)
+    assert Robot.objects.get(pk="twin (1)").description == ""
+    assert len(messages(admin().post(ROBOTS + "add/", FORM | {"name": "other"}, follow=True))) == 1
+
+
+def test_a_name_that_is_typed_is_stored_in_its_plain_form():
+    made = admin().post(ROBOTS + "add/", FORM | {"name": "Bjo\u0308rn\u00a0 B"}, follow=True)
+    assert made.redirect_chain[-1][0] == robot_url("Björn B")
+    again = admin().post(ROBOTS + "add/", FORM | {"name": "Bjo\u0308rn B"})
+    assert again.context["adminform"].form.errors["name"]
+    hidden = admin().post(ROBOTS + "add/", FORM | {"name": "R\u200b2"})
+    assert "U+200B" in str(hidden.context["adminform"].form.errors["name"])
+    assert Robot.objects.count() == 1
+
+
 def test_odd_addresses_never_harm():
     make_robot(name="R2", location="a.*b")
     client = admin()

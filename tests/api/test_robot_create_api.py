@@ -1,11 +1,14 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
 
 import pytest
 from django.db import connection
 
-from robots.models import Robot
+from robots.models import Robot, plain_name
+from tasks.models import Task
 from tests.support.api import Api, assert_refused, problems
+from tests.support.commands import run
 from tests.support.factories import make_robot
 
 pytestmark = pytest.mark.django_db
@@ -152,6 +155,60 @@ def test_a_taken_name_is_409_and_changes_nothing(api):
         {"loc": ["body", "name"], "msg": "A robot named 'R2' exists already", "type": "name_taken"}
     ]
     assert Robot.objects.get().location == "Naboo"
+
+
+@pytest.mark.parametrize(
+    "name", ["R\u200b2", "R2\ufeff", "\u202eR2", "R2\u00ad", "R2\ufe0f", "\u3164", "R2\U000e0041", "a\u2060b", "\u2800"]
+)
+def test_a_name_has_no_character_that_nobody_sees(api, name):
+    for answer in (
+        api("POST", "/robot/", R2 | {"name": name}),
+        api("PUT", f"/robot/{quote(name)}", R2 | {"name": name}),
+    ):
+        assert_refused(answer, 422)
+        assert [place.partition(".")[2] for place in problems(answer)] == ["name"]
+        assert "invisible characters" in answer.json()["detail"][0]["msg"]
+    assert not Robot.objects.exists()
+
+
+COMPOSED, APART = "Björn B", "Bjo\u0308rn\u00a0 B"
+
+
+def test_a_name_is_stored_in_one_form_and_found_in_each(api):
+    make = {"POST /robot/": R2 | {"name": APART}, f"PUT /robot/{quote(APART)}": {"location": "x", "description": "y"}}
+    for call, body in make.items():
+        answer = api(*call.split(" ", 1), body)
+        assert (answer.status_code, answer.json()["name"]) == (201, COMPOSED)
+        assert list(Robot.objects.values_list("name", flat=True)) == [COMPOSED]
+        assert api("POST", "/robot/", R2 | {"name": COMPOSED}).status_code == 409
+        assert api("POST", "/robot/", R2 | {"name": APART}).status_code == 409
+        for name in (APART, COMPOSED):
+            assert api("GET", f"/robot/{quote(name)}").json()["name"] == COMPOSED
+            assert api("PATCH", f"/robot/{quote(name)}", {"name": name, "lanes": 2}).json()["name"] == COMPOSED
+            assert api("PUT", f"/robot/{quote(name)}", R2 | {"name": name}).status_code == 200
+            assert api("POST", f"/robot/{quote(name)}/run").json()["robot"] == COMPOSED
+            batch = api("POST", "/task/batch", {"runs": [{"robot": name, "handler": "noop"}]})
+            assert batch.json()["tasks"][0]["robot"] == COMPOSED
+        Task.objects.all().delete()
+        assert api("DELETE", f"/robot/{quote(APART)}").status_code == 204
+
+
+@pytest.mark.parametrize("name", [APART, "R2\u200b", "Two  blanks"])
+def test_a_robot_that_has_such_a_name_from_before_stays_reachable(api, name):
+    make_robot(name=name)
+    make_robot(name=plain_name(name).replace("\u200b", ""))
+    path = f"/robot/{quote(name)}"
+    assert api("GET", path).json()["name"] == name
+    assert api("PATCH", path, {"lanes": 2}).json()["name"] == name
+    assert api("PUT", path, R2 | {"name": name}).json()["name"] == name
+    assert api("POST", f"{path}/run").json()["robot"] == name
+    assert (
+        api("POST", "/task/batch", {"runs": [{"robot": name, "handler": "noop"}]}).json()["tasks"][0]["robot"] == name
+    )
+    assert json.loads(run("run_task", name, "noop", "--json").out)["robot"] == name
+    Task.objects.all().delete()
+    assert api("DELETE", path).status_code == 204
+    assert Robot.objects.count() == 1
 
 
 def test_names_differ_by_case(api):

@@ -104,6 +104,7 @@ LINE_FAULTS = [
     (LEAST | {"name": 7}, "line 2: name: Input should be a valid string"),
     (LEAST | {"name": "a/b"}, "line 2: name: A name has no '/'"),
     (LEAST | {"name": ".."}, "line 2: name: A name has no '/'"),
+    (LEAST | {"name": "R2\u200b"}, "line 2: name: A name has no invisible characters, but here is U+200B."),
     (LEAST | {"name": "a\nb"}, "line 2: name: A name has no '/'"),
     (LEAST | {"name": "x" * 65}, "line 2: name: Ensure this field has no more than 64 characters."),
     (LEAST | {"is_great": True}, "line 2: is_great: Not possible"),
@@ -120,6 +121,19 @@ LINE_FAULTS = [
     (FULL, "line 2: name: 'Bender' is in line 1 already"),
     (FULL | {"name": " Bender "}, "line 2: name: 'Bender' is in line 1 already"),
 ]
+
+
+def test_a_robot_of_a_spreadsheet_needs_no_description(imported):
+    assert imported("name,location,description", "R2,Naboo,", suffix=".csv").status == 0
+    assert imported("name,location", "R3,Naboo", suffix=".csv").status == 0
+    assert set(Robot.objects.values_list("name", "description")) == {("R2", ""), ("R3", "")}
+
+
+def test_two_names_that_look_the_same_are_one_robot(imported):
+    outcome = imported(LEAST | {"name": "Bjo\u0308rn"}, LEAST | {"name": "Björn"})
+    assert outcome.err.startswith("line 2: name: 'Björn' is in line 1 already")
+    assert imported(LEAST | {"name": "A\u00a0 B"}).status == 0
+    assert Robot.objects.get().name == "A B"
 
 
 @pytest.mark.parametrize(("line", "fault"), LINE_FAULTS)
@@ -287,7 +301,12 @@ def test_a_line_of_csv_at_fault_is_reported_with_its_number(imported, lines, fau
         (b'name,location,description\nR2,a,"b"c\n', ".csv", "Line 2 is not CSV"),
         (b"name,location,description\nR2,a," + b"x" * 140_000, ".csv", "Line 2 is not CSV: field larger than"),
         ('{"name": "Bänder"}'.encode("latin-1"), ".jsonl", "Line 1 is not UTF-8, at byte 12."),
-        ("name\n".encode("utf-16"), ".csv", "The file is UTF-16."),
+        ("name\n".encode("utf-16"), ".csv", "The file is UTF-16. Save it as UTF-8"),
+        ("name,location\n".encode("utf-16-le"), ".csv", "The file is UTF-16. Save it as UTF-8"),
+        ("name,location\n".encode("utf-16-be"), ".csv", "The file is UTF-16. Save it as UTF-8"),
+        ('{"name": "R2"}\n'.encode("utf-16-le"), ".jsonl", "The file is UTF-16. Save it as UTF-8"),
+        (b"name,location\rR2,a\rR3,b\r", ".csv", "The lines end with CR only"),
+        (b'{"name": "R2"}\r{"name": "R3"}\r', ".jsonl", "The lines end with CR only"),
         (b"\n{" + b" " * (1024 * 1024), ".jsonl", "Line 2 is longer than 1 MiB."),
     ],
 )

@@ -456,6 +456,18 @@ def test_a_task_that_waits_for_long_is_reported():
     assert "2:00:0" in found["message"]
 
 
+def test_robots_whose_names_look_the_same_are_reported():
+    for name in ("Twin", "Other", "a", "A\u0308"):
+        make_robot(name=name)
+    assert severities("names") == {"info"}
+    for name in ("twin", "Other\u200b", "Ä"):
+        make_robot(name=name)
+    found = only("names")
+    assert found["severity"] == "warning"
+    for pair in ("'Twin' and 'twin'", r"'Other' and 'Other\u200b'", r"'A\u0308' and '\xc4'"):
+        assert pair in found["message"]
+
+
 def test_submits_left_behind_are_an_error():
     Submission.objects.create(pk="a", created_at=timezone.now() - HOUR)
     Submission.objects.create(pk="b", created_at=timezone.now())

@@ -19,6 +19,7 @@ UNSPEAKABLE = {
     ("last_event_id", "value_error"): "that an id comes from this stream",
     ("Last-Event-ID", "value_error"): "that an id comes from this stream",
     ("expires_at", "value_error"): "that one time comes after another",
+    ("name", "name"): "every character that nobody sees",
     ("name", "immutable"): "that the body's name is the path's",
     ("endpoint", "url"): "what is a host",
 }
