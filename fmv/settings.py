@@ -214,15 +214,13 @@ SPECTACULAR_SETTINGS = {
 # --- Messages and work -----------------------------------------------------------------------------------------------
 CELERY_BROKER_URL = ENVIRONMENT.broker_url
 _amqp = ENVIRONMENT.broker_url.startswith("amqp")
-# Messages are doorbells ("this robot has work") and beat's reminders; MongoDB holds the truth about both, so publishing
-# may fail, and must then fail fast: a request answers within a second whatever the broker does.
-CELERY_BROKER_CONNECTION_TIMEOUT = 0.3  # seconds for each answer while connecting
-CELERY_BROKER_TRANSPORT_OPTIONS = {"confirm_publish": True} if _amqp else {"polling_interval": 0.1}
+# Messages are doorbells ("this robot has work") and beat's reminders. MongoDB holds the truth about both, so they may
+# be lost. fmv.publisher sends them.
+CELERY_BROKER_CONNECTION_TIMEOUT = 2.0  # seconds for each answer while connecting
+CELERY_BROKER_TRANSPORT_OPTIONS = {} if _amqp else {"polling_interval": 0.1}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ may close the channel of a worker that runs a long task
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for its broker for ever
-CELERY_TASK_PUBLISH_RETRY = True
-CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 CELERY_TASK_DEFAULT_QUEUE = "work"
 CELERY_TASK_QUEUES = [
     Queue(
@@ -251,7 +249,7 @@ CELERY_RESULT_BACKEND = "django-db"
 CELERY_RESULT_EXTENDED = True
 CELERY_RESULT_EXPIRES = 3600  # seconds; maintenance runs are frequent
 CELERY_TIMEZONE = "UTC"
-CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # no state needed: every step may run early, late or twice
+CELERY_BEAT_SCHEDULER = "fmv.beat:Scheduler"  # no state needed: every step may run early, late or twice
 CELERY_BEAT_SCHEDULE = {
     name: {
         "task": f"tasks.{name}",

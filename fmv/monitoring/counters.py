@@ -16,15 +16,15 @@ _pending: Counts[str] = Counts()
 _lock = threading.Lock()
 
 
-def note(name: str) -> None:
+def note(name: str, times: int = 1) -> None:
     """Remember an event without a write to MongoDB, which may be down; `store` writes it later."""
     with _lock:
-        _pending[name] += 1
+        _pending[name] += times
 
 
-def count(name: str) -> None:
+def count(name: str, times: int = 1) -> None:
     """Count an event in MongoDB now. Never raises: a failed count must not stop the work that is counted."""
-    note(name)
+    note(name, times)
     store()
 
 

@@ -17,6 +17,7 @@ from django.db import models
 from pymongo.errors import OperationFailure
 
 from fmv.backup import restore
+from fmv.celery import app
 from fmv.mongodb.counting import collection
 from fmv.mongodb.migration_state import migration_state
 from fmv.mongodb.plan import planned_indexes
@@ -216,7 +217,7 @@ def interrupted_restore() -> Iterator[CheckMessage]:
 
 def broker() -> Iterator[CheckMessage]:
     version = ask_broker()
-    if settings.CELERY_BROKER_URL.startswith("mongodb"):
+    if app.conf.broker_url.startswith("mongodb"):
         yield _in_production(
             "MongoDB carries the messages, which is for development.", "Set FMV_BROKER_URL to RabbitMQ."
         )
@@ -250,7 +251,8 @@ CHECKS = [
     Check(
         "broker",
         broker,
-        hint="Tasks are accepted and wait meanwhile. Check that it runs, and the host and user in FMV_BROKER_URL.",
+        hint="Tasks are accepted and wait meanwhile. Check that it runs, the host and user in FMV_BROKER_URL, and "
+        "`rabbitmq-diagnostics alarms`.",
     ),
     Check("settings", configuration),
     Check("clock", clock, needs="mongodb"),

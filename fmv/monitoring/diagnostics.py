@@ -65,7 +65,7 @@ class DiagnosticRun:
             return future.result(self._timeout + 0.5)
         except Unreachable as error:
             self._unreachable.add(check.name)
-            return [Error(f"It cannot be reached: {error}", hint=check.hint)]
+            return [Error(f"It {error.verdict}: {error}", hint=check.hint)]
         except TimeoutError:
             self._unreachable.add(check.name)
             return [Error(f"No answer within {self._timeout:g} s.", hint="Look for a firewall or a server that hangs.")]

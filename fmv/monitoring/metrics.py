@@ -18,9 +18,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from fmv.mongodb.server import is_unreachable
+from fmv.monitoring import servers
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 MONGODB_UP = "Whether MongoDB answers; while it does not, only metrics of requests are exposed."
+BROKER_UP = "Whether the broker takes this web server's messages; asked every ten seconds."
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 
 #: used if there is only one process: in tests, with `runserver`
@@ -64,6 +66,13 @@ class MongoDBCollector(Collector):
             yield from families
 
 
+class BrokerCollector(Collector):
+    """Whether the broker takes this web server's messages, as asked at most every INTERVAL seconds."""
+
+    def collect(self) -> Iterable[Any]:
+        yield GaugeMetricFamily("fmv_broker_up", BROKER_UP, value=servers.broker.health().state == "ok")
+
+
 def exposition() -> bytes:
     """Return all metrics in Prometheus' text format."""
     registry = CollectorRegistry()
@@ -72,4 +81,5 @@ def exposition() -> bytes:
     else:
         registry.register(own)
     registry.register(MongoDBCollector())
+    registry.register(BrokerCollector())
     return generate_latest(registry)

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,25 +12,30 @@ from typing import Any
 
 import kombu
 import pymongo
-from django.conf import settings
 from django.db import DatabaseError
 from django.utils import timezone
 from pymongo.errors import PyMongoError
 
+from fmv.celery import app
 from fmv.deadline import call_in_thread
 from fmv.mongodb.server import database, server_now
+from fmv.publisher import ERRORS, BrokerBlocked, publisher
 
 TIMEOUT = 2.0  # seconds that a server has to answer
 INTERVAL = 10.0  # seconds between two requests to the same server on behalf of pages
+PROBE_INTERVAL = 1.0  # seconds between two requests to the same server on behalf of /readyz
 FIRST_ANSWER_TIMEOUT = 0.5  # seconds that a page waits for the first answer
 
 
 class Unreachable(Exception):
-    """A server does not answer. The message is the reason on one line, `kind` the name of the client's exception."""
+    """A server does not do its work: `verdict`.
 
-    def __init__(self, error: BaseException) -> None:
+    The message is the reason on one line, `kind` the name of the client's exception, which names no addresses.
+    """
+
+    def __init__(self, error: BaseException, verdict: str = "cannot be reached") -> None:
         super().__init__(reason(error))
-        self.kind = type(error).__name__
+        self.kind, self.verdict = type(error).__name__, verdict
 
 
 def reason(error: BaseException) -> str:
@@ -44,10 +50,11 @@ def reason(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class MongoDB:
-    """MongoDB's answers to its commands `buildInfo` and `hello`."""
+    """MongoDB's answers to its commands `buildInfo` and `hello`; by how many seconds our clock is ahead of its."""
 
     build: dict[str, Any]
     hello: dict[str, Any]
+    skew: float
 
     def __str__(self) -> str:
         return f"MongoDB {self.build['version']}"
@@ -57,7 +64,7 @@ def ask_mongodb() -> MongoDB:
     """Return what MongoDB says about itself within TIMEOUT seconds. Raises Unreachable."""
     try:
         with pymongo.timeout(TIMEOUT):
-            return MongoDB(database().command("buildInfo"), database().command("hello"))
+            return MongoDB(database().command("buildInfo"), database().command("hello"), clock_skew())
     except (PyMongoError, DatabaseError) as error:
         raise Unreachable(error) from error
 
@@ -74,19 +81,19 @@ def skew_text(seconds: float) -> str:
 
 
 def ask_broker() -> str:
-    """Return the broker's product and version.
+    """Return the broker's product and version, if it takes messages.
 
     Raises Unreachable after TIMEOUT seconds without an answer; looking up its host name may take longer.
     """
-    url: str = settings.CELERY_BROKER_URL
+    url: str = app.conf.broker_url
     try:
         if url.startswith("mongodb"):  # Kombu's transport for it has no timeouts
             with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(TIMEOUT * 1000)) as client:
                 return f"MongoDB {client.admin.command('buildInfo')['version']}"
-        with rabbitmq() as broker:
-            about = getattr(broker, "server_properties", {})
-            return f"{about.get('product', 'Broker')} {about.get('version', '')}".strip()
-    except (kombu.exceptions.KombuError, PyMongoError, OSError) as error:
+        return publisher.ask().result()
+    except BrokerBlocked as error:
+        raise Unreachable(error, "takes no messages") from error
+    except (*ERRORS, queue.Full) as error:
         raise Unreachable(error) from error
 
 
@@ -94,7 +101,7 @@ def ask_broker() -> str:
 def rabbitmq() -> Iterator[Any]:
     """Yield a connection of py-amqp to the broker that waits TIMEOUT seconds for an answer. Raises KombuError."""
     timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
-    broker = kombu.Connection(settings.CELERY_BROKER_URL, connect_timeout=TIMEOUT, transport_options=timeouts)
+    broker = kombu.Connection(app.conf.broker_url, connect_timeout=TIMEOUT, transport_options=timeouts)
     try:
         established = broker.transport.establish_connection()
         yield established
@@ -114,10 +121,12 @@ class Health:
     state: str = "unknown"  # "ok", "error" or "unknown"
     text: str = "being asked"
     since: dt.datetime | None = None
+    line: str = "OK"  # for callers who have not signed in: no addresses, no names
+    answer: object = None  # of `ask`
 
 
 class Server:
-    """A server whose health is cached for INTERVAL seconds and asked for in a thread, so that no page waits for it.
+    """A server whose health is cached and asked for in a thread, so that no page waits and many callers cost as one.
 
     `ask` returns something whose text names the server's version, or raises Unreachable.
     """
@@ -132,20 +141,37 @@ class Server:
         self._health = Health(self._title)
         self._answered = threading.Event()  # at least once
         self._request: Future[None] | None = None
-        self._next = self._begun = 0.0  # by time.monotonic()
+        self._begun = float("-inf")  # by time.monotonic()
 
     @property
     def is_asking(self) -> bool:
         return self._request is not None and not self._request.done()
 
     def health(self) -> Health:
-        """Return the cached health; the first call waits up to FIRST_ANSWER_TIMEOUT for an answer."""
-        if time.monotonic() >= self._next:
+        """Return the health of the last INTERVAL seconds; the first call waits up to FIRST_ANSWER_TIMEOUT for it."""
+        if time.monotonic() >= self._begun + INTERVAL:
             self.ask_now()
         self._answered.wait(FIRST_ANSWER_TIMEOUT)
         silent = time.monotonic() - self._begun
         if self.is_asking and silent > 2 * TIMEOUT:
             return replace(self._health, state="error", text=f"Has not answered for {silent:.0f} s", since=None)
+        return self._health
+
+    def begin_probe(self) -> None:
+        """Ask the server, unless it was asked in the last PROBE_INTERVAL seconds."""
+        if time.monotonic() >= self._begun + PROBE_INTERVAL:
+            self.ask_now()
+
+    def probe(self) -> Health:
+        """Return the health of the last PROBE_INTERVAL seconds; wait a little more than TIMEOUT seconds for it."""
+        self.begin_probe()
+        request = self._request
+        try:
+            if request is not None:
+                request.result(TIMEOUT + 0.5)
+        except TimeoutError:
+            line = f"no answer within {TIMEOUT:g} s"
+            return replace(self._health, state="error", text=line.capitalize(), line=line, since=None)
         return self._health
 
     def ask_now(self) -> None:
@@ -156,16 +182,16 @@ class Server:
                 self._request = call_in_thread(self._renew, "health")
 
     def _renew(self) -> None:
-        begun = time.monotonic()
+        answer, line = None, "OK"
         try:
-            version = self._ask()
-            text, state = f"{version}, answers in {1000 * (time.monotonic() - begun):.0f} ms", "ok"
+            answer = self._ask()
+            text, state = f"{answer}, answers in {1000 * (time.monotonic() - self._begun):.0f} ms", "ok"
         except Unreachable as error:
-            text, state = f"Does not answer: {error}", "error"
+            text, state = f"{error.verdict.capitalize()}: {error}", "error"
+            line = f"{error.verdict}: {error.kind}"
         before = self._health
         since = before.since if before.state == state else timezone.now()
-        self._health = replace(before, state=state, text=text, since=since)
-        self._next = time.monotonic() + INTERVAL
+        self._health = Health(self._title, state, text, since, line, answer)
         self._answered.set()
 
 

@@ -44,14 +44,9 @@ def promote_due() -> int:
     promoted = 0
     while due := list(Task.objects.due(now := server_now()).values_list("pk", "robot", "priority")[:STEP_SIZE]):
         promoted += Task.objects.filter(pk__in=[pk for pk, _, _ in due]).promote(now)
-        _ring_for(Counter((robot, priority) for _, robot, priority in due))
+        for (robot, priority), count in Counter((robot, priority) for _, robot, priority in due).items():
+            ring_all({robot: min(count, MAX_LANES)}, priority=priority)
     return promoted
-
-
-def _ring_for(queued: Counter[tuple[str, int]]) -> None:
-    for (robot, priority), count in queued.items():
-        if not ring_all({robot: min(count, MAX_LANES)}, priority=priority):
-            return
 
 
 class Sight(NamedTuple):

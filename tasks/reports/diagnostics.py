@@ -14,6 +14,7 @@ from django_celery_results.models import TaskResult
 from kombu import Queue
 from uuid_utils.compat import uuid7
 
+from fmv.celery import app
 from fmv.mongodb.server import server_now
 from fmv.monitoring.diagnostics import Check
 from fmv.monitoring.servers import ask_mongodb, rabbitmq
@@ -37,7 +38,7 @@ MESSAGES_WARNING = 10_000  # in one queue
 
 def queues() -> Iterator[CheckMessage]:
     """Check that each queue exists, has the type of FMV_QUEUE_TYPE, and has consumers."""
-    if settings.CELERY_BROKER_URL.startswith("mongodb"):
+    if app.conf.broker_url.startswith("mongodb"):
         yield Info("MongoDB carries the messages: it has no queues to check.")
         return
     with rabbitmq() as connection:

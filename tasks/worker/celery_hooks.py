@@ -22,6 +22,7 @@ from pymongo.errors import CollectionInvalid
 from fmv.celery import app
 from fmv.mongodb.migration_state import wait_for_migrations
 from fmv.mongodb.server import forget_clients
+from fmv.publisher import publisher
 from tasks.models.worker_process import worker_name
 from tasks.queue.doorbell import report_worker_lost
 from tasks.worker.heartbeat import Heartbeat
@@ -57,11 +58,13 @@ def on_fork(sender: str, **_: Any) -> None:
     heartbeat = Heartbeat(sender, app.amqp.queues.consume_from)
     heartbeat.start()
     signals.worker_process_shutdown.connect(lambda **_: heartbeat.sign_off(), weak=False)
+    signals.worker_process_shutdown.connect(lambda **_: publisher.flush(), weak=False)
 
 
 @signals.beat_embedded_init.connect
 def on_beat(**_: Any) -> None:
     """End an embedded beat together with its worker, even a killed one. Celery does so for pool processes only."""
+    forget_clients()
     celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
     end_without_parent()
 
@@ -74,6 +77,14 @@ def end_without_parent() -> None:
 
 
 class Consumer(celery.worker.consumer.Consumer):
+    """Celery's consumer without its own heartbeat, gossip and greeting: FMV reads none of them, and the worker's main
+    loop, which sends them, would wait for a broker that takes no messages.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        silent = {"without_heartbeat": True, "without_gossip": True, "without_mingle": True}
+        super().__init__(*args, **options | silent)
+
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = functools.partial(conn.ensure_connection, interval_max=RECONNECT)
         try:

@@ -19,6 +19,7 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 
 from fmv.celery import app
 from fmv.mongodb.server import server_now
+from fmv.publisher import publisher
 from tasks.models import Status, Task
 from tasks.queue import periodic
 from tasks.worker.lease import LEASE_GRACE
@@ -126,6 +127,7 @@ def recorded_bells() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
 
     def taken() -> list[tuple[str, str, int]]:
         messages = []
+        publisher.flush()
         with app.connection_for_read() as broker:
             for queue in ("work", "maintenance"):
                 try:
@@ -142,6 +144,7 @@ def recorded_bells() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
         try:
             yield taken
         finally:
+            publisher.flush()
             Channel.queues.clear()
             Transport.global_state.clear()
 
@@ -158,10 +161,10 @@ def using_broker(url: str) -> Iterator[str]:
 
 
 def _set_broker(url: str) -> None:
-    pools = (app._pool, app.amqp._producer_pool, kombu.pools.connections, kombu.pools.producers)
-    used = any(pools) and not app.conf.broker_url.startswith("memory:")
+    used = publisher._connection is not None and not app.conf.broker_url.startswith("memory:")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # Kombu leaves MongoClients unclosed
+        publisher.disconnect()
         kombu.pools.reset()
         app.amqp._producer_pool = app._pool = None
         if used:  # it takes 0.1 s
