@@ -10,7 +10,7 @@ from fmv.publisher import publisher
 class Scheduler(celery.beat.Scheduler):
     """Celery's scheduler without a connection of its own: it keeps its times whatever the broker does."""
 
-    producer = None
+    producer: Any = None
 
-    def apply_entry(self, entry: Any, producer: None = None) -> None:
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
         publisher.send(entry.task, entry.args, ignore_result=False, **entry.options)

@@ -29,7 +29,7 @@ from fmv.http import request_id
 from fmv.http.fields import RFC_3339
 from fmv.http.json import check_json
 from fmv.mongodb.migration_state import migration_state
-from fmv.mongodb.server import is_unreachable, stored_now
+from fmv.mongodb.server import stored_now, trouble
 from fmv.monitoring.servers import reason
 
 BY = "command"  # the user that commands record
@@ -314,8 +314,10 @@ class FmvCommand(BaseCommand):
         except OSError as error:
             raise CommandError(f"{error.filename or 'A file'}: {error.strerror}. {self.so_far}") from error
         except (DatabaseError, PyMongoError) as error:
-            if is_unreachable(error):
-                raise CommandError(f"MongoDB cannot be reached: {reason(error)}. {self.so_far}") from error
+            if sentence := trouble(error):
+                raise CommandError(
+                    f"MongoDB{sentence.removeprefix('The database').rstrip('.')}: {reason(error)}. {self.so_far}"
+                ) from error
             raise
         finally:
             request_id.current.reset(run)

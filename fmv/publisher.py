@@ -54,7 +54,7 @@ class Publisher:
     def _reset(self) -> None:
         #: why the broker did not take the last message; "" if it did
         self.problem = ""
-        self._jobs: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue(CAPACITY)
+        self._jobs: queue.Queue[tuple[Callable[[], Any], Future[Any] | None]] = queue.Queue(CAPACITY)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._connection: Any = None
@@ -68,16 +68,18 @@ class Publisher:
         """
         options = {"ignore_result": True, "retry": False, "confirm_timeout": TIMEOUT} | options
         try:
-            self._put(lambda: self._send(name, arguments, options))
+            self._put(lambda: self._send(name, arguments, options), None)
         except queue.Full:
             messages_lost.send(self, count=1)
 
     def ask(self) -> "Future[str]":
         """Return the future of the broker's product and version; it fails with one of ERRORS if no message is taken.
 
-        A message that no queue gets is sent to find out, unless another was taken within TIMEOUT seconds.
+        Messages that no queue gets are sent to find out, unless another was taken within TIMEOUT seconds.
         """
-        return self._put(self._ask)
+        answer: Future[str] = Future()
+        self._put(self._ask, answer)
+        return answer
 
     def flush(self, timeout: float = FLUSH_TIMEOUT) -> bool:
         """Wait until all messages are sent or lost, at most `timeout` seconds; return whether they are."""
@@ -89,28 +91,29 @@ class Publisher:
         self.flush()
         self._drop_connection()
 
-    def _put(self, job: Callable[[], Any]) -> "Future[Any]":
-        future: Future[Any] = Future()
-        self._jobs.put((job, future), block=not self.problem, timeout=FULL_TIMEOUT)
+    def _put(self, job: Callable[[], Any], answer: "Future[Any] | None") -> None:
+        self._jobs.put((job, answer), block=not self.problem, timeout=FULL_TIMEOUT)
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
                 self._thread.start()
-        return future
 
     # --- In the thread -----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
-            job, future = self._jobs.get()
+            job, answer = self._jobs.get()
             try:
-                future.set_result(self._tried_twice(job))
+                done = self._tried_twice(job)
                 self.problem = ""
+                if answer is not None:
+                    answer.set_result(done)
             except ERRORS as error:
-                self._fail(error, future)
+                self._fail(error, answer)
             except Exception as error:
                 logger.exception("A message could not be made")
-                future.set_exception(error)
+                if answer is not None:
+                    answer.set_exception(error)
             finally:
                 self._jobs.task_done()
 
@@ -126,7 +129,7 @@ class Publisher:
                 self._drop_connection()
                 return job()
 
-    def _fail(self, error: Exception, future: "Future[Any]") -> None:
+    def _fail(self, error: Exception, answer: "Future[Any] | None") -> None:
         """Give up this job and all that wait: they would only wait for the same broker."""
         if self._blocked:  # the connection stays, to hear of the end of the alarm
             error = BrokerBlocked()
@@ -136,14 +139,16 @@ class Publisher:
         if not self.problem:
             logger.warning("The broker takes no messages: %s", reason)
         self.problem = reason
-        lost = 1
-        future.set_exception(error)
+        given_up = [answer]
         with contextlib.suppress(queue.Empty):
             while True:
-                self._jobs.get_nowait()[1].set_exception(error)
+                given_up.append(self._jobs.get_nowait()[1])
                 self._jobs.task_done()
-                lost += 1
-        messages_lost.send(self, count=lost)
+        for each in given_up:
+            if each is not None:
+                each.set_exception(error)
+        if lost := given_up.count(None):
+            messages_lost.send(self, count=lost)
 
     def _producer(self) -> Any:
         """Return a producer on the thread's connection. Raises one of ERRORS while the broker takes no messages."""
@@ -151,7 +156,7 @@ class Publisher:
             options = {
                 "confirm_publish": True,
                 "max_retries": 1,
-                "on_blocked": lambda *_: setattr(self, "_blocked", True),
+                "on_blocked": self._on_blocked,
                 "on_unblocked": lambda: setattr(self, "_blocked", False),
             }
             connection = app.connection_for_write(connect_timeout=TIMEOUT, transport_options=options)
@@ -177,10 +182,15 @@ class Publisher:
         if time.monotonic() - self._confirmed_at > TIMEOUT:
             exchange = settings.CELERY_TASK_QUEUES[0].exchange
             options = {"retry": False, "confirm_timeout": TIMEOUT, "delivery_mode": "transient"}
-            producer.publish("", exchange=exchange, routing_key="fmv.nobody", declare=[exchange], **options)
+            for _ in range(2):  # RabbitMQ takes the first message of a new connection even during an alarm
+                producer.publish("", exchange=exchange, routing_key="fmv.nobody", declare=[exchange], **options)
             self._confirmed_at = time.monotonic()
         about = getattr(self._connection.connection, "server_properties", {})
         return f"{about.get('product', 'Broker')} {about.get('version', '')}".strip()
+
+    def _on_blocked(self, reason: str) -> None:
+        self._blocked = True
+        raise BrokerBlocked  # out of the wait for a confirmation that will not come
 
     def _drop_connection(self) -> None:
         """Close the connection without a farewell, for which a broker that does not read would let it wait."""

@@ -85,7 +85,8 @@ DATABASES = {
         "ENGINE": "fmv.mongodb",
         "HOST": ENVIRONMENT.mongodb_uri,
         "OPTIONS": {
-            # If the server cannot be reached, a request gets 503 within these milliseconds, not after half a minute.
+            # If the server cannot be reached, a request gets 503 within these milliseconds, not after half a minute; if
+            # it falls silent, after OPERATION_TIMEOUT of fmv.wsgi.
             "serverSelectionTimeoutMS": 3000,
             "connectTimeoutMS": 3000,
             "socketTimeoutMS": 60000,

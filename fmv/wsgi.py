@@ -6,11 +6,15 @@ from typing import Any
 from wsgiref.util import FileWrapper
 
 from django.core.wsgi import get_wsgi_application
+from django.db import connection
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fmv.settings")
 MAX_IN_MEMORY = 256 * 1024  # bytes of an answer
 
+OPERATION_TIMEOUT = 5.0  # seconds for each operation of MongoDB; then the answer is 503, also if it has fallen silent
+
 _django = get_wsgi_application()
+connection.settings_dict["OPTIONS"]["timeoutMS"] = int(1000 * OPERATION_TIMEOUT)
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Any:

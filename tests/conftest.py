@@ -61,6 +61,14 @@ def _find_rabbitmq() -> None:
     os.environ["FMV_TEST_NEEDS_RABBITMQ"] = "yes" if needed else ""
 
 
+def _find_rabbitmq_server() -> None:
+    """Say in FMV_TEST_NO_RABBITMQ_SERVER why tests cannot start a RabbitMQ of their own, "" when they can."""
+    from tests.support import rabbitmq
+
+    os.environ["FMV_TEST_NO_RABBITMQ_SERVER"] = rabbitmq.missing()
+    os.environ["FMV_TEST_NEEDS_RABBITMQ_SERVER"] = "yes" if os.environ.get("CI") == "true" else ""
+
+
 def _find_node() -> None:
     """Say in FMV_TEST_NO_NODE why tests cannot run node and npm, "" when they can."""
     missing = [name for name in ("node", "npm") if not shutil.which(name)]
@@ -98,6 +106,7 @@ def _start_mongodb(name: str) -> str:
 
 def _complete_environment() -> None:
     _find_rabbitmq()
+    _find_rabbitmq_server()
     _find_node()
     _find_browser()
     for variable in [name for name in os.environ if name.startswith("FMV_") and not name.startswith("FMV_TEST_")]:
@@ -126,7 +135,13 @@ else:  # or workers of this process's tests would take the messages of another's
 # --- What is left out ------------------------------------------------------------------------------------------------
 
 #: markers of tests that need what a machine may lack; the variables FMV_TEST_NO_… say why
-NEEDS = {"rabbitmq": "RabbitMQ", "node": "node", "browser": "a browser", "clocks": "clocks that can be shifted"}
+NEEDS = {
+    "rabbitmq": "RabbitMQ",
+    "rabbitmq_server": "a RabbitMQ of their own",
+    "node": "node",
+    "browser": "a browser",
+    "clocks": "clocks that can be shifted",
+}
 left_out = pytest.StashKey[set[tuple[str, str]]]()
 
 
@@ -163,6 +178,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     app.conf.broker_url = os.environ["FMV_BROKER_URL"]  # under pytest-xdist it read them before, with another's broker
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
+    config.addinivalue_line("markers", "rabbitmq_server: starts a RabbitMQ of its own, see tests/support/rabbitmq.py")
     config.addinivalue_line("markers", "node: runs node and npm")
     config.addinivalue_line("markers", "browser: drives Chromium, see tests/support/browser.py")
     config.addinivalue_line("markers", "clocks: shifts clocks, see tests/support/clocks.py")

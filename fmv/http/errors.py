@@ -11,7 +11,7 @@ from rest_framework import exceptions
 
 from fmv.errors import FmvError, InvalidInput, Problem
 from fmv.http.json import answer
-from fmv.mongodb.server import is_unreachable
+from fmv.mongodb.server import trouble
 
 logger = logging.getLogger(__name__)
 
@@ -62,9 +62,9 @@ def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
         case exceptions.APIException():
             wait = getattr(error, "wait", None)
             return error.status_code, str(error.detail), {"Retry-After": f"{math.ceil(wait)}"} if wait else {}
-        case _ if is_unreachable(error):
-            logger.warning("MongoDB cannot be reached: %s", error)
-            return 503, "The database cannot be reached. Try again soon.", {"Retry-After": "5"}
+        case _ if sentence := trouble(error):
+            logger.warning("%s %s", sentence, error)
+            return 503, f"{sentence} Try again soon.", {"Retry-After": "5"}
     logger.error("Unexpected %s", type(error).__name__, exc_info=error)
     return 500, "Internal Server Error", {}
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import logging
+import re
 import threading
 import time
 from typing import Any, cast
@@ -16,6 +17,10 @@ from fmv.mongodb.base import DatabaseWrapper
 logger = logging.getLogger(__name__)
 
 RETRYABLE = ("RetryableWriteError", "TransientTransactionError")  # labels that servers and PyMongo give to errors
+
+OUT_OF_DISK_SPACE = 14031
+NO_SPACE = re.compile(r"no space left|out of disk space|disk full|over (your|the) space quota", re.IGNORECASE)
+FAILED = {1, 8}  # InternalError, UnknownError: what a server answers whose storage has failed
 
 READING_LIFETIME = 60.0  # seconds for which a reading of the server's clock is continued
 SAME_CLOCK = 0.1  # seconds: a smaller difference between the server's clock and ours may be network delay
@@ -141,3 +146,15 @@ def _code(error: OperationFailure) -> int | None:
         return error.code
     refusals = [*error.details.get("writeErrors", ()), *error.details.get("writeConcernErrors", ())]
     return refusals[0].get("code") if refusals else None
+
+
+def trouble(error: BaseException | None) -> str:
+    """Return in a sentence why MongoDB did not do its work, "" if nothing is wrong with MongoDB."""
+    if is_unreachable(error):
+        return "The database cannot be reached."
+    cause = _cause(error)
+    if not isinstance(cause, OperationFailure):
+        return ""
+    if _code(cause) == OUT_OF_DISK_SPACE or NO_SPACE.search(str(cause)):
+        return "The database's disk is full, so nothing can be stored."
+    return "The database has failed; its log says why." if _code(cause) in FAILED else ""

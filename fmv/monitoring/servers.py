@@ -14,10 +14,11 @@ import kombu
 import pymongo
 from django.db import DatabaseError
 from django.utils import timezone
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError, WTimeoutError
 
 from fmv.celery import app
 from fmv.deadline import call_in_thread
+from fmv.mongodb.migration_state import MigrationState, migration_state
 from fmv.mongodb.server import database, server_now
 from fmv.publisher import ERRORS, BrokerBlocked, publisher
 
@@ -25,6 +26,7 @@ TIMEOUT = 2.0  # seconds that a server has to answer
 INTERVAL = 10.0  # seconds between two requests to the same server on behalf of pages
 PROBE_INTERVAL = 1.0  # seconds between two requests to the same server on behalf of /readyz
 FIRST_ANSWER_TIMEOUT = 0.5  # seconds that a page waits for the first answer
+PROBES = "fmv_probes"  # the collection of the document that is written to see whether MongoDB takes writes
 
 
 class Unreachable(Exception):
@@ -50,23 +52,28 @@ def reason(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class MongoDB:
-    """MongoDB's answers to its commands `buildInfo` and `hello`; by how many seconds our clock is ahead of its."""
+    """MongoDB's answers to `buildInfo` and `hello`, the seconds by which our clock is ahead of its, the migrations."""
 
     build: dict[str, Any]
     hello: dict[str, Any]
-    skew: float
+    skew: float = 0.0
+    migrations: MigrationState | None = None
 
     def __str__(self) -> str:
         return f"MongoDB {self.build['version']}"
 
 
 def ask_mongodb() -> MongoDB:
-    """Return what MongoDB says about itself within TIMEOUT seconds. Raises Unreachable."""
+    """Return what MongoDB says about itself, if it takes a write, within TIMEOUT seconds. Raises Unreachable."""
     try:
         with pymongo.timeout(TIMEOUT):
-            return MongoDB(database().command("buildInfo"), database().command("hello"), clock_skew())
+            build, hello = database().command("buildInfo"), database().command("hello")
+            answer = MongoDB(build, hello, clock_skew(), migration_state())
+            database()[PROBES].update_one({"_id": "write"}, [{"$set": {"at": "$$NOW"}}], upsert=True)
     except (PyMongoError, DatabaseError) as error:
-        raise Unreachable(error) from error
+        verdict = "takes no writes" if isinstance(error, OperationFailure | WTimeoutError) else "cannot be reached"
+        raise Unreachable(error, verdict) from error
+    return answer
 
 
 def clock_skew() -> float:

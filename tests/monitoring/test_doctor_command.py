@@ -37,7 +37,7 @@ from tasks.reports.diagnostics import expensive, hot_queries
 from tests.conftest import empty_rabbitmq
 from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import PAST, STARTED
+from tests.support.probes import PAST, STARTED, using_broker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -191,7 +191,7 @@ def test_everything_is_down(doctor_process, tmp_path, kind):
 
 
 def test_only_the_broker_is_down(well):
-    with patch.object(settings, "CELERY_BROKER_URL", f"amqp://{NOBODY}//"):
+    with using_broker(f"amqp://{NOBODY}//"):
         found = {message.obj: message for message in DiagnosticRun(doctor.CHECKS).messages()}
     assert found["broker"].level == checks.ERROR
     assert found["broker"].msg.startswith("It cannot be reached: ")
@@ -513,7 +513,7 @@ def test_the_messages_on_mongodb_are_for_development():
 def rabbitmq():
     url = os.environ["FMV_TEST_RABBITMQ"]
     empty_rabbitmq(url)
-    with patch.object(settings, "CELERY_BROKER_URL", url), kombu.Connection(url) as broker:
+    with using_broker(url), kombu.Connection(url) as broker:
         yield broker.default_channel
     empty_rabbitmq(url)
 

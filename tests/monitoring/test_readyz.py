@@ -18,6 +18,13 @@ from fmv.mongodb.server import server_now
 from fmv.monitoring import servers
 from tests.support.commands import Process
 
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    for server in (servers.mongodb, servers.broker):
+        server.forget()
+
+
 NOBODY = "127.0.0.1:1"
 
 

@@ -2,11 +2,14 @@
 
 import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fmv.monitoring import servers
 from tests.conftest import wait_until
+from tests.support.probes import using_broker
 
 pytestmark = pytest.mark.django_db
 
@@ -31,21 +34,21 @@ def test_servers_that_answer_say_what_they_are():
 
 
 @pytest.mark.parametrize("scheme", ["amqp://guest:guest@", "mongodb://"])
-def test_a_dead_broker_is_named_with_since_when(scheme, settings):
-    settings.CELERY_BROKER_URL = f"{scheme}127.0.0.1:1/x"
-    first = healthy(servers.broker)
-    assert first.state == "error"
-    assert "Does not answer" in first.text
-    assert "refused" in first.text
-    assert "guest" not in first.text
-    servers.broker.ask_now()
-    wait_until(lambda: not servers.broker.is_asking)
-    assert servers.broker.health().since == first.since
+def test_a_dead_broker_is_named_with_since_when(scheme):
+    with using_broker(f"{scheme}127.0.0.1:1/x"):
+        first = healthy(servers.broker)
+        assert first.state == "error"
+        assert "Cannot be reached" in first.text
+        assert "refused" in first.text
+        assert "guest" not in first.text
+        servers.broker.ask_now()
+        wait_until(lambda: not servers.broker.is_asking)
+        assert servers.broker.health().since == first.since
 
 
-def test_a_broker_that_says_nothing_holds_no_page_up(settings):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        settings.CELERY_BROKER_URL = f"amqp://guest:guest@127.0.0.1:{listener.getsockname()[1]}//"
+def test_a_broker_that_says_nothing_holds_no_page_up():
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, using_broker(f"amqp://guest:guest@127.0.0.1:{listener.getsockname()[1]}//"):
         assert servers.broker.health().state == "unknown"  # it is still being asked
         assert healthy(servers.broker).state == "error"
 
@@ -81,3 +84,11 @@ def test_a_server_that_comes_back_is_well_again():
         wait_until(lambda: not server.is_asking)
         states.append(server.health().state)
     assert states == ["error", "error", "ok"]
+
+
+def test_many_probes_within_a_second_ask_the_server_once():
+    asked = []
+    server = servers.Server("Server", lambda: asked.append(1) or "Server 1")
+    with ThreadPoolExecutor(8) as pool:
+        assert {health.line for health in pool.map(lambda _: server.probe(), range(50))} == {"OK"}
+    assert len(asked) <= 1 + (time.monotonic() - server._begun) / servers.PROBE_INTERVAL
