@@ -7,12 +7,13 @@ from celery import shared_task
 from tasks.queue import bulk, doorbell, periodic, submissions
 from tasks.reports import tallies
 from tasks.worker import celery_hooks as _worker  # noqa: F401 - connects to the worker's signals
-from tasks.worker import claim
+from tasks.worker import claim, process_end
 
 
 @shared_task(name=doorbell.RUN_NEXT, bind=True, ignore_result=True)
 def run_next(self: Any, robot: str, passed_on: int = 0) -> None:
-    claim.run_next(robot, self.request.id, passed_on)
+    with process_end.handling_message():
+        claim.run_next(robot, self.request.id, passed_on)
 
 
 run_next.Request = "tasks.worker.celery_hooks:Request"

@@ -108,6 +108,7 @@ class Handler(Generic[P]):
     params: type[P]
     timeout: float
     retry: RetryPolicy
+    fresh_process: bool = False
 
     @property
     def description(self) -> str:
@@ -158,13 +159,19 @@ _handlers: dict[str, Handler[Any]] = {}
 
 
 def handler(
-    name: str, *, params: type[BaseModel] = Params, timeout: float = 300, retry: RetryPolicy | None = None
+    name: str,
+    *,
+    params: type[BaseModel] = Params,
+    timeout: float = 300,
+    retry: RetryPolicy | None = None,
+    fresh_process: bool = False,
 ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
     """Register the decorated function as a handler. It gets a Context; its return value is the result of the task.
 
-    `timeout`: the seconds an attempt may take, unless the submit has another. Raises ImproperlyConfigured if the name
-    is taken or is not 1-64 of a-z 0-9 . _ -, if the timeout is not within 7 days, if the function is an `async def`, or
-    if its parameters have no JSON Schema.
+    `timeout`: the seconds an attempt may take, unless the submit has another. `fresh_process`: end the worker process
+    after each attempt, because the function leaves behind what FMV cannot put back. Raises ImproperlyConfigured if the
+    name is taken or is not 1-64 of a-z 0-9 . _ -, if the timeout is not within 7 days, if the function is an
+    `async def`, or if its parameters have no JSON Schema.
     """
     if not re.fullmatch(r"[a-z0-9._-]{1,64}", name):
         raise ImproperlyConfigured(f"A handler's name is 1-64 of a-z 0-9 . _ -, not {name!r}.")
@@ -174,7 +181,7 @@ def handler(
         raise ImproperlyConfigured(f"The timeout of handler {name!r} must be in 0-{MAX_TIMEOUT} seconds.")
 
     def register(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        made = Handler(name, run, params, timeout, retry or RetryPolicy())
+        made = Handler(name, run, params, timeout, retry or RetryPolicy(), fresh_process)
         _require_plain_function(made)
         _require_schema(made)
         _handlers[name] = made

@@ -293,6 +293,14 @@ def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
             client.drop_database(name)
 
 
+@pytest.fixture(autouse=True)
+def _this_process_goes_on(monkeypatch) -> None:
+    """Forget that a task which ran in this process was to be its last."""
+    from tasks.worker import process_end
+
+    monkeypatch.setattr(process_end, "_why", "")
+
+
 @pytest.fixture
 def bells() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
     """Send messages to a broker in this process. Returns a function that takes them: (task, argument, priority) each.

@@ -4,6 +4,7 @@ A line describes an event in a short sentence, with the details in `extra={…}`
 and tokens are never logged.
 """
 
+import contextlib
 import datetime as dt
 import json
 import logging
@@ -46,6 +47,14 @@ class TextFormatter(logging.Formatter):
         return visible_lines(super().format(record))
 
 
+class Console(logging.StreamHandler):
+    """Writes to standard error. A line that cannot be written is dropped; it never fails what it is about."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        with contextlib.suppress(Exception):  # logging itself raises if sys.stderr is closed
+            super().handleError(record)
+
+
 TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 
 
@@ -60,7 +69,9 @@ def logging_config(environment: Environment) -> dict[str, Any]:
             "text": {"()": "fmv.monitoring.logs.TextFormatter", "fmt": TEXT},
             "json": {"()": "fmv.monitoring.logs.JSONFormatter"},
         },
-        "handlers": {"console": {"class": "logging.StreamHandler", "formatter": format, "filters": ["request_id"]}},
+        "handlers": {
+            "console": {"class": "fmv.monitoring.logs.Console", "formatter": format, "filters": ["request_id"]}
+        },
         "root": {"handlers": ["console"], "level": environment.log_level},
         "loggers": {
             "django": {"handlers": [], "level": "INFO", "propagate": True},

@@ -1,6 +1,7 @@
 """One attempt of a task: call the handler, be its context, and write the outcome."""
 
 import contextlib
+import contextvars
 import json
 import logging
 import os
@@ -27,6 +28,7 @@ from tasks.models import LogLine, Task
 from tasks.models.error_document import encodable, error_document
 from tasks.queue.doorbell import ring
 from tasks.registry import Handler, PermanentError
+from tasks.worker import isolation, process_end
 from tasks.worker.error_report import report_of
 from tasks.worker.lease import INTERRUPT, Lease, Reason
 
@@ -34,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 MAX_RESULT = 1024 * 1024  # bytes of JSON
 MAX_LOG_LINES = 10_000  # an attempt
+MAX_HANDED_BACK = 10  # attempts of a task that do not count because FMV's own code, or a worker, ended them
 REPORT_EVERY = 1.0  # seconds between two writes of a handler's progress
 
 
@@ -70,6 +73,7 @@ class Attempt:
         self._ended = False
         self._lock = threading.RLock()  # held while the context acts
         self._thread, self._pid = threading.get_ident(), os.getpid()
+        self._handler_was_called = False
 
     # For the handler.
 
@@ -160,6 +164,8 @@ class Attempt:
     @contextlib.contextmanager
     def _taking_interrupts(self) -> Iterator[None]:
         before = signal.signal(INTERRUPT, self._on_interrupt)
+        if process_end.is_orphaned():  # and the interrupt for it came between claim and now
+            self._on_interrupt()
         try:
             yield
         finally:
@@ -172,20 +178,25 @@ class Attempt:
             raise Interrupted
 
     def _call(self, handler: Handler[Any]) -> Outcome:
+        contained = isolation.Contained(self.task_id)
         try:
-            self._interruptible = True
-            outcome = self._outcome_of(handler)
-            self._interruptible = False
+            with contained:
+                return self._outcome_of(handler)
         except BaseException as error:
-            self._interruptible = False
             return Outcome(error=error_document(type(error).__name__, "while the handler's error was read"))
-        return outcome
+        finally:
+            if handler.fresh_process:
+                process_end.end_soon(f"a task of {handler.name!r} has run, which asks for a process of its own")
 
     def _outcome_of(self, handler: Handler[Any]) -> Outcome:
         try:
-            return Outcome(storable(handler.run(self)))
+            self._handler_was_called = self._interruptible = True
+            run = contextvars.copy_context().run  # the handler's context variables, such as decimal's, are its own
+            return Outcome(storable(run(handler.run, self)))
         except BaseException as error:
             return Outcome(error=report_of(error), permanent=issubclass(type(error), PermanentError))
+        finally:
+            self._interruptible = False
 
     # The outcome.
 
@@ -238,6 +249,23 @@ class Attempt:
             ring(task.robot, task.priority)
         else:
             task.stop("stopped, as asked", **self._lease.report)
+
+    def hand_back(self, error: BaseException) -> None:
+        """Give the task back at once, because FMV's own code has failed. The attempt counts if the handler was called.
+
+        If MongoDB refuses this too, or cannot be reached, the recovery finds the task when its lease has run out.
+        """
+        logger.error("Task %s: FMV's own code failed in attempt %d", self.task_id, self.attempt, exc_info=error)
+        with contextlib.suppress(DatabaseError):
+            task, failed = self._task, error_document("InternalError", f"FMV's own code failed: {error!r:.500}")
+            if not self._handler_was_called and task.uncounted < MAX_HANDED_BACK:
+                done = task.release(f"handed back: {failed['message']}")
+            elif task.attempts_left:
+                done = task.retry(failed, delay=1)
+            else:
+                done = task.fail(failed)
+            if not done:
+                task.stop("stopped, as asked")
 
 
 class InvalidResult(PermanentError):

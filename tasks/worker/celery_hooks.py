@@ -25,6 +25,7 @@ from fmv.mongodb.server import forget_clients
 from fmv.publisher import publisher
 from tasks.models.worker_process import worker_name
 from tasks.queue.doorbell import report_worker_lost
+from tasks.worker import process_end
 from tasks.worker.heartbeat import Heartbeat
 from tasks.worker.lease import INTERRUPT, KILL_GRACE
 
@@ -50,8 +51,9 @@ def migrations_first(**_: Any) -> None:
 @signals.worker_process_init.connect
 def on_fork(sender: str, **_: Any) -> None:
     """Prepare a new pool process of the worker `sender`: drop the MongoClient of the parent, ignore interrupts until a
-    task runs, and start the heartbeat.
+    task runs, start the heartbeat, and let it end by itself when it has to.
     """
+    process_end.prepare()
     end_without_parent()
     forget_clients()
     signal.signal(INTERRUPT, signal.SIG_IGN)
@@ -94,12 +96,17 @@ class Consumer(celery.worker.consumer.Consumer):
 
 
 class Request(celery.worker.request.Request):
-    """A message for `run_next` in the main process of the worker. Reports the death of the process that handles it."""
+    """A message for `run_next` in the main process of the worker. If the process that handles it dies, this ends the
+    child processes of its task, and reports the death.
+    """
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         super().on_failure(exc_info, *args, **kwargs)
-        if isinstance(getattr(exc_info.exception, "exc", exc_info.exception), WorkerLostError):
-            report_worker_lost(worker_name(int(self.worker_pid or 0)), self.id)
+        pid = int(self.worker_pid or 0)
+        if pid and isinstance(getattr(exc_info.exception, "exc", exc_info.exception), WorkerLostError):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            report_worker_lost(worker_name(pid), self.id)
 
 
 @signals.worker_shutting_down.connect

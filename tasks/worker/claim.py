@@ -16,6 +16,7 @@ from tasks.models import Task, WorkerProcess
 from tasks.models.task import LaneTaken
 from tasks.models.worker_process import worker_name
 from tasks.queue.doorbell import ring
+from tasks.worker import process_end
 from tasks.worker.attempt import Attempt
 from tasks.worker.lease import LEASE_GRACE
 
@@ -42,8 +43,12 @@ def run_next(robot_name: str, message_id: str, passed_on: int = 0) -> None:
         if task is None:
             return
         attempt = Attempt(task, robot, since)
-        attempt.run()
-        if attempt.interrupted or time.monotonic() >= end:
+        try:
+            attempt.run()
+        except BaseException as error:
+            attempt.hand_back(error)
+            raise
+        if attempt.interrupted or process_end.is_ending() or time.monotonic() >= end:
             break
     if Task.is_queued_for(robot_name):
         ring(robot_name)

@@ -142,3 +142,6 @@ def logs(ctx: Context[Echo]) -> None:
 def speaks(ctx: Context[Echo]) -> None:
     """Write to the process's own log, from another module's logger."""
     logging.getLogger("test_handlers").info("at work", extra={"params": ctx.params.value})
+
+
+from tests.support.test_handlers import leavings  # noqa: E402, F401 - registers its handlers, too
