@@ -84,10 +84,10 @@ def test_a_killed_worker_is_lost(broker, worker):
     running = worker(broker)
     wait_until(alive)
     (mine,) = alive()
-    os.kill(pid_in(mine.name), signal.SIGSTOP)  # or it would sign off, because its main process has died
+    os.kill(running.pid, signal.SIGSTOP)  # both at once: a process whose main process has died signs off
+    os.kill(pid_in(mine.name), signal.SIGKILL)
     os.kill(running.pid, signal.SIGKILL)
     running.wait(30)
-    os.kill(pid_in(mine.name), signal.SIGKILL)
     assert names(alive()) == [mine.name]  # its heartbeat is still recent
     long_unseen()
     seen = current_fleet()
