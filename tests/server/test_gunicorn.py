@@ -82,3 +82,23 @@ def test_clients_that_come_at_once_are_shared_by_the_processes(run_process, tran
             assert client.recv(12) == b"HTTP/1.1 200"
         came = [sockets(pid) - before[pid] for pid in before]
     assert min(came) >= 1, came  # the kernel chooses by a hash: that one gets none of 40 happens once in 10^11 times
+
+
+@pytest.mark.slow
+def test_new_code_is_rolled_out_beside_the_old_on_the_same_port(transactional_db, run_process, tmp_path):
+    port = str(embedded_mongodb.free_port(None))
+    url = f"http://127.0.0.1:{port}/livez"
+
+    def start(name):
+        process = run_process(name, *stack.WEB, FMV_PORT=port, FMV_WEB_PROCESSES="1", FMV_STOP_GRACE="1")
+        log = tmp_path / f"{name}.log"
+        wait_until(lambda: process.poll() is not None or "Booting worker" in log.read_text())
+        wait_until(lambda: process.poll() is not None or stack.answers(url, "localhost"))
+        return process
+
+    old = start("old")
+    new = start("new")
+    assert (old.poll(), new.poll()) == (None, None)
+    old.terminate()
+    assert old.wait(timeout=20) == 0
+    assert all(stack.answers(url, "localhost") for _ in range(20))
