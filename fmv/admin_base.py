@@ -26,9 +26,9 @@ def wrong_words(query: QueryDict, *known: str, repeatable: tuple[str, ...] = ())
     for name, values in query.lists():
         if name not in (*known, *repeatable):
             hint = did_you_mean(name, [*known, *repeatable])
-            yield Problem(("query", name), f"Unknown filter {name[:50]!r}.{hint}")
+            yield Problem(("query", name), f"The address has an unknown parameter {name[:50]!r}.{hint}")
         elif len(values) > 1 and name not in repeatable:
-            yield Problem(("query", name), f"The filter {name} is given twice.")
+            yield Problem(("query", name), f"The address has the parameter {name} twice.")
 
 
 class CappedPaginator(Paginator):

@@ -169,6 +169,9 @@ class RobotAdmin(PagesAdmin):
         robot = _find(object_id)
         if robot is None:
             return self.to_list(request, f"There is no robot {unquote(object_id)[:64]}.")
+        if wrong := [*wrong_words(request.GET, "handler", "like")]:  # or the form would be that of another handler
+            messages.error(request, wrong[0].msg)
+            return HttpResponseRedirect(robot_url(robot.name))
         like = _task_to_repeat(request)
         try:
             handler = registry.get(request.GET.get("handler") or (like.handler if like else registry.DEFAULT))

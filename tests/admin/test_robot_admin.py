@@ -412,6 +412,13 @@ def test_a_name_that_is_typed_is_stored_in_its_plain_form():
     assert Robot.objects.count() == 1
 
 
+def test_a_run_form_with_a_misspelt_address_is_not_that_of_the_default_handler():
+    make_robot(name="R2")
+    answer = admin().get(f"{robot_url('R2', 'run')}?handlr=wait", follow=True)
+    assert messages(answer) == ["The address has an unknown parameter 'handlr'. Did you mean handler?"]
+    assert answer.redirect_chain[-1][0] == robot_url("R2")
+
+
 def test_odd_addresses_never_harm():
     make_robot(name="R2", location="a.*b")
     client = admin()
