@@ -272,7 +272,7 @@ class Chaos:
         self.say(f"kill -9 of process {pid}{', which runs a task' if pid in busy else ''}")
 
     def kill_worker(self, name: str, kind: str) -> None:
-        """Kill the worker's main process (then the kernel ends its pool processes) or, for "group", all of them."""
+        """Kill the worker's main process (then its processes hand their tasks back) or, for "group", all of them."""
         at, forked = self.world.kill(name, group=kind == "group")
         self.stopping.pop(name, None)
         self.say(f"kill -9 of {name}{' and all its processes' if kind == 'group' else ''}")
