@@ -54,6 +54,11 @@ def main() -> int:
     except StackError as error:
         print(f"fmv: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # of files: a socket's or a server's is a StackError by now
+        if error.filename is None:
+            raise
+        print(f"fmv: cannot use {error.filename} ({error.strerror}); FMV keeps its state in {VAR}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 0
 

@@ -215,3 +215,13 @@ def test_a_process_that_only_has_the_old_server_s_number_is_left_alone(tmp_path)
 def test_only_a_server_that_other_machines_cannot_reach_lets_everybody_in(tmp_path, monkeypatch, host, role):
     monkeypatch.setattr(stack, "VAR", tmp_path)
     assert stack.development_defaults(host, "mongodb://127.0.0.1:27018/")["anonymous"] == role
+
+
+@pytest.mark.parametrize("name", ["", "mongodb.lock", "secret-key", "environment"])
+def test_a_place_where_it_cannot_write_is_named_in_a_sentence(checkout, name):
+    place = checkout / "var" / name
+    if name:
+        place.mkdir(parents=True)
+    else:
+        place.touch()  # a file where the directory should be; root may write into a read-only one
+    assert refusal(checkout).startswith(f"fmv: cannot use {place} (")
