@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from fmv.escaping import visible_json, visible_lines
 from tasks.admin.parameters import FORMATS, UNSET, Property
 
-MAX_LOW = 200  # characters; a text that may be longer gets a higher field
+MAX_LOW = 2000  # characters; a text that may be longer gets a higher field
 
 
 class JSONTextField(forms.Field):

@@ -45,7 +45,7 @@ NOBODY = "127.0.0.1:1"
 HOUR = dt.timedelta(hours=1)
 CHECKS = [
     "mongodb", "broker", "settings", "clock", "migrations", "indexes", "index use", "storage", "restore", "queues",
-    "workers", "handlers", "beat", "tasks", "submits", "queries", "retention",
+    "workers", "handlers", "beat", "tasks", "submits", "queries", "names", "retention",
 ]  # fmt: skip
 
 
