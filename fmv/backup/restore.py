@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, cast
 
 import pymongo
@@ -68,11 +69,14 @@ class UnfinishedRestore:
     begun_at: dt.datetime
     seen_at: dt.datetime
     switching: bool
+    #: where the pid counts; host and pid alone are for people
+    pid_space: str = ""
 
     @property
     def is_alive(self) -> bool:
         """Whether its process may still be running."""
-        if self.host == socket.gethostname() and (self.pid == os.getpid() or not _is_running(self.pid)):
+        here = bool(self.pid_space) and self.pid_space == _pid_space()
+        if here and (self.pid == os.getpid() or not _is_running(self.pid)):
             return False
         return (server_now() - self.seen_at).total_seconds() < HEARTBEAT_TIMEOUT
 
@@ -83,6 +87,18 @@ class UnfinishedRestore:
         if self.switching:
             return f"{restore}, was interrupted while it replaced the collections: some are the backup's, some are not."
         return f"{restore}, was interrupted. It has not changed FMV's data."
+
+
+def _pid_space() -> str:
+    """Return what the processes with pids of this process's kind share: containers may have equal host names and pids.
+
+    "" where the system does not say; then only its silence shows that a restore was interrupted.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _is_running(pid: int) -> bool:
@@ -142,6 +158,7 @@ class RestoreLock:
         refuse_while_another_runs()
         found = unfinished()
         values = {"file": self._file, "host": socket.gethostname(), "pid": os.getpid(), "begun_at": server_now()}
+        values["pid_space"] = _pid_space()
         values |= {"owner": self.owner, "switching": bool(found and found.switching)}
         unchanged = {"owner": found.owner, "seen_at": found.seen_at} if found else {"owner": self.owner}
         if not self._write(values, unchanged, upsert=found is None):

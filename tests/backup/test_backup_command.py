@@ -687,7 +687,8 @@ def a_restore(**values):
     return lock
 
 
-ELSEWHERE = {"host": f"not-{socket.gethostname()}"}
+ELSEWHERE = {"host": f"not-{socket.gethostname()}", "pid_space": "of another machine"}
+TWIN = {"pid": 2**22 + 1, "pid_space": "of a container with the same host name"}
 
 
 def test_what_an_interrupted_restore_left_can_be_dropped():
@@ -698,7 +699,9 @@ def test_what_an_interrupted_restore_left_can_be_dropped():
     assert run("restore", "--clear") == {"cleared": False}
 
 
-@pytest.mark.parametrize("where", [ELSEWHERE, {"pid": os.getppid()}], ids=["on another machine", "here"])
+@pytest.mark.parametrize(
+    "where", [ELSEWHERE, TWIN, {"pid": os.getppid()}], ids=["on another machine", "in another container", "here"]
+)
 def test_a_restore_counts_as_interrupted_when_it_falls_silent(file, where):
     a_restore(**where)
     assert "under way" in refused("restore", "--replace", "--yes", file)
