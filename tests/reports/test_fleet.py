@@ -64,7 +64,7 @@ def test_its_questions_are_answered_by_an_index():
     assert "STARTED" in str(pipeline(running)[0])
 
 
-def test_processes_are_forgotten_a_day_after_they_were_seen():
+def test_processes_are_forgotten_a_day_after_they_were_seen(trusted_clock):
     for name, ago, stopped in (("a", 3600, None), ("b", 90_000, None), ("c", 90_000, server_now())):
         make_process(name, ago=ago, stopped_at=stopped)
     with recorded_bells():
