@@ -9,8 +9,11 @@ import ctypes
 import logging
 import multiprocessing.process
 import os
+import select
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,17 +98,31 @@ def _outlive_the_parents_thread() -> None:
     processes from a thread that ends first at a stop: the stop would kill running tasks. When the main process itself
     has died, the running task is released, so that its death costs no attempt.
     """
-    parent = os.getppid()
+    try:
+        main_process = os.pidfd_open(os.getppid())
+    except OSError:  # before Linux 5.3, or dead: see end_without_parent
+        return
+    signal.signal(signal.SIGRTMIN, _on_death_of_main_process)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0)
+    threading.Thread(target=_watch, args=(main_process,), name="main process", daemon=True).start()
 
-    def on_parent_death(*_: object) -> None:
-        global _orphaned  # noqa: PLW0603
-        if os.getppid() == parent:  # only a thread has ended
-            return
-        _orphaned = True
-        end_soon("the worker's main process has died")
-        if not _busy:
-            sys.exit(EX_RECYCLE)
+
+def _watch(main_process: int) -> None:
+    poll = select.poll()
+    poll.register(main_process, select.POLLIN)
+    poll.poll()
+    while True:  # a signal that arrives just before a blocking call does not end that call
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGRTMIN)
+        time.sleep(1)
+
+
+def _on_death_of_main_process(*_: object) -> None:
+    global _orphaned  # noqa: PLW0603
+    if _busy:
         os.kill(os.getpid(), INTERRUPT)
-
-    signal.signal(signal.SIGRTMIN, on_parent_death)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGRTMIN)
+    elif _orphaned:  # it ends already
+        return
+    _orphaned = True
+    end_soon("the worker's main process has died")
+    if not _busy:
+        sys.exit(EX_RECYCLE)
