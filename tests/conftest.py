@@ -1,7 +1,7 @@
 """What all tests stand on: real servers, and processes that are started and stopped again.
 
 MongoDB is an embedded server, one for each pytest-xdist process, unless MONGODB_URI names another; then each has a
-database of its own in it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node, npm, Chromium
+database of its own in it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node, npm, go, Chromium
 and a C compiler when they are installed; without one its tests are left out, and the last lines of the run say so.
 Under CI=true that ends the run instead.
 """
@@ -76,6 +76,12 @@ def _find_node() -> None:
     os.environ["FMV_TEST_NEEDS_NODE"] = "yes" if os.environ.get("CI") == "true" else ""
 
 
+def _find_go() -> None:
+    """Say in FMV_TEST_NO_GO why tests cannot run go, "" when they can."""
+    os.environ["FMV_TEST_NO_GO"] = "" if shutil.which("go") else "go cannot be found."
+    os.environ["FMV_TEST_NEEDS_GO"] = "yes" if os.environ.get("CI") == "true" else ""
+
+
 def _find_browser() -> None:
     """Say in FMV_TEST_NO_BROWSER why tests cannot run a browser, "" when they can."""
     os.environ["FMV_TEST_NO_BROWSER"] = "" if shutil.which("chromium") else "chromium cannot be found."
@@ -108,6 +114,7 @@ def _complete_environment() -> None:
     _find_rabbitmq()
     _find_rabbitmq_server()
     _find_node()
+    _find_go()
     _find_browser()
     for variable in [name for name in os.environ if name.startswith("FMV_") and not name.startswith("FMV_TEST_")]:
         del os.environ[variable]
@@ -139,6 +146,7 @@ NEEDS = {
     "rabbitmq": "RabbitMQ",
     "rabbitmq_server": "a RabbitMQ of their own",
     "node": "node",
+    "go": "Go",
     "browser": "a browser",
     "clocks": "clocks that can be shifted",
 }
@@ -180,6 +188,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rabbitmq: runs on a real RabbitMQ, and nowhere else")
     config.addinivalue_line("markers", "rabbitmq_server: starts a RabbitMQ of its own, see tests/support/rabbitmq.py")
     config.addinivalue_line("markers", "node: runs node and npm")
+    config.addinivalue_line("markers", "go: runs go")
     config.addinivalue_line("markers", "browser: drives Chromium, see tests/support/browser.py")
     config.addinivalue_line("markers", "clocks: shifts clocks, see tests/support/clocks.py")
     config.addinivalue_line("markers", "slow: takes long, and only `make test-all` and .ci/run run it")

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.urls import URLPattern, path
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_field
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 
 SENTENCES = {
@@ -50,22 +50,8 @@ class HTTPValidationError(serializers.Serializer):
     detail = ValidationError(many=True)
 
 
-@extend_schema_field(
-    {
-        "anyOf": [
-            {"type": "string"},
-            {"type": "array", "items": {"$ref": "#/components/schemas/ValidationError"}},
-        ]
-    }
-)
-class SentenceOrProblems(serializers.Field):
-    pass
-
-
-class Conflict(serializers.Serializer):
-    """A conflict with what is stored: one sentence, or, for a name that is taken, where the input names it."""
-
-    detail = SentenceOrProblems()
+#: a conflict with what is stored: one sentence, or, for a name that is taken, the problem with the input
+CONFLICT = PolymorphicProxySerializer("Conflict", [HTTPError, HTTPValidationError], resource_type_field_name=None)
 
 
 def error_schema(status: int) -> OpenApiResponse:
@@ -82,7 +68,7 @@ def input_error_schema() -> OpenApiResponse:
 
 def conflict_schema(detail: Any = SENTENCES[409], description: str = SENTENCES[409]) -> OpenApiResponse:
     """Return the document's entry for 409, with `detail` as the example: a sentence or a list of problems."""
-    return OpenApiResponse(Conflict, description, examples=[OpenApiExample("a conflict", {"detail": detail})])
+    return OpenApiResponse(CONFLICT, description, examples=[OpenApiExample("a conflict", {"detail": detail})])
 
 
 def both(route: str, view: Callable[..., Any], name: str) -> list[URLPattern]:

@@ -115,12 +115,14 @@ def as_openapi_3_0(document: JSON) -> JSON:
     """Return the document in OpenAPI 3.0.3, for generators that do not know 3.1: only the form of null differs."""
     document = copy.deepcopy(document)
     document["openapi"] = "3.0.3"
-    document["info"]["license"] = {"name": document["info"]["license"]["name"]}
+    license = document["info"]["license"]
+    license["url"] = f"https://spdx.org/licenses/{license.pop('identifier')}.html"
     for schema in schemas(document):
         options = schema.get("anyOf", [])
         if NULL in options:
             rest = [option for option in options if option != NULL]
             plain = len(rest) == 1 and "$ref" not in rest[0]
-            wrapped = {"allOf" if len(rest) == 1 else "anyOf": rest}  # a reference has no room for `nullable`
+            # a reference has no room for `nullable`, which wants a `type` beside it; what can be null are objects
+            wrapped = {"type": "object", "allOf": rest}
             _replace(schema, {"nullable": True} | (rest[0] if plain else wrapped))
     return document

@@ -71,7 +71,10 @@ def test_it_is_served_as_it_is_generated():
 def test_there_is_one_for_tools_of_openapi_3_1_and_one_for_those_of_3_0():
     new, old = (Api(None)("GET", path).json() for path in ("/openapi.json", "/openapi-3.0.json"))
     assert (new["openapi"], new["info"].pop("license")) == ("3.1.0", {"name": "MIT", "identifier": "MIT"})
-    assert (old["openapi"], old["info"].pop("license")) == ("3.0.3", {"name": "MIT"})
+    assert (old["openapi"], old["info"].pop("license")) == (
+        "3.0.3",
+        {"name": "MIT", "url": "https://spdx.org/licenses/MIT.html"},
+    )
     assert new["info"] == old["info"]
     assert new["info"]["version"] == "1.0.0"
     assert new["servers"] == [{"url": "/api/v1"}]

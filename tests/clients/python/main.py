@@ -5,14 +5,16 @@ import sys
 import time
 
 from fmv_client import AuthenticatedClient
+from fmv_client.api.robots import change_robot_name_patch as change_robot
 from fmv_client.api.robots import create_robot_post, find_robot_name_get
 from fmv_client.api.tasks import cancel_task_task_id_cancel_post as cancel_task
 from fmv_client.api.tasks import find_task_task_id_get as find_task
 from fmv_client.api.tasks import list_task_get as list_tasks
 from fmv_client.api.tasks import run_robot_name_run_post as run_task
 from fmv_client.models import (
-    Conflict,
     HTTPError,
+    HTTPValidationError,
+    PatchedRobotChangeRequest,
     RobotInputRequest,
     RobotProfile,
     RobotTask,
@@ -41,6 +43,22 @@ robot = RobotInputRequest(name=name, location="Satellite of Love", description="
 created = create_robot_post.sync(client=client, body=robot)
 assert isinstance(created, RobotProfile)
 assert (created.name, created.lanes, created.tasks) == (name, 1, [])
+
+busy = RobotInputRequest(
+    name=f"{name} II",
+    location="x",
+    description="y",
+    enabled=False,
+    lanes=4,
+    labels=["a"],
+    endpoint="http://crow.example",
+)
+before = create_robot_post.sync(client=client, body=busy)
+assert isinstance(before, RobotProfile)
+change_robot.sync(busy.name, client=client, body=PatchedRobotChangeRequest(location="Mars"))
+moved = find_robot_name_get.sync(busy.name, client=client)
+assert isinstance(moved, RobotProfile)
+assert moved.to_dict() == before.to_dict() | {"location": "Mars", "updated_at": moved.to_dict()["updated_at"]}
 
 params = SubmitRequestParams.from_dict({"seconds": 0.1})
 wait = SubmitRequest(handler="wait", params=params, labels=["client"])
@@ -71,8 +89,7 @@ assert unknown.detail == "Not Found"
 
 taken = create_robot_post.sync_detailed(client=client, body=robot)
 assert taken.status_code == 409
-assert isinstance(taken.parsed, Conflict)
-assert isinstance(taken.parsed.detail, list)
+assert isinstance(taken.parsed, HTTPValidationError)
 assert taken.parsed.detail[0].loc == ["body", "name"]
 
 print("All as expected")

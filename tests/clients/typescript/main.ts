@@ -30,6 +30,15 @@ const created = await api.POST("/robot/", { body: { name, location: "Satellite o
 expect(created.data?.name === name && created.data.lanes === 1, "a robot is created");
 expect(created.response.headers.get("ETag") === '"1"', "with its ETag");
 
+const rest = { enabled: false, lanes: 4, labels: ["a"], endpoint: "http://crow.example" };
+const other = `${name} II`;
+const before = await api.POST("/robot/", { body: { name: other, location: "x", description: "y", ...rest } });
+await api.PATCH("/robot/{name}", { params: { path: { name: other } }, body: { location: "Mars" } });
+const moved = await api.GET("/robot/{name}", { params: { path: { name: other } } });
+expect(moved.data?.location === "Mars", "a robot is moved");
+const wanted = { ...before.data, location: "Mars", updated_at: moved.data.updated_at };
+expect(JSON.stringify(moved.data) === JSON.stringify(wanted), "and nothing else of it changes");
+
 const key = { "Idempotency-Key": "typescript" };
 const body = { handler: "wait", params: { seconds: 0.1 }, labels: ["client"] };
 const first = await api.POST("/robot/{name}/run", { params: { path, header: key }, body });
