@@ -201,6 +201,7 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "fmv.http.openapi_hooks.simplify",
         "fmv.http.openapi_hooks.add_headers",
+        "fmv.http.openapi_hooks.one_bearer",
     ],
     "TAGS": [
         {"name": "robots", "description": "The registry of robots."},

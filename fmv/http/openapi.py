@@ -50,8 +50,9 @@ class HTTPValidationError(serializers.Serializer):
     detail = ValidationError(many=True)
 
 
-#: a conflict with what is stored: one sentence, or, for a name that is taken, the problem with the input
-CONFLICT = PolymorphicProxySerializer("Conflict", [HTTPError, HTTPValidationError], resource_type_field_name=None)
+#: a conflict with what is stored: for a taken name the problem with the input, else one sentence. In this order,
+#: because clients for Python take the first that fits, and read any `detail` as a sentence.
+CONFLICT = PolymorphicProxySerializer("Conflict", [HTTPValidationError, HTTPError], resource_type_field_name=None)
 
 
 def error_schema(status: int) -> OpenApiResponse:

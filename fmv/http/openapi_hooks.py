@@ -48,6 +48,18 @@ def add_headers(result: JSON, **_: Any) -> JSON:
     return result
 
 
+def one_bearer(result: JSON, **_: Any) -> JSON:
+    """Make one scheme of those that are a bearer token: of two, some generated clients send the header twice."""
+    schemes = result["components"]["securitySchemes"]
+    bearers = {name: schemes.pop(name) for name in [*schemes] if schemes[name].get("scheme") == "bearer"}
+    described = " Or: ".join(each["description"] for each in bearers.values())
+    schemes["bearer"] = {"type": "http", "scheme": "bearer", "description": described}
+    for operation in operations(result):
+        named = [{"bearer" if name in bearers else name: [] for name in each} for each in operation["security"]]
+        operation["security"] = [each for number, each in enumerate(named) if each not in named[:number]]
+    return result
+
+
 def schemas(document: JSON) -> Iterator[JSON]:
     """Yield every schema of the document, the inner ones of each before it."""
     for schema in document["components"]["schemas"].values():

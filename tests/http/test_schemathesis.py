@@ -24,8 +24,7 @@ SEED = int(os.environ.get("FMV_TEST_SEED") or (time.time() if CASES else 1))
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 SIGN_IN = """
 [auth.openapi]
-token.bearer = "${FMV_TEST_TOKEN}"
-oidc.bearer = "${FMV_TEST_JWT}"
+bearer.bearer = "${FMV_TEST_JWT}"
 """
 
 
