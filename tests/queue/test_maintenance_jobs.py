@@ -16,6 +16,7 @@ from fmv.celery import app
 from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import new_id
 from fmv.monitoring import counters
+from fmv.publisher import publisher
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, LogLine, Status, Task
 from tasks.queue import periodic as steps
@@ -180,7 +181,8 @@ def test_it_rings_once_for_each_free_lane(bells):
 
 
 def test_the_broker_judges_the_age_of_a_message_and_no_receivers_wall_clock():
-    assert ring("R2", expires=60)
+    ring("R2", expires=60)
+    assert publisher.flush()
     with app.connection_for_read() as broker:
         message = broker.default_channel.basic_get("work", no_ack=True)
     assert (message.headers["expires"], message.properties["expiration"]) == (None, "60000")
