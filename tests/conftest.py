@@ -303,6 +303,15 @@ def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
+def _the_database_is_migrated(monkeypatch) -> None:
+    """Let this process not look: the database of a test is migrated, and a test without one must not find another."""
+    from fmv.mongodb import migration_state
+
+    monkeypatch.setattr(migration_state, "_look_again", float("inf"))
+    monkeypatch.setattr(migration_state, "_problem_seen", "")
+
+
+@pytest.fixture(autouse=True)
 def _this_process_goes_on(monkeypatch) -> None:
     """Forget that a task which ran in this process was to be its last."""
     from tasks.worker import process_end

@@ -36,7 +36,8 @@ def noop(file: str) -> None:
 
 NOW = {"$toDate": {"$toLong": "$$NOW"}}
 NEXT_CHANGE = {"$max": [NOW, {"$toDate": {"$add": [{"$toLong": "$changed_at"}, {"$toLong": 1}]}}]}
-PROCESS = f"{socket.gethostname()}/{os.getpid()}"
+START_ID = "00000000"
+PROCESS = f"{socket.gethostname()}/{os.getpid()}-{START_ID}"
 
 
 def after(moment: Any, milliseconds: Any) -> dict[str, Any]:
@@ -52,11 +53,7 @@ def literals(values: dict[str, Any]) -> dict[str, Any]:
     return {name: {"$literal": value} for name, value in values.items()}
 
 
-LONGEST = after(NOW, {"$multiply": [{"$add": ["$timeout", 6.0]}, 1000]})
-START = line("STARTED", {"$literal": 1}, f"by {PROCESS}") | {
-    "started_at": NOW,
-    "lease_expires_at": {"$min": [after(NOW, 30000), LONGEST]},
-}
+START = line("STARTED", {"$literal": 1}, f"by {PROCESS}") | {"started_at": NOW, "lease_expires_at": after(NOW, 30000)}
 FRESH = {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
 ENDED = {"lane": None, "lease_expires_at": None, "result": None, "error": None, "progress": 100.0, "message": ""}
 END = line("SUCCESS", "$attempt", "") | literals(ENDED) | {"finished_at": NOW}

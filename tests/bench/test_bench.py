@@ -13,6 +13,7 @@ import pymongo
 import pytest
 
 from fmv.devstack import stack
+from tasks.models import worker_process
 from tasks.worker import claim as claiming
 from tests.bench import floor, profile, report, stage, tasks
 from tests.bench.__main__ import PARTS
@@ -150,6 +151,7 @@ def test_the_floor_worker_sends_the_same_commands_for_a_task(floor_commands, mon
     monkeypatch.setattr(floor_worker, "ROBOTS", "robots_robot")
     monkeypatch.setattr(floor_worker, "TASKS", "tasks_task")
     monkeypatch.setattr(floor_worker, "database", floor.database)
+    monkeypatch.setattr(worker_process, "_START", floor_worker.START_ID)
     monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)  # a test's MongoDB may be slow
     robot = make_robot()
     with recorded_bells(), listening() as commands:

@@ -9,7 +9,6 @@ from argparse import ArgumentTypeError
 import pytest
 from django.core.management import CommandError
 from django.db import DatabaseError
-from django.utils import timezone
 from pymongo.errors import ServerSelectionTimeoutError
 
 from fmv import cli
@@ -61,7 +60,7 @@ def test_a_moment_is_a_time_or_a_date(text, moment):
 
 def test_a_moment_is_so_long_ago_or_so_far_ahead(monkeypatch):
     now = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
-    monkeypatch.setattr(timezone, "now", lambda: now)
+    monkeypatch.setattr(cli, "_now", lambda: now)
     assert cli.parse_time("12h") == now - dt.timedelta(hours=12)
     assert cli.parse_future_time("12h") == now + dt.timedelta(hours=12)
     assert cli.parse_future_time("2027-01-31") == dt.datetime(2027, 1, 31, tzinfo=dt.UTC)

@@ -107,10 +107,10 @@ def test_each_request_has_a_line(lines):
     fry = make_user("viewer", username="fry")
     Api(fry)("GET", "/robot/Crow%20T.%20Robot?token=geheim", headers={"X-Request-ID": "mine"})
     (line,) = lines()
-    assert (line.method, line.route, line.status) == ("GET", "/api/v1/robot/{name}", 404)
+    assert (line.method, line.route, line.status) == ("GET", "/api/v1/robot/{name}", 422)
     assert (line.user, line.address, line.levelname) == ("fry", "127.0.0.1", "INFO")
     assert 0 < line.duration_ms < 60_000
-    assert re.fullmatch(r"GET /api/v1/robot/{name}: 404 in [\d.]+ ms, fry at 127.0.0.1", line.getMessage())
+    assert re.fullmatch(r"GET /api/v1/robot/{name}: 422 in [\d.]+ ms, fry at 127.0.0.1", line.getMessage())
 
 
 @pytest.mark.django_db
