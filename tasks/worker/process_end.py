@@ -123,6 +123,7 @@ def _on_death_of_main_process(*_: object) -> None:
     elif _orphaned:  # it ends already
         return
     _orphaned = True
+    current_process()._target.on_ready_counter = None  # type: ignore[attr-defined]  # nobody reads its last messages
     end_soon("the worker's main process has died")
     if not _busy:
         sys.exit(EX_RECYCLE)
