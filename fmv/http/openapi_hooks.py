@@ -55,7 +55,9 @@ def one_bearer(result: JSON, **_: Any) -> JSON:
     described = " Or: ".join(each["description"] for each in bearers.values())
     schemes["bearer"] = {"type": "http", "scheme": "bearer", "description": described}
     for operation in operations(result):
-        named = [{"bearer" if name in bearers else name: [] for name in each} for each in operation["security"]]
+        named: list[JSON] = [
+            {"bearer" if name in bearers else name: [] for name in each} for each in operation["security"]
+        ]
         operation["security"] = [each for number, each in enumerate(named) if each not in named[:number]]
     return result
 
