@@ -107,8 +107,15 @@ class RobotOfFileSerializer(RobotInputSerializer):
 class RobotChangeSerializer(RobotReplacementSerializer):
     """The fields of a robot to change. Fields that are left out stay as they are; a `name` must be the robot's own."""
 
+    # Clients generated for Java send an empty list that nobody asked for, unless the field can be null.
+    labels = Labels(required=False, allow_null=True, help_text="All labels of the robot; null leaves them as they are.")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, partial=True)
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        values: dict[str, Any] = super().to_internal_value(data)
+        return {name: value for name, value in values.items() if value is not None or name != "labels"}
 
 
 class RobotFieldsSerializer(serializers.Serializer):

@@ -94,7 +94,7 @@ def required_role(view: Any, method: str) -> Role | None:
         asked = view.action
     else:
         handler = "get" if method == "HEAD" else method.lower()
-        asked = handler if hasattr(view, handler) else None
+        asked = handler if handler in view.http_method_names and hasattr(view, handler) else None
     if asked in ("options", "metadata"):  # as DRF calls OPTIONS of a view and of a viewset
         return Role.VIEWER
     return roles[asked] if asked else None

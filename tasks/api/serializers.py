@@ -66,7 +66,10 @@ class RobotTaskSerializer(serializers.Serializer):
     progress = serializers.FloatField(allow_null=True, help_text="Percent, as the handler last reported it.")
     message = serializers.CharField(help_text="The handler's last message.")
     result = AnyJSON(help_text="The handler's return value; null unless the status is SUCCESS.")
-    error = TaskErrorSerializer(allow_null=True, help_text="The error of the last failed attempt.")
+    # Always there, but clients generated for Java read no null where a required object may be one.
+    error = TaskErrorSerializer(
+        required=False, allow_null=True, help_text="The error of the last failed attempt; null if none failed."
+    )
     attempt = serializers.IntegerField(help_text="The number of the current or last attempt; 0 before the first.")
     max_attempts = serializers.IntegerField(help_text="How many attempts are made at most.")
     timeout = serializers.FloatField(help_text="Seconds that an attempt may take.")

@@ -92,7 +92,6 @@ def test_bad_input_changes_nothing(api):
         ("enabled", None),
         ("lanes", 17),
         ("lanes", 2**70),
-        ("labels", None),
         ("labels", [1]),
         ("endpoint", "ftp://x"),
     ]:
@@ -100,3 +99,10 @@ def test_bad_input_changes_nothing(api):
         assert_refused(answer, 422)
         assert problems(answer)[0].startswith(f"body.{field}"), (field, value)
     assert stored() == before
+
+
+def test_labels_of_null_leave_the_labels_as_they_are(api):
+    make_robot(name="Labelled", labels=["a"])
+    changed = api("PATCH", "/robot/Labelled", {"labels": None, "location": "Mars"})
+    assert (changed.status_code, changed.json()["labels"], changed.json()["location"]) == (200, ["a"], "Mars")
+    assert api("PATCH", "/robot/Labelled", {"labels": []}).json()["labels"] == []

@@ -173,13 +173,19 @@ def test_more_query_parameters_than_anyone_needs_are_refused(task, path):
 
 def test_a_wrong_method_is_told_the_right_ones(task):
     api, allowed = Api("manager"), {}
-    for method, path in [*ROUTES, ("POST", "/auth/login"), ("DELETE", "/robot/R2"), ("GET", "/openapi.json")]:
+    for method, path in [
+        *ROUTES,
+        ("POST", "/auth/login"),
+        ("DELETE", "/robot/R2"),
+        ("GET", "/openapi.json"),
+        ("GET", "/stats"),
+    ]:
         allowed.setdefault(path.format(task=task.pk), set()).update({method, "OPTIONS"})
     before = stored()
     for path, methods in allowed.items():
         if "GET" in methods:
             methods.add("HEAD")
-        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"} - methods:
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW", "QUERY"} - methods:
             for body in (b"", b"{", b"{}"):
                 answer = api(method, path, body)
                 assert answer.status_code == 405, (method, path)

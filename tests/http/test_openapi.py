@@ -234,6 +234,20 @@ def test_a_partial_body_requires_nothing(document):
         assert name.startswith("Patched")
 
 
+def test_a_list_in_a_partial_body_can_be_null_because_some_clients_else_send_an_empty_one(newest):
+    for name, schema in newest["components"]["schemas"].items():
+        if name.startswith("Patched"):
+            assert all(field.get("type") not in ("array", "object") for field in schema["properties"].values())
+            assert {"type": "null"} in schema["properties"]["labels"]["anyOf"]
+
+
+def test_an_object_that_can_be_null_is_never_required(newest):
+    for name, schema in newest["components"]["schemas"].items():
+        for field in schema.get("required", []):
+            options = schema["properties"][field].get("anyOf", [])
+            assert not ({"type": "null"} in options and any("$ref" in each for each in options)), (name, field)
+
+
 def test_the_status_of_tasks_is_one_enum(document):
     with_statuses = [schema for schema in schemas(document) if "SCHEDULED" in schema.get("enum", [])]
     assert with_statuses == [document["components"]["schemas"]["Status"]]
