@@ -52,7 +52,7 @@ def _depends(loc: list[str | int], kind: str) -> bool:
 @schemathesis.hook
 def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None:
     """Say what each event of a stream looks like: only OpenAPI 3.2 has a place for that."""
-    task = _event("task", {"$ref": "#/components/schemas/Task"})
+    task = _event("task", {"$ref": "#/components/schemas/RobotTask"})
     gap = _event("gap", {"type": "object", "required": ["before"]})
     for path in raw_schema["paths"].values():
         for operation in path.values():
