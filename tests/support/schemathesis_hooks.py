@@ -13,6 +13,7 @@ EVERYWHERE = {"number_too_large", "too_deep", "null_characters_not_allowed", "ov
 #: Others, by the end of their `loc` and their `type`; no JSON Schema can say them.
 UNSPEAKABLE = {
     ("robot", "unknown_robot"): "whether a robot exists",
+    ("robot", "out_of_service"): "whether a robot of a batch is in service",
     ("handler", "enum"): "which handlers there are: an enum would break generated clients with each new one",
     ("Idempotency-Key", "reused"): "whether the key was used before",
     ("cursor", "value_error"): "that a cursor comes from this list",
