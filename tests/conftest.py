@@ -78,8 +78,13 @@ def _find_node() -> None:
 
 def _find_go() -> None:
     """Say in FMV_TEST_NO_GO why tests cannot run go, "" when they can."""
-    os.environ["FMV_TEST_NO_GO"] = "" if shutil.which("go") else "go cannot be found."
-    os.environ["FMV_TEST_NEEDS_GO"] = "yes" if os.environ.get("CI") == "true" else ""
+    reason = "" if shutil.which("go") else "go cannot be found."
+    if not reason:
+        version = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout.strip()
+        if version.startswith(("go1.1", "go1.20")):
+            reason = f"{version} is too old: only from Go 1.21 on it fetches the version that a go.mod names."
+    os.environ["FMV_TEST_NO_GO"] = reason
+    os.environ["FMV_TEST_NEEDS_GO"] = "yes" if os.environ.get("CI") == "true" and "too old" not in reason else ""
 
 
 def _find_browser() -> None:

@@ -252,17 +252,18 @@ def test_no_token_is_made_for_a_deactivated_user():
 def test_the_document_says_of_every_operation_how_to_sign_in():
     document = Api(None)("GET", "/openapi.json").json()
     schemes = document["components"]["securitySchemes"]
-    assert {"session", "oidc", "token"} <= set(schemes)
-    assert schemes["oidc"]["bearerFormat"] == "JWT"
+    assert set(schemes) == {"session", "bearer"}
+    assert "API token" in schemes["bearer"]["description"]
+    assert "OpenID Connect" in schemes["bearer"]["description"]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             ways = {name for way in operation.get("security", []) for name in way}
             if path in ("/health", "/auth/logout"):
                 assert not ways, (method, path)
             elif path == "/auth/login":
-                assert ways == {"oidc"}
+                assert ways == {"bearer"}
             elif "401" in operation["responses"]:
-                assert ways >= {"session", "oidc", "token"}, (method, path)
+                assert ways >= {"session", "bearer"}, (method, path)
 
 
 @pytest.mark.parametrize(("limit", "apps"), [(None, {"fmv", "robots", "auth"}), (Role.VIEWER, {"fmv", "robots"})])
