@@ -478,6 +478,8 @@ def test_every_question_is_narrowed_by_an_index_or_limited():
     indexed = {"status", "finished_at", "enabled", "_id", "stopped_at"}
     assert len(seen) > 15
     for collection, pipeline in seen:
+        if collection == "django_migrations":  # a dozen documents
+            continue
         first = pipeline[0]
         if "$match" in first:
             assert indexed & set(str(first["$match"]).replace("'", " ").split()), (collection, pipeline)

@@ -19,7 +19,8 @@ from tests.support.probes import recorded_bells
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-OF_OTHERS = ("pymongo", "bson", None)  # the driver, and Python's own library, whose versions vary
+#: the driver, Python's own library, whose versions vary, and what a test adds
+OF_OTHERS = ("pymongo", "bson", None, "_pytest")
 NUMBERS = count()
 
 
