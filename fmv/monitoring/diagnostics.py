@@ -65,17 +65,24 @@ class DiagnosticRun:
             return future.result(self._timeout + 0.5)
         except Unreachable as error:
             self._unreachable.add(check.name)
+            if (refusal := _lack_of_right(error)) is not None:
+                return [_not_allowed(check, refusal)]
             return [Error(f"It {error.verdict}: {error}", hint=check.hint)]
         except TimeoutError:
             self._unreachable.add(check.name)
             return [Error(f"No answer within {self._timeout:g} s.", hint="Look for a firewall or a server that hangs.")]
         except (PyMongoError, DatabaseError, AMQPError, KombuError, OSError) as error:
-            cause = error.__cause__ or error
-            if isinstance(cause, OperationFailure) and cause.code == UNAUTHORIZED:
-                return [_not_allowed(check, cause)]
+            if (refusal := _lack_of_right(error)) is not None:
+                return [_not_allowed(check, refusal)]
             return [Error(f"The check failed: {reason(error)}")]
         except Exception as error:  # a bug in one check must not hide the results of the others
             return [Error(f"The check failed: {error!r}", hint="This is a bug in the check: please report it.")]
+
+
+def _lack_of_right(error: BaseException) -> OperationFailure | None:
+    """Return MongoDB's refusal behind `error` if its reason is a right that FMV's user lacks."""
+    cause = error.__cause__ or error
+    return cause if isinstance(cause, OperationFailure) and cause.code == UNAUTHORIZED else None
 
 
 def _not_allowed(check: Check, error: OperationFailure) -> CheckMessage:

@@ -14,7 +14,7 @@ import kombu
 import pymongo
 from django.db import DatabaseError
 from django.utils import timezone
-from pymongo.errors import OperationFailure, PyMongoError, WTimeoutError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from fmv.celery import app
 from fmv.deadline import call_in_thread
@@ -64,15 +64,23 @@ class MongoDB:
 
 
 def ask_mongodb() -> MongoDB:
-    """Return what MongoDB says about itself, if it takes a write, within TIMEOUT seconds. Raises Unreachable."""
+    """Return what MongoDB says about itself, if it takes a write, within TIMEOUT seconds. Raises Unreachable.
+
+    Nothing is written into a database that lacks migrations: `migrate` finds it as it was.
+    """
+    refusal = "cannot be read"
     try:
         with pymongo.timeout(TIMEOUT):
             build, hello = database().command("buildInfo"), database().command("hello")
-            answer = MongoDB(build, hello, clock_skew(), migration_state())
-            database()[PROBES].update_one({"_id": "write"}, [{"$set": {"at": "$$NOW"}}], upsert=True)
+            migrations = migration_state()
+            answer = MongoDB(build, hello, clock_skew(), migrations)
+            if not migrations.missing:
+                refusal = "takes no writes"
+                database()[PROBES].update_one({"_id": "write"}, [{"$set": {"at": "$$NOW"}}], upsert=True)
     except (PyMongoError, DatabaseError) as error:
-        verdict = "takes no writes" if isinstance(error, OperationFailure | WTimeoutError) else "cannot be reached"
-        raise Unreachable(error, verdict) from error
+        cause = (error.__cause__ if isinstance(error, DatabaseError) else None) or error  # Django wraps PyMongo's
+        verdict = refusal if isinstance(cause, OperationFailure) else "cannot be reached"
+        raise Unreachable(cause, verdict) from cause
     return answer
 
 

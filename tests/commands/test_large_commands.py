@@ -34,15 +34,20 @@ LINE = {"location": "Lab", "is_great": False, "enabled": True, "lanes": 1, "labe
 
 @pytest.fixture(scope="module")
 def uri(worker_id: str) -> Iterator[str]:
-    """A database for this module.
+    """A migrated database for this module, whose indexes are dropped again.
 
     Without indexes one query takes the embedded server many seconds, in which it answers no heartbeat. PyMongo would
     then take it for dead and cancel the query.
     """
     name = f"fmv_test_large_{worker_id}"
     uri = with_database(os.environ["MONGODB_URI"], name)
-    yield f"{uri}{'&' if '?' in uri else '?'}heartbeatFrequencyMS=600000"
     with MongoClient[dict[str, Any]](os.environ["MONGODB_URI"]) as client:
+        client.drop_database(name)
+        migrated = Process("migrate", uri=uri).ended()
+        assert migrated.status == 0, migrated.err
+        for collection in client[name].list_collection_names():
+            client[name][collection].drop_indexes()
+        yield f"{uri}{'&' if '?' in uri else '?'}heartbeatFrequencyMS=600000"
         client.drop_database(name)
 
 

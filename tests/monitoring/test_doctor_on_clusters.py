@@ -46,19 +46,30 @@ def test_an_index_that_one_shard_uses_is_used(monkeypatch):
 
 
 def test_a_right_that_only_the_doctor_needs_is_named(fail_command):
-    fail_command("aggregate", errorCode=13, times=1000)
-    [found] = examine("index use")
+    fail_command("aggregate", errorCode=13, times=1000)  # other checks need it, too, so this one runs alone
+    [found] = DiagnosticRun([check for check in doctor.CHECKS if check.name == "index use"]).messages()
     assert found.msg == "Not checked: FMV's user of MongoDB lacks the right indexStats."
     assert not found.is_serious()
     assert "clusterMonitor" in found.hint
 
 
-def test_a_right_that_fmv_itself_needs_is_an_error(fail_command):
-    fail_command("listIndexes", errorCode=13, times=1000)
-    [found] = examine("indexes")
+@pytest.mark.parametrize(
+    ("command", "check"), [("listIndexes", "indexes"), ("aggregate", "mongodb"), ("update", "mongodb")]
+)
+def test_a_right_that_fmv_itself_needs_is_an_error(fail_command, command, check):
+    fail_command(command, errorCode=13, times=1000)
+    [found] = examine(check)
     assert found.is_serious()
     assert found.msg.startswith("FMV's user of MongoDB lacks a right: ")
     assert "readWrite" in found.hint
+
+
+@pytest.mark.parametrize(("command", "verdict"), [("aggregate", "cannot be read"), ("update", "takes no writes")])
+def test_a_mongodb_that_fails_is_said_to_fail_at_reading_or_at_writing(fail_command, command, verdict):
+    fail_command(command, errorCode=1, times=1000)
+    [found] = examine("mongodb")
+    assert found.is_serious()
+    assert found.msg.startswith(f"It {verdict}: ")
 
 
 def test_the_plans_are_checked_without_the_right_to_the_servers_status(fail_command):
