@@ -26,8 +26,8 @@ def set_up_logging(**_: Any) -> None:
 
 
 def say(text: str, *_: object) -> None:
-    """Log what Celery's signal handlers print. This writes to stderr directly: the log stream may be locked then."""
+    """Log what Celery's signal handlers print. This takes no lock: the interrupted code may hold it."""
     record = logging.makeLogRecord({"name": "celery.worker", "levelno": logging.INFO, "levelname": "INFO", "msg": text})
     for handler in logging.getLogger().handlers:
         handler.filter(record)
-        os.write(2, f"{handler.format(record)}\n".encode())
+        handler.emit(record)

@@ -8,6 +8,9 @@ import contextlib
 import datetime as dt
 import json
 import logging
+import os
+import sys
+import traceback
 from typing import Any
 
 from pythonjsonlogger.core import RESERVED_ATTRS, LogData
@@ -18,6 +21,7 @@ from fmv.escaping import visible, visible_lines
 
 #: what Django and Celery attach to records for their own handlers: whole requests, the arguments of messages
 FOREIGN = ("request", "server_time", "data")
+STDERR = 2  # the file descriptor
 
 
 class JSONFormatter(OrjsonFormatter):
@@ -47,12 +51,25 @@ class TextFormatter(logging.Formatter):
         return visible_lines(super().format(record))
 
 
-class Console(logging.StreamHandler):
-    """Writes to standard error. A line that cannot be written is dropped; it never fails what it is about."""
+class Console(logging.Handler):
+    """Writes to standard error. A line that cannot be written is dropped; it never fails what it is about.
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        with contextlib.suppress(Exception):  # logging itself raises if sys.stderr is closed
-            super().handleError(record)
+    There is no buffer, in which such a line would stay: Celery flushes sys.stderr before each fork, and would fail.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._exists = sys.stderr is not None  # if not, the descriptor may be that of any file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception:
+            text = f"The log line of {record.pathname}:{record.lineno} cannot be shown.\n{traceback.format_exc()}"
+        line = f"{text}\n".encode(errors="backslashreplace")
+        with contextlib.suppress(OSError):
+            while self._exists and line:
+                line = line[os.write(STDERR, line) :]
 
 
 TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"

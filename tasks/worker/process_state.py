@@ -108,9 +108,6 @@ def _set_streams(streams: tuple[tuple[Any, bool], ...]) -> None:
         if worked and not _stream_works(stream):
             mode = "r" if name == "stdin" else "w"
             new = open(number, mode, buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-            for handler in logging.getLogger().handlers:
-                if getattr(handler, "stream", None) is stream:
-                    handler.stream = new  # type: ignore[attr-defined]
         setattr(sys, name, new)
 
 

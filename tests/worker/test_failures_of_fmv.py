@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from typing import Any
 
 import pytest
@@ -96,9 +97,18 @@ def handle_message(error: Exception | None) -> None:
             raise error
 
 
-def test_a_log_line_that_cannot_be_written_fails_nothing(monkeypatch, tmp_path):
-    stream = (tmp_path / "log").open("w")
-    console = Console(stream)
-    monkeypatch.setattr("sys.stderr", stream)
-    stream.close()
-    console.handle(logging.makeLogRecord({"msg": "a line"}))
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_log_line_that_cannot_be_written_fails_nothing(closed, monkeypatch):
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr("fmv.monitoring.logs.STDERR", -1 if closed else descriptor)
+    Console().handle(logging.makeLogRecord({"msg": "a line"}))
+    os.close(descriptor)
+
+
+def test_a_log_line_that_cannot_be_formatted_says_where_it_is_from(monkeypatch, tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        monkeypatch.setattr("fmv.monitoring.logs.STDERR", log.fileno())
+        Console().handle(logging.makeLogRecord({"msg": "%d", "args": ("one",), "pathname": "a.py", "lineno": 7}))
+    said = (tmp_path / "log").read_text()
+    assert said.startswith("The log line of a.py:7 cannot be shown.\nTraceback")
+    assert "TypeError: %d format" in said

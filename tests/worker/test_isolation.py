@@ -131,6 +131,18 @@ def test_a_child_process_that_returns_from_the_handler_does_not_write_its_outcom
     assert shown.status == Status.SUCCESS
 
 
+def test_a_handler_may_run_coroutines_and_is_interrupted_in_them(any_broker, worker):
+    """In a process of its own: Playwright keeps an event loop running in that of the tests."""
+    worker(any_broker)
+    robot = make_robot()
+    slept, interrupted = run(
+        submit(robot, "awaits"), submit(robot, "awaits", params={"value": 60}, timeout=1, max_attempts=1)
+    )
+    assert (slept.status, slept.result) == (Status.SUCCESS, "slept")
+    assert interrupted.status == Status.FAILURE
+    assert interrupted.error["type"] == "TimedOut"
+
+
 def test_a_handler_may_use_multiprocessing(any_broker, worker):
     worker(any_broker)
     task = run(submit(make_robot(), "multiprocessing"))[0]

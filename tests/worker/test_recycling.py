@@ -96,8 +96,11 @@ def test_the_idle_processes_of_a_killed_main_process_end(broker, worker):
 def test_a_worker_whose_log_cannot_be_written_runs_its_tasks(transactional_db, run_process, broker, tmp_path):
     """Its disk is full, and a log line is no reason to fail a task."""
     command = ["/bin/sh", "-c", 'exec "$@" >/dev/full 2>&1', "-", *stack.CELERY, "-Q", "work", "-c", "1"]
-    run_process("worker", *command, FMV_BROKER_URL=broker, FMV_STOP_GRACE="1")
+    environment = {"FMV_BROKER_URL": broker, "FMV_STOP_GRACE": "1", "PYTHONUNBUFFERED": ""}
+    process = run_process("worker", *command, **environment)
     robot = make_robot()
     tasks = [submit(robot, handler, max_attempts=1) for handler in ("noop", "fails", "noop")]
     wait_until(over(*tasks))
     assert [now(task).status for task in tasks] == [Status.SUCCESS, Status.FAILURE, Status.SUCCESS]
+    process.terminate()
+    assert process.wait(20) == 0

@@ -1,6 +1,5 @@
 """What can be registered as a handler: anything else is refused at the start, with a sentence."""
 
-import asyncio
 import functools
 import os
 import subprocess
@@ -14,7 +13,6 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, Field, WithJsonSchema
 
 from tasks import registry
-from tasks.models import Status
 from tasks.registry import Params, handler
 from tests.support.api import Api
 
@@ -98,14 +96,6 @@ class Callee:
 def test_async_functions_are_refused(run: Any):
     with pytest.raises(ImproperlyConfigured, match="'odd' is an `async def`"):
         handler("odd")(run)
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("bells")
-def test_a_plain_function_may_run_coroutines_and_is_interrupted_in_them(handle):
-    assert handle(lambda ctx: asyncio.run(asyncio.sleep(0, "slept"))).result == "slept"
-    task = handle(lambda ctx: asyncio.run(asyncio.sleep(60)), timeout=1)
-    assert (task.status, task.error["type"]) == (Status.FAILURE, "TimedOut")
 
 
 def test_a_process_with_such_a_handler_does_not_start(tmp_path):

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import logging
 import os
@@ -122,6 +123,12 @@ def stubborn(ctx: Context[Nothing]) -> None:
 def grips(ctx: Context[Nothing]) -> None:
     """Hold the GIL in C for minutes: no Python code of this process runs meanwhile."""
     pow(3, 10**9)
+
+
+@handler("awaits", params=Echo, retry=AT_ONCE)
+def awaits(ctx: Context[Echo]) -> str:
+    """Run a coroutine that sleeps as many seconds as told."""
+    return asyncio.run(asyncio.sleep(float(str(ctx.params.value or 0)), "slept"))
 
 
 @handler("result", params=Echo, retry=AT_ONCE)
