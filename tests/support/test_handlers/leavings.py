@@ -117,6 +117,8 @@ def fork_and_return() -> None:
     os.fork()
 
 
+#: names of threads that the process itself starts when it first needs them
+ON_DEMAND = ("pymongo_", "publisher")
 LEAVINGS: dict[str, Callable[[], object]] = {
     "alarm": alarm,
     "interval timer": interval,
@@ -209,7 +211,7 @@ def shows(ctx: Context[Params]) -> dict[str, Any]:
         "logger": len(logging.getLogger("new").handlers),
         "level": logging.getLogger("tasks").level,
         "variable": variable.get(),
-        "threads": len([each for each in threading.enumerate() if not each.name.startswith("pymongo_")]),
+        "threads": len([each for each in threading.enumerate() if not each.name.startswith(ON_DEMAND)]),
     }
 
 
