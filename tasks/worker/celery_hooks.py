@@ -42,9 +42,8 @@ def no_delayed_delivery(**_: Any) -> None:
 
 
 @signals.worker_init.connect
-@signals.beat_init.connect
 def migrations_first(**_: Any) -> None:
-    """Let workers and beat wait for the migrations: what they write before would be stored without its indexes."""
+    """Let workers wait for the migrations: what they write before would be stored without its indexes."""
     wait_for_migrations()
 
 
@@ -63,12 +62,17 @@ def on_fork(sender: str, **_: Any) -> None:
     signals.worker_process_shutdown.connect(lambda **_: publisher.flush(), weak=False)
 
 
-@signals.beat_embedded_init.connect
+@signals.beat_init.connect
 def on_beat(**_: Any) -> None:
-    """End an embedded beat together with its worker, even a killed one. Celery does so for pool processes only."""
-    forget_clients()
-    celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
-    end_without_parent()
+    """End an embedded beat together with its worker, even a killed one. Celery does so for pool processes only.
+
+    Then wait for the migrations as workers do: this may last for as long as MongoDB does not answer.
+    """
+    if current_process()._parent_pid is not None:  # type: ignore[attr-defined]  # embedded
+        forget_clients()
+        celery.platforms.set_pdeathsig("SIGKILL")  # type: ignore[attr-defined]
+        end_without_parent()
+    wait_for_migrations()
 
 
 def end_without_parent() -> None:

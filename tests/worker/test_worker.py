@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -343,3 +344,21 @@ def test_without_a_broker_a_submit_is_answered_and_the_sweeper_rings_later(
     worker(any_broker)
     maintenance(any_broker)
     wait_until(lambda: Task.objects.filter(status=Status.SUCCESS).count() == 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_beat_that_waits_for_mongodb_ends_with_its_killed_worker(run_process, tmp_path):
+    embedding = (
+        "import os, django; django.setup(); from celery.beat import EmbeddedService; from fmv.celery import app; "
+        "import tasks.worker.celery_hooks; beat = EmbeddedService(app); beat.start(); "
+        "print('beat', beat.pid, flush=True); beat.join()"
+    )
+    nowhere = {"MONGODB_URI": "mongodb://127.0.0.1:1/fmv?serverSelectionTimeoutMS=100"}
+    worker = run_process("worker", sys.executable, "-c", embedding, DJANGO_SETTINGS_MODULE="fmv.settings", **nowhere)
+    log = tmp_path / "worker.log"
+    wait_until(lambda: "Waiting: MongoDB does not answer" in log.read_text())
+    beat = Path("/proc") / re.search(r"beat (\d+)", log.read_text())[1]
+    assert beat.exists()
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: not beat.exists() or " Z " in (beat / "stat").read_text(), 10)
