@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 TIMEOUT = 2.0  # seconds for each answer of the broker: to connect, to confirm a message
 CAPACITY = 10_000  # messages that may wait to be sent
 FULL_TIMEOUT = 0.5  # seconds to wait for room, while the broker takes messages
+THREAD = "publisher"  # name of the thread
 FLUSH_TIMEOUT = 2.0  # seconds that a process waits at its end for its last messages to be sent
 ERRORS = (AMQPError, KombuError, OSError, PyMongoError)
 
@@ -95,7 +96,7 @@ class Publisher:
         self._jobs.put((job, answer), block=not self.problem, timeout=FULL_TIMEOUT)
         with self._starting:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
                 self._thread.start()
 
     # --- In the thread -----------------------------------------------------------------------------------------------

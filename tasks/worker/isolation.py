@@ -13,6 +13,7 @@ import time
 
 import psutil
 
+from fmv import publisher
 from tasks.worker import process_end, process_state
 
 logger = logging.getLogger(__name__)
@@ -110,8 +111,12 @@ def _end_children(kept: set[int]) -> set[str]:
 
 
 def _threads_that_stay(before: set[threading.Thread]) -> list[str]:
-    """Return the names of new threads, except those of PyMongo's clients, which do nothing but watch the servers."""
-    new = [thread for thread in set(threading.enumerate()) - before if not thread.name.startswith("pymongo_")]
+    """Return the names of new threads, except FMV's own.
+
+    Those of PyMongo's clients watch the servers; the publisher's starts when a handler is the first to submit a task.
+    """
+    found = set(threading.enumerate()) - before
+    new = [thread for thread in found if thread.name != publisher.THREAD and not thread.name.startswith("pymongo_")]
     end = time.monotonic() + THREAD_GRACE
     for thread in new:
         thread.join(max(0, end - time.monotonic()))

@@ -39,6 +39,16 @@ def noop(ctx: Context[Nothing]) -> None:
     """Do nothing."""
 
 
+@handler("submits", params=Nothing, retry=AT_ONCE)
+def submits(ctx: Context[Nothing]) -> None:
+    """Submit another task for its robot, and wait until its message is sent."""
+    from fmv.publisher import publisher
+    from tasks.queue import services
+
+    services.submit({"robot": ctx.robot.name, "handler": "noop"}, by="a handler")
+    publisher.flush()
+
+
 @handler("echo", params=Echo, retry=AT_ONCE)
 def echo(ctx: Context[Echo]) -> JsonValue:
     """Return its parameter."""
