@@ -31,6 +31,8 @@ class Pages(CursorPagination):
         for parameter in parameters:
             if parameter["name"] == "limit":
                 parameter["schema"] |= {"minimum": 1, "maximum": self.max_page_size, "default": self.page_size}
+            elif parameter["name"] == "cursor":
+                parameter["schema"] |= {"minLength": 1}
         return parameters
 
     def get_page_size(self, request: Request) -> int:

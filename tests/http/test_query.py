@@ -63,6 +63,16 @@ def test_every_parameter_of_the_document_is_known_and_heard_twice_only_if_it_is_
         assert (twice.status_code == 422) == (schema["type"] != "array"), name
 
 
+@pytest.mark.parametrize(("method", "path", "known"), [each for each in OPERATIONS if each[2]])
+def test_an_empty_text_is_refused_where_the_document_wants_a_character(api, method, path, known):
+    task = make_task(robot=make_robot(name="R2"), status="FAILURE")
+    method = "HEAD" if path.endswith("events") else method  # a stream would not end
+    for name, schema in known.items():
+        if schema["type"] == "string" and "format" not in schema:
+            answer = api(method, url(path, f"{name}=", task.pk))
+            assert (answer.status_code == 422) == (schema.get("minLength") == 1), name
+
+
 def test_the_nearest_name_is_suggested(api):
     make_task(robot=make_robot(name="Bender"), status="SUCCESS")
     for query, hint in {
