@@ -1,7 +1,31 @@
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture
+def broker(broker_url) -> Iterator[str]:
+    """Each kind of broker, and this process rings there too."""
+    from tests.support.probes import using_broker
+
+    with using_broker(broker_url):
+        yield broker_url
+
+
+@pytest.fixture
+def any_broker(worker_id) -> Iterator[str]:
+    """The broker of development, where the kind of broker makes no difference."""
+    from django.db import connection
+
+    from tests.conftest import with_database
+    from tests.support.probes import using_broker
+
+    name = f"fmv_test_broker_{worker_id}"
+    with using_broker(with_database(os.environ["MONGODB_URI"], name)) as url:
+        yield url
+    connection.get_database().client.drop_database(name)
 
 
 @pytest.fixture

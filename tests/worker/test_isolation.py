@@ -1,36 +1,17 @@
 """What a handler leaves behind in its process does not reach the next task: here in real worker processes."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services
-from tests.conftest import wait_until, with_database
+from tests.conftest import wait_until
 from tests.support.factories import make_robot
-from tests.support.probes import using_broker
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
-
-
-@pytest.fixture
-def broker(broker_url) -> Iterator[str]:
-    with using_broker(broker_url):
-        yield broker_url
-
-
-@pytest.fixture
-def any_broker(worker_id) -> Iterator[str]:
-    """The broker of development, where the kind of broker makes no difference."""
-    name = f"fmv_test_broker_{worker_id}"
-    with using_broker(with_database(os.environ["MONGODB_URI"], name)) as url:
-        yield url
-    connection.get_database().client.drop_database(name)
 
 
 def submit(robot: Robot, handler: str, **fields: Any) -> Task:

@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,16 +12,10 @@ from fmv.devstack import stack
 from tasks.models import Status
 from tests.conftest import wait_until
 from tests.support.factories import make_robot
-from tests.support.probes import statuses, using_broker
+from tests.support.probes import statuses
 from tests.worker.test_worker import has_ended, is_up, now, over, pid_of, read_marks, submit
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
-
-
-@pytest.fixture
-def broker(broker_url) -> Iterator[str]:
-    with using_broker(broker_url):
-        yield broker_url
 
 
 @pytest.fixture

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 import requests
-from django.db import connection
 
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services
-from tests.conftest import wait_until, with_database
+from tests.conftest import wait_until
 from tests.support.factories import make_robot
-from tests.support.probes import pid_in, statuses, using_broker
+from tests.support.probes import pid_in, statuses
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(90)]
 
@@ -31,22 +30,6 @@ SHORT_LEASE = {"FMV_LEASE_SECONDS": "3", "FMV_RENEW_SECONDS": "1"}
 @pytest.fixture
 def marks(tmp_path) -> Path:
     return tmp_path / "marks"
-
-
-@pytest.fixture
-def broker(broker_url) -> Iterator[str]:
-    """Each kind of broker, and this process rings there too."""
-    with using_broker(broker_url):
-        yield broker_url
-
-
-@pytest.fixture
-def any_broker(worker_id) -> Iterator[str]:
-    """The broker of development, where the kind of broker makes no difference."""
-    name = f"fmv_test_broker_{worker_id}"
-    with using_broker(with_database(os.environ["MONGODB_URI"], name)) as url:
-        yield url
-    connection.get_database().client.drop_database(name)
 
 
 @pytest.fixture
