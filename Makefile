@@ -9,6 +9,8 @@
 # make simulate     simulate fleets of 10, 1,000 and 100,000 robots: tests/simulation/README.md
 # make screenshots  renew the pictures in tests/pictures
 # make format   format the code with ruff
+# make requirements  compile requirements.txt and requirements-dev.txt from pyproject.toml; ARGS=--upgrade raises what
+#                    the packages need in turn
 # make clean    remove what these targets have built; the data under var/ stays
 
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -17,7 +19,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run manage test test-all lint fuzz chaos bench simulate screenshots format clean
+.PHONY: run manage test test-all lint fuzz chaos bench simulate screenshots format requirements clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.devstack.stack run
@@ -70,6 +72,15 @@ screenshots: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Development first, for production must take no other version than the tests have met. The versions in the files stay,
+# unless ARGS raises them.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --annotation-style line \
+	--custom-compile-command "make requirements" $(ARGS)
+requirements:
+	@test -x $(BIN)/uv || $(MAKE) .venv/installed
+	@$(COMPILE) --group dev --output-file requirements-dev.txt
+	@$(COMPILE) --group production --constraints requirements-dev.txt --output-file requirements.txt
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis staticfiles
