@@ -18,6 +18,8 @@ from django_mongodb_backend.query import MongoQuery as StockQuery
 from django_mongodb_backend.query import wrap_database_errors
 from pymongo import ReturnDocument
 
+from fmv.mongodb.updates import names_one
+
 __all__ = [
     "SQLAggregateCompiler",
     "SQLCompiler",
@@ -52,6 +54,14 @@ class MongoQuery(StockQuery):
         batch = {"batchSize": high - low + 1} if high is not None and high - low <= MAX_SINGLE_BATCH else {}
         return self.compiler.collection.aggregate(
             self.get_pipeline(), session=self.compiler.connection.session, **batch
+        )
+
+    @wrap_database_errors
+    def delete(self) -> int:
+        if self.compiler.subqueries or not names_one(self.match_mql):
+            return int(super().delete())
+        return int(
+            self.compiler.collection.delete_one(self.match_mql, session=self.compiler.connection.session).deleted_count
         )
 
     def get_pipeline(self) -> Stages:
@@ -192,6 +202,8 @@ class SQLUpdateCompiler(stock.SQLUpdateCompiler):
 
     @wrap_database_errors
     def update(self, criteria: dict[str, Any], pipeline: Stages) -> Any:
+        if self.first_by is None and names_one(criteria):
+            return self.collection.update_one(criteria, pipeline, session=self.connection.session).matched_count
         if self.first_by is None:
             return super().update(criteria, pipeline)
         return self.collection.find_one_and_update(

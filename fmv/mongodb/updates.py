@@ -19,16 +19,24 @@ Criteria = dict[str, Any]
 SetStage = dict[str, Mql]
 
 
-@wrap_database_errors
-def update_one(model: type[models.Model], criteria: Criteria, stage: SetStage) -> bool:
-    """Update one document that matches; return False if none does."""
-    return bool(collection(model).update_one(criteria, [{"$set": stage}]).matched_count)
+def names_one(criteria: Criteria) -> bool:
+    """Return whether the criteria name one document by its key, so that no second one can match.
+
+    PyMongo repeats an update or delete of one document by itself after a failover, and never one of many:
+    https://www.mongodb.com/docs/manual/core/retryable-writes/
+    """
+    if isinstance(key := criteria.get("_id"), dict):
+        among = key.get("$in")
+        return "$eq" in key or (isinstance(among, list | tuple) and len(among) == 1)
+    return key is not None or any(names_one(part) for part in criteria.get("$and", ()))
 
 
 @wrap_database_errors
-def update_many(model: type[models.Model], criteria: Criteria, stage: SetStage) -> int:
+def update(model: type[models.Model], criteria: Criteria, stage: SetStage) -> int:
     """Update all documents that match; return their number."""
-    return int(collection(model).update_many(criteria, [{"$set": stage}]).matched_count)
+    documents = collection(model)
+    send = documents.update_one if names_one(criteria) else documents.update_many
+    return int(send(criteria, [{"$set": stage}]).matched_count)
 
 
 @wrap_database_errors

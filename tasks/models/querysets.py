@@ -185,7 +185,7 @@ class TaskQuerySet(QuerySet["Task"]):
     # Transitions of many tasks; of one, see Task. Each returns how many tasks there were.
 
     def _apply(self, transition: str, note: str | Mql = "", **given: Mql) -> int:
-        return apply(self.model, self.criteria(), transition, note, many=True, **given)
+        return apply(self.model, self.criteria(), transition, note, **given)
 
     def promote(self, now: dt.datetime) -> int:
         return self.due(now)._apply("promote", "due")

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from fmv.mongodb.expressions import NOW, Mql, appended, later, literal, literals
-from fmv.mongodb.updates import Criteria, SetStage, update_many, update_one
+from fmv.mongodb.updates import Criteria, SetStage, update
 from tasks.models.status import WAITING, Status
 
 if TYPE_CHECKING:
@@ -79,10 +79,8 @@ TRANSITIONS: dict[str, Transition] = {
 }  # fmt: skip
 
 
-def apply(
-    model: type[Task], criteria: Criteria, name: str, note: str | Mql = "", *, many: bool = False, **given: Mql
-) -> int:
-    """Take the task that meets the criteria, or with `many` all such tasks, through a transition; return how many.
+def apply(model: type[Task], criteria: Criteria, name: str, note: str | Mql = "", **given: Mql) -> int:
+    """Take all tasks that meet the criteria through a transition; return how many.
 
     `note`: the text of the line in the history, or an expression for it. `given`: expressions for the columns that the
     table leaves to the caller. Raises IntegrityError when another task holds the lane that is given.
@@ -93,7 +91,6 @@ def apply(
     if transition.fenced and "attempt" not in criteria:
         raise TypeError(f"The transition {name} needs the attempt among its criteria")
     stage = (_noted(transition, note, given) if transition.noted else {}) | transition.sets | given
-    update = update_many if many else update_one
     return int(update(model, _both(criteria, _condition(transition)), stage))
 
 
