@@ -3,11 +3,12 @@ import signal
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fmv.devstack import stack
 from fmv.devstack.embedded_mongodb import StackError
-from tests.bench import figures, growth, listeners, memory, pools, profile, report, requests, servers, tasks
+from tests.bench import backlog, figures, growth, listeners, memory, pools, profile, report, requests, servers, tasks
 from tests.bench.stage import Stage, what_is_missing
 
 DIRECTORY = stack.ROOT / "var" / "bench"
@@ -15,6 +16,8 @@ PARTS = {
     "requests": requests.measure,
     "servers": servers.measure,
     "tasks": tasks.measure,
+    "backlog": backlog.measure,
+    "backlog-make-run": partial(backlog.measure, kind=backlog.FmvAsMakeRun),
     "pools": pools.measure,
     "profile": profile.measure,
     "memory": memory.measure,
@@ -32,6 +35,10 @@ def main() -> int:
         if most not in map(str, growth.SIZES):
             return refuse(f"MOST must be one of {', '.join(map(str, growth.SIZES))}, not {most}.")
         size = replace(size, most=int(most))
+    if many := os.environ.get("TASKS"):
+        if not many.isdecimal() or int(many) < 100:
+            return refuse(f"TASKS must be a number from 100, not {many}.")
+        size = replace(size, backlog=int(many))
     if missing := what_is_missing(chosen):
         return refuse(missing)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -17,10 +17,15 @@ class Size:
     load: int  # requests or tasks before memory is measured
     most: int  # tasks in the largest collection
     fill: float  # seconds that filling a collection may take
+    series: int  # of tasks of a backend that is started anew
+    backlog: int  # tasks that are submitted at once
+    idle: int  # seconds
 
 
-FULL = Size(pairs=7, seconds=4, tasks=1000, rounds=30, load=10_000, most=1_000_000, fill=1800)
-QUICK = Size(pairs=3, seconds=2, tasks=200, rounds=10, load=1000, most=10_000, fill=240)
+FULL = Size(
+    pairs=7, seconds=4, tasks=1000, rounds=30, load=10_000, most=1_000_000, fill=1800, series=5, backlog=1000, idle=60
+)
+QUICK = Size(pairs=3, seconds=2, tasks=200, rounds=10, load=1000, most=10_000, fill=240, series=2, backlog=300, idle=10)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -23,7 +23,7 @@ from tests.chaos.world import RABBITMQ, World, descendants
 CONNECTIONS = 16
 FLOOR = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.server.gunicorn", "tests.bench.floor:application")
 SERVERS = {"rabbitmq", "epmd"}
-BARE = ("bare", "bare-prefork", "bare-threads", "bare-solo")  # the queues of bare Celery's workers
+OTHERS = ("bare", "bare-prefork", "bare-threads", "bare-solo", "first")  # queues of workers that are not FMV's
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
@@ -35,6 +35,16 @@ def with_suffix(uri: str, suffix: str) -> str:
         query.setdefault("authSource", parts.path.strip("/") or "admin")
     name = (parts.path.strip("/") or "fmv") + suffix
     return parts._replace(path=f"/{name}", query=urlencode(query)).geturl()
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Return the CPU time that these processes have used; nothing for those that have ended."""
+    ticks = 0
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ class Stage(World):
             for queue in ("work", "maintenance"):
                 with suppress(*broker.channel_errors):  # the queue does not exist
                     broker.channel().queue_purge(queue)
-            for queue in BARE:
+            for queue in OTHERS:
                 broker.channel().queue_delete(queue)
         self._run("migrate", sys.executable, str(stack.ROOT / "manage.py"), "migrate", "--verbosity", "0")
 
@@ -143,12 +153,8 @@ class Stage(World):
 
     def cpu(self, name: str) -> float:
         """Return the seconds of CPU time that the process and its descendants have used."""
-        pid, ticks = self.up[name].pid, 0
-        for each in (pid, *descendants(pid)):
-            with suppress(FileNotFoundError, ProcessLookupError):
-                fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        pid = self.up[name].pid
+        return cpu_seconds((pid, *descendants(pid)))
 
     def call(self, url: str, seconds: int, *, method: str = "GET", body: str = "") -> Load:
         """Call the URL over 16 connections for this many seconds. `#` in the body becomes a new number each time.
@@ -174,6 +180,11 @@ def what_is_missing(parts: Sequence[str]) -> str:
     """Return a sentence that names what these parts need and this machine lacks; "" when it lacks nothing."""
     if sys.platform != "linux":
         return "the bench watches processes through /proc and pidfds, which only Linux has."
+    if RABBITMQ is None and "FMV_BROKER_URL" not in os.environ and {"backlog", "backlog-make-run"} & set(parts):
+        return (
+            "the parts backlog and backlog-make-run run the first backend on RabbitMQ, and rabbitmq-server is not "
+            "installed (apt-get install rabbitmq-server)."
+        )
     if shutil.which("wrk") is None and {"requests", "servers", "memory", "listeners"} & set(parts):
         return (
             "the parts requests, servers, memory and listeners call the web server with wrk, which is not installed "

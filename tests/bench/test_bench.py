@@ -1,13 +1,16 @@
 """The bench itself: its figures, its report, its floor, and its refusals."""
 
+import asyncio
 import datetime as dt
 import io
 import json
 import os
 import subprocess
 import sys
+from functools import partial
 from xml.etree import ElementTree
 
+import httpx
 import orjson
 import pymongo
 import pytest
@@ -15,7 +18,7 @@ import pytest
 from fmv.devstack import stack
 from tasks.models import worker_process
 from tasks.worker import claim as claiming
-from tests.bench import floor, profile, report, stage, tasks
+from tests.bench import counted_messages, floor, profile, report, stage, tasks
 from tests.bench.__main__ import PARTS
 from tests.bench.figures import FULL, QUICK, figure, in_turn, reaches
 from tests.bench.requests import prepare, routes
@@ -85,6 +88,18 @@ def test_a_wrong_part_is_refused_with_the_list_of_parts():
     done = bench(PARTS="requests,speed")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [f"bench: PARTS has no speed; there are: {', '.join(PARTS)}."]
+
+
+def test_too_few_tasks_are_refused():
+    done = bench(TASKS="99")
+    assert (done.returncode, done.stderr) == (2, "bench: TASKS must be a number from 100, not 99.\n")
+
+
+def test_without_rabbitmq_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.delenv("FMV_BROKER_URL", raising=False)
+    monkeypatch.setattr(stage, "RABBITMQ", None)
+    assert "apt-get install rabbitmq-server" in stage.what_is_missing(["backlog-make-run"])
+    assert stage.what_is_missing(["tasks", "growth"]) == ""
 
 
 def test_without_wrk_it_says_how_to_install_it(monkeypatch):
@@ -171,6 +186,58 @@ def alike(value):
     if isinstance(value, list):
         return [alike(part) for part in value]
     return "a moment" if isinstance(value, dt.datetime) else value
+
+
+# --- The backlog -----------------------------------------------------------------------------------------------------
+
+
+def call_first(app, method, path, **options):
+    async def answer():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://first/api/v1") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(answer())
+
+
+@pytest.fixture
+def first_backend(monkeypatch, tmp_path):
+    """What calls the stand-in, on a database of its own, and the commands of its worker, which runs tasks at once."""
+    from tests.bench import first_backend as module
+
+    uri = stage.with_suffix(os.environ["MONGODB_URI"], "_first")
+    monkeypatch.setenv("FIRST_MONGODB_URI", uri)
+    monkeypatch.setenv("FIRST_BROKER_URL", "memory://localhost")
+    monkeypatch.setenv("FIRST_COUNT", "10")
+    monkeypatch.setenv("FIRST_MARKS", str(tmp_path / "marks"))
+    monkeypatch.setitem(module.worker.conf, "task_always_eager", True)
+    commands = Commands()
+    with pymongo.MongoClient(uri, event_listeners=[commands]) as client:
+        database = client.get_default_database()
+        monkeypatch.setattr(module, "stored_robots", lambda: database.robots)
+        yield partial(call_first, module.app), commands
+        client.drop_database(database.name)
+
+
+def test_the_first_backend_keeps_tasks_in_their_robot_and_its_worker_updates_that_twice(first_backend, tmp_path):
+    call, commands = first_backend
+    body = {"name": "Crow T. Robot", "location": "Satellite of Love", "description": "You know", "tasks": None}
+    assert call("POST", "/robot/", json=body).status_code == 201
+    created = call("POST", "/robot/Crow T. Robot/run").json()
+    assert created["status"] == "CREATED"
+    assert commands.sent == ["update robots", "update robots"]
+    assert (tmp_path / "marks").read_text().count("end") == 1
+    profile = call("GET", "/robot/Crow%20T.%20Robot").json()
+    assert profile == body | {"is_great": False, "tasks": [created | {"status": "SUCCESS"}]}
+    robot = {"name": "Crow T. Robot", "is_great": False, "location": "Satellite of Love"}
+    assert call("GET", "/robot/").json() == {"robots": [robot]}
+    assert call("GET", "/robot/Bender").status_code == 404
+
+
+def test_only_messages_that_wake_workers_up_are_counted(monkeypatch, tmp_path):
+    monkeypatch.setenv("FMV_TEST_MESSAGES", str(tmp_path / "messages"))
+    counted_messages.count(routing_key="work")
+    counted_messages.count(routing_key="maintenance")
+    assert (tmp_path / "messages").stat().st_size == 1
 
 
 # --- The profile -----------------------------------------------------------------------------------------------------
