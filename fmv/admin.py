@@ -16,7 +16,7 @@ admin.site.unregister([Group, GroupResult, TaskResult])  # FMV has roles instead
 
 @admin.register(TaskResult)
 class MaintenanceRunAdmin(ReadOnlyAdmin):
-    """Celery's results: the periodic maintenance runs of the last hour."""
+    """Celery's results: the periodic maintenance runs of the last hour. See `tasks.jobs.Step` for which are stored."""
 
     heading = "Maintenance runs"
     list_display = ("when", "step", "state", "result", "worker")

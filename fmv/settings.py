@@ -262,7 +262,7 @@ CELERY_BEAT_SCHEDULE = {
     }
     for name, seconds in {
         "promote_due": 1.0,
-        "recover_lost": 1.0,
+        "recover_lost": 2.0,
         "work_on_bulks": 2.0,
         "ring_waiting": 5.0,
         "expire": 5.0,

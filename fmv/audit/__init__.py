@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 from fmv.audit.models import AuditEntry
 from fmv.http import request_id
 from fmv.mongodb.documents import insert
-from fmv.mongodb.server import server_now
+from fmv.mongodb.server import recent_now
 from fmv.mongodb.uuid7 import id_at, new_id
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def forget(days: float, until: float = float("inf")) -> int:
     """
     if not days:
         return 0
-    old = AuditEntry.objects.filter(id__lt=id_at(server_now() - dt.timedelta(days=days)))
+    old = AuditEntry.objects.filter(id__lt=id_at(recent_now() - dt.timedelta(days=days)))
     forgotten = 0
     while ids := list(old.order_by("id").values_list("pk", flat=True)[:DELETE_BATCH]):
         forgotten += AuditEntry.objects.filter(pk__in=ids).delete()[0]

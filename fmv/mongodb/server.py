@@ -23,6 +23,7 @@ NO_SPACE = re.compile(r"no space left|out of disk space|disk full|over (your|the
 FAILED = {1, 8}  # InternalError, UnknownError: what a server answers whose storage has failed
 
 READING_LIFETIME = 60.0  # seconds for which a reading of the server's clock is continued
+RECENT_LIFETIME = 5.0  # the same for what does no harm when it acts by the clock of some seconds ago
 SAME_CLOCK = 0.1  # seconds: a smaller difference between the server's clock and ours may be network delay
 JUMP = 1.0  # seconds: a larger difference from the reading before is a jump
 DRIFT = 0.001  # that two clocks may differ by while each runs evenly, as a part of the time between two readings
@@ -66,12 +67,13 @@ class ServerClock:
                 logger.warning("MongoDB's clock has jumped by %+.1f s", gain, extra={"seconds": gain})
             self._ahead, self._read_at = ahead, after
 
-    def now(self) -> dt.datetime:
-        """Return the server's clock, exact to SAME_CLOCK, in one round trip a minute.
+    def now(self, lifetime: float = READING_LIFETIME) -> dt.datetime:
+        """Return the server's clock, exact to SAME_CLOCK, in one round trip for each `lifetime` (seconds).
 
-        Raises PyMongoError if the server has never answered. While it does not answer, the last reading is continued.
+        A jump of the server's clock is noticed with the next reading. Raises PyMongoError if the server has never
+        answered. While it does not answer, the last reading is continued.
         """
-        if uptime() >= self._read_at + READING_LIFETIME:
+        if uptime() >= self._read_at + lifetime:
             try:
                 self.read()
             except (PyMongoError, DatabaseError):
@@ -97,6 +99,11 @@ clock = ServerClock()
 def server_now() -> dt.datetime:
     """Return the server's clock, in UTC: in one round trip. Raises PyMongoError if the server does not answer."""
     return clock.read()
+
+
+def recent_now() -> dt.datetime:
+    """Return `clock.now()` by a reading of the last RECENT_LIFETIME seconds."""
+    return clock.now(RECENT_LIFETIME)
 
 
 def stored_now() -> dt.datetime:

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from fmv import audit
 from fmv.accounts.sessions import Session
 from fmv.celery import app
 from fmv.http.models import ThrottleWindow
-from fmv.mongodb.server import clock, server_now
+from fmv.mongodb.server import clock, recent_now, server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import counters
 from robots.models import MAX_LANES, Robot
@@ -39,10 +39,10 @@ TRUSTED_AFTER = (
 MAX_ROBOTS_RUNG = 200  # in one run; chosen by chance, so that no robot is left out for ever
 
 
-def promote_due() -> int:
-    """Queue the scheduled and retrying tasks that are due, and ring for them; return how many."""
+def promote_due(by: Callable[[], dt.datetime] = server_now) -> int:
+    """Queue the scheduled and retrying tasks that are due, and ring for them; return how many. `by` gives the time."""
     promoted = 0
-    while due := list(Task.objects.due(now := server_now()).values_list("pk", "robot", "priority")[:STEP_SIZE]):
+    while due := list(Task.objects.due(now := by()).values_list("pk", "robot", "priority")[:STEP_SIZE]):
         promoted += Task.objects.filter(pk__in=[pk for pk, _, _ in due]).promote(now)
         for (robot, priority), count in Counter((robot, priority) for _, robot, priority in due).items():
             ring_all({robot: min(count, MAX_LANES)}, priority=priority)
@@ -178,14 +178,14 @@ def purge(days: float, until: float = float("inf")) -> int:
     """
     if not days:
         return 0
-    return delete_every(Task.objects.finished_before(server_now() - dt.timedelta(days=days)), until)
+    return delete_every(Task.objects.finished_before(recent_now() - dt.timedelta(days=days)), until)
 
 
 def delete_old_records(days: float, until: float = float("inf")) -> int:
     """Delete the audit entries and finished bulk runs that are more than `days` days old (0: none); return how many."""
     if not days:
         return 0
-    old = Bulk.objects.over().filter(id__lt=id_at(server_now() - dt.timedelta(days=days)))
+    old = Bulk.objects.over().filter(id__lt=id_at(recent_now() - dt.timedelta(days=days)))
     return audit.forget(days, until) + old.delete()[0]
 
 
@@ -211,7 +211,7 @@ def forget_runs() -> None:
     app.backend.cleanup()
     if clock.even_for() < TRUSTED_AFTER:
         return
-    now = server_now()
+    now = recent_now()
     WorkerProcess.objects.long_gone(now).delete()
     ThrottleWindow.objects.filter(expires_at__lt=now).delete()
     Session.objects.filter(expire_date__lt=now).delete()

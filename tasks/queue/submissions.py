@@ -17,7 +17,7 @@ from django.db import IntegrityError
 from uuid_utils.compat import uuid7
 
 from fmv.errors import InvalidInput, Problem
-from fmv.mongodb.server import server_now, stored_now
+from fmv.mongodb.server import recent_now, stored_now
 from tasks.models import Submission, Task
 from tasks.queue.doorbell import ring_for
 
@@ -93,11 +93,11 @@ def store(tasks: Sequence[Task]) -> None:
 
 def requeue_unfinished() -> int:
     """Queue the submissions of requests that died after accepting them; return how many."""
-    unqueued = Submission.objects.unqueued(server_now() - REQUEUE_AFTER)[:STEP_SIZE]
+    unqueued = Submission.objects.unqueued(recent_now() - REQUEUE_AFTER)[:STEP_SIZE]
     return len([_enqueue(submission) for submission in unqueued])
 
 
 def forget_old() -> int:
     """Delete the submissions that are in the queue and older than KEY_LIFETIME, with their keys; return how many."""
-    deleted: int = Submission.objects.done_before(server_now() - KEY_LIFETIME).delete()[0]
+    deleted: int = Submission.objects.done_before(recent_now() - KEY_LIFETIME).delete()[0]
     return deleted

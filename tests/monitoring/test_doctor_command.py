@@ -421,7 +421,7 @@ def test_lost_workers_are_reported(well):
     assert found["message"].startswith("1 processes were lost within a day, the latest: host/2 (")
 
 
-@pytest.mark.parametrize(("age", "severity"), [(1, "info"), (60, "warning"), (600, "error"), (None, "error")])
+@pytest.mark.parametrize(("age", "severity"), [(60, "info"), (120, "warning"), (600, "error"), (None, "error")])
 def test_a_beat_that_has_stopped_is_reported(age, severity):
     if age is not None:
         maintenance_run(age + 1000)

@@ -3,8 +3,11 @@
 import datetime as dt
 import os
 import time
+from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
+from celery.app.trace import build_tracer
 from django.conf import settings as project
 from django.db import connection
 from django.utils import timezone
@@ -18,6 +21,7 @@ from fmv.mongodb.uuid7 import new_id
 from fmv.monitoring import counters
 from fmv.publisher import publisher
 from robots.models import Robot
+from tasks import jobs
 from tasks.models import FINISHED, UNFINISHED, LogLine, Status, Task
 from tasks.queue import periodic as steps
 from tasks.queue import services
@@ -296,6 +300,43 @@ def test_old_runs_are_forgotten():
         TaskResult.objects.filter(pk=run.pk).update(date_done=timezone.now() - dt.timedelta(seconds=age))
     steps.forget_runs()
     assert list(TaskResult.objects.values_list("task_id", flat=True)) == ["young"]
+
+
+@pytest.fixture
+def run_as_a_worker(monkeypatch) -> Callable[[], None]:
+    """Run `promote_due` as a worker does, which stores the result. This process has not run it before."""
+    monkeypatch.setattr(jobs.promote_due, "_stored_at", float("-inf"))
+    trace = build_tracer(jobs.promote_due.name, jobs.promote_due, app=app)
+
+    def run() -> None:
+        id = str(new_id())
+        trace(id, (), {}, {"id": id, "task": jobs.promote_due.name, "is_eager": False})
+
+    return run
+
+
+def stored_runs() -> list[str]:
+    return list(TaskResult.objects.order_by("date_done").values_list("result", flat=True))
+
+
+def test_of_the_runs_that_find_nothing_one_a_minute_is_stored(run_as_a_worker, monkeypatch):
+    for _ in range(3):
+        run_as_a_worker()
+    assert stored_runs() == ["0"]
+    monkeypatch.setattr(jobs, "EMPTY_RUN_INTERVAL", 0.0)
+    run_as_a_worker()
+    assert stored_runs() == ["0", "0"]
+
+
+def test_runs_that_do_something_or_fail_are_all_stored(run_as_a_worker, monkeypatch):
+    for _ in range(2):
+        make_task_in(Status.SCHEDULED)
+        run_as_a_worker()
+    assert stored_runs() == ["1", "1"]
+    monkeypatch.setattr(steps, "promote_due", Mock(side_effect=ValueError))
+    for _ in range(2):
+        run_as_a_worker()
+    assert TaskResult.objects.filter(status="FAILURE").count() == 2
 
 
 def test_beat_runs_the_steps_and_their_runs_are_visible(maintenance, worker_id):

@@ -171,6 +171,8 @@ class Fleet:
         self.submitted = self.finished = 0
         self.ended: Counter[Robot] = Counter()  # finished tasks by robot since the last rollup
         self.rolled_up_until = 0.0  # the end of the last rollup
+        self.clock_read_at = float("-inf")  # the maintenance worker's last reading of MongoDB's clock
+        self.run_stored_at: dict[str, float] = {}  # when a run of each periodic step was stored last
         self.measure()
         for machine in self.machines:
             self.start(machine)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import simpy
 from django.conf import settings
 
+from fmv.mongodb.server import RECENT_LIFETIME
+from tasks.jobs import EMPTY_RUN_INTERVAL
 from tasks.queue import periodic
 from tasks.queue.services import DELETE_STEP
 from tasks.reports import tallies
@@ -47,6 +49,15 @@ class Work:
     def write(self, command: str, documents: int = 0) -> simpy.Event:
         return self._wait(command, self.costs.write, written=documents)
 
+    def read_clock(self) -> simpy.Event:
+        self.fleet.clock_read_at = self.fleet.env.now
+        return self.read("hello")
+
+    def recent_now(self) -> simpy.Event:
+        """`fmv.mongodb.server.recent_now`."""
+        is_recent = self.fleet.env.now < self.fleet.clock_read_at + RECENT_LIFETIME
+        return self.fleet.env.timeout(0) if is_recent else self.read_clock()
+
     def change(self, command: str, documents: int) -> simpy.Event:
         """Find documents and change or delete them, in one command."""
         return self._wait(command, self.costs.write, read=documents, written=documents)
@@ -73,7 +84,7 @@ class Work:
 
 def promote_due(work: Work) -> Steps:
     """`tasks.queue.periodic.promote_due`. No task is scheduled here, so only recovered tasks are promoted."""
-    yield work.read("hello")
+    yield work.recent_now()
     yield work.read("aggregate tasks_task")
 
 
@@ -95,14 +106,14 @@ def recover_lost(work: Work) -> Steps:
 
 
 def promote(work: Work, tasks: list) -> Steps:
-    yield work.read("hello")
+    yield work.read_clock()
     yield work.read("aggregate tasks_task", len(tasks))
     yield work.change("update tasks_task", len(tasks))
     for task in tasks:
         task.queued_at = work.fleet.env.now
         work.fleet.queue(task, first=True)
         yield work.ring(task.robot)
-    yield work.read("hello")
+    yield work.read_clock()
     yield work.read("aggregate tasks_task")
 
 
@@ -128,7 +139,7 @@ def ring_waiting(work: Work) -> Steps:
 
 def expire(work: Work) -> Steps:
     """`tasks.queue.periodic.expire`."""
-    yield work.read("hello")
+    yield work.read_clock()
     yield work.write("update tasks_task")
 
 
@@ -139,7 +150,7 @@ def work_on_bulks(work: Work) -> Steps:
 
 def finish_submissions(work: Work) -> Steps:
     """`tasks.queue.submissions.requeue_unfinished` when no request was cut off."""
-    yield work.read("hello")
+    yield work.recent_now()
     yield work.read("aggregate tasks_submission")
 
 
@@ -149,7 +160,7 @@ def count_finished(work: Work) -> Steps:
     Another process that runs before the result is stored does the same work.
     """
     fleet = work.fleet
-    yield work.read("hello")
+    yield work.read_clock()
     yield work.read("aggregate tasks_tally")
     yield work.read("aggregate tasks_task", 1)
     before, settled = fleet.rolled_up_until, fleet.env.now - tallies.ROLLUP_DELAY.total_seconds()
@@ -168,14 +179,10 @@ def count_finished(work: Work) -> Steps:
 
 def purge(work: Work) -> Steps:
     """`tasks.queue.periodic.delete_old` of a fleet older than its retention: as many tasks are deleted as finish."""
-    yield work.read("hello")
-    yield work.read("hello")
+    yield work.read_clock()
     yield work.change("delete tasks_submission", 0)
-    yield work.read("hello")
-    yield work.read("hello")
     yield work.read("aggregate fmv_auditentry")
     yield work.change("delete tasks_bulk", 0)
-    yield work.read("hello")
     left = round(work.fleet.plan.rate * settings.CELERY_BEAT_SCHEDULE["purge"]["schedule"].seconds)
     while True:
         step = min(DELETE_STEP, left)
@@ -188,13 +195,13 @@ def purge(work: Work) -> Steps:
 
 
 def forget_runs(work: Work) -> Steps:
-    """`tasks.queue.periodic.forget_runs`: it deletes one result for each job since its last run."""
+    """`tasks.queue.periodic.forget_runs`: it deletes the runs that each idle job has stored since its last run."""
     beat = settings.CELERY_BEAT_SCHEDULE
-    runs = sum(beat["forget_runs"]["schedule"].seconds / job["schedule"].seconds for job in beat.values())
+    periods = [max(job["schedule"].seconds, EMPTY_RUN_INTERVAL) for job in beat.values()]
+    runs = sum(beat["forget_runs"]["schedule"].seconds / period for period in periods)
     yield work.change("delete django_celery_results_taskresult", round(runs))
     yield work.change("delete django_celery_results_groupresult", 0)
-    yield work.read("hello")
-    yield work.read("hello")
+    yield work.read_clock()
     yield work.change("delete tasks_workerprocess", 0)
     yield work.change("delete fmv_throttlewindow", 0)
     yield work.change("delete fmv_session", 0)
@@ -258,7 +265,10 @@ class Maintenance:
 
 
 def run_and_store(name: str, work: Work) -> Steps:
-    """Run the job, and store its result as Celery does."""
+    """Run the job, and store its result as `tasks.jobs.Step` and Celery do."""
     yield from JOBS[name](work)
-    yield work.read(RESULT[0])
-    yield work.write(RESULT[1])
+    stored_at, now = work.fleet.run_stored_at, work.fleet.env.now
+    if work.done.written or work.done.messages or now >= stored_at.get(name, float("-inf")) + EMPTY_RUN_INTERVAL:
+        stored_at[name] = now
+        yield work.read(RESULT[0])
+        yield work.write(RESULT[1])

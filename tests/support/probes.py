@@ -176,14 +176,16 @@ def _set_broker(url: str) -> None:
 
 
 class Commands(CommandListener):
-    """Commands on tasks, logs and robots, in order: "update tasks_task"."""
+    """Commands in order: "update tasks_task". Readings of the server's clock are counted apart."""
 
     def __init__(self, react: Callable[[str], object] = lambda command: None) -> None:
         self.sent: list[str] = []
+        self.clock_readings = 0
         self.bodies: list[Any] = []
         self._react = react
 
     def started(self, event: CommandStartedEvent) -> None:
+        self.clock_readings += event.command_name == "hello"
         if event.command_name not in ("hello", "endSessions", "killCursors"):
             self.sent.append(f"{event.command_name} {event.command[event.command_name]}")
             self.bodies.append(event.command)
@@ -205,6 +207,7 @@ def listening(react: Callable[[str], object] = lambda command: None) -> Iterator
     try:
         connection.ensure_connection()
         server_now()
+        commands.clock_readings = 0
         yield commands
     finally:
         connection.close_pool()
