@@ -24,7 +24,7 @@ DEVELOPMENT_SECRET_KEY = "insecure-development-key-never-to-be-used-in-productio
 def _mongodb_uri(value: str) -> str:
     if not value.startswith(("mongodb://", "mongodb+srv://")):
         raise ValueError("must start with mongodb:// or mongodb+srv://")
-    if not urlsplit(value).path.strip("/"):
+    if not value.partition("?")[0].partition("://")[2].partition("/")[2]:
         raise ValueError("must name a database, such as mongodb://127.0.0.1:27017/fmv")
     return value
 

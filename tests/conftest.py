@@ -21,7 +21,6 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import django
 import pytest
@@ -29,21 +28,13 @@ import pytest
 from fmv.devstack import embedded_mongodb, stack
 from fmv.environment import Environment
 from tests.support import clocks
+from tests.support.uris import with_database
 
 pytest_plugins = ["tests.support.browser"]
 RABBITMQ = "amqp://guest:guest@localhost:5672//"
 
 # The environment must be complete before Django reads its settings, which is why this runs at import. Processes that
 # pytest-xdist starts inherit it.
-
-
-def with_database(uri: str, name: str) -> str:
-    """Return `uri` for another database of the same server."""
-    parts = urlsplit(uri)
-    query = dict(parse_qsl(parts.query))
-    if "@" in parts.netloc:  # the user is looked up in the database that the path names, unless told otherwise
-        query.setdefault("authSource", parts.path.strip("/") or "admin")
-    return parts._replace(path=f"/{name}", query=urlencode(query)).geturl()
 
 
 def _find_rabbitmq() -> None:
@@ -94,16 +85,35 @@ def _find_browser() -> None:
 
 
 def _find_compiler() -> None:
-    """Compile the library that shifts clocks, or say in FMV_TEST_NO_CLOCKS why tests cannot shift MongoDB's."""
+    """Compile the library that shifts clocks, or say in FMV_TEST_NO_CLOCKS why tests cannot shift any.
+
+    FMV_TEST_NO_MONGODB_CLOCK says why they cannot shift MongoDB's.
+    """
     reason = "" if shutil.which("cc") else "cc cannot be found."
-    if "FMV_TEST_DIRECTORY" not in os.environ:
-        reason = "MONGODB_URI names a server whose clock is not ours."
     if not sys.platform.startswith("linux"):
         reason = "this is not Linux."
     os.environ["FMV_TEST_NO_CLOCKS"] = reason
-    os.environ["FMV_TEST_NEEDS_CLOCKS"] = "yes" if os.environ.get("CI") == "true" else ""
+    other = "MONGODB_URI names a server whose clock is not ours." if "MONGODB_URI" in os.environ else ""
+    os.environ["FMV_TEST_NO_MONGODB_CLOCK"] = reason or other
+    for marker in ("CLOCKS", "MONGODB_CLOCK"):
+        os.environ[f"FMV_TEST_NEEDS_{marker}"] = "yes" if os.environ.get("CI") == "true" else ""
     if not reason:
         os.environ["FMV_TEST_CLOCK_LIBRARY"] = clocks.compile_library(Path(os.environ["FMV_TEST_DIRECTORY"]))
+
+
+def _find_failpoints() -> None:
+    """Say in FMV_TEST_NO_FAILPOINTS why tests cannot let the MongoDB of MONGODB_URI fail, "" when they can."""
+    from pymongo import MongoClient
+    from pymongo.errors import OperationFailure
+
+    reason = ""
+    with MongoClient[dict[str, Any]](os.environ["MONGODB_URI"]) as client:
+        try:
+            client.admin.command("configureFailPoint", "failCommand", mode="off")
+        except OperationFailure as error:
+            reason = f"the server of MONGODB_URI has no failpoints ({error.details['errmsg']})."
+    os.environ["FMV_TEST_NO_FAILPOINTS"] = reason
+    os.environ["FMV_TEST_NEEDS_FAILPOINTS"] = "yes" if os.environ.get("CI") == "true" else ""
 
 
 def _start_mongodb(name: str) -> str:
@@ -123,12 +133,13 @@ def _complete_environment() -> None:
     _find_browser()
     for variable in [name for name in os.environ if name.startswith("FMV_") and not name.startswith("FMV_TEST_")]:
         del os.environ[variable]
-    if "MONGODB_URI" not in os.environ:
-        os.environ["FMV_TEST_DIRECTORY"] = directory = tempfile.mkdtemp(prefix="fmv-tests-")
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    os.environ["FMV_TEST_DIRECTORY"] = directory = tempfile.mkdtemp(prefix="fmv-tests-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     _find_compiler()
     if "MONGODB_URI" not in os.environ:
+        os.environ["FMV_TEST_MONGODB"] = "mongodb"
         os.environ["MONGODB_URI"] = _start_mongodb("mongodb")
+    _find_failpoints()
     os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], "fmv_test_broker")
     os.environ["FMV_SECRET_KEY"] = secrets.token_urlsafe(48)
     os.environ["FMV_HTTPS"] = "0"
@@ -154,8 +165,13 @@ NEEDS = {
     "go": "Go",
     "browser": "a browser",
     "clocks": "clocks that can be shifted",
+    "mongodb_clock": "a MongoDB whose clock can be shifted",
+    "failpoints": "a MongoDB that can be made to fail",
 }
+#: fixture -> the marker of each test that uses it
+MARKING = {"mongodb_clock": "mongodb_clock", "fail_command": "failpoints"}
 left_out = pytest.StashKey[set[tuple[str, str]]]()
+database_made = pytest.StashKey[bool]()
 
 
 def lack(marker: str) -> str:
@@ -166,7 +182,7 @@ def lack(marker: str) -> str:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(specs: list[Any]) -> None:
     """Give each process an embedded server of its own: a hundred thousand rows of one hold up no other's leases."""
-    if "FMV_TEST_DIRECTORY" in os.environ:
+    if "FMV_TEST_MONGODB" in os.environ:
         for number, spec in enumerate(specs):
             spec.env["MONGODB_URI"] = _start_mongodb(f"mongodb{number}")
             spec.env["FMV_TEST_MONGODB"] = f"mongodb{number}"
@@ -196,6 +212,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "go: runs go")
     config.addinivalue_line("markers", "browser: drives Chromium, see tests/support/browser.py")
     config.addinivalue_line("markers", "clocks: shifts clocks, see tests/support/clocks.py")
+    config.addinivalue_line("markers", "mongodb_clock: shifts MongoDB's clock, as all tests with that fixture do")
+    config.addinivalue_line("markers", "failpoints: lets MongoDB fail, as all tests with `fail_command` do")
     config.addinivalue_line("markers", "slow: takes long, and only `make test-all` and .ci/run run it")
     config.stash[left_out] = set()
     for marker in NEEDS:
@@ -211,11 +229,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture, marker in MARKING.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
     for marker in filter(lack, NEEDS):
         without = [item for item in items if item.get_closest_marker(marker)]
         items[:] = [item for item in items if not item.get_closest_marker(marker)]
         config.hook.pytest_deselected(items=without)
         config.stash[left_out].update((marker, item.nodeid) for item in without)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item) -> bool | None:
+    """Set no timer for tests that may have to make the database first: with some servers this takes minutes."""
+    return None if item.config.stash.get(database_made, "FMV_TEST_MONGODB" in os.environ) else True
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
@@ -251,9 +279,10 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup, django_db_blocker) -> Iterator[None]:
+def django_db_setup(django_db_setup, django_db_blocker, pytestconfig) -> Iterator[None]:
     from tests.support import db_reset
 
+    pytestconfig.stash[database_made] = True
     with django_db_blocker.unblock():
         kept = db_reset.stored()
     with db_reset.putting_back(kept):
@@ -365,7 +394,7 @@ def mongodb_clock() -> Iterator[clocks.ShiftedClock]:
     """MongoDB's clock, which can be shifted."""
     from fmv.mongodb import server
 
-    clock = clocks.mongodb_clock(os.environ.get("FMV_TEST_MONGODB", "mongodb"))
+    clock = clocks.mongodb_clock(os.environ["FMV_TEST_MONGODB"])
     yield clock
     clock.shift()
     server.clock.read()

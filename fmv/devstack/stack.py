@@ -8,6 +8,7 @@ import ctypes
 import ipaddress
 import multiprocessing
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -20,7 +21,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 from urllib.error import URLError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import honcho.compat
@@ -160,9 +160,10 @@ def check_broker(url: str) -> None:
 
 
 def without_password(url: str) -> str:
-    netloc = urlsplit(url).netloc
-    user, at, host = netloc.rpartition("@")
-    return url.replace(netloc, f"{user.partition(':')[0]}{at}{host}", 1)
+    """Return the URL without the user's password and without options, of which some are passwords too."""
+    scheme, _, rest = url.partition("://")
+    user, at, where = rest.rpartition("@")  # the last one, because a wrong URI may have more in its password
+    return f"{scheme}://{re.split('[:/?]', user)[0]}{at}{where.partition('?')[0]}"
 
 
 def with_database() -> int:

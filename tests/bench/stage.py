@@ -12,29 +12,19 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import kombu
 from pymongo import MongoClient
 
 from fmv.devstack import embedded_mongodb, stack
 from tests.chaos.world import RABBITMQ, World, descendants
+from tests.support.uris import with_suffix
 
 CONNECTIONS = 16
 FLOOR = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.server.gunicorn", "tests.bench.floor:application")
 SERVERS = {"rabbitmq", "epmd"}
 OTHERS = ("bare", "bare-prefork", "bare-threads", "bare-solo", "first")  # queues of workers that are not FMV's
 SCRIPT = Path(__file__).with_name("wrk.lua")
-
-
-def with_suffix(uri: str, suffix: str) -> str:
-    """Return the URI of another database on the same server, whose name has the suffix."""
-    parts = urlsplit(uri)
-    query = dict(parse_qsl(parts.query))
-    if "@" in parts.netloc:  # without authSource MongoDB looks for the user in the database that the path names
-        query.setdefault("authSource", parts.path.strip("/") or "admin")
-    name = (parts.path.strip("/") or "fmv") + suffix
-    return parts._replace(path=f"/{name}", query=urlencode(query)).geturl()
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

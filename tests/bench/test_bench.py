@@ -108,12 +108,6 @@ def test_without_wrk_it_says_how_to_install_it(monkeypatch):
     assert stage.what_is_missing(["tasks", "growth"]) == ""
 
 
-def test_its_databases_are_named_after_the_given_one():
-    assert stage.with_suffix("mongodb://h:1/fmv", "_bench") == "mongodb://h:1/fmv_bench"
-    assert stage.with_suffix("mongodb://h:1/", "_bench") == "mongodb://h:1/fmv_bench"
-    assert stage.with_suffix("mongodb://u:p@h/fmv?tls=true", "_x") == "mongodb://u:p@h/fmv_x?tls=true&authSource=fmv"
-
-
 # --- The floor -------------------------------------------------------------------------------------------------------
 
 

@@ -40,14 +40,14 @@ def uri(worker_id: str) -> Iterator[str]:
     then take it for dead and cancel the query.
     """
     name = f"fmv_test_large_{worker_id}"
-    uri = with_database(os.environ["MONGODB_URI"], name)
+    uri = with_database(os.environ["MONGODB_URI"], name, heartbeatFrequencyMS=600_000)
     with MongoClient[dict[str, Any]](os.environ["MONGODB_URI"]) as client:
         client.drop_database(name)
         migrated = Process("migrate", uri=uri).ended()
         assert migrated.status == 0, migrated.err
         for collection in client[name].list_collection_names():
             client[name][collection].drop_indexes()
-        yield f"{uri}{'&' if '?' in uri else '?'}heartbeatFrequencyMS=600000"
+        yield uri
         client.drop_database(name)
 
 

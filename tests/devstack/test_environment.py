@@ -28,7 +28,15 @@ def start(FMV_SECRET_KEY=LONG_KEY, **environment):  # noqa: N803
 
 
 WRONG = {
-    "MONGODB_URI": ["http://127.0.0.1/fmv", "mongodb://127.0.0.1:27017", "mongodb://127.0.0.1/", "localhost", ""],
+    "MONGODB_URI": [
+        "http://127.0.0.1/fmv",
+        "mongodb://127.0.0.1:27017",
+        "mongodb://127.0.0.1/",
+        "mongodb://127.0.0.1?tls=true",
+        "mongodb://127.0.0.1/?tlsCAFile=/etc/ca.pem",
+        "localhost",
+        "",
+    ],
     "FMV_BROKER_URL": ["redis://localhost", "localhost:5672", ""],
     "FMV_SECRET_KEY": ["short", "k" * 49, ""],
     "FMV_DEBUG": ["maybe", "2", ""],

@@ -150,6 +150,20 @@ def test_it_refuses_a_taken_port(checkout):
         )
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mongodb://h:1/fmv", "mongodb://h:1/fmv"),
+        ("mongodb://u:secret@h1:1,h2:2/fmv?tls=true&tlsCertificateKeyFilePassword=secret", "mongodb://u@h1:1,h2:2/fmv"),
+        ("mongodb://u:secret@h?authMechanismProperties=AWS_SESSION_TOKEN:secret", "mongodb://u@h"),
+        ("mongodb://u:sec#r?et/@secret@h/fmv", "mongodb://u@h/fmv"),
+        ("amqps://u:sec#ret@h:1//?login_method=PLAIN", "amqps://u@h:1//"),
+    ],
+)
+def test_no_password_is_shown(url, shown):
+    assert stack.without_password(url) == shown
+
+
 def test_it_refuses_a_mongodb_that_does_not_answer_and_keeps_its_password(checkout):
     line = refusal(checkout, MONGODB_URI="mongodb://somebody:secret@127.0.0.1:1/fmv")
     assert "no usable MongoDB answers at MONGODB_URI=mongodb://somebody@127.0.0.1:1/fmv" in line

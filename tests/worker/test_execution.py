@@ -23,7 +23,7 @@ from tasks.worker import attempt
 from tasks.worker.attempt import MAX_RESULT, Attempt, InvalidResult, storable
 from tasks.worker.claim import run_next
 from tasks.worker.lease import INTERRUPT, LEASE_GRACE
-from tests.conftest import wait_until
+from tests.conftest import wait_until, with_database
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import FUTURE, a_lease_later, fields_of, statuses
 
@@ -447,7 +447,7 @@ run_next(task.robot, "message")
 
 @pytest.mark.parametrize(("handler", "timeout"), [("grips", 1), ("stubborn", 1)])
 def test_a_process_that_cannot_be_interrupted_ends_itself(handler, timeout):
-    uri = os.environ["MONGODB_URI"].rsplit("/", 1)[0] + "/" + connection.settings_dict["NAME"]
+    uri = with_database(os.environ["MONGODB_URI"], connection.settings_dict["NAME"])
     before = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-c", ALONE, "Robot alone", handler, str(timeout)],
