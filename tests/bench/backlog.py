@@ -27,8 +27,9 @@ from uuid_utils.compat import uuid7
 
 from fmv.devstack import embedded_mongodb, stack
 from tests.bench.figures import Figure, Size, figure, say
-from tests.bench.stage import Stage, cpu_seconds, with_suffix
+from tests.bench.stage import Stage, cpu_seconds
 from tests.chaos.world import children, descendants
+from tests.support.uris import with_suffix
 
 ROBOTS = [f"Robot {number}" for number in range(100)]
 ONE = ["The one robot"]

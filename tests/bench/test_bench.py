@@ -26,6 +26,7 @@ from tests.support.api import Api
 from tests.support.environment import override_environment
 from tests.support.factories import make_robot
 from tests.support.probes import Commands, listening, recorded_bells
+from tests.support.uris import with_suffix
 
 # --- Figures and report ----------------------------------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ def first_backend(monkeypatch, tmp_path):
     """What calls the stand-in, on a database of its own, and the commands of its worker, which runs tasks at once."""
     from tests.bench import first_backend as module
 
-    uri = stage.with_suffix(os.environ["MONGODB_URI"], "_first")
+    uri = with_suffix(os.environ["MONGODB_URI"], "_first")
     monkeypatch.setenv("FIRST_MONGODB_URI", uri)
     monkeypatch.setenv("FIRST_BROKER_URL", "memory://localhost")
     monkeypatch.setenv("FIRST_COUNT", "10")
