@@ -14,6 +14,7 @@ from tests.bench.stage import Stage, what_is_missing
 DIRECTORY = stack.ROOT / "var" / "bench"
 PARTS = {
     "requests": requests.measure,
+    "requests-first": requests.measure_first,
     "servers": servers.measure,
     "tasks": tasks.measure,
     "backlog": backlog.measure,

@@ -127,6 +127,7 @@ class Fmv(Backend):
         return self.stage.environment["MONGODB_URI"]
 
     def run(self, robots: Sequence[str], tasks: int) -> float:
+        self.http.close()  # the server may have closed it meanwhile; the next request opens it again
         self.own_commands += 1
         begin = self.mongodb.admin.command("hello")["localTime"]
         order = itertools.cycle(robots)
@@ -193,6 +194,21 @@ class FmvAsMakeRun(Fmv):
         return next(shlex.split(line)[1].partition("=")[2] for line in lines if line.startswith("export MONGODB_URI="))
 
 
+FIRST_WORKER = (
+    *(sys.executable, "-m", "celery", "--quiet", "-A", "tests.bench.first_backend:worker"),
+    *("worker", "-n", "first@%h", "-c", "2"),
+)
+FIRST_WEB = (
+    *(sys.executable, "-m", "uvicorn", "tests.bench.first_backend:app", "--port", "{port}"),
+    *("--workers", "2", "--log-level", "warning"),
+)
+
+
+def first_environment(stage: Stage) -> dict[str, str]:
+    uri = with_suffix(stage.environment["MONGODB_URI"], "_first")
+    return {"FIRST_MONGODB_URI": uri, "FIRST_BROKER_URL": stage.broker_url}
+
+
 class FirstBackend(Backend):
     """The stand-in of the first backend on RabbitMQ."""
 
@@ -203,23 +219,17 @@ class FirstBackend(Backend):
         self.marks = self.stage.directory / "marks"
         self.submitted = 0
         self.marks.write_bytes(b"")
-        own = {
-            "FIRST_MONGODB_URI": self.mongodb_uri(),
-            "FIRST_BROKER_URL": self.stage.broker_url,
-            "FIRST_COUNT": str(UP_TO),
-            "FIRST_MARKS": str(self.marks),
-        }
-        module, python = "tests.bench.first_backend", (sys.executable, "-m")
-        self.stage.spawn("first-worker", *python, "celery", "--quiet", "-A", f"{module}:worker", "worker", "-c2", **own)
-        web = ("uvicorn", f"{module}:app", "--port", "{port}", "--workers", "2", "--log-level", "warning")
-        url = self.stage.serve("first-web", *python, *web, **own)
+        own = first_environment(self.stage) | {"FIRST_COUNT": str(UP_TO), "FIRST_MARKS": str(self.marks)}
+        self.stage.spawn("first-worker", *FIRST_WORKER, **own)
+        url = self.stage.serve("first-web", *FIRST_WEB, **own)
         self.stage.wait_until(lambda: children(self.stage.up["first-worker"].pid), "first-worker")
         return url
 
     def mongodb_uri(self) -> str:
-        return with_suffix(self.stage.environment["MONGODB_URI"], "_first")
+        return first_environment(self.stage)["FIRST_MONGODB_URI"]
 
     def run(self, robots: Sequence[str], tasks: int) -> float:
+        self.http.close()
         begin = time.monotonic_ns()
         for robot in itertools.islice(itertools.cycle(robots), tasks):
             self.post(f"/robot/{quote(robot)}/run")

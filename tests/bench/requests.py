@@ -1,13 +1,18 @@
-"""Requests: FMV's web server compared with a floor that sends the same MongoDB commands, over 16 connections."""
+"""Requests: FMV's web server over 16 connections.
+
+It is compared with a floor that sends the same MongoDB commands, and with a stand-in of the first backend.
+"""
 
 import datetime as dt
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from uuid_utils.compat import uuid7
 
 from fmv.devstack import stack
+from tests.bench.backlog import FIRST_WEB, first_environment
 from tests.bench.figures import Figure, Size, figure, in_turn
 from tests.bench.stage import FLOOR, Load, Stage
 
@@ -86,3 +91,46 @@ def _compare(stage: Stage, size: Size, route: Route, urls: dict[str, str]) -> li
         figure(f"{route.name}: p99 ÷ median, of the floor", stage.engine, "", tails["floor"]),
         figure(f"{route.name}: floor's CPU a request ÷ FMV's", stage.engine, "", spent),
     ]
+
+
+# --- The first backend -----------------------------------------------------------------------------------------------
+
+#: the routes of `routes` that the first backend has, and a robot without tasks: name -> goal
+KEPT = {
+    "100 robots": "≤ 0.3",
+    "a robot with 50 tasks": "≤ 0.45",
+    "a robot without tasks": "≤ 0.45",
+    "create a robot": "≤ 0.4",
+    "run": "≤ 0.45",
+}
+
+
+def measure_first(stage: Stage, size: Size) -> list[Figure]:
+    """Compare the CPU time of the web server's processes for a request. No worker runs."""
+    measured = [*routes(prepare()), Route("a robot without tasks", "/robot/Robot%2050")]
+    environment = first_environment(stage)
+    prepare_first(stage.client[urlsplit(environment["FIRST_MONGODB_URI"]).path.strip("/")].robots)
+    urls = {"fmv": stage.serve("fmv", *stack.WEB), "first": stage.serve("first", *FIRST_WEB, **environment)}
+
+    def cost(server: str, route: Route) -> float:
+        before = stage.cpu(server)
+        load = stage.call(f"{urls[server]}/api/v1{route.path}", size.seconds, method=route.method, body=route.body)
+        return (stage.cpu(server) - before) / load.requests
+
+    found = []
+    for route in measured:
+        if route.name in KEPT:
+            name = f"{route.name}: CPU a request ÷ the first backend's"
+            ratios = in_turn(size.pairs, *(partial(cost, server, route) for server in urls), name)
+            found.append(figure(name, stage.engine, KEPT[route.name], ratios))
+    return found
+
+
+def prepare_first(robots: Any) -> None:
+    """Store as many robots for the first backend, and the 50 tasks of one that FMV shows."""
+    tasks = [{"task_id": str(uuid7()), "status": "SUCCESS"} for _ in range(50)]
+    robots.insert_many(
+        {"_id": f"Robot {n}", "name": f"Robot {n}", "is_great": False, "location": "Lab"}
+        | {"description": "For the bench", "tasks": tasks if n == 0 else []}
+        for n in range(100)
+    )

@@ -175,9 +175,9 @@ def what_is_missing(parts: Sequence[str]) -> str:
             "the parts backlog and backlog-make-run run the first backend on RabbitMQ, and rabbitmq-server is not "
             "installed (apt-get install rabbitmq-server)."
         )
-    if shutil.which("wrk") is None and {"requests", "servers", "memory", "listeners"} & set(parts):
+    if shutil.which("wrk") is None and {"requests", "requests-first", "servers", "memory", "listeners"} & set(parts):
         return (
-            "the parts requests, servers, memory and listeners call the web server with wrk, which is not installed "
-            "(apt-get install wrk). PARTS=tasks,pools,profile,growth do not need it."
+            "the parts requests, requests-first, servers, memory and listeners call the web server with wrk, which is "
+            "not installed (apt-get install wrk). PARTS=tasks,backlog,pools,profile,growth do not need it."
         )
     return ""
