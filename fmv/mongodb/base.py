@@ -11,6 +11,8 @@ from django_mongodb_backend.query import wrap_database_errors
 from django_mongodb_backend.schema import DatabaseSchemaEditor, ignore_embedded_models
 from pymongo.errors import CollectionInvalid, OperationFailure
 
+from fmv.mongodb.conditions import OPERATORS
+
 MIGRATION_TIMEOUT = 86_400.0  # seconds
 NAMESPACE_NOT_FOUND, INDEX_NOT_FOUND, NAMESPACE_EXISTS = 26, 27, 48  # MongoDB's error codes
 
@@ -89,6 +91,7 @@ class SchemaEditor(DatabaseSchemaEditor):
 class DatabaseWrapper(MongoDatabaseWrapper):
     ops_class = DatabaseOperations
     SchemaEditorClass = SchemaEditor
+    mongo_operators = OPERATORS
 
     def get_collection(self, name: str, **kwargs: Any) -> Any:
         """Return a cached collection object, because creating one for each query copies and checks a dozen options."""

@@ -18,6 +18,7 @@ from django_mongodb_backend.query import MongoQuery as StockQuery
 from django_mongodb_backend.query import wrap_database_errors
 from pymongo import ReturnDocument
 
+from fmv.mongodb.conditions import conjuncts, merged
 from fmv.mongodb.updates import names_one
 
 __all__ = [
@@ -45,7 +46,7 @@ class MongoQuery(StockQuery):
 
     @match_mql.setter
     def match_mql(self, mql: dict[str, Any]) -> None:
-        self._match_mql = _merged(_conjuncts(mql))
+        self._match_mql = merged(conjuncts(mql))
 
     @wrap_database_errors
     def get_cursor(self) -> Any:
@@ -82,7 +83,7 @@ class MongoQuery(StockQuery):
     def _arranged(self) -> Stages:
         joins = [*(self.lookup_pipeline or ()), *(stage for q in self.subqueries or () for stage in q.get_pipeline())]
         joined = {stage["$lookup"]["as"] for stage in joins if "$lookup" in stage}
-        conditions = _conjuncts(self.match_mql)
+        conditions = conjuncts(self.match_mql)
         own = [condition for condition in conditions if not _mentions(condition, joined)]
         others = [condition for condition in conditions if _mentions(condition, joined)]
         extra = {name: value for name, value in (self.extra_fields or {}).items() if not _is_identity(name, value)}
@@ -94,11 +95,11 @@ class MongoQuery(StockQuery):
         sort_early = self._sorts_by_columns(joined | extra.keys())
         slice_early = sort_early and not others and self._joins_keep_rows()
         return [
-            *_stage("$match", _merged(own)),
+            *_stage("$match", merged(own)),
             *(sort if sort_early else ()),
             *(window if slice_early else ()),
             *joins,
-            *_stage("$match", _merged(others)),
+            *_stage("$match", merged(others)),
             *(window if sort_early and not slice_early else ()),
             *(self.aggregation_pipeline or ()),
             *_stage("$project", self.project_fields),
@@ -123,28 +124,6 @@ class MongoQuery(StockQuery):
 
 def _stage(name: str, value: Any) -> Stages:
     return [{name: value}] if value else []
-
-
-def _conjuncts(mql: dict[str, Any]) -> Stages:
-    """Return the conditions that must all hold, as documents with one key each."""
-    parts: Stages = []
-    for key, value in mql.items():
-        parts += [part for child in value for part in _conjuncts(child)] if key == "$and" else [{key: value}]
-    return parts
-
-
-def _merged(conditions: Stages) -> dict[str, Any]:
-    """Return the conditions as one document: `{"a": 1, "b": 2}` reads more easily than an `$and`, and every server
-    finds an index for it. If several have the same key, those after the first stay in an `$and`.
-    """
-    merged: dict[str, Any] = {}
-    others = []
-    for condition in conditions:
-        if merged.keys() & condition.keys():
-            others.append(condition)
-        else:
-            merged |= condition
-    return merged | ({"$and": others} if others else {})
 
 
 def _mentions(mql: Any, names: set[str]) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from fmv.mongodb.conditions import conjuncts, merged
 from fmv.mongodb.expressions import NOW, Mql, appended, later, literal, literals
 from fmv.mongodb.updates import Criteria, SetStage, update
 from tasks.models.status import WAITING, Status
@@ -91,17 +92,13 @@ def apply(model: type[Task], criteria: Criteria, name: str, note: str | Mql = ""
     if transition.fenced and "attempt" not in criteria:
         raise TypeError(f"The transition {name} needs the attempt among its criteria")
     stage = (_noted(transition, note, given) if transition.noted else {}) | transition.sets | given
-    return int(update(model, _both(criteria, _condition(transition)), stage))
+    return int(update(model, merged([*conjuncts(criteria), *conjuncts(_condition(transition))]), stage))
 
 
 def _condition(transition: Transition) -> Criteria:
     statuses = [status.value for status in transition.sources]
     found: Criteria = {"status": statuses[0] if len(statuses) == 1 else {"$in": statuses}}
     return found | ({"cancel_requested": False} if transition.unless_cancelled else {})
-
-
-def _both(one: Criteria, other: Criteria) -> Criteria:
-    return {"$and": [one, other]} if one.keys() & other.keys() else one | other
 
 
 def _noted(transition: Transition, note: str | Mql, given: SetStage) -> SetStage:

@@ -78,7 +78,7 @@ def recover_lost() -> dict[str, int]:
 def _look_at_leases() -> float:
     """Remember the lease of each started task; return the time of that look."""
     global _sights  # noqa: PLW0603 - what this process remembers from one run of the step to the next
-    leases = Task.objects.started().order_by("lease_expires_at").values_list("pk", "attempt", "lease_expires_at")
+    leases = Task.objects.started().order_by().values_list("pk", "attempt", "lease_expires_at")
     found, now, before = list(leases), time.monotonic(), _sights
     _sights = {}
     for pk, attempt, lease in found:

@@ -118,12 +118,12 @@ def compared(name, values, *lookups):
 TASK_LEAVES = st.one_of(
     compared("robot", st.sampled_from(ROBOTS), "exact", "in", "gt", "lte"),
     compared("robot", st.sampled_from(["B", "e", "T. R"]), "startswith", "icontains", "endswith"),
-    compared("status", st.sampled_from(Status.values), "exact", "in"),
+    compared("status", st.sampled_from(Status.values), "exact", "in", "lt"),
     compared("priority", st.integers(0, 3), "exact", "lt", "gte", "range", "in"),
     compared("attempt", st.just(F("priority")), "exact", "lt", "gte"),
     compared("progress", st.sampled_from([0.0, 50.0, 100.0]), "exact", "lte", "gt", "isnull", "in"),
     compared("run_at", st.sampled_from(MOMENTS), "exact", "lt", "gte", "range", "isnull"),
-    compared("retry_of", st.sampled_from(IDS[:2]), "exact", "isnull"),
+    compared("retry_of", st.sampled_from(IDS[:2]), "exact", "isnull", "lte", "in"),
     compared("cancel_requested", st.booleans(), "exact"),
     compared("pk", st.sampled_from(IDS), "exact", "lt", "gte", "in"),
 )

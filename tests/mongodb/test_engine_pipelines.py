@@ -46,7 +46,7 @@ LISTS = {
     "lost tasks": lambda: Task.objects.lost(NOW)[:500],
     "lost tasks in any order": lambda: Task.objects.lost(NOW).order_by()[:500],
     "a robot's running tasks": lambda: Task.objects.started().of_robot("Bender").order_by()[:16],
-    "overdue tasks": lambda: Task.objects.overdue(NOW)[:500],
+    "overdue tasks": lambda: Task.objects.overdue(NOW, Status.QUEUED)[:500],
     "tasks to purge": lambda: Task.objects.finished_before(NOW).order_by().values_list("pk", flat=True)[:500],
     "changed tasks": lambda: Task.objects.changed_since(NOW).order_by().values_list("pk", "changed_at")[:500],
     "changed tasks, latest first": lambda: Task.objects.changed_since(NOW).latest_changes_first()[:500],
@@ -212,7 +212,7 @@ def test_conditions_that_must_all_hold_are_one_document():
 
 def test_several_conditions_on_one_field_all_hold():
     early = Task.objects.filter(priority__gte=2, robot="R2").filter(priority__lt=5)
-    assert pipeline(early)[0]["$match"].keys() == {"priority", "robot", "$and"}
+    assert pipeline(early)[0]["$match"] == {"priority": {"$gte": 2, "$lt": 5}, "robot": "R2"}
     for priority in (1, 2, 4, 5):
         make_task(robot="R2", priority=priority)
     assert sorted(task.priority for task in early) == [2, 4]

@@ -7,6 +7,7 @@ order. The engines that the tests have do not all tell, so the indexes are held 
 import datetime as dt
 
 import pytest
+from django.db import connection
 from uuid_utils.compat import uuid7
 
 from fmv.mongodb.plan import planned_indexes
@@ -15,9 +16,13 @@ from robots.serializers import RobotFilterSerializer
 from tasks.api.robots import RobotPages
 from tasks.api.serializers import TaskFilterSerializer
 from tasks.api.tasks import LogPages, TaskPages
-from tasks.models import LogLine, Task
-from tests.support.factories import make_task
+from tasks.models import LogLine, Status, Task
+from tasks.queue import bulk, periodic, submissions
+from tasks.reports import fleet, queue_stats, tallies
+from tasks.worker.claim import run_next
+from tests.support.factories import make_robot, make_task
 from tests.support.pipelines import pipeline
+from tests.support.probes import listening, make_task_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -90,6 +95,77 @@ def test_this_test_sees_what_no_index_answers():
     assert not is_answered_by_an_index(Task.objects.of_robot("Bender").order_by("message")[:101])
 
 
+#: what runs all the time, by itself or for each task
+HOT = {
+    "promote": periodic.promote_due,
+    "recover": periodic.recover_lost,
+    "expire": periodic.expire,
+    "ring": periodic.ring_waiting,
+    "purge": lambda: periodic.purge(1),
+    "roll up": tallies.roll_up,
+    "requeue": submissions.requeue_unfinished,
+    "forget submissions": submissions.forget_old,
+    "bulk runs": bulk.work_on_bulks,
+    "claim": lambda: run_next("Bender", "message"),
+    "recover from a process": lambda: periodic.recover_from("host/1", "message"),
+    "queue age": queue_stats.queue_age,
+    "unfinished": queue_stats.unfinished,
+    "busy robots": queue_stats.busy_robots,
+    "workers": fleet.current_fleet,
+    "changes": lambda: list(Task.objects.changed_since(NOW).order_by().values_list("pk", "changed_at")),
+}
+
+
+def asked_filters(command) -> list[dict]:
+    """The filters by which a command looks for documents."""
+    parts = [*command.get("updates", ()), *command.get("deletes", ())]
+    first = next(iter(command.get("pipeline", ())), {})
+    asked = [part["q"] for part in parts] + [command.get("filter"), command.get("query"), first.get("$match")]
+    return [dict(each) for each in asked if each]
+
+
+def is_served(name: str, asked: dict) -> bool:
+    """Whether the server finds the documents by an index.
+
+    The embedded server explains no plan in which an index serves one condition and others are left to look at. It
+    makes one of each plain condition, but none of a filter with an operator such as `$and` at its top.
+    """
+    if any(column.startswith("$") for column in asked):
+        return False
+    if "_id" in asked:  # each collection has that index, but the embedded server uses it for equality only
+        return True
+    parts = [asked, *({column: wanted} for column, wanted in asked.items())]
+    plans = [
+        connection.database.command("explain", {"find": name, "filter": part}, verbosity="queryPlanner")
+        for part in parts
+    ]
+    return any("COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"]) for plan in plans)
+
+
+@pytest.mark.usefixtures("bells")
+@pytest.mark.parametrize("name", HOT)
+def test_what_runs_all_the_time_walks_indexes(name):
+    """Its cost does not grow with the finished tasks that are kept."""
+    make_robot(name="Bender", lanes=2)
+    for status in Status:
+        make_task_in(status, robot="Bender")
+    with listening() as commands:
+        HOT[name]()
+    seen = [
+        (command[kind.partition(" ")[0]], asked)
+        for kind, command in zip(commands.sent, commands.bodies, strict=True)
+        for asked in asked_filters(command)
+    ]
+    assert seen
+    for collection, asked in seen:
+        assert is_served(collection, asked), (collection, asked)
+
+
+def test_this_test_sees_a_filter_that_no_index_serves():
+    for asked in ({"message": "x"}, {"$and": [{"status": "QUEUED"}, {"status": {"$ne": None}}]}):
+        assert not is_served(Task._meta.db_table, asked)
+
+
 #: each index of tasks -> what it is there for. One that nothing needs slows every write.
 USES = {
     "task_next": lambda: Task.objects.queued().of_robot("Bender").next_first()[:1],
@@ -100,7 +176,7 @@ USES = {
     "task_by_requester": lambda: Task.objects.matching(requested_by="fry").newest_first()[:101],
     "task_by_label": lambda: Task.objects.matching(label="night").newest_first()[:101],
     "task_due": lambda: Task.objects.due(NOW)[:500],
-    "task_overdue": lambda: Task.objects.overdue(NOW).order_by("expires_at")[:500],
+    "task_overdue": lambda: Task.objects.overdue(NOW, Status.QUEUED).order_by("expires_at")[:500],
     "task_finished": lambda: Task.objects.finished_before(NOW).order_by("finished_at")[:500],
     "task_by_error": lambda: Task.objects.matching(error="OSError").newest_first()[:101],
     "task_again": lambda: Task.objects.filter(retry_of=ID).order_by("retry_of")[:20],

@@ -71,5 +71,5 @@ def test_a_conditional_delete_is_one_write_and_never_takes_the_robot_out_of_serv
     with listening() as commands:
         services.delete_robot(robot.name, by="amy", revisions={robot.revision})
     written = [body for sent, body in zip(commands.sent, commands.bodies, strict=True) if "robots_robot" in sent]
-    conditions = {"_id": robot.name, "revision": {"$in": (robot.revision,)}}
+    conditions = {"_id": robot.name, "revision": robot.revision}
     assert [body["deletes"][0]["q"] for body in written] == [conditions]

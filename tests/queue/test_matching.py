@@ -205,7 +205,7 @@ def test_each_case_of_stuck_is_a_range_of_an_index():
     cases = match_of(stuck=True)["$or"]
     assert len(cases) == 2
     assert cases[0]["$and"][0] == {"status": "STARTED"}
-    assert cases[1]["$and"][1] == {"status": {"$in": ("SCHEDULED", "RETRY")}}
+    assert cases[1]["$and"][1] == {"status": {"$in": ["SCHEDULED", "RETRY"]}}
     assert "run_at" in str(cases[1]["$and"][0])
 
 
