@@ -221,6 +221,13 @@ class Environment(BaseSettings):
         le=5000,
         description="Event streams that each process of the web server may have open. Each needs a thread of its own.",
     )
+    page_bytes: int = Field(
+        2 * 1024 * 1024,
+        alias="FMV_PAGE_BYTES",
+        ge=1024,
+        le=1024**3,
+        description="Bytes of JSON at which a page of the API ends; a single row may be larger.",
+    )
     stream_comment_seconds: float = Field(
         15,
         alias="FMV_STREAM_COMMENT_SECONDS",

@@ -1,6 +1,6 @@
 """Robots as JSON, rendered from their documents: the same as the serializers' output, at a fraction of the cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fmv.http.fields import rfc3339
@@ -11,8 +11,8 @@ def summary(robot: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": robot["_id"], "is_great": robot["is_great"], "location": robot["location"]}
 
 
-def profile(robot: Mapping[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the output of RobotFieldsSerializer, with these tasks in the place where v1 has them."""
+def profile(robot: Mapping[str, Any], tasks: Sequence[Any]) -> dict[str, Any]:
+    """Return the output of RobotFieldsSerializer, with these tasks, rendered, in the place where v1 has them."""
     return {
         "name": robot["_id"],
         "is_great": robot["is_great"],

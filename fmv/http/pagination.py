@@ -1,8 +1,10 @@
-"""Lists in pages, ordered by key."""
+"""Lists in pages, ordered by key. A page ends at a number of rows, or earlier at a number of bytes."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
+import orjson
+from django.conf import settings
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.http import HttpResponse
 from rest_framework import exceptions
@@ -12,10 +14,47 @@ from rest_framework.request import Request
 from fmv.errors import InvalidInput, Problem
 from fmv.http.json import answer
 
+Render = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+#: how a row is rendered -> its mean size in JSON as the latest lists had it. So many rows are fetched at a time that a
+#: list of large ones is not read far beyond its end.
+_row_sizes: dict[Render, float] = {}
+
+
+class Rows(NamedTuple):
+    """The first rows of a list: their keys, their JSON, and whether there are more."""
+
+    keys: list[Any]
+    json: list[orjson.Fragment]
+    more: bool
+
+
+def first_rows(queryset: Any, render: Render, most: int) -> Rows:
+    """Return the first rows: at most `most`, and at most FMV_PAGE_BYTES of JSON unless the first alone is larger."""
+    limit = settings.ENVIRONMENT.page_bytes
+    size = _row_sizes.get(render, 0.0)
+    batch = min(most + 1, 2 + int(limit / size)) if size else most + 1
+    keys: list[Any] = []
+    parts: list[orjson.Fragment] = []
+    total, more = 0, False
+    for document in queryset.documents()[: most + 1].iterator(batch):
+        part = orjson.dumps(render(document))
+        more = len(keys) == most or (bool(keys) and total + len(part) > limit)
+        if more:
+            break
+        keys.append(document["_id"])
+        parts.append(orjson.Fragment(part))
+        total += len(part) + 1  # a comma
+    if keys:
+        # A list of small rows may follow one of large ones, and may be followed by another.
+        _row_sizes[render] = max(total / len(keys), size / 2)
+    return Rows(keys, parts, more)
+
 
 class Pages(CursorPagination):
     """Pages by key with `?limit=` and an opaque `?cursor=`: stable while rows are added, without offset or count.
 
+    A page has fewer rows than its limit if they would be more than FMV_PAGE_BYTES of JSON, but at least one.
     Subclasses set `ordering`, the unique key that orders the rows, and `key`, the name of the list in the answer.
     """
 
@@ -23,7 +62,7 @@ class Pages(CursorPagination):
     page_size = 100
     max_page_size = 1000
     page_size_query_param = "limit"
-    page_size_query_description = "Rows per page, 1-1,000."
+    page_size_query_description = "Rows per page, 1-1,000; fewer if these are large (see `Pages` in the introduction)."
     cursor_query_description = "Where the page begins, as in `next` or `previous` of another page."
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
@@ -58,11 +97,22 @@ class Pages(CursorPagination):
         if not position or "\x00" in position:
             raise ValueError(position)
 
-    def _get_position_from_instance(self, instance: Any, ordering: Any) -> str:
-        return str(instance["_id"])
-
-    def get_paginated_response(self, data: Any) -> HttpResponse:  # type: ignore[override]
-        return answer({self.key: data, "next": self.get_next_link(), "previous": self.get_previous_link()})
+    def answer(self, queryset: Any, render: Render, request: Request) -> HttpResponse:
+        """Return an answer with one page of the queryset's documents, each rendered by `render`."""
+        cursor = self.decode_cursor(request)
+        backward, position = bool(cursor and cursor.reverse), cursor and cursor.position
+        name, descending = str(self.ordering).lstrip("-"), str(self.ordering).startswith("-") is not backward
+        if position is not None:
+            queryset = queryset.filter(**{f"{name}__{'lt' if descending else 'gt'}": position})
+        found = first_rows(queryset.order_by(f"-{name}" if descending else name), render, self.get_page_size(request))
+        keys = found.keys or [position]
+        rows, before, after = found.json, position is not None, found.more
+        if backward:
+            keys, rows, before, after = keys[::-1], rows[::-1], after, before
+        self.base_url = request.build_absolute_uri()
+        following = self.encode_cursor(Cursor(0, False, keys[-1])) if after else None
+        previous = self.encode_cursor(Cursor(0, True, keys[0])) if before else None
+        return answer({self.key: rows, "next": following, "previous": previous})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         link = {"type": ["string", "null"], "format": "uri", "example": None}
@@ -71,11 +121,3 @@ class Pages(CursorPagination):
             "required": [self.key, "next", "previous"],
             "properties": {self.key: schema, "next": link, "previous": link},
         }
-
-
-def page(
-    pages: Pages, queryset: Any, render: Callable[[dict[str, Any]], dict[str, Any]], request: Request
-) -> HttpResponse:
-    """Return an answer with one page of the queryset's documents, each rendered by `render`."""
-    rows: Any = pages.paginate_queryset(queryset.documents(), request)
-    return pages.get_paginated_response([render(row) for row in rows])

@@ -22,11 +22,12 @@ class ReturningQuery(Query):
 
 
 class DocumentIterable(BaseIterable):
-    """Yields rows as MongoDB documents."""
+    """Yields rows as MongoDB documents; `iterator(n)` fetches them by n at a time."""
 
     def __iter__(self) -> Iterator[Document]:
         compiler: Any = self.queryset.query.get_compiler(self.queryset.db)
-        return iter(compiler.documents())
+        documents: Iterator[Document] = compiler.documents(self.chunk_size if self.chunked_fetch else None)
+        return documents
 
 
 class QuerySet(MongoQuerySet, models.QuerySet[M]):

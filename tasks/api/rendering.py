@@ -4,13 +4,12 @@ A page of a list has a hundred tasks of some thirty fields. Serializers process 
 than MongoDB's query; here each task is one dict. Tests compare both results.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fmv.http.fields import rfc3339
 from fmv.mongodb.documents import columns_of
 from fmv.mongodb.uuid7 import dashed, time_of
-from robots import rendering
 from tasks.models import Task
 
 Document = Mapping[str, Any]
@@ -54,11 +53,6 @@ def render_object(task: Task) -> dict[str, Any]:
 def render_new(task: Task) -> dict[str, Any]:
     """Return the same as SubmittedTaskSerializer."""
     return render_object(task) | {"status": "CREATED"}
-
-
-def render_profile(robot: Document, tasks: Iterable[Document] = ()) -> dict[str, Any]:
-    """Return the same as RobotProfileSerializer for a robot with these latest tasks."""
-    return rendering.profile(robot, [render(task) for task in tasks])
 
 
 def render_line(line: Document) -> dict[str, Any]:

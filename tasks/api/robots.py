@@ -16,12 +16,12 @@ from fmv.errors import InvalidInput, Problem
 from fmv.http.fields import read_body
 from fmv.http.json import answer, nothing
 from fmv.http.openapi import conflict_schema, error_schema
-from fmv.http.pagination import Pages, page
+from fmv.http.pagination import Pages, first_rows
 from fmv.http.query import StrictQuery, read_query
 from fmv.mongodb.documents import columns_of
+from robots import rendering
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot
-from robots.rendering import summary
 from robots.serializers import (
     RobotChangeSerializer,
     RobotFilterSerializer,
@@ -30,7 +30,7 @@ from robots.serializers import (
     RobotSerializer,
 )
 from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
-from tasks.api.rendering import render_new, render_profile
+from tasks.api.rendering import render, render_new
 from tasks.api.serializers import RobotProfileSerializer, SubmitSerializer, SubmittedTaskSerializer
 from tasks.models import Task
 from tasks.queue import services
@@ -94,9 +94,9 @@ def only_if_new(request: Request) -> bool:
 
 def profile(robot: Mapping[str, Any], *, is_new: bool = False) -> HttpResponse:
     """Answer with the robot, given its columns, and its latest tasks; a new robot has none, so none are looked up."""
-    latest = [] if is_new else Task.objects.of_robot(robot["_id"]).newest_first().documents()[:LATEST]
+    latest = [] if is_new else first_rows(Task.objects.of_robot(robot["_id"]).newest_first(), render, LATEST).json
     status, etag = 201 if is_new else 200, f'"{robot["revision"]}"'
-    return answer(render_profile(robot, latest), status, {"ETag": etag})
+    return answer(rendering.profile(robot, latest), status, {"ETag": etag})
 
 
 class RobotViewSet(StrictQuery, ViewSet):
@@ -124,7 +124,7 @@ class RobotViewSet(StrictQuery, ViewSet):
         `next` and `previous` are the URLs of the neighbouring pages, or null.
         """
         found = Robot.objects.matching(**read_query(RobotFilterSerializer, request))
-        return page(RobotPages(), found, summary, request)
+        return RobotPages().answer(found, rendering.summary, request)
 
     @extend_schema(
         operation_id="create_robot__post",
@@ -149,7 +149,10 @@ class RobotViewSet(StrictQuery, ViewSet):
         operation_id="find_robot__name__get", tags=["robots"], parameters=[NAME, ETAG], responses=RobotProfileSerializer
     )
     def retrieve(self, request: Request, name: str) -> HttpResponse:
-        """Get a robot with its latest 50 tasks, newest first. The header `ETag` is its revision."""
+        """Get a robot with its latest 50 tasks, newest first. The header `ETag` is its revision.
+
+        There are fewer tasks when 50 have more than 2 MiB (`FMV_PAGE_BYTES`); `GET /task/?robot=` lists all.
+        """
         return profile(robots.services.document(name))
 
     @extend_schema(

@@ -12,7 +12,7 @@ from fmv.accounts.permissions import Role
 from fmv.http.fields import read_body
 from fmv.http.json import answer
 from fmv.http.openapi import conflict_schema
-from fmv.http.pagination import Pages, page
+from fmv.http.pagination import Pages
 from fmv.http.query import StrictQuery, read_query
 from tasks.api.examples import STOPPING_EXAMPLE
 from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
@@ -66,10 +66,11 @@ class TaskViewSet(StrictQuery, ViewSet):
     def list(self, request: Request) -> HttpResponse:
         """List tasks, newest first, 100 to a page unless `limit` says otherwise.
 
-        The filters are combined. `next` and `previous` are the URLs of the neighbouring pages, or null.
+        The filters are combined. A page ends earlier when its tasks have 2 MiB (`FMV_PAGE_BYTES`). `next` and
+        `previous` are the URLs of the neighbouring pages, or null.
         """
         found = Task.objects.matching(**read_query(TaskFilterSerializer, request))
-        return page(TaskPages(), found, render, request)
+        return TaskPages().answer(found, render, request)
 
     @extend_schema(
         operation_id="find_task__task_id__get", tags=["tasks"], parameters=[TASK_ID], responses=RobotTaskSerializer
@@ -150,7 +151,7 @@ class TaskLogViewSet(StrictQuery, ViewSet):
     def list(self, request: Request, task_id: UUID) -> HttpResponse:
         """List the lines that the task's handler logged, oldest first.
 
-        There are 100 to a page unless `limit` says otherwise. `next` and `previous` are the URLs of the neighbouring
-        pages, or null.
+        There are 100 to a page unless `limit` says otherwise, and fewer when these have more than 2 MiB
+        (`FMV_PAGE_BYTES`). `next` and `previous` are the URLs of the neighbouring pages, or null.
         """
-        return page(LogPages(), services.get(task_id).log_lines(), render_line, request)
+        return LogPages().answer(services.get(task_id).log_lines(), render_line, request)

@@ -11,7 +11,7 @@ from fmv.mongodb.documents import columns_of
 from robots import rendering as robots
 from robots.models import Robot
 from robots.serializers import RobotSerializer
-from tasks.api.rendering import render, render_line, render_new, render_object, render_profile
+from tasks.api.rendering import render, render_line, render_new, render_object
 from tasks.api.serializers import (
     LogLineSerializer,
     RobotProfileSerializer,
@@ -77,10 +77,10 @@ def test_a_robot_in_a_list_and_by_itself_is_what_its_serializers_say():
     tasks = [make_task(robot=robot) for _ in range(2)]
     stored = Robot.objects.get(pk=robot.pk)
     assert as_json(robots.summary(document_of(robot))) == by_serializer(RobotSerializer, stored)
-    latest = Task.objects.of_robot(robot.name).newest_first().documents()
+    latest = [render(task) for task in Task.objects.of_robot(robot.name).newest_first().documents()]
     stored.tasks = list(Task.objects.of_robot(robot.name).newest_first())
-    assert as_json(render_profile(document_of(robot), latest)) == by_serializer(RobotProfileSerializer, stored)
-    assert len(tasks) == len(render_profile(document_of(robot), latest)["tasks"])
+    assert as_json(robots.profile(document_of(robot), latest)) == by_serializer(RobotProfileSerializer, stored)
+    assert len(tasks) == len(latest)
 
 
 def test_a_log_line_is_what_its_serializer_says():

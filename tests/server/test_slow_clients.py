@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ STALLED = (
     b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nCookie: csrftoken=%s\r\n"
     b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000\r\n\r\n" % (b"x" * 32)
 )
+#: pages that do not fit into the buffers of a connection
+LARGE_PAGES = {"FMV_PAGE_BYTES": "100000000"}
 
 
 def test_bodies_that_do_not_come_take_nobodys_turn(web):
@@ -64,7 +67,8 @@ def test_clients_that_do_not_read_keep_nobody_waiting(web):
     Task.objects.bulk_create(
         Task(robot=robot.name, handler="wait", timeout=30.0, result="x" * 100_000) for _ in range(100)
     )
-    url = web(os.environ["FMV_BROKER_URL"], FMV_ANONYMOUS="viewer", FMV_WEB_PROCESSES="1", FMV_WEB_THREADS="2")
+    small = {"FMV_WEB_PROCESSES": "1", "FMV_WEB_THREADS": "2"}
+    url = web(os.environ["FMV_BROKER_URL"], FMV_ANONYMOUS="viewer", **small, **LARGE_PAGES)
     parts = urlsplit(url)
     with ExitStack() as stalled:
         clients = [
@@ -83,7 +87,7 @@ def test_clients_that_read_nothing_take_little_memory_and_are_cut_off(run_proces
     Task.objects.bulk_create(
         Task(robot="Bender", handler="wait", timeout=30.0, result="x" * 100_000) for _ in range(100)
     )
-    url, process = start(run_process, FMV_ANONYMOUS="viewer")
+    url, process = start(run_process, FMV_ANONYMOUS="viewer", **LARGE_PAGES)
     pid = only_child(process.pid)
     before = sockets(pid)
     with ExitStack() as stuck:
@@ -95,6 +99,29 @@ def test_clients_that_read_nothing_take_little_memory_and_are_cut_off(run_proces
         assert memory(pid) < 200
         wait_until(lambda: sockets(pid) < before + 20, seconds=45)  # some are to MongoDB
         assert memory(pid) < 200
+
+
+def test_slow_readers_of_pages_of_large_tasks_take_little_memory(run_process, transactional_db):
+    Task.objects.bulk_create(
+        Task(robot="Bender", handler="wait", timeout=30.0, result="x" * 100_000) for _ in range(100)
+    )
+    url, process = start(run_process, FMV_ANONYMOUS="viewer")
+    pid = only_child(process.pid)
+    assert requests.get(f"{url}/api/v1/task/?limit=1", timeout=20).status_code == 200
+    at_rest = memory(pid)
+
+    def read_slowly(client: socket.socket) -> bytes:
+        client.sendall(b"GET /api/v1/task/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        parts = [client.recv(1024)]
+        while part := client.recv(64 * 1024):
+            parts.append(part)
+            time.sleep(0.02)
+        return b"".join(parts)
+
+    with ExitStack() as slow, ThreadPoolExecutor(60) as readers:
+        pages = list(readers.map(read_slowly, [connect(slow, url) for _ in range(60)]))
+    assert all(page.startswith(b"HTTP/1.1 200") and len(page) < 2_100_000 for page in pages)
+    assert memory(pid, "VmHWM") < at_rest + 60
 
 
 def test_idle_clients_keep_no_other_waiting(run_process, transactional_db):
@@ -115,7 +142,7 @@ def test_a_stopping_server_does_not_wait_for_clients_beyond_its_grace(run_proces
     Task.objects.bulk_create(
         Task(robot="Bender", handler="wait", timeout=30.0, result="x" * 100_000) for _ in range(100)
     )
-    url, process = start(run_process, FMV_ANONYMOUS="viewer", FMV_STOP_GRACE="3")
+    url, process = start(run_process, FMV_ANONYMOUS="viewer", FMV_STOP_GRACE="3", **LARGE_PAGES)
     with ExitStack() as clients:
         reads_nothing, sends_nothing, idle = (connect(clients, url) for _ in range(3))
         reads_nothing.sendall(b"GET /api/v1/task/?limit=100 HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -149,9 +176,9 @@ def only_child(pid: int) -> int:
     return child
 
 
-def memory(pid: int) -> int:
-    """Return the process's resident memory in MB."""
-    [kilobytes] = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+def memory(pid: int, kind: str = "VmRSS") -> int:
+    """Return the process's resident memory in MB; with `VmHWM` the most that it has ever been."""
+    [kilobytes] = re.findall(rf"{kind}:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
     return int(kilobytes) // 1000
 
 
