@@ -7,6 +7,7 @@
 # make chaos    kill and stop everything while tasks run, then check each task; options: SEED=1 TASKS=500 KILLS=20
 # make bench    compare FMV with the same work without it: tests/bench/README.md
 # make simulate     simulate fleets of 10, 1,000 and 100,000 robots: tests/simulation/README.md
+# make image        build the Dockerfile's image with buildah on Debian trixie, run compose.yaml's services, use them
 # make screenshots  renew the pictures in tests/pictures
 # make format   format the code with ruff
 # make requirements  compile requirements.txt and requirements-dev.txt from pyproject.toml; ARGS=--upgrade raises what
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := run
-.PHONY: run manage test test-all lint fuzz chaos bench simulate screenshots format requirements clean
+.PHONY: run manage test test-all lint fuzz chaos bench simulate image screenshots format requirements clean
 
 run: .venv/installed
 	@exec $(BIN)/python -m fmv.devstack.stack run
@@ -65,6 +66,9 @@ bench: .venv/installed
 
 simulate: .venv/installed
 	@exec $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+image: .venv/installed
+	@exec $(BIN)/python -m tests.image
 
 screenshots: .venv/installed
 	$(BIN)/python -m pytest -q tests/support/screenshots.py
