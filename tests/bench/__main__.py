@@ -17,6 +17,7 @@ PARTS = {
     "requests-first": requests.measure_first,
     "servers": servers.measure,
     "tasks": tasks.measure,
+    "waiting": tasks.measure_waiting,
     "backlog": backlog.measure,
     "backlog-make-run": partial(backlog.measure, kind=backlog.FmvAsMakeRun),
     "pools": pools.measure,

@@ -112,7 +112,7 @@ class Fmv(Backend):
     def start(self) -> str:
         self.messages = self.stage.directory / "messages"
         self.messages.write_bytes(b"")
-        self.counting = {"FMV_APPS": "tests.bench.counted_messages", "FMV_TEST_MESSAGES": str(self.messages)}
+        self.counting = {"FMV_APPS": "tests.bench.message_watch", "FMV_TEST_MESSAGES": str(self.messages)}
         self.stage.spawn("work", *stack.worker_command(2), **self.counting)
         self.stage.spawn("maintenance", *stack.MAINTENANCE, **self.counting)
         url = self.stage.serve("fmv", *stack.WEB, **self.counting)
@@ -185,7 +185,7 @@ class FmvAsMakeRun(Fmv):
         without = [f"--unset={name}" for name in ours if name not in given]
         return self.stage.serve(
             *("make-run", "env", *without, f"--chdir={self.checkout}", "FMV_PORT={port}"),
-            *("FMV_APPS=tests.bench.counted_messages", f"FMV_TEST_MESSAGES={self.messages}"),
+            *("FMV_APPS=tests.bench.message_watch", f"FMV_TEST_MESSAGES={self.messages}"),
             *(sys.executable, "-m", "fmv.devstack.stack", "run"),
         )
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from fmv.devstack import embedded_mongodb
-from tests.bench.figures import Figure, Size, figure, in_turn
+from fmv.devstack import embedded_mongodb, stack
+from tests.bench.figures import Figure, Size, figure, in_turn, say
 from tests.bench.stage import Stage
 from tests.chaos.world import children
 
@@ -103,6 +103,47 @@ def latency(marks: Path, rounds: int, submit: Submit) -> float:
         seconds.append((int(marks.read_text().split()[0]) - begin) / 1e9)
         time.sleep(0.02)  # until the worker waits for messages again
     return statistics.median(seconds)
+
+
+def measure_waiting(stage: Stage, size: Size) -> list[Figure]:
+    """Return the shares of the steps from a submit to the start of its task, when nothing else runs."""
+    prepare()
+    steps, marks = stage.directory / "steps", stage.directory / "marks"
+    watch = {"FMV_TEST_STEPS": str(steps), "FMV_APPS": f"{stage.environment['FMV_APPS']},tests.bench.message_watch"}
+    stage.spawn("work", *stack.worker_command(2), **watch)
+    stage.wait_until(lambda: children(stage.up["work"].pid), "work")
+    os.environ["FMV_TEST_STEPS"] = str(steps)
+    from tests.bench import message_watch  # noqa: F401 - watches what this process sends
+
+    rounds = []
+    for number in range(6 * size.rounds):
+        steps.write_bytes(b"")
+        marks.write_bytes(b"")
+        begin = time.monotonic_ns()
+        by_fmv(marks, ROBOTS[number % len(ROBOTS)])
+        wait_for(marks, 1)
+        at = {
+            name: int(moment) for moment, name in map(str.split, (steps.read_text() + marks.read_text()).splitlines())
+        }
+        rounds.append([begin, *(at[name] for name in ("sent", "received", "handed-over", "start"))])
+        time.sleep(0.05)  # until the worker waits for messages again
+    del os.environ["FMV_TEST_STEPS"]
+    found = []
+    for number, name in enumerate(WAY):
+        spent = [each[number + 1] - each[number] for each in rounds[1:]]
+        shares = [took / (each[-1] - each[0]) for took, each in zip(spent, rounds[1:], strict=True)]
+        say(f"  {name}: {statistics.median(spent) / 1e6:.2f} ms, at least {min(spent) / 1e6:.2f}")
+        found.append(figure(f"submit → STARTED: share of {name}", stage.engine, "", shares))
+    return found
+
+
+#: the steps from a submit to the start of its task
+WAY = (
+    "storing the task",
+    "sending the message until a worker has it",
+    "handing it over to a pool process",
+    "claiming the task",
+)
 
 
 def shares_of_cpu(stage: Stage, size: Size, rate: Callable[[Submit], float]) -> list[Figure]:

@@ -17,8 +17,9 @@ import pytest
 
 from fmv.devstack import stack
 from tasks.models import worker_process
+from tasks.queue import doorbell
 from tasks.worker import claim as claiming
-from tests.bench import counted_messages, floor, profile, report, stage, tasks
+from tests.bench import floor, message_watch, profile, report, stage, tasks
 from tests.bench.__main__ import PARTS
 from tests.bench.figures import FULL, QUICK, figure, in_turn, reaches
 from tests.bench.requests import prepare, routes
@@ -230,8 +231,8 @@ def test_the_first_backend_keeps_tasks_in_their_robot_and_its_worker_updates_tha
 
 def test_only_messages_that_wake_workers_up_are_counted(monkeypatch, tmp_path):
     monkeypatch.setenv("FMV_TEST_MESSAGES", str(tmp_path / "messages"))
-    counted_messages.count(routing_key="work")
-    counted_messages.count(routing_key="maintenance")
+    message_watch.count(sender=doorbell.RUN_NEXT)
+    message_watch.count(sender="tasks.expire")
     assert (tmp_path / "messages").stat().st_size == 1
 
 
