@@ -73,14 +73,18 @@ class UserAdmin(FleetAdmin, DjangoUserAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        shown: dict[str, Any] = {}
-        if user := self.get_object(request, unquote(object_id)):
-            shown = {"tokens": user.api_tokens.order_by("-created_at"), "audit": audit.of("user", user.username)}
         try:
-            return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
+            return super().change_view(request, object_id, form_url, extra_context)
         except superusers.LastSuperuser as error:  # another request has taken the rights of the others meanwhile
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(request.path)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
+    ) -> HttpResponse:
+        if obj := options.get("obj"):
+            context |= {"tokens": obj.api_tokens.order_by("-created_at"), "audit": audit.of("user", obj.username)}
+        return super().render_change_form(request, context, *args, **options)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         before = User.objects.filter(pk=obj.pk).first() if change else None
@@ -126,7 +130,7 @@ class ApiTokenAdmin(FleetAdmin):
 
     form = NewTokenForm
     list_display = ("name", "short_id", "user", "rights", "status", "created_at", "expires_at", "last_used_at")
-    list_select_related = False
+    list_select_related = ()  # False would join the users with all tokens, before the list's page is cut
     sortable_by = ("created_at",)
     autocomplete_fields = ("user",)
     actions = ("revoke",)
@@ -189,12 +193,17 @@ class ApiTokenAdmin(FleetAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        token = self.get_object(request, unquote(object_id))
-        if token and "_revoke" in request.POST:
+        if "_revoke" in request.POST and (token := self.get_object(request, unquote(object_id))):
             self.revoke(request, self.get_queryset(request).filter(pk=token.pk))
             return HttpResponseRedirect(request.path)
-        shown = {"audit": audit.of("token", token.short_id), "token": token} if token else {}
-        return super().change_view(request, object_id, form_url, shown | (extra_context or {}))
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
+    ) -> HttpResponse:
+        if obj := options.get("obj"):
+            context |= {"audit": audit.of("token", obj.short_id), "token": obj}
+        return super().render_change_form(request, context, *args, **options)
 
     @admin.action(description="Revoke the selected tokens")
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:

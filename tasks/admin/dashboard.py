@@ -22,7 +22,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
 from pymongo.errors import PyMongoError
 
-from fmv.mongodb.server import server_now
+from fmv.mongodb.server import recent_now
 from fmv.monitoring import servers as server_health
 from fmv.templatetags.display import counted
 from tasks.admin import charts
@@ -64,9 +64,9 @@ def task_list(**conditions: str) -> str:
 
 
 def figures() -> dict[str, list[Figure]]:
-    """Count unfinished tasks, and those that finished in the last day: eight round trips."""
+    """Count unfinished tasks, and those that finished in the last day: seven round trips."""
     counts = queue_stats.unfinished()
-    ended = tallies.finished_within(tallies.DAY)
+    [ended] = tallies.finished_within(tallies.DAY)
     now = {status: sum(n for (of, _), n in counts.items() if of == status) for status in UNFINISHED}
     return {
         "now": [Figure(s, counted(n, queue_stats.MAX_COUNTED), task_list(status=s)) for s, n in now.items()],
@@ -81,8 +81,8 @@ def _ended(status: Status, number: int) -> Figure:
 
 
 def day() -> dict[str, Any] | None:
-    """Count what finished in each half hour of the last day: five round trips. None if nothing did."""
-    now = server_now()
+    """Count what finished in each half hour of the last day: four round trips. None if nothing did."""
+    now = recent_now()
     until = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0) + HALF_HOUR
     edges = [until + number * HALF_HOUR for number in range(-HALF_HOURS, 1)]
     sums = tallies.series(edges)
@@ -121,10 +121,10 @@ def failures() -> dict[str, Any]:
 def oldest() -> dict[str, Any] | None:
     """Return the queued task of a robot in service that waits longest.
 
-    Four round trips, or more if robots out of service have queues.
+    Three round trips, or more if robots out of service have queues.
     """
     task = queue_stats.longest_waiting()
-    return {"task": task, "seconds": (server_now() - task.since).total_seconds()} if task else None
+    return {"task": task, "seconds": (recent_now() - task.since).total_seconds()} if task else None
 
 
 def robots() -> dict[str, Any]:
@@ -138,7 +138,7 @@ def robots() -> dict[str, Any]:
 
 
 def fleet() -> dict[str, Any]:
-    """Return the live worker processes with their tasks, and the lost ones: four round trips."""
+    """Return the live worker processes with their tasks, and the lost ones: three round trips."""
     found = current_fleet()
     workers = sorted(found.workers, key=lambda worker: worker.task is None)
     return {
@@ -177,7 +177,7 @@ def attention() -> list[tuple[str, str, str]]:
         )
         for handler, count in sorted(unknown_handlers().items())
     ]
-    if stuck := Task.objects.stuck(server_now()).up_to(STUCK_CAP):
+    if stuck := Task.objects.stuck(recent_now()).up_to(STUCK_CAP):
         tasks = "task" if stuck == 1 else "tasks"
         said.append(
             (

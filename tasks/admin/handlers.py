@@ -141,7 +141,7 @@ def pages(site: Any) -> list[URLPattern]:
 def listed(request: HttpRequest) -> dict[str, Any]:
     """Return the context of the list of handlers."""
     _check_may_view(request)
-    totals = tallies.finished_within(tallies.DAY)
+    [totals] = tallies.finished_within(tallies.DAY)
     handlers = [(handler, record("", totals, handler.name)) for handler in registry.all_handlers()]
     return {"title": "Handlers", "handlers": handlers, "default": registry.DEFAULT}
 
@@ -152,12 +152,15 @@ def shown(request: HttpRequest, name: str) -> dict[str, Any]:
     handler = _found(name)
     user: Any = request.user
     fields = ("id", "robot", "finished_at", "error__type", "error__message")
+    titles, spans = zip(*SPANS.values(), strict=True)
     return {
         "title": handler.name,
         "handler": handler,
         "schema": handler.schema,
         "parameters": rows(handler.schema),
-        "records": [record(title, tallies.finished_within(span), name) for title, span in SPANS.values()],
+        "records": [
+            record(title, totals, name) for title, totals in zip(titles, tallies.finished_within(*spans), strict=True)
+        ],
         "failures": list(Task.objects.failed().filter(handler=name).values(*fields)[:MAX_FAILURES]),
         "all_url": task_list(handler=name),
         "failed_url": task_list(handler=name, show="failed"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fmv.mongodb.server import server_now
+from fmv.mongodb.server import recent_now
 from tasks.models import Status, Task, WorkerProcess
 from tasks.reports.queue_stats import unfinished
 
@@ -41,14 +41,14 @@ def unknown_handlers() -> dict[str, int]:
 
     Without any worker it is empty: then not the handlers are missing.
     """
-    known = {name.rpartition("@")[0] for name in WorkerProcess.objects.known_handlers(server_now())}
+    known = {name.rpartition("@")[0] for name in WorkerProcess.objects.known_handlers(recent_now())}
     waiting = {handler: count for (_, handler), count in unfinished([Status.QUEUED]).items() if handler not in known}
     return waiting if known else {}
 
 
 def current_fleet() -> Fleet:
-    """Return the fleet as it is now, in four round trips; one of them asks for the time."""
-    now = server_now()
+    """Return the fleet as it is now, in three round trips."""
+    now = recent_now()
     alive = sorted(WorkerProcess.objects.alive(now)[:MAX_PROCESSES], key=lambda process: (process.node, process.name))
     runs = {
         task["worker"]: task

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fmv.mongodb.counting import collection
-from fmv.mongodb.server import server_now
+from fmv.mongodb.server import recent_now
 from fmv.mongodb.uuid7 import time_of
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, Status, Task
@@ -51,7 +51,7 @@ class QueuedTask:
 def queue_age() -> float:
     """Return the seconds that the task queued longest for a robot in service has waited; 0 without one."""
     oldest = longest_waiting()
-    return max(0.0, (server_now() - oldest.since).total_seconds()) if oldest else 0.0
+    return max(0.0, (recent_now() - oldest.since).total_seconds()) if oldest else 0.0
 
 
 def longest_waiting() -> QueuedTask | None:
@@ -106,7 +106,7 @@ def overview() -> dict[str, Any]:
     Of the tasks that are not rolled up yet, at most MAX_RECENT of the last hour and of earlier are counted; `behind`
     is then the time in seconds since the last rollup.
     """
-    since = server_now().replace(second=0, microsecond=0) - HOUR
+    since = recent_now().replace(second=0, microsecond=0) - HOUR
     latest = latest_tally()
     until = latest.until if latest else EPOCH
     recent = finished_between(max(since, until), at_most=MAX_RECENT)
@@ -124,7 +124,7 @@ def overview() -> dict[str, Any]:
         "queue_age": queue_age(),
         "last_hour": {status.value: last_hour.count(status) for status in FINISHED},
         "robots": robots(),
-        "behind": (server_now() - (latest.until if latest else since)).total_seconds() if behind else 0.0,
+        "behind": (recent_now() - (latest.until if latest else since)).total_seconds() if behind else 0.0,
     }
 
 

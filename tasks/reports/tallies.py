@@ -19,7 +19,7 @@ from typing import Any
 from django.db import IntegrityError
 
 from fmv.mongodb.counting import collection
-from fmv.mongodb.server import server_now
+from fmv.mongodb.server import recent_now, server_now
 from tasks.models import Status, Tally, Task
 from tasks.models.status import EPOCH
 from tasks.reports import outcomes
@@ -144,15 +144,18 @@ def _sums(finished_at: dict[str, Any], at_most: int, **key: Any) -> Iterator[dic
     return (row | row["_id"] for row in rows)
 
 
-def finished_within(span: dt.timedelta) -> FinishedTotals:
-    """Return the totals of the tasks that finished in this span until now, from a whole minute on: four round trips.
+def finished_within(*spans: dt.timedelta) -> list[FinishedTotals]:
+    """Return the totals of the tasks that finished in each of these spans until now, from a whole minute on.
 
-    Of the tasks that are not rolled up yet, at most MAX_RECENT are counted.
+    Two round trips and one for each span. Of the tasks that are not rolled up yet, at most MAX_RECENT are counted.
     """
-    since = server_now().replace(second=0, microsecond=0) - span
-    latest = latest_tally()
-    recent = finished_between(max(since, latest.until) if latest else since, at_most=MAX_RECENT)
-    return totals_of(latest).plus(recent).minus(totals_of(latest_tally(since)))
+    now, latest = recent_now().replace(second=0, microsecond=0), latest_tally()
+    begun = [max(now - span, latest.until) if latest else now - span for span in spans]
+    recent = {since: finished_between(since, at_most=MAX_RECENT) for since in {*begun}}
+    return [
+        totals_of(latest).plus(recent[since]).minus(totals_of(latest_tally(now - span)))
+        for span, since in zip(spans, begun, strict=True)
+    ]
 
 
 def series(edges: list[dt.datetime]) -> list[FinishedTotals]:

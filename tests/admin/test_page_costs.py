@@ -1,0 +1,196 @@
+"""What each page of the admin costs in commands to MongoDB: as many with a hundred rows as with three or none."""
+
+import datetime as dt
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+from django_celery_results.models import TaskResult
+
+from fmv.accounts import api_tokens
+from fmv.accounts.models import ApiToken, User
+from fmv.audit.models import AuditEntry
+from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import new_id
+from fmv.monitoring import servers
+from robots.models import Robot
+from tasks.admin import dashboard
+from tasks.models import Bulk, LogLine, Status, Task, WorkerProcess
+from tasks.reports import tallies
+from tests.support.factories import make_process, make_robot, make_task, make_token, make_user
+from tests.support.pages import admin
+from tests.support.probes import STARTED, listening
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
+
+#: how many commands a GET sends, besides the two for who asks: session, user
+COSTS = {
+    "index": 25,
+    "dashboard_now": 20,
+    "dashboard_day": 4,
+    "dashboard_rest": 4,
+    "handlers": 3,
+    "handler": 7,
+    "password_change": 0,
+    "password_change_done": 0,
+    "jsi18n": 0,
+    "fmv_user_changelist": 2,
+    "fmv_user_add": 0,
+    "fmv_user_change": 3,
+    "fmv_user_history": 2,
+    "auth_user_password_change": 1,
+    "fmv_apitoken_changelist": 3,
+    "fmv_apitoken_add": 1,
+    "fmv_apitoken_change": 3,
+    "fmv_apitoken_history": 3,
+    "fmv_auditentry_changelist": 4,  # how many there are, those of the page, and the choices of two filters
+    "fmv_auditentry_change": 1,
+    "fmv_auditentry_history": 2,
+    "django_celery_results_taskresult_changelist": 4,
+    "django_celery_results_taskresult_change": 1,
+    "django_celery_results_taskresult_history": 2,
+    "tasks_bulk_changelist": 3,
+    "tasks_bulk_change": 2,
+    "tasks_bulk_state": 1,
+    "tasks_task_changelist": 2,
+    "tasks_task_change": 3,
+    "tasks_task_rows": 1,
+    "tasks_task_state": 1,
+    "tasks_task_log": 2,
+    "robots_robot_changelist": 6,
+    "robots_robot_rows": 6,
+    "robots_robot_add": 0,
+    "robots_robot_change": 11,
+    "robots_robot_live": 10,
+    "robots_robot_edit": 1,
+    "robots_robot_run": 1,
+    "robots_robot_out": 7,
+}
+#: routes that show no page to a superuser with a session: redirects, buttons, what nobody may
+OTHERS = {
+    *("login", "logout", "oidc_login", "oidc_callback", "autocomplete", "view_on_site", "app_list"),
+    *("fmv_user_delete", "fmv_apitoken_delete", "fmv_auditentry_add", "fmv_auditentry_delete"),
+    *("django_celery_results_taskresult_add", "django_celery_results_taskresult_delete"),
+    *("tasks_bulk_add", "tasks_bulk_delete", "tasks_bulk_history", "tasks_bulk_stop"),
+    *("tasks_task_add", "tasks_task_delete", "tasks_task_history", "tasks_task_act", "tasks_task_cancel"),
+    *("tasks_task_retry", "robots_robot_delete", "robots_robot_history", "robots_robot_in"),
+}
+WHO = ["aggregate fmv_session", "aggregate fmv_user"]
+
+
+def routes() -> dict[str, str]:
+    """The admin's routes: name -> pattern."""
+
+    def walk(patterns: list[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+        for each in patterns:
+            if isinstance(each, URLResolver):
+                yield from walk(each.url_patterns, prefix + str(each.pattern))
+            elif isinstance(each, URLPattern) and each.name:
+                yield each.name, f"/{prefix}{each.pattern}"
+
+    return {name: pattern for name, pattern in walk(get_resolver().url_patterns) if pattern.startswith("/admin/")}
+
+
+def test_each_page_has_its_number():
+    assert routes().keys() == COSTS.keys() | OTHERS
+
+
+@pytest.fixture
+def shown() -> dict[str, Any]:
+    """What the pages of one object show, and the name of a handler."""
+    now, fry = server_now(), make_user(username="fry", password=None)
+    robot = make_robot(name="Bender")
+    make_task(robot=robot, status="SUCCESS", started_at=now, finished_at=now - 2 * tallies.MINUTE, attempt=1)
+    tallies.roll_up()
+    make_task(robot=robot, status="STARTED", lane="Bender/0", **STARTED)
+    make_process(STARTED["worker"], handlers=["wait@1", "noop@1"])
+    return {
+        "/handlers/": "noop",
+        "/user/": fry.pk,
+        "/apitoken/": make_token(fry).pk,
+        "/auditentry/": AuditEntry.objects.create(by="fry", action="robot.change", kind="robot", key="Bender").pk,
+        "/taskresult/": TaskResult.objects.create(task_id="a", task_name="tasks.purge", status="SUCCESS").pk,
+        "/bulk/": stored_bulk().pk,
+        "/task/": make_task(robot=robot).pk,
+        "/robot/": robot.pk,
+    }
+
+
+def stored_bulk() -> Bulk:
+    id, now = new_id(), server_now()
+    return Bulk.objects.create(id=id, action="cancel", by="fry", conditions={}, changed_at=now, open=False)
+
+
+def store_rows(count: int, shown: dict[str, Any]) -> None:
+    """Store so many of everything that a page lists."""
+    now, numbers = server_now(), range(count)
+    users = User.objects.bulk_create(User(username=f"user {number}", password="!") for number in numbers)
+    ApiToken.objects.bulk_create(
+        api_tokens.build(user, "gateway") for user in [*users, *User.objects.filter(pk=shown["/user/"]), *users]
+    )
+    about = [("user", "fry"), ("robot", "Bender"), ("task", shown["/task/"]), ("bulk", shown["/bulk/"])]
+    AuditEntry.objects.bulk_create(
+        AuditEntry(by=user.username, action="a.b", kind=kind, key=key) for user in users for kind, key in about
+    )
+    TaskResult.objects.bulk_create(
+        TaskResult(task_id=str(number), task_name="tasks.purge", status="SUCCESS", date_done=timezone.now())
+        for number in numbers
+    )
+    for _ in range(min(count, 10)):
+        stored_bulk()
+    LogLine.objects.bulk_create(LogLine(task=shown["/task/"], attempt=1, text="Hello") for _ in numbers)
+    robots = [Robot(name=f"R{n}", location="Lab", description="-", enabled=bool(n % 3)) for n in numbers]
+    Robot.objects.bulk_create(robots)
+    WorkerProcess.objects.bulk_create(
+        WorkerProcess(name=f"host/{10 + n}", node="work@host", queues=["work"], started_at=now, seen_at=now)
+        for n in numbers
+    )
+    Task.objects.bulk_create(task for number in numbers for task in tasks_of(number, shown["/task/"]))
+
+
+def tasks_of(number: int, retried: Any) -> Iterator[Task]:
+    now = server_now()
+    ended = {"attempt": 1, "started_at": now, "finished_at": now}
+    for robot in ("Bender", f"R{number}"):
+        about = {"robot": robot, "handler": "noop", "timeout": 1.0, "requested_by": "fry"}
+        yield Task(**about)
+        yield Task(**about, status=Status.SCHEDULED, run_at=now + dt.timedelta(hours=1))
+        yield Task(**about, status=Status.SUCCESS, retry_of=retried, **ended)
+        yield Task(**about, status=Status.FAILURE, error={"type": "E", "message": "m", "traceback": ""}, **ended)
+    runs = STARTED | {"worker": f"host/{10 + number}", "lane": f"R{number}/0"}
+    yield Task(**about, status=Status.STARTED, **runs)
+
+
+@pytest.mark.parametrize("rows", [0, 3, 100])
+def test_each_page_costs_its_number_of_commands(rows, shown):
+    client = admin(is_superuser=True)
+    store_rows(rows, shown)
+    servers.mongodb.probe(), servers.broker.probe()
+    ContentType.objects.get_for_models(*apps.get_models())  # each process reads them once
+    wrong = []
+    with listening() as commands:
+        for name, pattern in routes().items():
+            if name in COSTS:
+                dashboard.forget()
+                del commands.sent[:]
+                [key] = [key for part, key in shown.items() if part in pattern] or [""]
+                answer = client.get(re.sub("<.*>", str(key), pattern))
+                assert answer.status_code == 200, name
+                sent = [each for each in commands.sent if not is_no_question(each)]
+                if sent[:2] != WHO or len(sent) != 2 + COSTS[name]:
+                    wrong.append(f"{name} has {COSTS[name]}: {sent}")
+    assert not wrong, "\n".join(wrong)
+
+
+def is_no_question(command: str) -> bool:
+    """Return whether it fetches the rest of an answer of more than 101 documents, or a thread of `servers` sends it."""
+    return (
+        command.startswith(("getMore", "buildInfo", "listCollections"))
+        or "migrations" in command
+        or "probes" in command
+    )
