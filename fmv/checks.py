@@ -29,6 +29,15 @@ def development_is_over(app_configs: Any, **_: Any) -> list[CheckMessage]:
 
 
 @register(Tags.security, deploy=True)
+def rabbitmq_carries_the_messages(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """fmv.E005: FMV_BROKER_URL names the broker of development."""
+    if settings.ENVIRONMENT.broker_url.startswith("amqp"):
+        return []
+    text = "FMV_BROKER_URL names a Valkey, which only processes of one machine reach and which stores no message."
+    return [Error(text, hint="Set it to the URL of RabbitMQ.", id="fmv.E005")]
+
+
+@register(Tags.security, deploy=True)
 def the_issuer_is_reached_safely(app_configs: Any, **_: Any) -> list[CheckMessage]:
     """fmv.E003: the keys of FMV_OIDC_ISSUER are fetched without TLS. fmv.E004: FMV_OIDC_AUDIENCE is empty."""
     if not settings.ENVIRONMENT.oidc_issuer:

@@ -30,8 +30,10 @@ def _mongodb_uri(value: str) -> str:
 
 
 def _broker_url(value: str) -> str:
-    if not value.startswith(("amqp://", "amqps://", "mongodb://", "mongodb+srv://")):
-        raise ValueError("must start with amqp://, amqps:// or mongodb://")
+    if not value.startswith(("amqp://", "amqps://", "redis+socket:///")):
+        raise ValueError(
+            "must start with amqp:// or amqps:// for RabbitMQ, or redis+socket:/// for a development Valkey"
+        )
     return value
 
 
@@ -99,7 +101,8 @@ class Environment(BaseSettings):
     broker_url: Annotated[str, AfterValidator(_broker_url)] = Field(
         "amqp://guest:guest@127.0.0.1:5672//",
         alias="FMV_BROKER_URL",
-        description="URL of RabbitMQ (`amqp://`, `amqps://`), or for development of a MongoDB (`mongodb://`).",
+        description="URL of RabbitMQ (`amqp://`, `amqps://`), or for development the socket of a Valkey "
+        "(`redis+socket:///`).",
     )
     secret_key: Annotated[str, Field(min_length=50)] = Field(
         "",

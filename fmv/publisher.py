@@ -16,12 +16,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import pymongo
 from amqp.exceptions import AMQPError
 from django.conf import settings
 from django.dispatch import Signal
-from kombu.exceptions import KombuError
-from pymongo.errors import PyMongoError
+from kombu.exceptions import KombuError, OperationalError
 
 from fmv.celery import app
 
@@ -32,7 +30,8 @@ CAPACITY = 10_000  # messages that may wait to be sent
 FULL_TIMEOUT = 0.5  # seconds to wait for room, while the broker takes messages
 THREAD = "publisher"  # name of the thread
 FLUSH_TIMEOUT = 2.0  # seconds that a process waits at its end for its last messages to be sent
-ERRORS = (AMQPError, KombuError, OSError, PyMongoError)
+ERRORS = (AMQPError, KombuError, OSError)
+MAX_EXPIRING = 1000  # messages in a queue that drops none by age; beyond it, none is sent that would expire
 
 messages_lost = Signal()  #: sent with `count` when the broker did not take messages
 
@@ -121,14 +120,23 @@ class Publisher:
     def _tried_twice(self, job: Callable[[], Any]) -> Any:
         """Do the job; if the broker has closed the connection since the last one, on a new connection."""
         had_connection = self._connection is not None
-        with pymongo.timeout(2 * TIMEOUT):  # for a MongoDB that carries the messages
-            try:
-                return job()
-            except ERRORS as error:
-                if not had_connection or self._blocked or isinstance(error, TimeoutError):
-                    raise
-                self._drop_connection()
-                return job()
+        try:
+            return self._done(job)
+        except ERRORS as error:
+            if not had_connection or self._blocked or isinstance(error, TimeoutError):
+                raise
+            self._drop_connection()
+            return self._done(job)
+
+    def _done(self, job: Callable[[], Any]) -> Any:
+        """Do the job. What the client of the development broker raises becomes one of ERRORS."""
+        try:
+            return job()
+        except ERRORS:
+            raise
+        except app.connection_for_write().connection_errors as error:
+            kind = TimeoutError if isinstance(error.__context__, TimeoutError) else OperationalError
+            raise kind(str(error)) from error
 
     def _fail(self, error: Exception, answer: "Future[Any] | None") -> None:
         """Give up this job and all that wait: they would only wait for the same broker."""
@@ -175,8 +183,16 @@ class Publisher:
         return app.amqp.Producer(self._connection, auto_declare=False)
 
     def _send(self, name: str, arguments: Sequence[Any], options: dict[str, Any]) -> None:
-        app.send_task(name, arguments, producer=self._producer(), **options)
+        producer = self._producer()
+        if not (options.get("expiration") and self._keeps_too_many(options["queue"])):
+            app.send_task(name, arguments, producer=producer, **options)
         self._confirmed_at = time.monotonic()
+
+    def _keeps_too_many(self, queue: str) -> bool:
+        """Return whether a queue has MAX_EXPIRING messages of a broker that, other than AMQP, drops none by its age."""
+        if self._connection.transport.driver_type == "amqp":
+            return False
+        return bool(self._connection.default_channel._size(queue) >= MAX_EXPIRING)
 
     def _ask(self) -> str:
         producer = self._producer()

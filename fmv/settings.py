@@ -219,7 +219,12 @@ _amqp = ENVIRONMENT.broker_url.startswith("amqp")
 # Messages are doorbells ("this robot has work") and beat's reminders. MongoDB holds the truth about both, so they may
 # be lost. fmv.publisher sends them.
 CELERY_BROKER_CONNECTION_TIMEOUT = 2.0  # seconds for each answer while connecting
-CELERY_BROKER_TRANSPORT_OPTIONS = {} if _amqp else {"polling_interval": 0.1}
+_VALKEY = {
+    "ack_emulation": False,  # no message comes again after an hour; a killed worker's are not needed
+    "priority_steps": [0],  # first come, first served: Kombu would take priority 0 first and 9 last
+    "socket_timeout": 2.0,  # seconds for each answer
+}
+CELERY_BROKER_TRANSPORT_OPTIONS = {} if _amqp else _VALKEY
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True  # RabbitMQ may close the channel of a worker that runs a long task
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a worker waits for its broker for ever
@@ -246,7 +251,7 @@ CELERY_WORKER_LOST_WAIT = 2.0  # seconds to wait for an answer that a dead proce
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False  # the lease in MongoDB counts, not the connection
-CELERY_WORKER_ENABLE_REMOTE_CONTROL = _amqp  # Kombu's MongoDB transport has no cheap broadcast
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = _amqp  # `celery inspect` is for production
 CELERY_RESULT_BACKEND = "django-db"
 CELERY_RESULT_EXTENDED = True
 CELERY_RESULT_EXPIRES = 3600  # seconds; maintenance runs are frequent

@@ -1,9 +1,10 @@
 """What all tests stand on: real servers, and processes that are started and stopped again.
 
 MongoDB is an embedded server, one for each pytest-xdist process, unless MONGODB_URI names another; then each has a
-database of its own in it. RabbitMQ is used when one answers at FMV_BROKER_URL or on localhost, node, npm, go, Chromium
-and a C compiler when they are installed; without one its tests are left out, and the last lines of the run say so.
-Under CI=true that ends the run instead.
+database of its own in it. An embedded Valkey server carries the messages, for each process in a database of its own.
+RabbitMQ is used too when one answers at FMV_BROKER_URL or on localhost, node, npm, go, Chromium and a C compiler when
+they are installed; without one its tests are left out, and the last lines of the run say so. Under CI=true that ends
+the run instead.
 """
 
 import atexit
@@ -25,7 +26,7 @@ from typing import Any
 import django
 import pytest
 
-from fmv.devstack import embedded_mongodb, stack
+from fmv.devstack import embedded_mongodb, embedded_valkey, stack
 from fmv.environment import Environment
 from tests.support import clocks
 from tests.support.uris import with_database
@@ -125,6 +126,13 @@ def _start_mongodb(name: str) -> str:
         return parts.enter_context(server) + "fmv"
 
 
+def _start_valkey() -> str:
+    parts = ExitStack()
+    atexit.register(parts.close)
+    path = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="fmv-tests-valkey-"))) / "valkey"
+    return parts.enter_context(embedded_valkey.embedded_valkey(path))
+
+
 def _complete_environment() -> None:
     _find_rabbitmq()
     _find_rabbitmq_server()
@@ -140,7 +148,7 @@ def _complete_environment() -> None:
         os.environ["FMV_TEST_MONGODB"] = "mongodb"
         os.environ["MONGODB_URI"] = _start_mongodb("mongodb")
     _find_failpoints()
-    os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], "fmv_test_broker")
+    os.environ["FMV_BROKER_URL"] = _start_valkey()
     os.environ["FMV_SECRET_KEY"] = secrets.token_urlsafe(48)
     os.environ["FMV_HTTPS"] = "0"
     os.environ["FMV_APPS"] = "tests.support.test_handlers"
@@ -151,8 +159,8 @@ Environment.model_config["env_file"] = None  # a developer's .env is not the tes
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _complete_environment()
 else:  # or workers of this process's tests would take the messages of another's
-    own = f"fmv_test_broker_of_{os.environ['PYTEST_XDIST_WORKER']}"
-    os.environ["FMV_BROKER_URL"] = with_database(os.environ["MONGODB_URI"], own)
+    database = 1 + int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.environ["FMV_BROKER_URL"] += f"?virtual_host={database}"
 
 
 # --- What is left out ------------------------------------------------------------------------------------------------
@@ -315,8 +323,8 @@ def settings(settings):
     return settings
 
 
-@pytest.fixture(params=["mongodb", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
-def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
+@pytest.fixture(params=["valkey", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def broker_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a real broker without messages; the test runs once on each kind."""
     if request.param == "rabbitmq":
         url = os.environ["FMV_TEST_RABBITMQ"]
@@ -327,13 +335,10 @@ def broker_url(request: pytest.FixtureRequest, worker_id: str) -> Iterator[str]:
             yield url
             empty_rabbitmq(url)
     else:
-        from pymongo import MongoClient
-
-        name = f"fmv_test_broker_{worker_id}"
-        url = with_database(os.environ["MONGODB_URI"], name)
+        url = os.environ["FMV_BROKER_URL"]
+        empty_valkey(url)
         yield url
-        with MongoClient[dict[str, Any]](url) as client:
-            client.drop_database(name)
+        empty_valkey(url)
 
 
 @pytest.fixture(autouse=True)
@@ -363,6 +368,13 @@ def bells() -> Iterator[Callable[[], list[tuple[str, str, int]]]]:
 
     with recorded_bells() as taken:
         yield taken
+
+
+def empty_valkey(url: str) -> None:
+    import kombu
+
+    with kombu.Connection(url) as connection:
+        connection.default_channel.client.flushdb()
 
 
 def empty_rabbitmq(url: str) -> None:
@@ -434,6 +446,7 @@ def run_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
             process.kill()
             process.wait()
         print(f"--- {name}.log\n{(tmp_path / f'{name}.log').read_text(errors='replace')}")
+    empty_valkey(os.environ["FMV_BROKER_URL"])
 
 
 def _test_mongodb_uri() -> str:

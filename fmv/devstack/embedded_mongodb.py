@@ -15,6 +15,8 @@ from typing import IO, Any
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+PROGRAM = "secantusd-py"
+
 
 class StackError(Exception):
     """The stack cannot run; the message is one sentence for the user at the terminal."""
@@ -30,9 +32,9 @@ def embedded_mongodb(path: Path, port: int | None = None, *options: str) -> Iter
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("a+") as lock, path.with_suffix(".log").open("ab") as log:
-        stop_leftover(lock, path)
+        stop_leftover(lock, PROGRAM, path)
         port = free_port(port)
-        command = [str(Path(sys.executable).with_name("secantusd-py")), "--standalone", "--host", "127.0.0.1"]
+        command = [str(Path(sys.executable).with_name(PROGRAM)), "--standalone", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--storage-path", str(path), "--log-level", "WARNING"]
         command += options
         # In a session of its own, so that Ctrl-C in the terminal does not reach it and this process stops it in order.
@@ -48,26 +50,29 @@ def embedded_mongodb(path: Path, port: int | None = None, *options: str) -> Iter
             lock.truncate(0)
 
 
-def stop_leftover(lock: IO[str], path: Path) -> None:
-    """Take the lock, and end the server of an earlier stack that was killed before it could end it."""
+def stop_leftover(lock: IO[str], program: str, path: Path) -> None:
+    """Take the lock, and end the server of an earlier stack that was killed before it could end it.
+
+    `program` and `path` are parts of its command line.
+    """
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise StackError(f"another process already runs the embedded MongoDB of {path}; stop it first.") from None
+        raise StackError(f"another process already runs the embedded {program} of {path}; stop it first.") from None
     lock.seek(0)
     for pid in map(int, lock.read().split()):
         for signum in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
-                if runs_on(pid, path):
+                if runs(pid, program, path):
                     os.kill(pid, signum)
             deadline = time.monotonic() + 10
-            while runs_on(pid, path) and time.monotonic() < deadline:
+            while runs(pid, program, path) and time.monotonic() < deadline:
                 time.sleep(0.1)
     lock.truncate(0)
 
 
-def runs_on(pid: int, path: Path) -> bool:
-    """Return whether the process is an embedded server on the data in `path`, judging by its command line."""
+def runs(pid: int, program: str, path: Path) -> bool:
+    """Return whether the process is an embedded server with this path, judging by its command line."""
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
@@ -76,7 +81,7 @@ def runs_on(pid: int, path: Path) -> bool:
         arguments = subprocess.run(
             ["ps", "-wwo", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
         ).stdout
-    return "secantusd-py" in arguments and f" {path} " in arguments
+    return program in arguments and f" {path} " in arguments
 
 
 def check_port(host: str, port: int) -> None:

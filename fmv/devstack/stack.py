@@ -1,7 +1,8 @@
 """The development stack: everything FMV needs, started by one command and stopped by Ctrl-C.
 
-`python -m fmv.devstack.stack run` checks ports and servers, starts an embedded MongoDB server unless the environment
-names MongoDB and a broker, prepares the database, and runs the web server and both workers. State is under `var/`.
+`python -m fmv.devstack.stack run` checks ports and servers, starts an embedded MongoDB and an embedded Valkey server
+unless the environment names MongoDB and a broker, prepares the database, and runs the web server and both workers.
+State is under `var/`.
 """
 
 import ctypes
@@ -28,6 +29,7 @@ import honcho.manager
 import honcho.printer
 
 from fmv.devstack.embedded_mongodb import StackError, check_port, embedded_mongodb, tied
+from fmv.devstack.embedded_valkey import embedded_valkey
 from fmv.environment import Environment, read_environment
 from fmv.escaping import visible_lines
 
@@ -69,15 +71,16 @@ def run() -> int:
     given = environment.model_fields_set  # by the environment or .env
     check_port(environment.host, environment.port)
     if "mongodb_uri" in given:
-        check_mongodb("MONGODB_URI", environment.mongodb_uri)
+        check_mongodb(environment.mongodb_uri)
     if "broker_url" in given:
         check_broker(environment.broker_url)
     VAR.mkdir(exist_ok=True)
     with ExitStack() as parts:
-        server = ""
-        if not given.issuperset({"mongodb_uri", "broker_url"}):
-            server = parts.enter_context(embedded_mongodb(VAR / "mongodb", MONGODB_PORT))
-        defaults = development_defaults(environment.host, server)
+        defaults = development_defaults(environment.host)
+        if "mongodb_uri" not in given:
+            defaults["mongodb_uri"] = parts.enter_context(embedded_mongodb(VAR / "mongodb", MONGODB_PORT)) + "fmv"
+        if "broker_url" not in given:
+            defaults["broker_url"] = parts.enter_context(embedded_valkey(VAR / "valkey"))
         os.environ.update({_variable(name): value for name, value in defaults.items() if name not in given})
         keep_environment(VAR / "environment")
         login = subprocess.run(
@@ -88,11 +91,9 @@ def run() -> int:
         return run_processes(read_environment(), login.stdout.strip())
 
 
-def development_defaults(host: str, server: str) -> dict[str, str]:
-    """Return values for the fields of Environment that are not set; `server` is the embedded MongoDB's address."""
+def development_defaults(host: str) -> dict[str, str]:
+    """Return values for the fields of Environment that are not set, except the addresses of the servers."""
     return {
-        "mongodb_uri": f"{server}fmv",
-        "broker_url": f"{server}fmv_broker",
         "secret_key": secret_key(VAR / "secret-key"),
         "anonymous": "manager" if is_loopback(host) else "none",
         "allowed_hosts": f"localhost,127.0.0.1,[::1],{host}",
@@ -129,7 +130,7 @@ def is_loopback(host: str) -> bool:
 # --- Checks ----------------------------------------------------------------------------------------------------------
 
 
-def check_mongodb(variable: str, uri: str) -> None:
+def check_mongodb(uri: str) -> None:
     """Raise StackError unless the MongoDB at `uri` answers and accepts its user."""
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
@@ -142,16 +143,14 @@ def check_mongodb(variable: str, uri: str) -> None:
             client.get_default_database("fmv").command("listCollections", nameOnly=True, authorizedCollections=True)
     except PyMongoError as error:
         reason = str(error).partition(" (configured timeouts")[0].partition(", Timeout:")[0]
-        raise StackError(f"no usable MongoDB answers at {variable}={without_password(uri)} ({reason}).") from None
+        raise StackError(f"no usable MongoDB answers at MONGODB_URI={without_password(uri)} ({reason}).") from None
 
 
 def check_broker(url: str) -> None:
     """Raise StackError unless the broker at `url` answers and accepts its user."""
     import kombu
 
-    if url.startswith("mongodb"):
-        return check_mongodb("FMV_BROKER_URL", url)
-    timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
+    timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
     connection = kombu.Connection(url, connect_timeout=TIMEOUT, transport_options=timeouts)
     try:
         connection.transport.close_connection(connection.transport.establish_connection())

@@ -217,9 +217,9 @@ def interrupted_restore() -> Iterator[CheckMessage]:
 
 def broker() -> Iterator[CheckMessage]:
     version = ask_broker()
-    if app.conf.broker_url.startswith("mongodb"):
+    if not app.conf.broker_url.startswith("amqp"):
         yield _in_production(
-            "MongoDB carries the messages, which is for development.", "Set FMV_BROKER_URL to RabbitMQ."
+            "Valkey carries the messages, which is for development.", "Set FMV_BROKER_URL to RabbitMQ."
         )
     elif [int(part) for part in re.findall("[0-9]+", version)[:2]] < OLDEST_RABBITMQ:
         yield Warn(

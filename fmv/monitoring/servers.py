@@ -100,11 +100,7 @@ def ask_broker() -> str:
 
     Raises Unreachable after TIMEOUT seconds without an answer; looking up its host name may take longer.
     """
-    url: str = app.conf.broker_url
     try:
-        if url.startswith("mongodb"):  # Kombu's transport for it has no timeouts
-            with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=int(TIMEOUT * 1000)) as client:
-                return f"MongoDB {client.admin.command('buildInfo')['version']}"
         return publisher.ask().result()
     except BrokerBlocked as error:
         raise Unreachable(error, "takes no messages") from error

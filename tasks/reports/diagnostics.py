@@ -40,8 +40,8 @@ MESSAGES_WARNING = 10_000  # in one queue
 
 def queues() -> Iterator[CheckMessage]:
     """Check that each queue exists, has the type of FMV_QUEUE_TYPE, and has consumers."""
-    if app.conf.broker_url.startswith("mongodb"):
-        yield Info("MongoDB carries the messages: it has no queues to check.")
+    if not app.conf.broker_url.startswith("amqp"):
+        yield Info("Valkey carries the messages: it has no queues to check.")
         return
     with rabbitmq() as connection:
         for queue in settings.CELERY_TASK_QUEUES:

@@ -17,7 +17,6 @@ from billiard.exceptions import WorkerLostError
 from billiard.process import current_process
 from celery import signals
 from django.conf import settings
-from pymongo.errors import CollectionInvalid
 
 from fmv.celery import app
 from fmv.mongodb.migration_state import wait_for_migrations
@@ -93,10 +92,7 @@ class Consumer(celery.worker.consumer.Consumer):
 
     def ensure_connected(self, conn: Any) -> Any:
         conn.ensure_connection = functools.partial(conn.ensure_connection, interval_max=RECONNECT)
-        try:
-            return super().ensure_connected(conn)
-        except CollectionInvalid:  # another worker has just created this collection of Kombu's in a MongoDB broker
-            return super().ensure_connected(conn)
+        return super().ensure_connected(conn)
 
 
 class Request(celery.worker.request.Request):

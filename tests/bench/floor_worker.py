@@ -20,7 +20,7 @@ app.conf.update(
     task_ignore_result=True,
     worker_prefetch_multiplier=1,
     worker_enable_remote_control=_amqp,
-    broker_transport_options={"confirm_publish": True} if _amqp else {"polling_interval": 0.1},
+    broker_transport_options={"confirm_publish": True} if _amqp else {"ack_emulation": False, "priority_steps": [0]},
     worker_hijack_root_logger=False,
 )
 

@@ -16,7 +16,7 @@ from typing import Any
 import kombu
 from pymongo import MongoClient
 
-from fmv.devstack import embedded_mongodb, stack
+from fmv.devstack import embedded_mongodb, embedded_valkey, stack
 from tests.chaos.world import RABBITMQ, World, descendants
 from tests.support.uris import with_suffix
 
@@ -57,8 +57,8 @@ class Stage(World):
         uri = with_suffix(given or self.environment["MONGODB_URI"], "_bench")
         broker = os.environ.get("FMV_BROKER_URL")
         self.own_rabbitmq = broker is None and RABBITMQ is not None and shutil.which("epmd") is not None
-        if not self.own_rabbitmq:
-            self.broker_url = broker or with_suffix(uri, "_broker")
+        self.own_valkey = broker is None and not self.own_rabbitmq
+        self.broker_url = broker or self.broker_url
         self.environment |= {"MONGODB_URI": uri, "FMV_BROKER_URL": self.broker_url}
         self._runs = count()
 
@@ -68,11 +68,14 @@ class Stage(World):
             self.watch.start()
             if self.own_rabbitmq:
                 self.start_rabbitmq()
+            if self.own_valkey:
+                self._valkey = embedded_valkey.embedded_valkey(self.directory / "valkey")
+                self.broker_url = self.environment["FMV_BROKER_URL"] = self._valkey.__enter__()
             if self.own_mongodb:
                 self.start_mongodb()
             self.client: MongoClient[Any] = MongoClient(self.environment["MONGODB_URI"], serverSelectionTimeoutMS=5000)
             self.database = self.client.get_default_database()
-            self.wait_until(self.broker_answers, "rabbitmq", 180)
+            self.wait_until(self.broker_answers, "the broker", 180)
             os.environ.update(self.environment)
             import django
 
@@ -100,6 +103,8 @@ class Stage(World):
             self.stop(name)
         if not self.own_mongodb and hasattr(self, "client"):
             self.drop_databases()
+        if hasattr(self, "_valkey"):
+            self._valkey.__exit__(None, None, None)
         super().close()
 
     def drop_databases(self) -> None:
@@ -113,7 +118,7 @@ class Stage(World):
         return f"{name} (embedded)" if self.own_mongodb else name
 
     def _broker_name(self) -> str:
-        return "RabbitMQ" if self.broker_url.startswith("amqp") else "messages in MongoDB"
+        return "RabbitMQ" if self.broker_url.startswith("amqp") else "Valkey"
 
     # Processes.
 

@@ -37,7 +37,7 @@ WRONG = {
         "localhost",
         "",
     ],
-    "FMV_BROKER_URL": ["redis://localhost", "localhost:5672", ""],
+    "FMV_BROKER_URL": ["redis://localhost", "mongodb://localhost/fmv_broker", "localhost:5672", ""],
     "FMV_SECRET_KEY": ["short", "k" * 49, ""],
     "FMV_DEBUG": ["maybe", "2", ""],
     "FMV_APPS": ["no_such_app", "fmv,no.such.app", "../x"],

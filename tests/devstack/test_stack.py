@@ -172,12 +172,16 @@ def test_it_refuses_a_mongodb_that_does_not_answer_and_keeps_its_password(checko
 
 
 @pytest.mark.parametrize(
-    "url", ["amqp://somebody:secret@127.0.0.1:1//", "mongodb://somebody:secret@127.0.0.1:1/fmv_broker"]
+    ("url", "reason"),
+    [
+        ("amqp://somebody:secret@127.0.0.1:1//", "Connection refused"),
+        ("redis+socket:///no/valkey.sock", "No such file or directory"),
+    ],
 )
-def test_it_refuses_a_broker_that_does_not_answer_and_keeps_its_password(checkout, url):
+def test_it_refuses_a_broker_that_does_not_answer_and_keeps_its_password(checkout, url, reason):
     line = refusal(checkout, FMV_BROKER_URL=url)
     assert f"at FMV_BROKER_URL={url.replace(':secret', '')}" in line
-    assert "Connection refused" in line
+    assert reason in line
     assert "secret" not in line
 
 
@@ -190,7 +194,7 @@ def test_it_refuses_a_second_stack_on_the_same_data(checkout):
     with embedded_mongodb.embedded_mongodb(checkout / "var" / "mongodb"):
         run = Run(checkout)
         assert run.process.wait(timeout=60) == 1
-        assert "fmv: another process already runs the embedded MongoDB" in run.text
+        assert "fmv: another process already runs the embedded secantusd-py" in run.text
 
 
 def test_the_embedded_server_takes_another_port_when_its_own_is_taken(tmp_path):
@@ -209,7 +213,7 @@ def test_a_server_left_over_from_a_crash_is_stopped_first(tmp_path):
     ]
     with subprocess.Popen([*command, "--storage-path", tmp_path / "mongodb", "--log-level", "ERROR"]) as leftover:
         (tmp_path / "mongodb.lock").write_text(f"{leftover.pid}\n")
-        wait_until(lambda: embedded_mongodb.runs_on(leftover.pid, tmp_path / "mongodb"))
+        wait_until(lambda: embedded_mongodb.runs(leftover.pid, embedded_mongodb.PROGRAM, tmp_path / "mongodb"))
         with embedded_mongodb.embedded_mongodb(tmp_path / "mongodb"):
             assert leftover.wait(timeout=0) is not None
 
@@ -228,10 +232,10 @@ def test_a_process_that_only_has_the_old_server_s_number_is_left_alone(tmp_path)
 )
 def test_only_a_server_that_other_machines_cannot_reach_lets_everybody_in(tmp_path, monkeypatch, host, role):
     monkeypatch.setattr(stack, "VAR", tmp_path)
-    assert stack.development_defaults(host, "mongodb://127.0.0.1:27018/")["anonymous"] == role
+    assert stack.development_defaults(host)["anonymous"] == role
 
 
-@pytest.mark.parametrize("name", ["", "mongodb.lock", "secret-key", "environment"])
+@pytest.mark.parametrize("name", ["", "mongodb.lock", "valkey.lock", "secret-key", "environment"])
 def test_a_place_where_it_cannot_write_is_named_in_a_sentence(checkout, name):
     place = checkout / "var" / name
     if name:

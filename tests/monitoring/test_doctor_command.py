@@ -370,6 +370,15 @@ def test_what_is_not_fit_for_production_is_reported():
     assert found["security.W008"]["severity"] == "warning"  # the tests speak plain HTTP
 
 
+@pytest.mark.parametrize(
+    ("url", "fit"), [("redis+socket:///x/valkey.sock", False), ("amqp://fmv:x@h:5672//", True), ("amqps://h", True)]
+)
+def test_only_rabbitmq_is_fit_for_production(url, fit):
+    with override_environment(broker_url=url):
+        found = {finding["message"].partition(":")[0]: finding for finding in examine("settings")}
+    assert ("fmv.E005" not in found) == fit
+
+
 def test_a_healthy_development_stack_ends_with_0(well, doctor_process, tmp_path):
     assert doctor_process(FMV_DEBUG="1").wait(timeout=60) == 0
     assert "ok       settings    FMV_DEBUG is on, which is for development" in (tmp_path / "doctor.log").read_text()
@@ -501,8 +510,8 @@ def test_each_hot_query_can_be_explained():
     ]
 
 
-def test_the_messages_on_mongodb_are_for_development():
-    assert only("broker")["message"] == "MongoDB carries the messages, which is for development."
+def test_the_messages_on_valkey_are_for_development():
+    assert only("broker")["message"] == "Valkey carries the messages, which is for development."
     assert severities("queues") == {"info"}
 
 

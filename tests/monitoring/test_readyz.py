@@ -61,8 +61,8 @@ def test_rabbitmq_is_down(web):
     assert lines["broker"].startswith("cannot be reached: ")
 
 
-def test_a_mongodb_that_carries_the_messages_is_down(web):
-    status, lines = ready(web(f"mongodb://{NOBODY}/broker"))
+def test_valkey_is_down(web):
+    status, lines = ready(web("redis+socket:///no/valkey.sock"))
     assert (status, lines["mongodb"]) == (503, "OK")
     assert lines["broker"].startswith("cannot be reached: ")
 

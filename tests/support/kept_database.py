@@ -12,15 +12,12 @@ from typing import Any
 
 from bson import json_util
 
-from tests.support.uris import with_suffix
-
 KEPT = Path(__file__).resolve().parents[1] / "mongodb" / "kept"
 JSON = json_util.CANONICAL_JSON_OPTIONS
 
 
 def main() -> int:
     os.environ |= {"DJANGO_SETTINGS_MODULE": "fmv.settings", "FMV_DEBUG": "1"}
-    os.environ["FMV_BROKER_URL"] = with_suffix(os.environ["MONGODB_URI"], "_broker")
     import django
     from django.core.management import call_command
     from django.db import connection

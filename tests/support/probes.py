@@ -1,10 +1,8 @@
 """What tests of the queue look at it with: doorbells that rang, commands that went to MongoDB, races in threads."""
 
 import datetime as dt
-import gc
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -161,14 +159,9 @@ def using_broker(url: str) -> Iterator[str]:
 
 
 def _set_broker(url: str) -> None:
-    used = publisher._connection is not None and not app.conf.broker_url.startswith("memory:")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # Kombu leaves MongoClients unclosed
-        publisher.disconnect()
-        kombu.pools.reset()
-        app.amqp._producer_pool = app._pool = None
-        if used:  # it takes 0.1 s
-            gc.collect()
+    publisher.disconnect()
+    kombu.pools.reset()
+    app.amqp._producer_pool = app._pool = None
     app.conf.broker_url = url
 
 

@@ -15,17 +15,15 @@ def broker(broker_url) -> Iterator[str]:
 
 
 @pytest.fixture
-def any_broker(worker_id) -> Iterator[str]:
+def any_broker() -> Iterator[str]:
     """The broker of development, where the kind of broker makes no difference."""
-    from django.db import connection
-
-    from tests.conftest import with_database
+    from tests.conftest import empty_valkey
     from tests.support.probes import using_broker
 
-    name = f"fmv_test_broker_{worker_id}"
-    with using_broker(with_database(os.environ["MONGODB_URI"], name)) as url:
+    empty_valkey(os.environ["FMV_BROKER_URL"])
+    with using_broker(os.environ["FMV_BROKER_URL"]) as url:
         yield url
-    connection.get_database().client.drop_database(name)
+    empty_valkey(url)
 
 
 @pytest.fixture
