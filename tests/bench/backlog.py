@@ -37,7 +37,7 @@ WARM_UP = 20  # tasks before the first that are measured
 TENTH = 10  # the last tasks that are measured come after nine times as many as the first
 BATCH = 100  # tasks in a request to FMV
 UP_TO = 10  # the argument of `primes`
-QUIET = 3.0  # seconds after the last task until it is idle
+QUIET = 10.0  # seconds after the last task until it is idle
 LONGEST = 1200.0  # seconds until the tasks of one measurement have succeeded
 CHECKOUT = ("fmv", "robots", "tasks", "templates")  # what `make run` needs of a checkout
 
