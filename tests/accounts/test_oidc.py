@@ -30,6 +30,7 @@ from tests.conftest import wait_until
 from tests.support.api import Api, assert_refused
 from tests.support.factories import make_task, make_user
 from tests.support.fake_oidc import EC_KEY, RSA_KEYS, WELL_KNOWN, Issuer, public, running
+from tests.support.probes import listening
 
 pytestmark = pytest.mark.django_db
 
@@ -53,6 +54,22 @@ def test_a_good_token_signs_its_owner_in(issuer, key, alg, kid):
     user = User.objects.get()
     assert (user.subject, user.role, user.is_superuser) == ("leela", "viewer", False)
     assert not user.has_usable_password()
+
+
+def test_a_good_token_costs_one_command_and_three_the_first_time(issuer):
+    token = issuer.token()
+    for expected in (["aggregate fmv_user", "insert fmv_user", "insert fmv_auditentry"], ["aggregate fmv_user"]):
+        with listening() as commands:
+            assert call(token).status_code == 200
+        assert commands.sent == expected
+
+
+def test_to_sign_in_with_a_token_costs_four_commands_more_than_to_call(issuer):
+    call(token := issuer.token())
+    with listening() as commands:
+        assert call(token, "POST", "/auth/login").status_code == 200
+    session = ["aggregate fmv_session", "insert fmv_session", "update fmv_user", "update fmv_session"]
+    assert commands.sent == ["aggregate fmv_user", *session]
 
 
 @pytest.mark.parametrize("aud", ["fmv", ["fmv"], ["other", "fmv"]])

@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from django.conf import settings
@@ -13,12 +14,14 @@ from django_celery_results.models import TaskResult
 
 from fmv.mongodb.server import RECENT_LIFETIME, server_now
 from tasks import jobs
+from tasks.api import event_hub
 from tasks.models import Status, Task
 from tasks.worker import heartbeat
 from tests.conftest import wait_until, with_database
-from tests.support.factories import make_robot
+from tests.support.factories import make_robot, make_task
 from tests.support.mongodb_tap import Tap, tapped
 from tests.support.probes import listening
+from tests.support.sse import Sse
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -84,3 +87,18 @@ def test_an_idle_stack_sends_few_commands(tap, broker_url, web, worker, maintena
     seconds, sent = time.monotonic() - begun, Counter(tap.sent[before:])
     assert sent["aggregate tasks_task"], "no step runs"
     assert sent.total() / seconds + of_stored_runs() <= LIMIT, sent
+
+
+def test_fifty_quiet_listeners_of_a_web_process_cost_as_much_as_one(tap, web):
+    url = web(os.environ["FMV_BROKER_URL"], MONGODB_URI=tap.uri, FMV_WEB_PROCESSES="1", FMV_ANONYMOUS="viewer")
+    with ExitStack() as streams:
+        task = make_task()
+        for path in ["/events"] * 25 + [f"/task/{task.pk}/events"] * 25:
+            stream = Sse(f"{url}/api/v1{path}")
+            streams.callback(stream.close)
+            next(stream.blocks())
+        before, begun = len(tap.sent), time.monotonic()
+        wait_until(lambda: len(tap.sent) > before + 5)
+        seconds, sent = time.monotonic() - begun, Counter(tap.sent[before:])
+    assert sent.keys() <= {"aggregate tasks_task", "hello"}
+    assert sent.total() <= seconds / event_hub.POLL_INTERVAL + 3, sent
