@@ -52,11 +52,11 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.filter(finished_at__gte=moment).order_by("finished_at")
 
     def finished_before(self, moment: dt.datetime) -> TaskQuerySet:
-        return self.filter(finished_at__lt=moment)
+        return self.filter(finished_at__gte=EPOCH, finished_at__lt=moment)
 
     def due(self, now: dt.datetime) -> TaskQuerySet:
         """Scheduled and retrying tasks that are due, earliest first."""
-        return self.filter(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lte=now).order_by("run_at")
+        return self.waiting_for_time().filter(run_at__gt=EPOCH, run_at__lte=now).order_by("run_at")
 
     def waiting_for_time(self) -> TaskQuerySet:
         """Scheduled and retrying tasks, due or not."""
@@ -84,7 +84,7 @@ class TaskQuerySet(QuerySet["Task"]):
 
     def overdue(self, now: dt.datetime, status: Status) -> TaskQuerySet:
         """Tasks of this status, SCHEDULED or QUEUED, that did not start by their `expires_at`."""
-        return self.filter(status=status, expires_at__lte=now, attempt=0)
+        return self.filter(status=status, attempt=0, expires_at__gt=EPOCH, expires_at__lte=now)
 
     def matching(
         self,
@@ -112,7 +112,7 @@ class TaskQuerySet(QuerySet["Task"]):
             "labels__contains": None if label is None else [label],
             "id__gte": created_after and id_at(created_after),
             "id__lt": created_before and id_at(created_before),
-            "finished_at__gte": finished_after,
+            "finished_at__gte": finished_after or (finished_before and EPOCH),
             "finished_at__lt": finished_before,
             "error__type": error,
             "pk__in": None if ids is None else list(ids),
@@ -130,7 +130,8 @@ class TaskQuerySet(QuerySet["Task"]):
         late = now - STUCK_AFTER
         unanswered = Q(cancel_requested=True, changed_at__lt=late)  # the request was the last change
         started = Q(status=Status.STARTED) & (Q(lease_expires_at__lt=now) | unanswered)
-        return self.filter(started | Q(status__in=(Status.SCHEDULED, Status.RETRY), run_at__lt=late))
+        due = Q(status__in=(Status.SCHEDULED, Status.RETRY), run_at__gt=EPOCH, run_at__lt=late)
+        return self.filter(started | due)
 
     def queued_before(self, moment: dt.datetime) -> TaskQuerySet:
         """Queued tasks that have waited for their robot since before `moment`.

@@ -83,27 +83,32 @@ class Task(models.Model):
         ordering = ("-id",)
         # A lane holds one task. With the robot in front, so that a collection sharded by robot may have it too.
         constraints = [models.UniqueConstraint(fields=["robot", "lane"], name="task_lane")]
+        # An index costs each write that changes one of its columns, so one that serves a few tasks has a condition.
+        # MongoDB uses it only for queries that contain the condition: `run_at__lte=now` alone does not.
         indexes = [
             # next_of; a robot's started and unfinished tasks; robots_waiting
             models.Index(fields=["status", "robot", "-priority", "id"], name="task_next"),
             models.Index(fields=["robot", "-id"], name="task_of_robot"),  # a robot's latest tasks
             # how the latest tasks of a robot ended
             models.Index(fields=["robot", "-finished_at"], name="task_ended", condition=Q(finished_at__gt=EPOCH)),
-            models.Index(fields=["status", "-id"], name="task_by_status"),  # GET /task/?status=
+            # GET /task/?status=; started; its last field lets stats.unfinished count without reading a task
+            models.Index(fields=["status", "-id", "handler"], name="task_by_status"),
             models.Index(fields=["handler", "-id"], name="task_by_handler"),  # ?handler=
             models.Index(fields=["requested_by", "-id"], name="task_by_requester"),  # ?requested_by=
             models.Index(fields=["labels", "-id"], name="task_by_label"),  # ?label=
-            models.Index(fields=["status", "run_at", "id"], name="task_due"),  # due; longest_queued
-            # overdue; its last field lets stats.unfinished count without reading a task
-            models.Index(fields=["status", "expires_at", "handler"], name="task_overdue"),
-            models.Index(fields=["finished_at"], name="task_finished"),  # purge by retention; finished_after, _before
+            # due; longest_queued. Few tasks have a `run_at`, and none keeps it after its end
+            models.Index(fields=["status", "run_at", "id"], name="task_due", condition=Q(run_at__gt=EPOCH)),
+            # overdue
+            models.Index(
+                fields=["status", "attempt", "expires_at"], name="task_overdue", condition=Q(expires_at__gt=EPOCH)
+            ),
+            # purge by retention; finished_after, _before
+            models.Index(fields=["finished_at"], name="task_finished", condition=Q(finished_at__gte=EPOCH)),
             PartIndex(fields=["error", "-id"], parts={"error": "type"}, name="task_by_error"),  # error
             # which of some tasks were retried
             models.Index(fields=["retry_of"], name="task_again", condition=Q(retry_of__gte=uuid.UUID(int=0))),
-            models.Index(fields=["lease_expires_at"], name="task_lost", condition=Q(status=Status.STARTED)),  # lost
-            models.Index(fields=["-finished_at"], name="task_failed", condition=Q(status=Status.FAILURE)),  # failed
-            # failed, of one handler
-            models.Index(fields=["handler", "-finished_at"], name="task_failed_of", condition=Q(status=Status.FAILURE)),
+            # failed; its last field finds those of one handler without reading the others
+            models.Index(fields=["-finished_at", "handler"], name="task_failed", condition=Q(status=Status.FAILURE)),
             models.Index(fields=["changed_at", "id"], name="task_changed"),  # changed_since, and its versions alone
         ]
 

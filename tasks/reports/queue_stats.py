@@ -24,7 +24,7 @@ MAX_BATCH = 10_000
 def unfinished(statuses: Iterable[Status] = UNFINISHED) -> Counter[tuple[str, str]]:
     """Return the number of tasks of these statuses by status and handler, at most MAX_COUNTED of each status.
 
-    The index `task_overdue` holds both, so no task is read.
+    The index `task_by_status` holds both, so no task is read.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for status in statuses:

@@ -226,8 +226,8 @@ def test_its_failures_are_found_by_their_index():
     match, sort, _ = pipeline(failures)
     assert {"status", "handler"} <= set(str(match).replace("'", " ").split())
     assert sort == {"$sort": {"finished_at": -1}}
-    (index,) = [index for index in Task._meta.indexes if index.name == "task_failed_of"]
-    assert index.fields == ["handler", "-finished_at"]
+    (index,) = [index for index in Task._meta.indexes if index.name == "task_failed"]
+    assert index.fields == ["-finished_at", "handler"]
 
 
 @pytest.mark.parametrize(("url", "cost"), [(LIST, 3), (PAGE, 6)])

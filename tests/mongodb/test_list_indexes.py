@@ -22,7 +22,7 @@ from tasks.reports import fleet, queue_stats, tallies
 from tasks.worker.claim import run_next
 from tests.support.factories import make_robot, make_task
 from tests.support.pipelines import pipeline
-from tests.support.probes import listening, make_task_in
+from tests.support.probes import claim, listening, make_task_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -180,9 +180,7 @@ USES = {
     "task_finished": lambda: Task.objects.finished_before(NOW).order_by("finished_at")[:500],
     "task_by_error": lambda: Task.objects.matching(error="OSError").newest_first()[:101],
     "task_again": lambda: Task.objects.filter(retry_of=ID).order_by("retry_of")[:20],
-    "task_lost": lambda: Task.objects.lost(NOW).order_by("lease_expires_at")[:500],
     "task_failed": lambda: Task.objects.failed()[:20],
-    "task_failed_of": lambda: Task.objects.failed().filter(handler="primes")[:20],
     "task_changed": lambda: Task.objects.changed_since(NOW).order_by("changed_at")[:500],
     "task_lane": lambda: Task.objects.of_robot("Bender").order_by("lane")[:1],  # no two tasks hold one lane
 }
@@ -196,6 +194,43 @@ def test_each_index_of_tasks_is_there_for_a_query():
         asked = equal_columns(match) | {column for column, wanted in match.items() if isinstance(wanted, dict)}
         assert columns[0] in asked | set(order), name
         assert set(order) <= set(columns), name
+
+
+def index_entries(task: Task) -> set[tuple[str, str]]:
+    """The entries that the indexes have of a task: the name of the index, and the key. One of `_id` comes besides."""
+    tasks = connection.get_collection(Task._meta.db_table)
+    document = tasks.find_one({"_id": task.pk.hex})
+    return {
+        (index["name"], str([document.get(column.partition(".")[0]) for column in index["key"]]))
+        for index in planned_indexes(Task)
+        if tasks.count_documents({"_id": task.pk.hex} | index.get("partialFilterExpression", {}))
+    }
+
+
+def test_a_plain_task_costs_few_index_entries():
+    """Their upkeep is the larger part of a write. A finished task is in no index of tasks that wait, run or failed."""
+    make_robot(name="Bender")
+    task = make_task(robot="Bender")
+    queued = index_entries(task)
+    assert claim("Bender")
+    running = index_entries(task)
+    Task.objects.get(pk=task.pk).succeed(1, "")
+    over = index_entries(task)
+    kept = {"task_of_robot", "task_by_handler", "task_by_requester", "task_by_label"}
+    moving = {"task_next", "task_by_status", "task_changed"}
+    assert {name for name, _ in queued} == kept | moving
+    assert {name for name, _ in queued - running} == {name for name, _ in running - queued} - {"task_lane"} == moving
+    assert {name for name, _ in running - over} == moving | {"task_lane"}
+    assert {name for name, _ in over - running} == moving | {"task_finished", "task_ended"}
+
+
+def test_a_renewal_of_a_lease_costs_no_index_entry():
+    make_robot(name="Bender")
+    task = make_task(robot="Bender")
+    started = claim("Bender")
+    before = index_entries(task)
+    assert started.renew(lease=60, grace=6)
+    assert index_entries(task) == before
 
 
 def test_no_index_is_the_beginning_of_another():

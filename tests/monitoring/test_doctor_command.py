@@ -274,16 +274,16 @@ def test_a_missing_index_is_an_error_that_says_how_to_build_it():
 
 def test_an_index_with_another_definition_is_an_error():
     tasks = collection(Task)
-    before = tasks.index_information()["task_finished"]
-    tasks.drop_index("task_finished")
-    tasks.create_index("started_at", name="task_finished")
+    before = tasks.index_information()["task_changed"]
+    tasks.drop_index("task_changed")
+    tasks.create_index("started_at", name="task_changed")
     try:
         found = only("indexes")
     finally:
-        tasks.drop_index("task_finished")
-        tasks.create_index(before["key"], name="task_finished")
-    assert found["message"] == "task_finished of tasks_task has another definition."
-    assert 'dropIndex("task_finished")' in found["hint"]
+        tasks.drop_index("task_changed")
+        tasks.create_index(before["key"], name="task_changed")
+    assert found["message"] == "task_changed of tasks_task has another definition."
+    assert 'dropIndex("task_changed")' in found["hint"]
 
 
 def test_an_index_that_is_not_fmvs_is_reported():

@@ -242,8 +242,8 @@ def test_unfinished_tasks_are_counted_up_to_a_bound_by_the_fields_of_one_index(s
         [{"$match": {"status": s}}, {"$limit": 3}, {"$group": {"_id": "$handler", "count": {"$sum": 1}}}]
         for s in ("SCHEDULED", "QUEUED", "RETRY", "STARTED")
     ]
-    fields = [index.fields for index in Task._meta.indexes if index.name == "task_overdue"]
-    assert fields == [["status", "expires_at", "handler"]]
+    fields = [index.fields for index in Task._meta.indexes if index.name == "task_by_status"]
+    assert fields == [["status", "-id", "handler"]]
 
 
 def test_it_costs_as_many_questions_with_many_tasks_as_with_few(sent):
