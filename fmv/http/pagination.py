@@ -1,11 +1,12 @@
 """Lists in pages, ordered by key. A page ends at a number of rows, or earlier at a number of bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import orjson
 from django.conf import settings
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db.models import Model
 from django.http import HttpResponse
 from rest_framework import exceptions
 from rest_framework.pagination import Cursor, CursorPagination
@@ -13,6 +14,7 @@ from rest_framework.request import Request
 
 from fmv.errors import InvalidInput, Problem
 from fmv.http.json import answer
+from fmv.mongodb.documents import documents
 
 Render = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -29,15 +31,18 @@ class Rows(NamedTuple):
     more: bool
 
 
-def first_rows(queryset: Any, render: Render, most: int) -> Rows:
-    """Return the first rows: at most `most`, and at most FMV_PAGE_BYTES of JSON unless the first alone is larger."""
+def first_rows(model: type[Model], criteria: dict[str, Any], render: Render, most: int, **options: Any) -> Rows:
+    """Return the first rows: at most `most`, and at most FMV_PAGE_BYTES of JSON unless the first alone is larger.
+
+    `options` are those of `fmv.mongodb.documents.documents`.
+    """
     limit = settings.ENVIRONMENT.page_bytes
     size = _row_sizes.get(render, 0.0)
     batch = min(most + 1, 2 + int(limit / size)) if size else most + 1
     keys: list[Any] = []
     parts: list[orjson.Fragment] = []
     total, more = 0, False
-    for document in queryset.documents()[: most + 1].iterator(batch):
+    for document in documents(model, criteria, limit=most + 1, batch_size=batch, **options):
         part = orjson.dumps(render(document))
         more = len(keys) == most or (bool(keys) and total + len(part) > limit)
         if more:
@@ -55,10 +60,13 @@ class Pages(CursorPagination):
     """Pages by key with `?limit=` and an opaque `?cursor=`: stable while rows are added, without offset or count.
 
     A page has fewer rows than its limit if they would be more than FMV_PAGE_BYTES of JSON, but at least one.
-    Subclasses set `ordering`, the unique key that orders the rows, and `key`, the name of the list in the answer.
+    Rows are ordered by their primary key. Subclasses set `key`, the name of the list in the answer; `newest_first` if
+    the highest key comes first; and `columns` if `render` needs only these.
     """
 
     key: ClassVar[str]
+    newest_first: ClassVar[bool] = False
+    columns: ClassVar[Sequence[str] | None] = None
     page_size = 100
     max_page_size = 1000
     page_size_query_param = "limit"
@@ -98,13 +106,12 @@ class Pages(CursorPagination):
             raise ValueError(position)
 
     def answer(self, queryset: Any, render: Render, request: Request) -> HttpResponse:
-        """Return an answer with one page of the queryset's documents, each rendered by `render`."""
+        """Return an answer with one page of the queryset's rows, each rendered from its document by `render`."""
         cursor = self.decode_cursor(request)
         backward, position = bool(cursor and cursor.reverse), cursor and cursor.position
-        name, descending = str(self.ordering).lstrip("-"), str(self.ordering).startswith("-") is not backward
-        if position is not None:
-            queryset = queryset.filter(**{f"{name}__{'lt' if descending else 'gt'}": position})
-        found = first_rows(queryset.order_by(f"-{name}" if descending else name), render, self.get_page_size(request))
+        order = {"descending": self.newest_first is not backward, "beyond": position, "columns": self.columns}
+        most = self.get_page_size(request)
+        found = first_rows(queryset.model, queryset.criteria(), render, most, **order)
         keys = found.keys or [position]
         rows, before, after = found.json, position is not None, found.more
         if backward:

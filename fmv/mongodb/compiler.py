@@ -5,7 +5,6 @@ MongoDB reads, joins and sorts a whole collection to find the latest twenty (SER
 `$match`, `$sort`, `$skip` and `$limit` first wherever that selects the same rows.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from bson import SON
@@ -50,14 +49,10 @@ class MongoQuery(StockQuery):
         self._match_mql = merged(conjuncts(mql))
 
     @wrap_database_errors
-    def get_cursor(self, batch_size: int | None = None) -> Any:
-        """Fetch a page in one round trip unless `batch_size` rows are less. By default the first batch ends after 101
-        rows and leaves a cursor open.
-        """
+    def get_cursor(self) -> Any:
+        """Fetch a page in one round trip. By default the first batch ends after 101 rows and leaves a cursor open."""
         high, low = self.query.high_mark, self.query.low_mark
-        if batch_size is None and high is not None and high - low <= MAX_SINGLE_BATCH:
-            batch_size = high - low + 1
-        batch = {} if batch_size is None else {"batchSize": batch_size}
+        batch = {"batchSize": high - low + 1} if high is not None and high - low <= MAX_SINGLE_BATCH else {}
         return self.compiler.collection.aggregate(
             self.get_pipeline(), session=self.compiler.connection.session, **batch
         )
@@ -149,27 +144,10 @@ def _is_identity(path: str, value: Any) -> bool:
 
 class SQLCompiler(stock.SQLCompiler):
     query_class = MongoQuery
-    _whole = False  # fetch whole documents instead of named columns
-
-    def get_default_columns(self, *args: Any, **kwargs: Any) -> Any:
-        return [] if self._whole else super().get_default_columns(*args, **kwargs)
 
     def cursor_iter(self, cursor: Any, chunk_size: int, columns: Any) -> Any:
         cursor.batch_size(BATCH)
         return super().cursor_iter(cursor, chunk_size, columns)
-
-    def documents(self, batch_size: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the rows as documents. Raises NotSupportedError if they would not be whole documents."""
-        if self.query.annotations or not self.query.default_cols or self.query.distinct or self.query.combinator:
-            raise NotSupportedError("documents() is for whole rows of one collection.")
-        self._whole = True
-        try:
-            self.pre_sql_setup()
-            cursor = self.build_query(None).get_cursor(batch_size)
-        except EmptyResultSet:
-            return
-        with cursor:  # which a reader may leave early
-            yield from cursor
 
 
 class SQLAggregateCompiler(stock.SQLAggregateCompiler):

@@ -1,15 +1,13 @@
 """The QuerySet of FMV's models."""
 
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from django.core.exceptions import EmptyResultSet
 from django.db import models
-from django.db.models.query import BaseIterable
 from django.db.models.sql import Query, UpdateQuery
 from django_mongodb_backend.queryset import MongoQuerySet
 
-from fmv.mongodb.documents import Document, find_document, object_of
+from fmv.mongodb.documents import find_document, object_of
 
 M = TypeVar("M", bound=models.Model, covariant=True)
 
@@ -21,15 +19,6 @@ class ReturningQuery(Query):
     new_values: dict[str, Any]
 
 
-class DocumentIterable(BaseIterable):
-    """Yields rows as MongoDB documents; `iterator(n)` fetches them by n at a time."""
-
-    def __iter__(self) -> Iterator[Document]:
-        compiler: Any = self.queryset.query.get_compiler(self.queryset.db)
-        documents: Iterator[Document] = compiler.documents(self.chunk_size if self.chunked_fetch else None)
-        return documents
-
-
 class QuerySet(MongoQuerySet, models.QuerySet[M]):
     """Adds updates that return the updated document, and cheaper ways to read."""
 
@@ -38,17 +27,10 @@ class QuerySet(MongoQuerySet, models.QuerySet[M]):
         document = find_document(self.model, key)
         return None if document is None else object_of(self.model, document)
 
-    def documents(self) -> Any:
-        """Return the same rows as MongoDB documents: dicts by column, with naive dates in UTC and UUIDs as 32 digits.
-
-        For answers that would otherwise create an object for each row and read its fields, at four times the cost.
-        """
-        clone: Any = self._chain()
-        clone._iterable_class = DocumentIterable
-        return clone
-
     def criteria(self) -> dict[str, Any]:
-        """Return the query document of this queryset, for `fmv.mongodb.updates`."""
+        """Return the query document of this queryset, for `fmv.mongodb.documents` and `updates`."""
+        if not self.query.where:
+            return {}
         compiler: Any = self.query.chain(UpdateQuery).get_compiler(self.db)
         compiler.pre_sql_setup()
         try:

@@ -70,7 +70,7 @@ ETAG = OpenApiParameter(
 class RobotPages(Pages):
     key = "robots"
     page_size = 1000
-    ordering = "name"
+    columns = ("is_great", "location")
 
 
 def revisions(request: Request) -> Collection[int] | None:
@@ -94,7 +94,7 @@ def only_if_new(request: Request) -> bool:
 
 def profile(robot: Mapping[str, Any], *, is_new: bool = False) -> HttpResponse:
     """Answer with the robot, given its columns, and its latest tasks; a new robot has none, so none are looked up."""
-    latest = [] if is_new else first_rows(Task.objects.of_robot(robot["_id"]).newest_first(), render, LATEST).json
+    latest = [] if is_new else first_rows(Task, {"robot": robot["_id"]}, render, LATEST, descending=True).json
     status, etag = 201 if is_new else 200, f'"{robot["revision"]}"'
     return answer(rendering.profile(robot, latest), status, {"ETag": etag})
 

@@ -35,7 +35,7 @@ TASK_ID = OpenApiParameter(
 
 class TaskPages(Pages):
     key = "tasks"
-    ordering = "-id"
+    newest_first = True
 
     def check_position(self, position: str) -> None:
         UUID(position or "")
@@ -43,7 +43,7 @@ class TaskPages(Pages):
 
 class LogPages(TaskPages):
     key = "lines"
-    ordering = "id"
+    newest_first = False
 
 
 class TaskViewSet(StrictQuery, ViewSet):

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from rest_framework.serializers import Serializer
 
-from fmv.mongodb.documents import columns_of
+from fmv.mongodb.documents import columns_of, find_document
 from robots import rendering as robots
 from robots.models import Robot
 from robots.serializers import RobotSerializer
@@ -41,7 +41,7 @@ ODD = {
 
 
 def document_of(row):
-    return type(row).objects.filter(pk=row.pk).documents().get()
+    return find_document(type(row), row.pk)
 
 
 def as_json(value) -> str:
@@ -77,7 +77,7 @@ def test_a_robot_in_a_list_and_by_itself_is_what_its_serializers_say():
     tasks = [make_task(robot=robot) for _ in range(2)]
     stored = Robot.objects.get(pk=robot.pk)
     assert as_json(robots.summary(document_of(robot))) == by_serializer(RobotSerializer, stored)
-    latest = [render(task) for task in Task.objects.of_robot(robot.name).newest_first().documents()]
+    latest = [render(document_of(task)) for task in reversed(tasks)]
     stored.tasks = list(Task.objects.of_robot(robot.name).newest_first())
     assert as_json(robots.profile(document_of(robot), latest)) == by_serializer(RobotProfileSerializer, stored)
     assert len(tasks) == len(latest)

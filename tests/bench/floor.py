@@ -25,7 +25,6 @@ TASK = (
 ROBOT = (
     "is_great", "location", "description", "enabled", "lanes", "labels", "endpoint", "created_at", "updated_at",
 )  # fmt: skip
-LATEST = [{"$sort": {"_id": -1}}, {"$limit": 101}]
 
 
 #: FMV's own options: writes wait for the journal, and a timeout makes two system calls of each read of a socket
@@ -60,7 +59,7 @@ def robot_of(document: dict[str, Any], tasks: Iterable[dict[str, Any]]) -> dict[
 
 
 def list_robots(_: str, __: Any) -> Any:
-    found = database().robots_robot.aggregate([{"$sort": {"_id": 1}}, {"$limit": 1001}])
+    found = database().robots_robot.find({}, ["is_great", "location"], sort=[("_id", 1)], limit=1001, batch_size=1001)
     return {
         "robots": [{"name": each["_id"], "is_great": each["is_great"], "location": each["location"]} for each in found]
     }
@@ -68,8 +67,8 @@ def list_robots(_: str, __: Any) -> Any:
 
 def find_robot(name: str, _: Any) -> Any:
     robot = database().robots_robot.find_one({"_id": name})
-    latest = [{"$match": {"robot": name}}, {"$sort": {"_id": -1}}, {"$limit": 50}]
-    return robot_of(robot, database().tasks_task.aggregate(latest))
+    latest = database().tasks_task.find({"robot": name}, sort=[("_id", -1)], limit=50, batch_size=50)
+    return robot_of(robot, latest)
 
 
 def create_robot(_: str, body: Any) -> Any:
@@ -119,7 +118,7 @@ def find_task(id: str, _: Any) -> Any:
 
 
 def list_tasks(_: str, __: Any) -> Any:
-    found = list(database().tasks_task.aggregate(LATEST, batchSize=102))
+    found = list(database().tasks_task.find({}, sort=[("_id", -1)], limit=101, batch_size=101))
     return {"tasks": list(map(task_of, found[:100])), "next": found[-1]["_id"]}
 
 

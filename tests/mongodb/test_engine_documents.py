@@ -4,11 +4,10 @@ import datetime as dt
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, NotSupportedError
-from django.db.models.functions import Upper
+from django.db import IntegrityError
 from uuid_utils.compat import uuid7
 
-from fmv.mongodb.documents import insert, stored_form
+from fmv.mongodb.documents import documents, insert, stored_form
 from robots.models import Robot
 from tasks.models import Status, Task
 from tests.support.factories import make_robot, make_task
@@ -37,27 +36,19 @@ def test_find_gives_none_for_what_is_not_there():
         Task.objects.find("no id")
 
 
-def test_documents_are_the_rows_as_they_are_stored():
-    tasks = [make_task(robot="R2", labels=["x"]) for _ in range(3)]
-    rows = list(Task.objects.of_robot("R2").newest_first().documents()[:2])
-    assert [row["_id"] for row in rows] == [task.pk.hex for task in reversed(tasks[1:])]
-    assert rows[0] == stored_form(tasks[2]) | {
+def test_documents_are_the_rows_as_they_are_stored_by_their_key():
+    tasks = [make_task(robot="R2", labels=["x"]) for _ in range(4)]
+    rows = list(documents(Task, {"robot": "R2"}, limit=2, batch_size=10, descending=True))
+    assert [row["_id"] for row in rows] == [task.pk.hex for task in reversed(tasks[2:])]
+    assert rows[0] == stored_form(tasks[3]) | {
         name: rows[0][name]
         for name in ("history", "stored_at", "changed_at")  # dates lose their zone
     }
-    assert list(Task.objects.none().documents()) == []
-    assert Task.objects.filter(pk=tasks[0].pk).documents().get()["_id"] == tasks[0].pk.hex
-
-
-def test_documents_are_whole():
-    for queryset in (
-        Task.objects.annotate(shout=Upper("robot")),
-        Task.objects.values("robot"),
-        Task.objects.distinct(),
-        Task.objects.queued().union(Task.objects.started()),
-    ):
-        with pytest.raises(NotSupportedError):
-            list(queryset.documents())
+    of_keys = Task.objects.filter(pk__in=[task.pk for task in tasks[1:]]).criteria()
+    for batch_size in (1, 2, 10):
+        rows = list(documents(Task, of_keys, limit=5, batch_size=batch_size, beyond=tasks[1].pk, columns=["status"]))
+        assert rows == [{"_id": task.pk.hex, "status": "QUEUED"} for task in tasks[2:]]
+    assert list(documents(Task, Task.objects.none().criteria(), limit=5, batch_size=5)) == []
 
 
 def test_insert_stores_what_save_stores():
@@ -84,6 +75,6 @@ def test_a_page_comes_in_one_round_trip():
     Task.objects.bulk_create(Task(robot="R2", handler="wait", timeout=1, requested_by="test") for _ in range(250))
     for limit in (100, 101, 201):
         with listening() as commands:
-            assert len(Task.objects.newest_first().documents()[:limit]) == limit
+            assert len([*documents(Task, {}, limit=limit, batch_size=limit)]) == limit
             assert len(Task.objects.newest_first()[:limit]) == limit
-        assert commands.sent == ["aggregate tasks_task"] * 2
+        assert commands.sent == ["find tasks_task", "aggregate tasks_task"]

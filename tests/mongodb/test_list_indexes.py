@@ -13,9 +13,7 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.plan import planned_indexes
 from robots.models import Robot
 from robots.serializers import RobotFilterSerializer
-from tasks.api.robots import RobotPages
 from tasks.api.serializers import TaskFilterSerializer
-from tasks.api.tasks import LogPages, TaskPages
 from tasks.models import LogLine, Status, Task
 from tasks.queue import bulk, periodic, submissions
 from tasks.reports import fleet, queue_stats, tallies
@@ -74,14 +72,14 @@ def test_every_filter_is_looked_at_here():
 @pytest.mark.parametrize("name", [None, *TASK_FILTERS])
 def test_a_list_of_tasks_walks_an_index(name):
     found = Task.objects.matching(**({name: TASK_FILTERS[name]} if name else {}))
-    for order in (TaskPages.ordering, LogPages.ordering):  # forwards and, from a later page, backwards
+    for order in ("-id", "id"):  # forwards and, from a later page, backwards
         assert is_answered_by_an_index(found.order_by(order)[:101]), order
 
 
 @pytest.mark.parametrize("name", [None, *sorted(ROBOT_FILTERS.keys() - SCANNED)])
 def test_a_list_of_robots_walks_an_index(name):
     found = Robot.objects.matching(**({name: ROBOT_FILTERS[name]} if name else {}))
-    for order in (RobotPages.ordering, f"-{RobotPages.ordering}"):
+    for order in ("name", "-name"):
         assert is_answered_by_an_index(found.order_by(order)[:1001]), order
 
 
