@@ -5,16 +5,15 @@ They serve operations that run several times for each task: with Django's compil
 DatabaseError, and IntegrityError when a unique index refuses.
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import models
 from django_mongodb_backend.query import wrap_database_errors
 
 from fmv.mongodb.counting import collection
-from fmv.mongodb.documents import object_of
+from fmv.mongodb.documents import Document
 from fmv.mongodb.expressions import Mql
 
-M = TypeVar("M", bound=models.Model)
 Criteria = dict[str, Any]
 SetStage = dict[str, Mql]
 
@@ -40,10 +39,9 @@ def update(model: type[models.Model], criteria: Criteria, stage: SetStage) -> in
 
 
 @wrap_database_errors
-def find_first(model: type[M], criteria: Criteria, order: list[tuple[str, int]]) -> M | None:
-    """Return the first document that matches, as an object; None if none does."""
-    document = collection(model).find_one(criteria, sort=order)
-    return object_of(model, document) if document else None
+def aggregate(model: type[models.Model], pipeline: list[dict[str, Any]]) -> list[Document]:
+    """Return the documents that the pipeline makes of the model's collection."""
+    return collection(model).aggregate(pipeline).to_list()
 
 
 @wrap_database_errors

@@ -165,6 +165,11 @@ class TaskQuerySet(QuerySet["Task"]):
         """Return the names of the robots that have queued tasks. MongoDB reads one index key for each robot."""
         return list(self.queued().order_by().values_list("robot", flat=True).distinct())
 
+    def robots_served(self, robots: Collection[str], before: uuid.UUID) -> set[str]:
+        """Return those of these robots that have a queued or started task older than `before`."""
+        older = self.filter(status__in=(Status.QUEUED, Status.STARTED), robot__in=robots, id__lt=before)
+        return set(older.order_by().values_list("robot", flat=True).distinct())
+
     def runs_by_robot(self, robots: Iterable[str]) -> Counter[str]:
         """Return how many tasks each of these robots runs."""
         return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))

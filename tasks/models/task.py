@@ -15,11 +15,13 @@ from django.db.models import Q
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
+from fmv.mongodb.documents import object_of
 from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
 from fmv.mongodb.fields import DocumentField, InsertTimeField
 from fmv.mongodb.indexes import PartIndex
-from fmv.mongodb.updates import Criteria, exists, find_first, find_values
+from fmv.mongodb.updates import Criteria, aggregate, exists, find_values
 from fmv.mongodb.uuid7 import time_of
+from robots.models import Robot
 from tasks.models.error_document import note_of
 from tasks.models.history import HistoryField, first_line
 from tasks.models.log_line import LogLine
@@ -27,7 +29,7 @@ from tasks.models.querysets import TaskQuerySet
 from tasks.models.status import DEFAULT_PRIORITY, EPOCH, FINISHED, WAITING, Status
 from tasks.models.transitions import EXPIRED, FRESH, NEXT_CHANGE, apply, reassigned
 
-NEXT_FIRST = [("priority", -1), ("_id", 1)]  # the order in which a robot takes its tasks: priority, then age
+NEXT_FIRST = {"priority": -1, "_id": 1}  # the order in which a robot takes its tasks: priority, then age
 
 
 class LaneTaken(Exception):
@@ -162,26 +164,32 @@ class Task(models.Model):
         return {"status": Status.QUEUED.value, "robot": robot}
 
     @classmethod
-    def is_queued_for(cls, robot: str) -> bool:
-        """Return whether the robot has queued tasks."""
-        return exists(cls, cls.queue_of(robot))
-
-    @classmethod
     def lanes_taken(cls, robot: str) -> set[str]:
         """Return the lanes that started tasks of the robot hold."""
         lanes = find_values(cls, {"status": Status.STARTED.value, "robot": robot}, "lane")
         return set(filter(None, lanes))  # a restored backup may hold a started task without a lane
 
     @classmethod
-    def next_of(cls, robot: str) -> Task | None:
-        """Return the next queued task of the robot, or None. Tasks that have expired are revoked on the way."""
-        while task := find_first(cls, cls.queue_of(robot), NEXT_FIRST):
-            if task.attempt or not task.expires_at or not task._expire():
-                return task
-        return None
+    def look(cls, robot: str, limit: int = 1) -> tuple[Robot | None, list[Task]]:
+        """Return the robot and the next of its queued tasks, in order and at most `limit`, from one command.
 
-    def _expire(self) -> bool:
-        """Revoke it if it is late by the clock that MongoDB has at the moment of the write."""
+        The robot is None if it has no queued task, or was deleted. It is joined to the task, because then the index
+        `task_next` finds the task on every engine, and a robot without work costs no more than that.
+        """
+        joined = {"from": Robot._meta.db_table, "localField": "robot", "foreignField": "_id", "as": "robots"}
+        pipeline = [{"$match": cls.queue_of(robot)}, {"$sort": NEXT_FIRST}, {"$limit": limit}, {"$lookup": joined}]
+        found = aggregate(cls, pipeline)
+        tasks = [object_of(cls, document) for document in found]
+        owners = found[0]["robots"] if found else []
+        return (object_of(Robot, owners[0]) if owners else None), tasks
+
+    def expire(self) -> bool:
+        """Revoke it if it is too late for its first start; return whether it was.
+
+        It is late by the clock that MongoDB has at the moment of the write.
+        """
+        if self.attempt or not self.expires_at:
+            return False
         late = {"$expr": {"$lte": ["$expires_at", NOW]}}
         return self._apply(self._as_found() | late, "expire", EXPIRED)
 

@@ -36,20 +36,36 @@ def ring(
 
 
 def ring_for(tasks: Iterable[Task], robots: Iterable[Robot] | None = None) -> None:
-    """Ring for those of these tasks that are queued: for each robot in service once a task, but at most once a lane.
+    """Ring for those of these tasks that are queued now: for each robot once a task, but at most once a lane.
+
+    Not for a robot with one lane that has an older task which is queued or runs: whoever runs that one looks for the
+    next afterwards. This must be asked after the tasks were stored. Of tasks that are queued at the same time the
+    oldest is always rung for, so they never wait for each other.
 
     `robots`: the robots of the tasks, if the caller has just read them.
     """
-    waiting: dict[str, list[int]] = {}
+    waiting: dict[str, list[Task]] = {}
     for task in tasks:
         if task.status == Status.QUEUED:
-            waiting.setdefault(task.robot, []).append(task.priority)
-    if robots is None:
-        robots = Robot.objects.filter(pk__in=waiting) if waiting else ()
-    for robot in robots:
-        priorities = waiting.get(robot.name, []) if robot.enabled else []
-        if priorities:
-            ring_all({robot.name: min(len(priorities), robot.lanes)}, priority=max(priorities))
+            waiting.setdefault(task.robot, []).append(task)
+    if not waiting:
+        return
+    known = {robot.name: robot for robot in (Robot.objects.filter(pk__in=waiting) if robots is None else robots)}
+    narrow = [name for name in waiting if name in known and known[name].lanes == 1]
+    oldest = min(task.pk for tasks in waiting.values() for task in tasks)
+    served = Task.objects.robots_served(narrow, before=oldest) if narrow else set()
+    for name in waiting.keys() - served:
+        ring_all(
+            {name: _lanes_to_wake(known.get(name), len(waiting[name]))},
+            priority=max(task.priority for task in waiting[name]),
+        )
+
+
+def _lanes_to_wake(robot: Robot | None, tasks: int) -> int:
+    """Return for how many lanes to ring; 1 for a deleted robot: the worker that gets the message ends its tasks."""
+    if robot is None:
+        return 1
+    return min(tasks, robot.lanes) if robot.enabled else 0
 
 
 def ring_all(bells: Mapping[str, int], **options: Any) -> None:

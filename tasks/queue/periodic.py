@@ -21,11 +21,11 @@ from fmv.http.models import ThrottleWindow
 from fmv.mongodb.server import clock, recent_now, server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import counters
-from robots.models import MAX_LANES, Robot
+from robots.models import Robot
 from tasks.models import Bulk, Status, Task, WorkerProcess
 from tasks.models.error_document import error_document
 from tasks.queue import submissions
-from tasks.queue.doorbell import ring, ring_all
+from tasks.queue.doorbell import ring, ring_all, ring_for
 from tasks.queue.services import delete_every
 
 logger = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ MAX_ROBOTS_RUNG = 200  # in one run; chosen by chance, so that no robot is left 
 def promote_due(by: Callable[[], dt.datetime] = server_now) -> int:
     """Queue the scheduled and retrying tasks that are due, and ring for them; return how many. `by` gives the time."""
     promoted = 0
-    while due := list(Task.objects.due(now := by()).values_list("pk", "robot", "priority")[:STEP_SIZE]):
-        promoted += Task.objects.filter(pk__in=[pk for pk, _, _ in due]).promote(now)
-        for (robot, priority), count in Counter((robot, priority) for _, robot, priority in due).items():
-            ring_all({robot: min(count, MAX_LANES)}, priority=priority)
+    while found := list(Task.objects.due(now := by()).values("id", "robot", "priority")[:STEP_SIZE]):
+        due = [Task(**values) for values in found]
+        promoted += Task.objects.filter(pk__in=[task.pk for task in due]).promote(now)
+        ring_for(due)
     return promoted
 
 

@@ -16,7 +16,7 @@ from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks.models import WAITING, Bulk, LogLine, Status, Task
 from tasks.queue import bulk
-from tasks.queue.doorbell import ring_all, ring_for
+from tasks.queue.doorbell import ring, ring_all
 from tasks.queue.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
 from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of, require_in_service
 from tasks.queue.submissions import submit_batch, submit_idempotent
@@ -67,7 +67,8 @@ def submit(runs: Run | Sequence[Run], *, by: str, key: str | None = None) -> Tas
         return task
     task, robot = _new(runs, by)
     insert(task)
-    ring_for([task], [robot])
+    if robot.enabled and task.status == Status.QUEUED:
+        ring(robot.name, task.priority)  # at once: whether somebody comes anyway would be asked by a third command
     return task
 
 

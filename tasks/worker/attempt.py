@@ -26,7 +26,6 @@ from robots.models import Robot
 from tasks import registry
 from tasks.models import LogLine, Task
 from tasks.models.error_document import encodable, error_document
-from tasks.queue.doorbell import ring
 from tasks.registry import Handler, PermanentError
 from tasks.worker import isolation, process_end
 from tasks.worker.error_report import report_of
@@ -245,8 +244,7 @@ class Attempt:
     def _release(self) -> None:
         task = self._task
         if task.release("handed back: its worker stops", **self._lease.report):
-            task.promote()
-            ring(task.robot, task.priority)
+            task.promote()  # and the turn at its robot ends with a ring
         else:
             task.stop("stopped, as asked", **self._lease.report)
 

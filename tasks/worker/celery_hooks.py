@@ -23,7 +23,7 @@ from fmv.mongodb.migration_state import wait_for_migrations
 from fmv.mongodb.server import forget_clients
 from fmv.publisher import publisher
 from tasks.models.worker_process import worker_name
-from tasks.queue.doorbell import report_worker_lost
+from tasks.queue.doorbell import report_worker_lost, ring
 from tasks.worker import process_end
 from tasks.worker.heartbeat import Heartbeat
 from tasks.worker.lease import INTERRUPT, KILL_GRACE
@@ -107,6 +107,7 @@ class Request(celery.worker.request.Request):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
             report_worker_lost(worker_name(pid), self.id)
+            ring(self.args[0])  # it may have died after its task had ended, before it looked for the robot's next
 
 
 @signals.worker_shutting_down.connect

@@ -1,11 +1,13 @@
 """How a worker process takes tasks: it starts the next task of a robot on a free lane, and runs it."""
 
 import contextlib
+import datetime as dt
 import logging
 import os
 import time
 
 from django.conf import settings
+from django.db import DatabaseError
 
 from fmv.clock import uptime
 from fmv.errors import FmvError
@@ -23,7 +25,15 @@ from tasks.worker.lease import LEASE_GRACE
 logger = logging.getLogger(__name__)
 
 MAX_PASSED_ON = 10  # times that workers pass a message on to one that can run the task
-TIME_SLICE = 0.1  # seconds for which a process goes on starting tasks of one robot before it serves another
+#: Seconds for which a process goes on starting tasks of one robot before it serves another. A message and what it sets
+#: going cost about as much as a task of some milliseconds, so they should be shared by a dozen of these. A hundred busy
+#: robots for each process then let a new one wait for less than half a minute.
+TIME_SLICE = 0.25
+LOOK_LIFETIME = 0.1  # seconds for which a process takes a robot and its queue to be as it has seen them
+MAX_AHEAD = 10  # tasks that a look finds at most
+
+#: for robots with one lane: when they were created, and at which revision this process has seen no task beyond the lane
+_within_lane: dict[str, tuple[dt.datetime, int]] = {}
 
 
 def run_next(robot_name: str, message_id: str, passed_on: int = 0) -> None:
@@ -31,45 +41,118 @@ def run_next(robot_name: str, message_id: str, passed_on: int = 0) -> None:
 
     `message_id`: of the Celery message that this process handles. If the process dies, its tasks are found by it.
     `passed_on`: how often other workers have passed the message on.
+
+    Nobody rings for a task that is queued behind another, so whoever has run a task looks for the next, or rings.
     """
-    robot = Robot.objects.find(robot_name)
-    if robot is None:
-        Task.objects.of_robot(robot_name).fail_orphans()
-        return
+    turn = Turn(robot_name, message_id, passed_on)
     end = time.monotonic() + TIME_SLICE
     while True:
         since = uptime()
-        task = claim(robot, message_id, passed_on)
-        if task is None:
+        task = turn.claim()
+        if task is None or turn.robot is None:
             return
-        attempt = Attempt(task, robot, since)
+        attempt = Attempt(task, turn.robot, since)
         try:
             attempt.run()
         except BaseException as error:
             attempt.hand_back(error)
+            with contextlib.suppress(DatabaseError):
+                turn.ring_for_rest()
             raise
+        turn.pace = uptime() - since
         if attempt.interrupted or process_end.is_ending() or time.monotonic() >= end:
             break
-    if Task.is_queued_for(robot_name):
-        ring(robot_name)
+    turn.ring_for_rest()
 
 
-def claim(robot: Robot, message_id: str, passed_on: int = 0) -> Task | None:
-    """Start the next queued task of the robot and return it; None without a task or a free lane, or out of service.
+class Turn:
+    """A process's turn at one robot: it starts tasks of the robot while it handles one message."""
 
-    Also None if this worker cannot run that task: it is left to another, and the tasks behind it wait, because a robot
-    runs its tasks in order.
-    """
-    if not robot.enabled:
-        return None
-    with contextlib.suppress(LaneTaken):
-        while task := Task.next_of(robot.name):
-            if not can_run(task):
-                _leave(task, passed_on)
+    def __init__(self, robot_name: str, message_id: str, passed_on: int = 0) -> None:
+        #: as the last look has seen it; None if it has no queued task, or was deleted
+        self.robot: Robot | None = None
+        #: seconds that the last task took
+        self.pace: float | None = None
+        self._name, self._message_id, self._passed_on = robot_name, message_id, passed_on
+        self._found: list[Task] = []  # by the last look, and not taken since
+        self._looked = float("-inf")  # by time.monotonic()
+        self._own: tuple[str, int] | None = None  # the lane of the last task, and the robot's revision then
+
+    def claim(self) -> Task | None:
+        """Start the next queued task and return it; None without a task or a free lane, or out of service.
+
+        Also None if this worker cannot run that task: it is left to another, and the tasks behind it wait, because a
+        robot runs its tasks in order.
+        """
+        while task := self._next():
+            if self.robot is None:
+                Task.objects.of_robot(self._name).fail_orphans()
                 return None
-            if _start(task, robot, message_id):
-                return task
-    return None
+            if not self.robot.enabled:
+                return None
+            if task.expire():
+                continue
+            if not can_run(task):
+                _leave(task, self._passed_on)
+                return None
+            try:
+                if self._start(task, self.robot):
+                    return task
+            except LaneTaken:
+                return None
+            self._found.clear()  # another process was faster, or somebody has cancelled or moved the task
+        return None
+
+    def ring_for_rest(self) -> None:
+        """Ring if the robot has more tasks."""
+        if not self._found:
+            self._look()
+        if self._found and (self.robot is None or self.robot.enabled):
+            ring(self._name, self._found[0].priority)
+
+    def _next(self) -> Task | None:
+        if not self._found or time.monotonic() - self._looked >= LOOK_LIFETIME:
+            self._look()
+        return self._found.pop(0) if self._found else None
+
+    def _look(self) -> None:
+        """Look at the robot and its queue. While tasks are short, and no other process takes any, find several."""
+        self._looked = time.monotonic()
+        ahead = int(LOOK_LIFETIME / self.pace) if self.pace and self.robot and self.robot.lanes == 1 else 0
+        self.robot, self._found = Task.look(self._name, 1 + min(ahead, MAX_AHEAD - 1))
+
+    def _start(self, task: Task, robot: Robot) -> bool:
+        """Start the task on a free lane; False if it is not as it was found. Raises LaneTaken when no lane is free."""
+        if lane := self._likely_lane(robot):
+            try:
+                return self._start_on(lane, task, robot)
+            except LaneTaken:
+                if robot.lanes == 1:
+                    raise
+        taken = Task.lanes_taken(robot.name)
+        if robot.lanes == 1 and taken <= {lane_of(robot.name, 0)}:
+            _within_lane[robot.name] = robot.created_at, robot.revision
+        for lane in free_lanes(robot.name, robot.lanes, taken):
+            with contextlib.suppress(LaneTaken):
+                return self._start_on(lane, task, robot)
+        raise LaneTaken
+
+    def _likely_lane(self, robot: Robot) -> str | None:
+        """Return a lane that may be tried before one asks which are taken: none runs beyond the robot's lanes."""
+        if self._own and self._own[1] == robot.revision:
+            return self._own[0]
+        if robot.lanes > 1:
+            return None
+        never_had_more = robot.revision == 1  # nobody has changed it
+        seen = _within_lane.get(robot.name) == (robot.created_at, robot.revision)
+        return lane_of(robot.name, 0) if never_had_more or seen else None
+
+    def _start_on(self, lane: str, task: Task, robot: Robot) -> bool:
+        owner = {"worker": worker_name(os.getpid()), "message_id": self._message_id}
+        started = task.start(lane=lane, **owner, lease=settings.ENVIRONMENT.lease_seconds, grace=LEASE_GRACE)
+        if started:
+            self._own = lane, robot.revision
+        return started
 
 
 def can_run(task: Task) -> bool:
@@ -100,13 +183,8 @@ def _leave(task: Task, passed_on: int) -> None:
         ring(task.robot, task.priority, passed_on=passed_on + 1)
 
 
-def _start(task: Task, robot: Robot, message_id: str) -> bool:
-    """Start the task on a free lane; False when another process was faster. Raises LaneTaken when no lane is free."""
-    owner = {"worker": worker_name(os.getpid()), "message_id": message_id}
-    for lane in free_lanes(robot.name, robot.lanes, Task.lanes_taken(robot.name)):
-        with contextlib.suppress(LaneTaken):
-            return task.start(lane=lane, **owner, lease=settings.ENVIRONMENT.lease_seconds, grace=LEASE_GRACE)
-    raise LaneTaken
+def lane_of(robot: str, number: int) -> str:
+    return f"{robot}/{number}"
 
 
 def free_lanes(robot: str, lanes: int, taken: set[str]) -> list[str]:
@@ -114,5 +192,5 @@ def free_lanes(robot: str, lanes: int, taken: set[str]) -> list[str]:
 
     If the robot had more lanes before, tasks may still run on those beyond `lanes`: they count until they end.
     """
-    free = [lane for number in range(lanes) if (lane := f"{robot}/{number}") not in taken]
+    free = [lane for number in range(lanes) if (lane := lane_of(robot, number)) not in taken]
     return free[: max(0, lanes - len(taken))]

@@ -61,16 +61,14 @@ END = line("SUCCESS", "$attempt", "") | literals(ENDED) | {"finished_at": NOW}
 
 @app.task(name="bare.floor")
 def floor(file: str, robot: str) -> None:
-    """Find the robot, claim its task on a free lane, finish it, look for the next: the least that a task costs."""
+    """Find the robot's task, claim it, finish it, look for the next: the least that a task costs."""
     run(robot, floor.request.id, lambda: mark(file, "start"))
 
 
 def run(robot: str, message: str, work: Callable[[], None]) -> None:
     """Send the commands that FMV sends for a no-op task of a robot with one lane and no other task."""
-    database()[ROBOTS].find_one({"_id": robot})
     if task := next_of(robot):
         found = {"_id": task["_id"], "status": "QUEUED", "robot": robot, "attempt": task["attempt"]}
-        list(tasks().find({"status": "STARTED", "robot": robot}, {"lane": 1}))
         owner = {"lane": f"{robot}/0", "worker": PROCESS, "message_id": message, "attempt": task["attempt"] + 1}
         tasks().update_one(found, [{"$set": START | literals(owner | FRESH)}])
         work()
@@ -80,4 +78,7 @@ def run(robot: str, message: str, work: Callable[[], None]) -> None:
 
 
 def next_of(robot: str) -> Any:
-    return tasks().find_one({"status": "QUEUED", "robot": robot}, sort=[("priority", -1), ("_id", 1)])
+    joined = {"from": ROBOTS, "localField": "robot", "foreignField": "_id", "as": "robots"}
+    queue = {"$match": {"status": "QUEUED", "robot": robot}}
+    order = {"$sort": {"priority": -1, "_id": 1}}
+    return next(iter(tasks().aggregate([queue, order, {"$limit": 1}, {"$lookup": joined}])), None)

@@ -164,6 +164,7 @@ def test_the_floor_worker_sends_the_same_commands_for_a_task(floor_commands, mon
     monkeypatch.setattr(floor_worker, "database", floor.database)
     monkeypatch.setattr(worker_process, "_START", floor_worker.START_ID)
     monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)  # a test's MongoDB may be slow
+    monkeypatch.setattr(claiming, "LOOK_LIFETIME", 0.0)
     robot = make_robot()
     with recorded_bells(), listening() as commands:
         tasks.by_fmv(tmp_path / "marks", robot.name)

@@ -99,12 +99,12 @@ def test_a_label_is_found_by_its_index():
 def test_the_claim_asks_as_the_queryset_of_the_same_question():
     match, sort = pipeline(Task.objects.queued().of_robot("Bender").next_first())[:2]
     assert match == {"$match": Task.queue_of("Bender")}
-    assert list(sort["$sort"].items()) == NEXT_FIRST
+    assert list(sort["$sort"].items()) == list(NEXT_FIRST.items())
     with listening() as commands:
         assert claim("Bender") is None
     (command,) = commands.bodies
-    assert command["filter"] == Task.queue_of("Bender")
-    assert list(command["sort"].items()) == NEXT_FIRST
+    assert command["pipeline"][:2] == [match, sort]
+    assert [*command["pipeline"][2]] == ["$limit"]
 
 
 def test_one_row_by_key_is_a_match():

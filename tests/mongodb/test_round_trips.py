@@ -6,50 +6,110 @@ from tasks.models import Status, Task
 from tasks.queue import services
 from tasks.worker import claim as claiming
 from tasks.worker.claim import run_next
+from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import claim, listening
+from tests.support.probes import LEASE, claim, listening, started
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
 
 SUBMIT = ["find robots_robot", "insert tasks_task"]
-LOOK = ["find robots_robot"]  # in service? how many lanes?
+BATCH = ["aggregate robots_robot", "insert tasks_submission", "insert tasks_task", "update tasks_submission"]
+SERVED = ["aggregate robots_robot", "aggregate tasks_task"]  # for which of the robots must one ring?
+LOOK = ["aggregate tasks_task"]  # what is the robot to do next? in service? how many lanes?
 LANES = ["find tasks_task"]  # which are taken?
-NEXT = ["find tasks_task"]  # what is it to do next?
 START = ["update tasks_task"]
 END = ["update tasks_task"]
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_a_task_costs_eight_round_trips(lanes):
-    robot = make_robot(lanes=lanes)
+def submit(robot):
+    return services.submit({"robot": robot.name, "handler": "noop"}, by="test")
+
+
+def wake_up(robot) -> list[str]:
     with listening() as commands:
-        task = services.submit({"robot": robot.name, "handler": "noop"}, by="test")
         run_next(robot.name, "message")
-    assert commands.sent == SUBMIT + LOOK + NEXT + LANES + START + END + NEXT, "\n".join(commands.sent)
+    return commands.sent
+
+
+def test_a_submit_costs_two_round_trips():
+    robot = make_robot()
+    with listening() as commands:
+        submit(robot)
+    assert commands.sent == SUBMIT, "\n".join(commands.sent)
+
+
+def test_a_batch_costs_six_round_trips_however_many_tasks_and_robots_it_has():
+    names = [make_robot(lanes=1 + number % 2).name for number in range(50)] * 2
+    with listening() as commands:
+        services.submit([{"robot": name, "handler": "noop"} for name in names], by="test")
+    assert commands.sent == BATCH + SERVED, "\n".join(commands.sent)
+
+
+def test_a_task_of_a_robot_with_one_lane_costs_four_round_trips_from_wake_up_to_end():
+    robot = make_robot()
+    task = submit(robot)
+    sent = wake_up(robot)
+    assert sent == LOOK + START + END + LOOK, "\n".join(sent)
     assert Task.objects.get(pk=task.pk).status == Status.SUCCESS
 
 
-def test_the_queue_of_a_robot_costs_four_a_task(monkeypatch):
+def test_of_a_robot_with_more_lanes_it_is_asked_once_which_are_taken(monkeypatch):
     monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)
+    robot = make_robot(lanes=3)
+    for _ in range(3):
+        submit(robot)
+    sent = wake_up(robot)
+    assert sent == LOOK + LANES + START + END + 2 * (LOOK + START + END) + LOOK, "\n".join(sent)
+
+
+def test_of_a_robot_that_was_changed_it_is_asked_once_whether_tasks_run_beyond_its_lane():
+    robot = make_robot()
+    services.change_robot(robot.name, by="test", lanes=1)
+    for cost in (LOOK + LANES + START + END + LOOK, LOOK + START + END + LOOK):
+        make_task(robot=robot, handler="noop", params={})
+        sent = wake_up(robot)
+        assert sent == cost, "\n".join(sent)
+
+
+def test_ten_short_tasks_in_the_queue_of_a_robot_cost_two_each_and_three_looks(monkeypatch):
+    monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)
+    monkeypatch.setattr(claiming, "LOOK_LIFETIME", 60.0)  # a test's MongoDB may be slow
+    robot = make_robot()
+    for _ in range(10):
+        make_task(robot=robot, handler="noop", params={})
+    sent = wake_up(robot)
+    assert sent == LOOK + START + END + LOOK + 9 * (START + END) + LOOK, "\n".join(sent)
+
+
+def test_long_tasks_in_the_queue_of_a_robot_cost_three_each(monkeypatch):
+    monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)
+    monkeypatch.setattr(claiming, "LOOK_LIFETIME", 0.0)
     robot = make_robot()
     for _ in range(3):
         make_task(robot=robot, handler="noop", params={})
-    with listening() as commands:
-        run_next(robot.name, "message")
-    assert commands.sent == LOOK + 3 * (NEXT + LANES + START + END) + NEXT, "\n".join(commands.sent)
+    sent = wake_up(robot)
+    assert sent == 3 * (LOOK + START + END) + LOOK, "\n".join(sent)
 
 
-@pytest.mark.parametrize(("queued", "cost"), [(0, LOOK + NEXT), (1, LOOK + NEXT + LANES)])
-def test_a_doorbell_in_vain_costs_two_or_three(queued, cost):
-    robot = make_robot()
-    make_task(robot=robot)
-    assert claim(robot.name)
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("queued", [0, 1])
+def test_a_wake_up_in_vain_costs_one_or_two(queued, lanes):
+    robot = make_robot(lanes=lanes)
+    for number in range(lanes):
+        make_task(robot=robot)
+        assert claim(robot.name, lane=number)
     for _ in range(queued):
         make_task(robot=robot)
+    sent = wake_up(robot)
+    assert sent == LOOK + queued * (START if lanes == 1 else LANES), "\n".join(sent)  # START: its lane is taken
+
+
+def test_a_renewal_costs_one():
+    task = started()
     with listening() as commands:
-        run_next(robot.name, "message")
-    assert commands.sent == cost, "\n".join(commands.sent)
+        assert task.renew(lease=LEASE, grace=LEASE_GRACE, progress=1.0)
+    assert commands.sent == ["update tasks_task"]
 
 
 def test_progress_is_written_at_most_once_a_second():
@@ -57,4 +117,4 @@ def test_progress_is_written_at_most_once_a_second():
     services.submit({"robot": robot.name, "handler": "wait", "params": {"seconds": 0.5, "steps": 100}}, by="test")
     with listening() as commands:
         run_next(robot.name, "message")
-    assert commands.sent == LOOK + NEXT + LANES + START + END + NEXT, "\n".join(commands.sent)
+    assert commands.sent == LOOK + START + END + LOOK, "\n".join(commands.sent)

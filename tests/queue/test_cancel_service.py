@@ -3,9 +3,8 @@ import pytest
 from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.queue import services
 from tasks.queue.errors import AlreadyFinished
-from tasks.worker.claim import claim
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import fields_of, make_task_in, started, statuses
+from tests.support.probes import fields_of, make_task_in, started, statuses, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -43,7 +42,7 @@ def test_a_finished_task_stays_as_it_is(status):
 def test_it_looks_again_when_the_task_has_moved_on_meanwhile():
     robot = make_robot()
     seen = make_task(robot=robot)
-    assert claim(robot, "message")
+    assert take(robot)
     task = services.cancel(seen, by="fry")
     assert (task.status, task.cancel_requested) == (Status.STARTED, True)
 
@@ -59,4 +58,4 @@ def test_it_says_when_the_task_has_ended_meanwhile():
 def test_a_revoked_task_is_never_started():
     robot = make_robot()
     services.cancel(make_task(robot=robot), by="fry")
-    assert claim(robot, "message") is None
+    assert take(robot) is None

@@ -7,9 +7,8 @@ from robots.errors import UnknownRobot
 from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.queue import services
 from tasks.queue.errors import NotWaiting, RobotOutOfService
-from tasks.worker import claim as claiming
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import at_once, claim, fields_of, make_task_in, started, statuses
+from tests.support.probes import at_once, claim, fields_of, make_task_in, started, statuses, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -102,7 +101,7 @@ def test_move_against_claim():
             except NotWaiting:
                 return None
 
-        claimed, moved = at_once(lambda old=old: claiming.claim(old, "message"), move)
+        claimed, moved = at_once(lambda old=old: take(old), move)
         stored = Task.objects.get(pk=task.pk)
         assert bool(claimed) is not bool(moved), number
         if claimed:

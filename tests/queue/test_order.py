@@ -9,9 +9,9 @@ from tasks.models import Status, Task
 from tasks.models.status import MAX_PRIORITY
 from tasks.queue import periodic, services
 from tasks.worker import claim as claiming
-from tasks.worker.claim import claim, run_next
+from tasks.worker.claim import run_next
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, PAST, fields_of, make_task_in, statuses
+from tests.support.probes import FUTURE, PAST, fields_of, make_task_in, statuses, take
 
 OWNER = {"worker": "host/1", "message_id": "message", "lease": 30, "grace": 6}
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 def drain(robot: Robot) -> list[Task]:
     """Start and end the robot's tasks one by one; return them in the order they started."""
     order = []
-    while task := claim(robot, "message"):
+    while task := take(robot, "message"):
         order.append(task)
         assert task.succeed(None, "")
     return order
@@ -43,7 +43,7 @@ def test_ids_made_in_a_row_are_in_order():
 def test_a_retried_task_keeps_its_place_by_age():
     robot = make_robot()
     first, second = make_task(robot=robot, max_attempts=3), make_task(robot=robot)
-    task = claim(robot, "message")
+    task = take(robot, "message")
     assert task is not None
     assert task.retry({"type": "E", "message": "", "traceback": ""}, delay=0)
     assert periodic.promote_due() == 1
@@ -62,20 +62,20 @@ def test_one_lane_holds_one_task():
     robot = make_robot()
     make_task(robot=robot)
     make_task(robot=robot)
-    assert claim(robot, "m1")
-    assert claim(robot, "m2") is None
+    assert take(robot, "m1")
+    assert take(robot, "m2") is None
 
 
 def test_lanes_hold_as_many_tasks():
     robot = make_robot(lanes=3)
     for _ in range(5):
         make_task(robot=robot)
-    running = [claim(robot, f"m{number}") for number in range(4)]
+    running = [take(robot, f"m{number}") for number in range(4)]
     assert sorted(task.lane for task in running if task) == [f"{robot.name}/{lane}" for lane in range(3)]
     assert running[3] is None
     assert running[1]
     assert running[1].succeed(None, "")
-    again = claim(robot, "m5")
+    again = take(robot, "m5")
     assert again is not None
     assert again.lane == running[1].lane
 
@@ -84,30 +84,30 @@ def test_a_robot_that_loses_lanes_starts_nothing_until_it_has_one_free():
     robot = make_robot(lanes=4)
     for _ in range(6):
         make_task(robot=robot)
-    running = [claim(robot, "m") for _ in range(4)]
+    running = [take(robot, "m") for _ in range(4)]
     robot = services.change_robot(robot.name, by="test", lanes=2)
     for task in running[:2]:
         assert task
         assert task.succeed(None, "")
-        assert claim(robot, "m") is None
+        assert take(robot, "m") is None
     assert running[2]
     assert running[2].succeed(None, "")
-    assert claim(robot, "m")
-    assert claim(robot, "m") is None
+    assert take(robot, "m")
+    assert take(robot, "m") is None
 
 
 def test_a_robot_that_is_left_one_lane_starts_nothing_until_the_others_are_done():
     robot = make_robot(lanes=2)
     for _ in range(3):
         make_task(robot=robot)
-    running = [claim(robot, "m") for _ in range(2)]
+    running = [take(robot, "m") for _ in range(2)]
     robot = services.change_robot(robot.name, by="test", lanes=1)
     assert running[0]
     assert running[0].succeed(None, "")
-    assert claim(robot, "m") is None
+    assert take(robot, "m") is None
     assert running[1]
     assert running[1].succeed(None, "")
-    assert claim(robot, "m")
+    assert take(robot, "m")
 
 
 def test_a_robot_out_of_service_keeps_its_queue(bells):
@@ -167,7 +167,7 @@ def test_an_expired_scheduled_task_never_starts():
     robot = make_robot()
     task = make_task_in(Status.SCHEDULED, robot=robot.name, run_at=PAST, expires_at=PAST)
     assert periodic.promote_due() == 1
-    assert claim(robot, "message") is None
+    assert take(robot, "message") is None
     assert statuses(task)[-2:] == ["QUEUED", "REVOKED"]
 
 
@@ -212,7 +212,7 @@ def test_a_doorbell_while_every_lane_is_taken_does_nothing(bells):
     robot = make_robot()
     for _ in range(2):
         make_task(robot=robot)
-    assert claim(robot, "m")
+    assert take(robot, "m")
     run_next(robot.name, "message")
     assert bells() == []
     assert Task.objects.queued().count() == 1

@@ -12,7 +12,6 @@ from tasks.models import Status, Task
 from tasks.models.error_document import error_document
 from tasks.queue import periodic, services
 from tasks.queue.errors import AlreadyFinished, RobotHasWork
-from tasks.worker import claim as claiming
 from tasks.worker.claim import run_next
 from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_robot, make_task
@@ -26,6 +25,7 @@ from tests.support.probes import (
     make_task_in,
     started,
     statuses,
+    take,
 )
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
@@ -42,7 +42,7 @@ def rounds() -> Any:
 
 
 def try_claim(robot: Robot) -> Task | None:
-    return claiming.claim(robot, "message")
+    return take(robot)
 
 
 def try_cancel(task: Task) -> Task | None:
@@ -298,7 +298,7 @@ def test_putting_a_robot_out_of_service_against_a_claim():
         task = make_task(robot=robot)
         at_once(
             lambda robot=robot: services.change_robot(robot.name, by="test", enabled=False),
-            lambda robot=robot: claiming.claim(Robot.objects.get(pk=robot.name), "message"),
+            lambda robot=robot: take(robot),
         )
         assert fields_of(task)["status"] in (Status.QUEUED, Status.STARTED)
-        assert claiming.claim(Robot.objects.get(pk=robot.name), "message") is None
+        assert take(robot) is None

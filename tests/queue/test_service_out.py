@@ -10,9 +10,8 @@ from tasks.models import FINISHED, WAITING, Bulk, Status, Task
 from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk, services
 from tasks.queue.errors import RobotOutOfService
-from tasks.worker import claim as claiming
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import at_once, fields_of, listening, make_task_in, started, statuses
+from tests.support.probes import at_once, fields_of, listening, make_task_in, started, statuses, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -136,7 +135,7 @@ def test_taking_it_out_against_a_submit(queue):
 
         options = {"to": other.name} if queue == "move" else {}
         task, _ = at_once(submit, lambda robot=robot, options=options: take_out(robot, queue=queue, **options))
-        assert claiming.claim(Robot.objects.get(pk=robot.pk), "message") is None
+        assert take(robot) is None
         if task is not None:  # seen to, or too late for that: then it waits
             stored = Task.objects.get(pk=task.pk)
             seen_to = stored.status == Status.REVOKED if queue == "cancel" else stored.robot == other.name
@@ -148,7 +147,7 @@ def test_taking_it_out_against_a_claim():
         robot = make_robot()
         task = make_task(robot=robot)
         claimed, _ = at_once(
-            lambda robot=robot: claiming.claim(Robot.objects.get(pk=robot.pk), "message"),
+            lambda robot=robot: take(robot),
             lambda robot=robot: take_out(robot, queue="cancel"),
         )
         assert statuses(task) == (["STARTED"] if claimed else ["REVOKED"])

@@ -15,10 +15,9 @@ from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.models.error_document import error_document
 from tasks.queue import periodic, services
 from tasks.queue.errors import AlreadyFinished
-from tasks.worker import claim as claiming
 from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, LEASE, PAST, recorded_bells
+from tests.support.probes import FUTURE, LEASE, PAST, recorded_bells, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
 
@@ -99,7 +98,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def claim(self) -> None:
-        task = claiming.claim(self.robot, "message")
+        task = take(self.robot)
         free = len(self.in_status(Status.STARTED)) < self.robot.lanes and self.robot.enabled
         queued = sorted(self.in_status(Status.QUEUED), key=lambda pk: (-self.models[pk].priority, pk))
         late = [self.models[pk].expired and not self.models[pk].attempt for pk in queued]

@@ -13,8 +13,20 @@ from tasks.models.error_document import error_document
 from tasks.models.task import LaneTaken
 from tasks.models.transitions import TRANSITIONS, apply
 from tasks.worker.lease import LEASE_GRACE
-from tests.support.factories import make_task
-from tests.support.probes import FUTURE, LEASE, PAST, changes, claim, fields_of, line, listening, make_task_in, started
+from tests.support.factories import make_robot, make_task
+from tests.support.probes import (
+    FUTURE,
+    LEASE,
+    PAST,
+    changes,
+    claim,
+    fields_of,
+    line,
+    listening,
+    make_task_in,
+    started,
+    take,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -83,7 +95,7 @@ def test_it_is_one_write_of_one_document(name):
     task = make_task_in(sources[0])
     with listening() as commands:
         assert act(task)
-    assert commands.sent == [*(["find tasks_task"] if name == "start" else []), "update tasks_task"]
+    assert commands.sent == [*(["aggregate tasks_task"] if name == "start" else []), "update tasks_task"]
 
 
 @pytest.mark.parametrize("name", [name for name, transition in TRANSITIONS.items() if transition.fenced])
@@ -302,11 +314,12 @@ def test_a_task_that_has_started_before_does_not_expire():
 
 def test_an_expired_task_is_not_started_but_revoked():
     task = make_task_in(Status.QUEUED, expires_at=PAST)
-    changed = changes(task, lambda: claim(task.robot))
+    robot = make_robot(name=task.robot)
+    changed = changes(task, lambda: take(robot))
     assert changed.keys() == {"status", "history", "finished_at", "changed_at"}
     assert changed["history"][-1] | {"at": None} == line("REVOKED", 0, "expired before it started") | {"at": None}
-    make_task(robot=task.robot, expires_at=FUTURE)
-    assert claim(task.robot)
+    make_task(robot=robot, expires_at=FUTURE)
+    assert take(robot)
 
 
 def test_finished_means_that_no_transition_leaves():

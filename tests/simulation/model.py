@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import simpy
@@ -43,8 +44,8 @@ class Costs:
 
     @property
     def of_a_task(self) -> float:
-        """Seconds that a task occupies a process beside its handler: four reads, two writes and FMV's own work."""
-        return 4 * self.read + 2 * self.write + self.start
+        """Seconds that a task occupies a process beside its handler: two reads, two writes and FMV's own work."""
+        return 2 * self.read + 2 * self.write + self.start
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,17 @@ class Robot:
     running: int = 0
     free_since: float = 0.0  # when a lane last became free
     missed_since: float | None = None  # when a message for it was lost, until its next start
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A process's turn at one robot."""
+
+    robot: Robot
+    has_lane: bool  # it knows on which lane it may start a task
+    found: list[Task] = field(default_factory=list)
+    looked: float = float("-inf")
+    pace: float | None = None
 
 
 class Machine:
@@ -247,33 +259,48 @@ class Fleet:
 
     def run_next(self, robot: Robot) -> Steps:
         """Do what `tasks.worker.claim.run_next` does."""
-        yield self.read("find robots_robot")
+        turn = Turn(robot, has_lane=self.plan.lanes == 1)
         over = self.env.now + claiming.TIME_SLICE
         while True:
-            task = yield from self.claim(robot)
+            begun = self.env.now
+            task = yield from self.claim(turn)
             if task is None:
                 return
             yield from self.attempt(task)
+            turn.pace = self.env.now - begun
             if self.env.now >= over:
                 break
-        yield self.read("find tasks_task")
-        if robot.queue:
+        if not turn.found:
+            yield from self.look(turn)
+        if turn.found:
             self.ring(robot)
             yield self.env.timeout(self.costs.message)
 
-    def claim(self, robot: Robot) -> Steps:
-        """Do what `tasks.worker.claim.claim` does: start and return the robot's next task, or return None."""
+    def look(self, turn: Turn) -> Steps:
+        """Do what `tasks.worker.claim.Turn._look` does."""
+        turn.looked = self.env.now
+        ahead = int(claiming.LOOK_LIFETIME / turn.pace) if turn.pace and self.plan.lanes == 1 else 0
+        yield self.read("aggregate tasks_task")
+        turn.found = list(islice(turn.robot.queue, 1 + min(ahead, claiming.MAX_AHEAD - 1)))
+
+    def claim(self, turn: Turn) -> Steps:
+        """Do what `tasks.worker.claim.Turn.claim` does: start and return the robot's next task, or return None."""
+        robot = turn.robot
         while True:
-            yield self.read("find tasks_task")
-            if not robot.queue:
+            if not turn.found or self.env.now - turn.looked >= claiming.LOOK_LIFETIME:
+                yield from self.look(turn)
+            if not turn.found:
                 return None
-            task = robot.queue[0]
-            yield self.read("find tasks_task")
-            if robot.running == self.plan.lanes:
-                return None
+            task = turn.found.pop(0)
+            if not turn.has_lane:
+                yield self.read("find tasks_task")
+                if robot.running == self.plan.lanes:
+                    return None
             yield self.write("update tasks_task")
             if task in robot.queue:  # otherwise another process was faster, and there may be more tasks
+                turn.has_lane = True
                 return self.enter_lane(task) if robot.running < self.plan.lanes else None
+            turn.found.clear()
 
     def enter_lane(self, task: Task) -> Task:
         robot, now = task.robot, self.env.now

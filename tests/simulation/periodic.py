@@ -109,6 +109,9 @@ def promote(work: Work, tasks: list) -> Steps:
     yield work.read_clock()
     yield work.read("aggregate tasks_task", len(tasks))
     yield work.change("update tasks_task", len(tasks))
+    yield work.read("aggregate robots_robot", len(tasks))
+    if work.fleet.plan.lanes == 1:
+        yield work.read("aggregate tasks_task")  # are older ones queued or run?
     for task in tasks:
         task.queued_at = work.fleet.env.now
         work.fleet.queue(task, first=True)

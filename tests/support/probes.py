@@ -18,8 +18,10 @@ from pymongo.monitoring import CommandListener, CommandStartedEvent
 from fmv.celery import app
 from fmv.mongodb.server import server_now
 from fmv.publisher import publisher
+from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import periodic
+from tasks.worker.claim import Turn
 from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_task
 
@@ -81,10 +83,15 @@ def changes(task: Task, act: Callable[[], object]) -> dict[str, Any]:
 
 
 def claim(robot: str, *, lane: int = 0, worker: str = "host/1", message_id: str = "message") -> Task | None:
-    """Start the robot's next task as a worker does that nobody outruns."""
-    task = Task.next_of(robot)
+    """Start the robot's next task on this lane, as a worker does that nobody outruns."""
+    task = next(iter(Task.look(robot)[1]), None)
     owner = {"lane": f"{robot}/{lane}", "worker": worker, "message_id": message_id}
     return task if task and task.start(**owner, lease=LEASE, grace=LEASE_GRACE) else None
+
+
+def take(robot: Robot, message_id: str = "message") -> Task | None:
+    """Start the robot's next task as a worker's process does that gets a message."""
+    return Turn(robot.name, message_id).claim()
 
 
 def started(**fields: Any) -> Task:
