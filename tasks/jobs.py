@@ -57,7 +57,7 @@ def recover_lost() -> dict[str, int]:
 
 @shared_task(name="tasks.ring_waiting", base=Step)
 def ring_waiting() -> int:
-    return periodic.ring_waiting()
+    return periodic.ring_waiting(periodic.PATIENCE)
 
 
 @shared_task(name="tasks.finish_submissions", base=Step)

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 STEP_SIZE = 500  # tasks that are read at a time
 RING_LIFETIME = 60.0  # seconds after which a message of `ring_waiting` is dropped: the next run sends another
+PATIENCE = 4.0  # seconds that a robot waits before the sweeper rings: so the second run that sees it does
+LONGEST_PATIENCE = 20.0  # seconds that it waits when the sweeper has rung before
 PURGE_BUDGET = 3.0  # seconds that a run of the purge takes; beat starts one every 10 s
 TRUSTED_AFTER = (
     1800.0  # seconds for which MongoDB's clock has run evenly, before something is deleted because it is old
@@ -149,16 +151,38 @@ def expire() -> int:
     return Task.objects.expire(server_now())
 
 
-def ring_waiting() -> int:
+class Wait(NamedTuple):
+    """Since when this process has seen queued tasks at a robot, by `time.monotonic()`, and after how long it rings."""
+
+    since: float
+    patience: float
+
+
+_waits: dict[str, Wait] = {}
+
+
+def ring_waiting(patience: float = 0.0) -> int:
     """Ring for robots in service that have queued tasks and a free lane, in case a message was lost; return how many.
+
+    `patience`: seconds for which this process must have seen their tasks wait, or 0 to ring at once. While workers have
+    more to do than they can, robots wait although their messages are under way: after each ring for a robot it takes
+    twice as long until the next, at most LONGEST_PATIENCE, until its queue was empty or it was seen at work.
 
     It also rings for robots that were deleted: the worker that gets the message ends their tasks.
     """
-    waiting = Task.objects.robots_waiting()
-    chosen = random.sample(waiting, min(MAX_ROBOTS_RUNG, len(waiting)))
+    global _waits  # noqa: PLW0603 - what this process remembers from one run of the step to the next
+    waiting, now = Task.objects.robots_waiting(), time.monotonic()
+    first = Wait(now, patience)
+    _waits = {name: _waits.get(name, first) for name in waiting}
+    due = [name for name in waiting if not patience or now - _waits[name].since >= _waits[name].patience]
+    chosen = random.sample(due, min(MAX_ROBOTS_RUNG, len(due)))
+    if not chosen:
+        return 0
     busy = Task.objects.runs_by_robot(chosen)
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
     bells = {name: _rings(name, robots.get(name), busy[name]) for name in chosen}
+    longer = {name: first._replace(patience=min(2 * _waits[name].patience, LONGEST_PATIENCE)) for name in chosen}
+    _waits |= {name: longer[name] if bells[name] else first for name in chosen}
     ring_all(bells, expires=RING_LIFETIME)  # otherwise they would pile up while no worker is free
     return sum(times > 0 for times in bells.values())
 

@@ -4,6 +4,7 @@ import datetime as dt
 import os
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -224,6 +225,40 @@ def test_of_very_many_it_takes_some_at_a_time(bells, monkeypatch):
         assert steps.ring_waiting() == 3
         heard.update(rung(bells))
     assert len(heard) == 9
+
+
+def sweeps(monkeypatch, *, seconds: float, then=()) -> list[float]:
+    """The times at which the job rings, in so many seconds of its clock. After the nth run the nth of `then` occurs."""
+    moment, rung, events = 1000.0, [], iter(then)
+    monkeypatch.setattr(steps, "_waits", {})
+    monkeypatch.setattr(steps, "time", SimpleNamespace(monotonic=lambda: moment))
+    while moment < 1000.0 + seconds:
+        if jobs.ring_waiting():
+            rung.append(moment - 1000.0)
+        next(events, bool)()
+        moment += 5.0
+    return rung
+
+
+def test_the_job_rings_at_its_second_look_and_then_ever_more_rarely(bells, monkeypatch):
+    make_task(robot=make_robot())
+    assert sweeps(monkeypatch, seconds=100) == [5, 15, 35, 55, 75, 95]
+    assert len(bells()) == 6
+
+
+def test_the_job_begins_anew_with_a_robot_whose_queue_was_empty(bells, monkeypatch):
+    robot = make_robot()
+    make_task(robot=robot)
+    then = [bool, bool, bool, Task.objects.all().delete, lambda: make_task(robot=robot)]
+    assert sweeps(monkeypatch, seconds=40, then=then) == [5, 15, 30]
+
+
+def test_the_job_begins_anew_with_a_robot_that_it_has_seen_at_work(bells, monkeypatch):
+    robot = make_robot()
+    running = started(robot=robot)
+    make_task(robot=robot)
+    then = [bool, bool, lambda: running.succeed(None, "")]
+    assert sweeps(monkeypatch, seconds=25, then=then) == [15]
 
 
 # --- purge -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 import simpy
 from django.conf import settings
 
+from tasks.queue import periodic
 from tasks.worker import claim as claiming
 
 Steps = Generator[simpy.Event, Any, Any]
@@ -182,6 +183,7 @@ class Fleet:
         self.missed = 0  # robots whose message was lost and that have not started a task since
         self.submitted = self.finished = 0
         self.ended: Counter[Robot] = Counter()  # finished tasks by robot since the last rollup
+        self.seen_waiting: dict[Robot, periodic.Wait] = {}  # what the sweeper remembers
         self.rolled_up_until = 0.0  # the end of the last rollup
         self.clock_read_at = float("-inf")  # the maintenance worker's last reading of MongoDB's clock
         self.run_stored_at: dict[str, float] = {}  # when a run of each periodic step was stored last

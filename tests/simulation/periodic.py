@@ -124,8 +124,11 @@ def ring_waiting(work: Work) -> Steps:
     """`tasks.queue.periodic.ring_waiting`."""
     fleet = work.fleet
     yield work.read("aggregate tasks_task", fleet.queued.value)  # documents: entries of the index task_next
-    waiting = list(fleet.waiting)
-    chosen = fleet.chance.sample(waiting, min(periodic.MAX_ROBOTS_RUNG, len(waiting)))
+    now = fleet.env.now
+    first = periodic.Wait(now, periodic.PATIENCE)
+    fleet.seen_waiting = waits = {robot: fleet.seen_waiting.get(robot, first) for robot in fleet.waiting}
+    due = [robot for robot, wait in waits.items() if now - wait.since >= wait.patience]
+    chosen = fleet.chance.sample(due, min(periodic.MAX_ROBOTS_RUNG, len(due)))
     if not chosen:
         return
     yield work.read("aggregate tasks_task", sum(robot.running for robot in chosen))
@@ -135,6 +138,8 @@ def ring_waiting(work: Work) -> Steps:
         free = fleet.plan.lanes - robot.running
         if free > 1:
             yield work.read("aggregate tasks_task", min(free, len(robot.queue)))
+        longer = first._replace(patience=min(2 * waits[robot].patience, periodic.LONGEST_PATIENCE))
+        waits[robot] = longer if free else first
         wake_ups += [robot] * min(free, len(robot.queue))
     for robot in wake_ups:
         yield work.ring(robot)

@@ -114,16 +114,16 @@ def test_every_task_ends_although_most_messages_are_lost_and_machines_die():
 # --- Repairs ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_message_costs_at_most_one_period_of_ring_waiting():
+def test_a_lost_message_costs_at_most_two_periods_of_ring_waiting():
     fleet = quiet(lost=1.0)
     Maintenance(fleet)
     fleet.env.run(17)
     submit(fleet, periodic.MAX_ROBOTS_RUNG)
     fleet.env.run(60)
     period = BEAT["ring_waiting"]["schedule"].seconds
-    most = period + periodic.MAX_ROBOTS_RUNG * fleet.costs.message + HANDLING
+    most = 2 * period + periodic.MAX_ROBOTS_RUNG * fleet.costs.message + HANDLING
     assert len(fleet.repairs) == periodic.MAX_ROBOTS_RUNG
-    assert period / 2 < max(fleet.repairs) <= most
+    assert period < max(fleet.repairs) <= most
 
 
 def test_more_lost_messages_than_one_pass_of_ring_waiting_sends_take_several():
@@ -132,9 +132,9 @@ def test_more_lost_messages_than_one_pass_of_ring_waiting_sends_take_several():
     submit(fleet, 4 * periodic.MAX_ROBOTS_RUNG)
     fleet.env.run(60)
     assert (
-        4 * BEAT["ring_waiting"]["schedule"].seconds
+        5 * BEAT["ring_waiting"]["schedule"].seconds
         <= max(fleet.repairs)
-        <= 5 * BEAT["ring_waiting"]["schedule"].seconds
+        <= 6 * BEAT["ring_waiting"]["schedule"].seconds
     )
 
 
@@ -172,7 +172,7 @@ def test_a_longer_period_of_ring_waiting_in_fmv_makes_the_repair_later():
         Maintenance(fleet)
         submit(fleet, 1)
         fleet.env.run(100)
-    assert 40 <= fleet.repairs[0] <= 40 + HANDLING
+    assert 80 <= fleet.repairs[0] <= 80 + HANDLING
 
 
 def test_smaller_passes_of_ring_waiting_in_fmv_wake_fewer_robots(monkeypatch):
@@ -180,7 +180,7 @@ def test_smaller_passes_of_ring_waiting_in_fmv_wake_fewer_robots(monkeypatch):
     fleet = quiet(lost=1.0)
     Maintenance(fleet)
     submit(fleet, 30)
-    fleet.env.run(BEAT["ring_waiting"]["schedule"].seconds + 1)
+    fleet.env.run(2 * BEAT["ring_waiting"]["schedule"].seconds + 1)
     assert len(fleet.repairs) == 3
 
 
@@ -249,7 +249,8 @@ def test_an_idle_job_takes_the_same_commands_as_in_fmv(name, bells, trusted_cloc
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("lanes", [1, 2])
-def test_waking_waiting_robots_takes_the_same_commands_as_in_fmv(lanes, bells):
+def test_waking_waiting_robots_takes_the_same_commands_as_in_fmv(lanes, bells, monkeypatch):
+    monkeypatch.setattr(periodic, "PATIENCE", 0.0)
     for _ in range(3):
         make_task(robot=make_robot(lanes=lanes).name)
     with listening() as real:
