@@ -203,7 +203,7 @@ class Publisher:
                 producer.publish("", exchange=exchange, routing_key="fmv.nobody", declare=[exchange], **options)
             self._confirmed_at = time.monotonic()
         about = getattr(self._connection.connection, "server_properties", {})
-        return f"{about.get('product', 'Broker')} {about.get('version', '')}".strip()
+        return f"{about.get('product', 'Valkey')} {about.get('version', '')}".strip()
 
     def _on_blocked(self, reason: str) -> None:
         self._blocked = True

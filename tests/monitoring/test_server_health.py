@@ -29,7 +29,7 @@ def test_servers_that_answer_say_what_they_are():
     for server in (servers.mongodb, servers.broker):
         answer = healthy(server)
         assert answer.state == "ok"
-        assert answer.text.startswith("MongoDB ")
+        assert answer.text.startswith("MongoDB " if server is servers.mongodb else "Valkey, answers in ")
         assert answer.text.endswith(" ms")
 
 
