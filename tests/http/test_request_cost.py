@@ -41,9 +41,11 @@ def calls_of(route: Route) -> Counter[str]:
 LIMITS = {
     "GET /health": 515,
     "GET /task/{task}": 480,
-    "GET /robot/": 825,
+    "GET /task/": 615,
+    "GET /robot/": 595,
+    "GET /robot/Bender": 550,
     "POST /robot/": 910,
-    "POST /robot/Bender/run": 1445,
+    "POST /robot/Bender/run": 1035,
 }
 BODIES = {
     "POST /robot/": '{"name": "R#", "location": "Lab", "description": "New"}',
