@@ -29,7 +29,7 @@ from tasks.queue import services
 from tasks.queue.doorbell import ring
 from tasks.worker.claim import run_next
 from tasks.worker.lease import LEASE_GRACE
-from tests.conftest import wait_until, with_database
+from tests.conftest import wait_until
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import FUTURE, LEASE, PAST, a_lease_later, claim, fields_of, make_task_in, started, statuses
 
@@ -374,15 +374,11 @@ def test_runs_that_do_something_or_fail_are_all_stored(run_as_a_worker, monkeypa
     assert TaskResult.objects.filter(status="FAILURE").count() == 2
 
 
-def test_beat_runs_the_steps_and_their_runs_are_visible(maintenance, worker_id):
-    name = f"fmv_test_beat_{worker_id}"
+def test_beat_runs_the_steps_and_their_runs_are_visible(maintenance):
     due = make_task_in(Status.SCHEDULED)
-    maintenance(with_database(os.environ["MONGODB_URI"], name))
+    maintenance(os.environ["FMV_BROKER_URL"])
     often = {"tasks.promote_due", "tasks.recover_lost", "tasks.ring_waiting", "tasks.expire"}
-    try:
-        wait_until(lambda: often <= set(TaskResult.objects.values_list("task_name", flat=True)))
-        wait_until(lambda: TaskResult.objects.filter(task_name="tasks.promote_due", result="1").exists())
-    finally:
-        connection.get_database().client.drop_database(name)
+    wait_until(lambda: often <= set(TaskResult.objects.values_list("task_name", flat=True)))
+    wait_until(lambda: TaskResult.objects.filter(task_name="tasks.promote_due", result="1").exists())
     assert set(TaskResult.objects.values_list("status", flat=True)) == {"SUCCESS"}
     assert statuses(due)[-1] == "QUEUED"

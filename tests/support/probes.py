@@ -186,7 +186,7 @@ class Commands(CommandListener):
 
     def started(self, event: CommandStartedEvent) -> None:
         self.clock_readings += event.command_name == "hello"
-        if event.command_name not in ("hello", "endSessions", "killCursors"):
+        if event.command and event.command_name not in ("hello", "endSessions", "killCursors"):  # empty: a sign-in
             self.sent.append(f"{event.command_name} {event.command[event.command_name]}")
             self.bodies.append(event.command)
             self._react(self.sent[-1])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from unittest.mock import patch
 
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 
 from fmv.mongodb.server import server_now
 from tasks.models import Task, WorkerProcess
@@ -20,7 +20,7 @@ from tasks.queue import services
 from tasks.reports.fleet import current_fleet
 from tasks.worker import heartbeat
 from tasks.worker.heartbeat import Heartbeat
-from tests.conftest import wait_until, with_database
+from tests.conftest import wait_until
 from tests.support.factories import make_process, make_robot
 from tests.support.probes import listening, pid_in, using_broker
 
@@ -110,13 +110,9 @@ def test_a_killed_process_is_lost_and_the_one_that_replaces_it_appears(broker, w
     os.killpg(running.pid, signal.SIGKILL)  # a polite stop takes seconds
 
 
-def test_the_maintenance_worker_is_seen_too(maintenance, worker_id):
-    name = f"fmv_test_presence_{worker_id}"
-    maintenance(with_database(os.environ["MONGODB_URI"], name))
-    try:
-        wait_until(alive)
-    finally:
-        connection.get_database().client.drop_database(name)
+def test_the_maintenance_worker_is_seen_too(maintenance):
+    maintenance(os.environ["FMV_BROKER_URL"])
+    wait_until(alive)
     (mine,) = alive()
     assert (mine.queues, mine.node.partition("@")[0]) == (["maintenance"], "maintenance")
     assert current_fleet().serves("maintenance")
