@@ -30,11 +30,11 @@ def development_is_over(app_configs: Any, **_: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def rabbitmq_carries_the_messages(app_configs: Any, **_: Any) -> list[CheckMessage]:
-    """fmv.E005: FMV_BROKER_URL names the broker of development."""
+    """fmv.W002: FMV_BROKER_URL names the broker of development."""
     if settings.ENVIRONMENT.broker_url.startswith("amqp"):
         return []
     text = "FMV_BROKER_URL names a Valkey, which only processes of one machine reach and which stores no message."
-    return [Error(text, hint="Set it to the URL of RabbitMQ.", id="fmv.E005")]
+    return [Warning(text, hint="Set it to the URL of RabbitMQ.", id="fmv.W002")]
 
 
 @register(Tags.security, deploy=True)

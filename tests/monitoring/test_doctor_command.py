@@ -376,7 +376,7 @@ def test_what_is_not_fit_for_production_is_reported():
 def test_only_rabbitmq_is_fit_for_production(url, fit):
     with override_environment(broker_url=url):
         found = {finding["message"].partition(":")[0]: finding for finding in examine("settings")}
-    assert ("fmv.E005" not in found) == fit
+    assert ("fmv.W002" not in found) == fit
 
 
 def test_a_healthy_development_stack_ends_with_0(well, doctor_process, tmp_path):

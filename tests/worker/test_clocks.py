@@ -4,22 +4,21 @@ import datetime as dt
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
-from django.db import connection
 
 from fmv.audit.models import AuditEntry
 from fmv.mongodb.server import server_now
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services
-from tests.conftest import wait_until, with_database
+from tests.conftest import wait_until
 from tests.support.clocks import ShiftedClock
 from tests.support.factories import make_robot
-from tests.support.probes import statuses, using_broker
+from tests.support.probes import statuses
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.clocks, pytest.mark.timeout(120)]
 
@@ -28,11 +27,8 @@ SHIFTS = (2, -2, 25, -25, 1 / 60)  # hours
 
 
 @pytest.fixture
-def broker(worker_id) -> Iterator[str]:
-    name = f"fmv_test_broker_{worker_id}"
-    with using_broker(with_database(os.environ["MONGODB_URI"], name)) as url:
-        yield url
-    connection.get_database().client.drop_database(name)
+def broker(any_broker: str) -> str:
+    return any_broker
 
 
 @pytest.fixture
