@@ -146,8 +146,9 @@ def ring_waiting(work: Work) -> Steps:
 
 
 def expire(work: Work) -> Steps:
-    """`tasks.queue.periodic.expire`."""
+    """`tasks.queue.periodic.expire`: one write for scheduled tasks, one for queued ones."""
     yield work.read_clock()
+    yield work.write("update tasks_task")
     yield work.write("update tasks_task")
 
 
