@@ -75,7 +75,11 @@ class RabbitMQ:
         self.resume()
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        subprocess.run(["epmd", "-kill"], env=self._environment, check=False, capture_output=True)
+        for _ in range(50):  # epmd refuses to end while it takes the killed server for a living one
+            ended = subprocess.run(["epmd", "-kill"], env=self._environment, check=False, capture_output=True)
+            if b"living nodes" not in ended.stdout + ended.stderr:
+                break
+            time.sleep(0.1)
 
 
 @contextmanager
