@@ -50,6 +50,18 @@ def _is_null(path: str, is_null: bool) -> Mql:
 OPERATORS = STOCK | {"lt": _less("lt"), "lte": _less("lte"), "in": _in, "isnull": _is_null}
 
 
+def as_expression(criteria: Mql) -> Mql:
+    """Return conditions on whole columns as an expression, for documents that have all these columns."""
+    parts = []
+    for column, wanted in criteria.items():
+        if column == "$expr":
+            parts.append(wanted)
+        else:
+            operators = wanted if isinstance(wanted, dict) else {"$eq": wanted}
+            parts += [{name: [f"${column}", {"$literal": value}]} for name, value in operators.items()]
+    return {"$and": parts}
+
+
 def conjuncts(mql: Mql) -> list[Mql]:
     """Return the conditions that must all hold, as documents with one key each."""
     parts: list[Mql] = []

@@ -39,6 +39,18 @@ def update(model: type[models.Model], criteria: Criteria, stage: SetStage) -> in
 
 
 @wrap_database_errors
+def update_by_key(model: type[models.Model], key: str, condition: Mql, stage: SetStage) -> bool:
+    """Update the document with this key if the condition, an expression, holds for it; return whether it did.
+
+    The query names the key alone, so every server goes straight to the document; for a query of several columns it
+    would weigh their indexes against each other first, which costs the embedded server as much as the write. MongoDB
+    reports whether the document has changed, so the stage must change it for certain.
+    """
+    change = {"$cond": [condition, {"$mergeObjects": ["$$ROOT", stage]}, "$$ROOT"]}
+    return bool(collection(model).update_one({"_id": key}, [{"$replaceWith": change}]).modified_count)
+
+
+@wrap_database_errors
 def aggregate(model: type[models.Model], pipeline: list[dict[str, Any]]) -> list[Document]:
     """Return the documents that the pipeline makes of the model's collection."""
     return collection(model).aggregate(pipeline).to_list()

@@ -215,7 +215,7 @@ class Task(models.Model):
         return later(NOW, min(lease, self.timeout + grace))
 
     def _apply(self, criteria: Criteria, transition: str, note: str | Mql = "", **given: Mql) -> bool:
-        return bool(apply(Task, {"_id": self.pk.hex} | criteria, transition, note, **given))
+        return bool(apply(Task, criteria, transition, note, self.pk.hex, **given))
 
     def _as_found(self) -> Criteria:
         """Return the criteria of this task, if it was neither moved nor started since it was read."""

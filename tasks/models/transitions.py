@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fmv.mongodb.conditions import conjuncts, merged
+from fmv.mongodb.conditions import as_expression, conjuncts, merged
 from fmv.mongodb.expressions import NOW, Mql, appended, later, literal, literals
-from fmv.mongodb.updates import Criteria, SetStage, update
+from fmv.mongodb.updates import Criteria, SetStage, update, update_by_key
 from tasks.models.status import WAITING, Status
 
 if TYPE_CHECKING:
@@ -80,11 +80,14 @@ TRANSITIONS: dict[str, Transition] = {
 }  # fmt: skip
 
 
-def apply(model: type[Task], criteria: Criteria, name: str, note: str | Mql = "", **given: Mql) -> int:
+def apply(
+    model: type[Task], criteria: Criteria, name: str, note: str | Mql = "", key: str | None = None, **given: Mql
+) -> int:
     """Take all tasks that meet the criteria through a transition; return how many.
 
-    `note`: the text of the line in the history, or an expression for it. `given`: expressions for the columns that the
-    table leaves to the caller. Raises IntegrityError when another task holds the lane that is given.
+    `note`: the text of the line in the history, or an expression for it. `key`: the key of the only task meant; then
+    the criteria are conditions on whole columns. `given`: expressions for the columns that the table leaves to the
+    caller. Raises IntegrityError when another task holds the lane that is given.
     """
     transition = TRANSITIONS[name]
     if unknown := given.keys() - set(transition.given):
@@ -92,7 +95,12 @@ def apply(model: type[Task], criteria: Criteria, name: str, note: str | Mql = ""
     if transition.fenced and "attempt" not in criteria:
         raise TypeError(f"The transition {name} needs the attempt among its criteria")
     stage = (_noted(transition, note, given) if transition.noted else {}) | transition.sets | given
-    return int(update(model, merged([*conjuncts(criteria), *conjuncts(_condition(transition))]), stage))
+    if key is None:
+        return update(model, merged([*conjuncts(criteria), *conjuncts(_condition(transition))]), stage)
+    condition = criteria | _condition(transition)
+    if transition.noted:  # a line more in the history is a change for certain
+        return int(update_by_key(model, key, as_expression(condition), stage))
+    return update(model, {"_id": key} | condition, stage)
 
 
 def _condition(transition: Transition) -> Criteria:

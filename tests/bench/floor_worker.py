@@ -68,13 +68,18 @@ def floor(file: str, robot: str) -> None:
 def run(robot: str, message: str, work: Callable[[], None]) -> None:
     """Send the commands that FMV sends for a no-op task of a robot with one lane and no other task."""
     if task := next_of(robot):
-        found = {"_id": task["_id"], "status": "QUEUED", "robot": robot, "attempt": task["attempt"]}
+        found = {"robot": robot, "attempt": task["attempt"]}
         owner = {"lane": f"{robot}/0", "worker": PROCESS, "message_id": message, "attempt": task["attempt"] + 1}
-        tasks().update_one(found, [{"$set": START | literals(owner | FRESH)}])
+        change(task["_id"], found | {"status": "QUEUED"}, START | literals(owner | FRESH))
         work()
-        owned = found | {"status": "STARTED", "attempt": task["attempt"] + 1}
-        tasks().update_one(owned, [{"$set": END}])
+        change(task["_id"], found | {"attempt": task["attempt"] + 1, "status": "STARTED"}, END)
         next_of(robot)
+
+
+def change(key: str, found: dict[str, Any], stage: dict[str, Any]) -> None:
+    condition = {"$and": [{"$eq": [f"${column}", {"$literal": value}]} for column, value in found.items()]}
+    changed = {"$cond": [condition, {"$mergeObjects": ["$$ROOT", stage]}, "$$ROOT"]}
+    tasks().update_one({"_id": key}, [{"$replaceWith": changed}])
 
 
 def next_of(robot: str) -> Any:
