@@ -73,6 +73,8 @@ def conjuncts(mql: Mql) -> list[Mql]:
 def merged(conditions: list[Mql]) -> Mql:
     """Return the conditions as one document, which reads more easily than an `$and`, and for which every server finds
     an index: `{"a": 1, "b": {"$gt": 2, "$lt": 5}}`. What does not fit under one key stays in an `$and`.
+
+    Equalities come first and ranges last, because some servers choose an index by the first keys.
     """
     one: Mql = {}
     others: list[Mql] = []
@@ -84,7 +86,14 @@ def merged(conditions: list[Mql]) -> Mql:
             one[key] = one[key] | value
         elif not any(_implies(each[key], value) for each in (one, *others) if key in each):
             others.append(condition)
-    return one | ({"$and": others} if others else {})
+    return dict(sorted(one.items(), key=_looseness)) | ({"$and": others} if others else {})
+
+
+def _looseness(condition: tuple[str, Any]) -> int:
+    key, value = condition
+    if isinstance(value, PLAIN):
+        return 0
+    return 1 if isinstance(value, dict) and "$in" in value and not key.startswith("$") else 2
 
 
 def _implies(one: Any, other: Any) -> bool:

@@ -167,8 +167,11 @@ class TaskQuerySet(QuerySet["Task"]):
 
     def robots_served(self, robots: Collection[str], before: uuid.UUID) -> set[str]:
         """Return those of these robots that have a queued or started task older than `before`."""
-        older = self.filter(status__in=(Status.QUEUED, Status.STARTED), robot__in=robots, id__lt=before)
-        return set(older.order_by().values_list("robot", flat=True).distinct())
+        found: set[str] = set()
+        for status in (Status.QUEUED, Status.STARTED):  # the embedded server would read every task for both at once
+            older = self.filter(status=status, robot__in=robots, id__lt=before)
+            found.update(older.order_by().values_list("robot", flat=True).distinct())
+        return found
 
     def runs_by_robot(self, robots: Iterable[str]) -> Counter[str]:
         """Return how many tasks each of these robots runs."""

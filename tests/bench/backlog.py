@@ -156,12 +156,15 @@ class Fmv(Backend):
         return self.database.tasks_task.find_one({"status": status}, {"_id": 1}) is not None
 
     def keep(self, tasks: int) -> None:
-        """Store copies of the finished tasks until there are as many."""
+        """Store copies of the finished tasks, as of yesterday, until there are as many."""
         stored = list(self.database.tasks_task.find())
         originals = itertools.cycle(stored)
         for number in range(0, tasks - len(stored), 1000):
             copied = itertools.islice(originals, min(1000, tasks - len(stored) - number))
-            self.database.tasks_task.insert_many({**task, "_id": uuid7().hex} for task in copied)
+            self.database.tasks_task.insert_many(
+                {**task, "_id": uuid7().hex, "finished_at": task["finished_at"] - dt.timedelta(days=1)}
+                for task in copied
+            )
 
     def sent(self) -> int:
         return self.messages.stat().st_size

@@ -249,7 +249,7 @@ def test_a_fault_of_ours_is_told_without_its_details(task, monkeypatch, caplog):
     def broken(*args, **kwargs):
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(robots, "page", broken)
+    monkeypatch.setattr(robots.RobotPages, "answer", broken)
     answer = Api("viewer")("GET", "/robot/")
     assert_refused(answer, 500)
     assert answer.content == b'{"detail":"Internal Server Error"}'
