@@ -48,8 +48,19 @@ def migrations_first(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def on_fork(sender: str, **_: Any) -> None:
-    """Prepare a new pool process of the worker `sender`: drop the MongoClient of the parent, ignore interrupts until a
-    task runs, start the heartbeat, and let it end by itself when it has to.
+    """Prepare a new pool process of the worker `sender`, or end it: Celery only logs what this raises, and would give
+    tasks to a process without a heartbeat.
+    """
+    try:
+        prepare(sender)
+    except BaseException:
+        logger.exception("A process of the worker cannot be prepared, so it ends")
+        os._exit(1)
+
+
+def prepare(sender: str) -> None:
+    """Drop the MongoClient of the parent, ignore interrupts until a task runs, start the heartbeat, and let this
+    process end by itself when it has to.
     """
     process_end.prepare()
     end_without_parent()

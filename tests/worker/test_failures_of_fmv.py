@@ -12,7 +12,7 @@ from pymongo.errors import AutoReconnect
 from fmv.monitoring.logs import Console
 from tasks.models import Status, Task
 from tasks.queue import periodic
-from tasks.worker import isolation, process_end
+from tasks.worker import celery_hooks, isolation, process_end
 from tasks.worker.attempt import MAX_HANDED_BACK, Attempt
 from tasks.worker.claim import run_next
 from tests.support.factories import make_task
@@ -72,6 +72,17 @@ def test_a_cancelled_task_that_fails_fmv_is_stopped(monkeypatch):
     task = run(make_task(handler="noop", params={}, max_attempts=3))
     assert task.status == Status.REVOKED
     assert statuses(task)[-1] == "REVOKED"
+
+
+def test_a_process_that_cannot_be_prepared_takes_no_task(monkeypatch, caplog):
+    def exit_with(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(process_end, "prepare", broken)
+    monkeypatch.setattr(os, "_exit", exit_with)
+    with pytest.raises(SystemExit, match="1"):
+        celery_hooks.on_fork(sender="work@here")
+    assert "cannot be prepared" in caplog.text
 
 
 def test_a_process_in_which_fmv_failed_twice_in_a_row_ends():
