@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from xml.etree import ElementTree
 
@@ -193,7 +194,8 @@ def call_first(app, method, path, **options):
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://first/api/v1") as client:
             return await client.request(method, path, **options)
 
-    return asyncio.run(answer())
+    with ThreadPoolExecutor(1) as pool:  # because Playwright leaves a running loop in the main thread
+        return pool.submit(lambda: asyncio.run(answer())).result()
 
 
 @pytest.fixture
