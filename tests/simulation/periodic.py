@@ -111,7 +111,8 @@ def promote(work: Work, tasks: list) -> Steps:
     yield work.change("update tasks_task", len(tasks))
     yield work.read("aggregate robots_robot", len(tasks))
     if work.fleet.plan.lanes == 1:
-        yield work.read("aggregate tasks_task")  # are older ones queued or run?
+        yield work.read("aggregate tasks_task")  # are older ones queued?
+        yield work.read("aggregate tasks_task")  # or run?
     for task in tasks:
         task.queued_at = work.fleet.env.now
         work.fleet.queue(task, first=True)
