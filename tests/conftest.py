@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -327,13 +327,8 @@ def settings(settings):
 def broker_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a real broker without messages; the test runs once on each kind."""
     if request.param == "rabbitmq":
-        url = os.environ["FMV_TEST_RABBITMQ"]
-        # Its queues are for one test at a time, of whichever tests run on this machine.
-        with (Path(tempfile.gettempdir()) / "fmv-tests-rabbitmq.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            empty_rabbitmq(url)
+        with rabbitmq_alone() as url:
             yield url
-            empty_rabbitmq(url)
     else:
         url = os.environ["FMV_BROKER_URL"]
         empty_valkey(url)
@@ -375,6 +370,17 @@ def empty_valkey(url: str) -> None:
 
     with kombu.Connection(url) as connection:
         connection.default_channel.client.flushdb()
+
+
+@contextmanager
+def rabbitmq_alone() -> Iterator[str]:
+    """Yield the URL of RabbitMQ. Its queues are for one test at a time, of whichever tests run on this machine."""
+    url = os.environ["FMV_TEST_RABBITMQ"]
+    with (Path(tempfile.gettempdir()) / "fmv-tests-rabbitmq.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        empty_rabbitmq(url)
+        yield url
+        empty_rabbitmq(url)
 
 
 def empty_rabbitmq(url: str) -> None:

@@ -34,7 +34,7 @@ from robots.models import Robot
 from tasks.models import Submission, Task
 from tasks.models.worker_process import WorkerProcess
 from tasks.reports.diagnostics import expensive, hot_queries
-from tests.conftest import empty_rabbitmq
+from tests.conftest import rabbitmq_alone
 from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import PAST, STARTED, using_broker
@@ -520,11 +520,8 @@ def test_the_messages_on_valkey_are_for_development():
 
 @pytest.fixture
 def rabbitmq():
-    url = os.environ["FMV_TEST_RABBITMQ"]
-    empty_rabbitmq(url)
-    with using_broker(url), kombu.Connection(url) as broker:
+    with rabbitmq_alone() as url, using_broker(url), kombu.Connection(url) as broker:
         yield broker.default_channel
-    empty_rabbitmq(url)
 
 
 def declare(channel, **arguments):
