@@ -238,7 +238,7 @@ class FirstBackend(Backend):
             self.post(f"/robot/{quote(robot)}/run")
         self.submitted += tasks
         deadline = time.monotonic() + LONGEST
-        while (lines := self.marks.read_text().splitlines()) and len(lines) < self.submitted:
+        while len(lines := self.marks.read_text().splitlines()) < self.submitted:
             if time.monotonic() > deadline:
                 raise embedded_mongodb.StackError(f"{self.name}: tasks were not over after {LONGEST:g} s.")
             time.sleep(0.02)
