@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from pymongo.errors import PyMongoError
 
 from fmv.http.sse import Stream, comment, message
-from tasks.api.event_hub import MAX_BACKLOG, OVERLAP, READ_CHUNK, hub, now, read
+from tasks.api.event_hub import MAX_BACKLOG, OVERLAP, hub, now, read
 from tasks.api.event_log import Event, Key, before, keys_of, milliseconds, missed, position, step_of, time_at
 from tasks.models import Task
 from tasks.queue import services
@@ -27,7 +27,8 @@ StillAllowed = Callable[[], bool]
 CLOCK_TOLERANCE = 100  # ms by which our estimate of MongoDB's clock may be wrong; a new stream starts this much earlier
 MAX_REPLAY = 3600_000  # ms that a stream goes back; for older events it reports a gap
 MAX_STREAM_AGE = 3600.0  # seconds; then the stream ends and its client reconnects
-MAX_QUEUED_EVENTS = 20_000  # events that wait in memory for one client
+MAX_WAITING = 8 * 1024 * 1024  # bytes of events that wait in memory for one client
+DOCUMENTS_READ = 20  # at a time, to catch up: each may be large, and a slow client holds them long
 PIECE_SIZE = 64 * 1024  # bytes in one send; the last event may exceed it
 RETRY_HINT = b"retry: 2000\n"  # ms a client waits before it reconnects
 
@@ -62,15 +63,21 @@ class TaskStream(Stream):
         """Yield the events that this stream sends."""
         raise NotImplementedError
 
+    def _may_send(self, event: Event) -> bool:
+        """Return False for an event that `_render` would leave out. The hub asks this, in its own thread."""
+        raise NotImplementedError
+
     def _comment(self) -> bytes:
         return comment("still here")
 
     # Called by the hub and the server.
 
     def hand(self, events: Sequence[Event]) -> None:
-        """Queue these events. If too many wait already, the stream ends, and its client reconnects to read them."""
-        self._handed += len(events)
-        self._inbox.put(events if self._handed - self._taken <= MAX_QUEUED_EVENTS else None)
+        """Queue these events. If more than MAX_WAITING bytes wait, the stream ends; its client reconnects for them."""
+        if not (events := [event for event in events if self._may_send(event)]):
+            return
+        self._handed += sum(len(event.data) for event in events)
+        self._inbox.put(events if self._handed - self._taken <= MAX_WAITING else None)
 
     def note(self, text: str) -> None:
         self._inbox.put(comment(text))
@@ -109,8 +116,8 @@ class TaskStream(Stream):
             if isinstance(item, bytes):
                 yield item
             else:
-                self._taken += len(item)
                 yield from packed(self._render(item))
+                self._taken += sum(len(event.data) for event in item)
 
     def _is_over(self) -> bool:
         return self.server_is_stopping() or time.monotonic() >= self._ends_at
@@ -147,9 +154,12 @@ class OneTask(TaskStream):
 
     def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
         for event in events:
-            if self._last is None or step_of(event.key) > step_of(self._last):
+            if self._may_send(event):
                 self._last, self._finished = event.key, event.task.is_finished
                 yield event.render(event.key)
+
+    def _may_send(self, event: Event) -> bool:
+        return self._last is None or step_of(event.key) > step_of(self._last)
 
     def _is_over(self) -> bool:
         return self._finished or super()._is_over()
@@ -184,11 +194,10 @@ class AllTasks(TaskStream):
         return (event.render(event.id) for event in events if self._wants(event))
 
     def _wants(self, event: Event) -> bool:
-        return (
-            self._start < event.key not in self._caught_up
-            and self._has_wanted_status(event.task.status)
-            and (not self._robots or event.task.robot in self._robots)
-        )
+        return self._start < event.key not in self._caught_up
+
+    def _may_send(self, event: Event) -> bool:
+        return self._has_wanted_status(event.task.status) and (not self._robots or event.task.robot in self._robots)
 
     def _has_wanted_status(self, status: str) -> bool:
         return not self._statuses or status in self._statuses
@@ -210,10 +219,10 @@ class AllTasks(TaskStream):
             text = time_at(complete_from).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             yield message("gap", orjson.dumps({"before": text}), before(complete_from))
         self._caught_up = {key for key in keys if key.at > doubtful}
-        for start in range(0, len(keys), READ_CHUNK):
+        for start in range(0, len(keys), DOCUMENTS_READ):
             if self.server_is_stopping():
                 return
-            yield from packed(self._past_events(keys[start : start + READ_CHUNK]))
+            yield from packed(self._past_events(keys[start : start + DOCUMENTS_READ]))
 
     def _backlog(self) -> tuple[list[Key], int]:
         """Return the keys of the events to catch up with, in order, and the time (ms) from which they are complete."""

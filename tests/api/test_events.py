@@ -411,8 +411,8 @@ def test_a_place_is_given_back_once(stream, settings):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_stream_with_too_much_to_send_ends_so_that_its_client_comes_back(monkeypatch):
-    monkeypatch.setattr(event_stream, "MAX_QUEUED_EVENTS", 3)
     task = make_task(history=[line("QUEUED", 0)])
+    monkeypatch.setattr(event_stream, "MAX_WAITING", 3 * len(events_of(task)[0].data))
     stream = event_stream.AllTasks(RequestFactory().get("/"), None, still_allowed=lambda: True)
     try:
         pieces = iter(stream)

@@ -219,6 +219,31 @@ def test_a_client_that_is_cut_again_and_again_loses_and_doubles_nothing(server):
         assert lines_of(blocks) == HISTORY[1:]
 
 
+@pytest.mark.slow
+def test_a_client_that_reads_too_slowly_is_ended_before_many_bytes_wait_for_it_and_comes_back_for_the_rest(server):
+    """Far more than what the kernel holds for a connection, and than what may wait."""
+    with Sse(f"{server}/events") as slow, Sse(f"{server}/events?robot=Bender") as other:
+        next(slow.blocks()), next(other.blocks())
+        small = queued(robot=make_robot(name="Bender"))
+        for _ in range(20):
+            Task.objects.bulk_create(large_task() for _ in range(20))
+        live(small, "succeed")
+        assert len(other.until(lambda block: block.status == "SUCCESS")) == 3  # what it does not ask for does not wait
+        seen = [block.id for block in slow.events()]
+        assert 0 < len(seen) < 300
+        last_id = slow.last_id
+    while len(seen) < 403:
+        with Sse(f"{server}/events", **{"Last-Event-ID": last_id}) as stream:
+            seen += [block.id for block in itertools.islice(stream.events(), 403 - len(seen))]
+            last_id = stream.last_id
+    assert seen == sorted(set(seen))
+
+
+def large_task() -> Task:
+    """Return one whose event takes 100 KB."""
+    return Task(robot="Wall-E", handler="wait", timeout=30.0, result="x" * 100_000, history=[line("QUEUED", 0)])
+
+
 def test_filters(server):
     tasks = {name: queued(robot=make_robot(name=name)) for name in ("Bender", "Crow T. Robot", "Wall-E")}
     earlier(tasks["Wall-E"])
