@@ -248,7 +248,7 @@ def periodic_steps() -> dict[str, Callable[[Filled], object]]:
     from tasks.reports import queue_stats
 
     steps = (periodic.promote_due, periodic.recover_lost, periodic.expire, periodic.ring_waiting)
-    return {step.__name__: lambda _, step=step: step() for step in (*steps, queue_stats.queue_age)}  # type: ignore[misc]
+    return {step.__name__: lambda _, step=step: step() for step in (*steps, queue_stats.queue_age)}
 
 
 def bare() -> dict[str, Callable[[Filled], object]]:

@@ -48,4 +48,4 @@ def start(stage: Stage, pool: str) -> None:
         name = f"bare-{pool}-{number}"
         stage.spawn(name, *bare, "-Q", f"bare-{pool}", "-n", f"{name}@%h", "-c", str(TASKS_AT_ONCE))
         if pool == OURS:
-            stage.wait_until(lambda name=name: children(stage.up[name].pid), name)  # type: ignore[misc]
+            stage.wait_until(lambda name=name: children(stage.up[name].pid), name)

@@ -116,11 +116,11 @@ def measure(stage: Stage, size: Size) -> list[Figure]:
 def _logging_to(file: TextIO) -> Iterator[None]:
     """Write the log to this file, as a web server writes to one."""
     [handler] = logging.getLogger().handlers
-    before = handler.setStream(file)  # type: ignore[attr-defined]
+    before = handler.setStream(file)
     try:
         yield
     finally:
-        handler.setStream(before)  # type: ignore[attr-defined]
+        handler.setStream(before)
 
 
 def _shares(

@@ -53,7 +53,7 @@ def start_workers(stage: Stage) -> None:
         stage.start(name)
     stage.spawn("bare", *bare, "-n", "bare@%h", "-c", "2")
     for name in ("work1", "maintenance1", "bare"):
-        stage.wait_until(lambda name=name: children(stage.up[name].pid), name)  # type: ignore[misc]
+        stage.wait_until(lambda name=name: children(stage.up[name].pid), name)
 
 
 # One submit of each kind. A task that runs leaves one mark.

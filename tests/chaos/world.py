@@ -145,7 +145,7 @@ class World:
             if "web" in self.processes:
                 self.wait_until(lambda: stack.answers(f"{self.url}/health", "127.0.0.1"), "web")
             for name in set(self.processes) - {"web"}:
-                self.wait_until(lambda name=name: children(self.up[name].pid), name)  # type: ignore[misc]
+                self.wait_until(lambda name=name: children(self.up[name].pid), name)
             parts.pop_all()
         return self
 

@@ -88,7 +88,7 @@ def test_equal_parameters_have_equal_versions_and_others_do_not():
 
     first = Params
 
-    class Params(registry.Params):  # type: ignore[no-redef]
+    class Params(registry.Params):
         value: int
 
     class Other(registry.Params):
