@@ -20,6 +20,7 @@ class MaintenanceRunAdmin(ReadOnlyAdmin):
 
     heading = "Maintenance runs"
     list_display = ("when", "step", "state", "result", "worker")
+    list_fields = ("date_done", "task_name", "status", "result", "worker")
     list_filter = ("status", "task_name")
     list_display_links = ("when",)
     fields = ("date_done", "step", "state", "result", "worker", "task_id", "traceback")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin.views.main import ERROR_FLAG
+from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
@@ -42,9 +42,20 @@ class CappedPaginator(Paginator):
         return int(rows.order_by()[: self.MAX_COUNT].count())
 
 
+class FleetChangeList(ChangeList):
+    """Reads no more of each row than the list shows."""
+
+    model_admin: "FleetAdmin"
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        return super().get_queryset(request, exclude_parameters).only(*self.model_admin.list_fields)
+
+
 class FleetAdmin(admin.ModelAdmin):
     """Base class of all lists."""
 
+    #: the model's fields that the list shows; if empty, it reads them all
+    list_fields: tuple[str, ...] = ()
     paginator = CappedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -66,6 +77,9 @@ class FleetAdmin(admin.ModelAdmin):
             context = {**self.admin_site.each_context(request), "opts": self.opts, "title": "Invalid filter"}
             return TemplateResponse(request, "admin/invalid_filter.html", context)
         return answer
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return FleetChangeList if self.list_fields else ChangeList
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Refuse regular expressions in the URL: an invalid one causes a 500, and a slow one keeps MongoDB busy.

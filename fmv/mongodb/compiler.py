@@ -145,6 +145,12 @@ def _is_identity(path: str, value: Any) -> bool:
 class SQLCompiler(stock.SQLCompiler):
     query_class = MongoQuery
 
+    def build_query(self, columns: Any = None) -> Any:
+        """Read only the columns that `only()` and `defer()` leave; the stock compiler reads whole documents."""
+        fields, are_left_out = self.query.deferred_loading
+        limited = self.query.default_cols and (fields or not are_left_out)
+        return super().build_query(self.columns if columns is None and limited else columns)
+
     def cursor_iter(self, cursor: Any, chunk_size: int, columns: Any) -> Any:
         cursor.batch_size(BATCH)
         return super().cursor_iter(cursor, chunk_size, columns)

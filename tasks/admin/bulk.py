@@ -28,6 +28,7 @@ class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
     }
     list_display = ("started", "what", "state", "done", "skipped", "by")
     list_display_links = ("started", "what")
+    list_fields = ("id", "action", "conditions", "options", "status", "done", "skipped", "by")
     list_filter = ("status", "action")  # without an index: there are few bulk runs
     sortable_by = ()
 
@@ -50,7 +51,7 @@ class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
     ) -> HttpResponse:
         self.check_may_view(request)
         id = uuid_or_none(object_id)
-        run = Bulk.objects.filter(pk=id).first() if id else None
+        run = _shown(id) if id else None
         if run is None:
             return self.to_list(request, f"There is no bulk run {object_id[:50]}. Old ones are deleted after a time.")
         context = {"what": bulk.in_words(run), "audit": audit.of("bulk", run.pk), **_state(run)}
@@ -62,7 +63,7 @@ class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
 
     def state_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         self.check_may_view(request)
-        run = Bulk.objects.filter(pk=id).first()
+        run = _shown(id)
         if run is None:
             return HttpResponse(status=404)
         return self.fragment(request, "tasks/bulk/state.html", done=not run.open, **_state(run))
@@ -83,6 +84,12 @@ class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
 
 def run_url(id: UUID) -> str:
     return reverse("admin:tasks_bulk_change", args=[id])
+
+
+def _shown(id: UUID) -> Bulk | None:
+    """Return what a page shows of the run, if it exists: its plan may take megabytes."""
+    run: Bulk | None = Bulk.objects.filter(pk=id).defer("plan").first()
+    return run
 
 
 def _state(run: Bulk) -> dict[str, Any]:

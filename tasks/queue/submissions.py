@@ -94,7 +94,7 @@ def store(tasks: Sequence[Task]) -> None:
 def requeue_unfinished() -> int:
     """Queue the submissions of requests that died after accepting them; return how many."""
     unqueued = Submission.objects.unqueued(recent_now() - REQUEUE_AFTER)[:STEP_SIZE]
-    return len([_enqueue(submission) for submission in unqueued])
+    return sum(bool(_enqueue(submission)) for submission in unqueued.iterator(1))  # each may take MAX_SIZE
 
 
 def forget_old() -> int:

@@ -194,3 +194,34 @@ def is_no_question(command: str) -> bool:
         or "migrations" in command
         or "probes" in command
     )
+
+
+#: pages of what may have columns of kilobytes or megabytes that they do not show
+SLIM = (
+    *("tasks_bulk_changelist", "tasks_bulk_change", "tasks_bulk_state", "django_celery_results_taskresult_changelist"),
+    *(
+        "tasks_task_changelist",
+        "tasks_task_rows",
+        "robots_robot_changelist",
+        "robots_robot_rows",
+        "robots_robot_change",
+    ),
+    *("robots_robot_live", "handler", "dashboard_now", "dashboard_day", "dashboard_rest"),
+)
+
+
+@pytest.mark.parametrize("name", SLIM)
+def test_a_page_reads_no_large_columns_that_it_does_not_show(name, shown):
+    client, large = admin(is_superuser=True), "x" * 100_000
+    store_rows(3, shown)
+    Bulk.objects.update(plan={"tasks": [large]})
+    TaskResult.objects.update(traceback=large, task_args=large, task_kwargs=large, meta=large)
+    Task.objects.update(params={"text": large}, result=large)
+    if name == "tasks_bulk_changelist":
+        Bulk.objects.update(failures=[{"task": "a", "text": large}])
+    dashboard.forget()
+    pattern = routes()[name]
+    [key] = [key for part, key in shown.items() if part in pattern] or [""]
+    with listening() as commands:
+        assert client.get(re.sub("<.*>", str(key), pattern)).status_code == 200
+    assert sum(len(repr(answer)) for answer in commands.answers) < 50_000, commands.sent

@@ -113,6 +113,13 @@ def test_one_row_by_key_is_a_match():
     assert stages(Robot.objects.filter(pk="Bender").order_by(), list) == ["$match"]
 
 
+def test_only_and_defer_leave_columns_with_mongodb():
+    project = {"$project": {"_id": 1, "robot": 1}}
+    assert pipeline(Task.objects.only("robot").order_by())[-1] == project
+    without = pipeline(Task.objects.defer("result").newest_first()[:5])[-1]["$project"]
+    assert without.keys() == {field.column for field in Task._meta.concrete_fields} - {"result"}
+
+
 def test_a_count_begins_with_its_match():
     assert stages(Task.objects.queued(), QuerySet.count)[0] == "$match"
 

@@ -13,7 +13,7 @@ import kombu.pools
 from django.db import connection
 from kombu.exceptions import ChannelError
 from kombu.transport.memory import Channel, Transport
-from pymongo.monitoring import CommandListener, CommandStartedEvent
+from pymongo.monitoring import CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from fmv.celery import app
 from fmv.mongodb.server import server_now
@@ -182,6 +182,7 @@ class Commands(CommandListener):
         self.sent: list[str] = []
         self.clock_readings = 0
         self.bodies: list[Any] = []
+        self.answers: list[Any] = []
         self._react = react
 
     def started(self, event: CommandStartedEvent) -> None:
@@ -191,8 +192,8 @@ class Commands(CommandListener):
             self.bodies.append(event.command)
             self._react(self.sent[-1])
 
-    def succeeded(self, event: object) -> None:
-        pass
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        self.answers.append(event.reply)
 
     def failed(self, event: object) -> None:
         pass
