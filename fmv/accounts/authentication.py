@@ -39,6 +39,7 @@ class Anonymous(AnonymousUser):
     """A caller who has not signed in: FMV_ANONYMOUS says what they may do."""
 
     username: Any = "anonymous"
+    robot = None
 
     @property
     def effective_role(self) -> Role:

@@ -61,6 +61,8 @@ class User(AbstractBaseUser):
 
     #: the role of the API token that the user signed in with; None for other sign-ins
     limit: Role | None = None
+    #: the robot whose token the caller signed in with; None for every user
+    robot: str | None = None
 
     @property
     def effective_role(self) -> Role:
@@ -96,6 +98,9 @@ class ApiTokenQuerySet(QuerySet["ApiToken"]):
         """Tokens whose key begins with these hexadecimal digits."""
         return self.filter(digest__gte=prefix, digest__lt=f"{prefix}g")
 
+    def usable(self) -> "ApiTokenQuerySet":
+        return self.filter(revoked_at=None, expires_at__gt=stored_now())
+
     def used(self, now: dt.datetime) -> None:
         """Store when the tokens were used, to the minute, so that not every request writes."""
         stale = models.Q(last_used_at=None) | models.Q(last_used_at__lte=now - LAST_USED_PRECISION)
@@ -103,10 +108,16 @@ class ApiTokenQuerySet(QuerySet["ApiToken"]):
 
 
 class ApiToken(models.Model):
-    """A program's credential, in its user's name. The key is the digest of a secret that is shown once, not stored."""
+    """A credential of a program, in its user's name, or of a robot's agent.
+
+    The key is the digest of a secret that is shown once, not stored.
+    """
 
     digest = models.CharField(max_length=64, primary_key=True, db_column="_id", editable=False)
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_tokens", null=True)
+    robot = models.CharField(
+        max_length=64, null=True, editable=False, help_text="The robot whose agent it is for; then it has no user."
+    )
     name = models.CharField(max_length=100, help_text="What it is for: a program, a machine.")
     role = models.CharField(
         max_length=8, choices=Role.choices[1:], blank=True, help_text="The most it may do; empty: all its user may."
@@ -127,10 +138,18 @@ class ApiToken(models.Model):
         indexes = [
             models.Index(fields=["-created_at"], name="token_by_age"),  # the superusers' list
             models.Index(fields=["user", "-created_at"], name="token_of_user"),  # a user's own, and a user's page
+            models.Index(  # a robot's, on its page and for the limit of their number
+                fields=["robot", "-created_at"], name="token_of_robot", condition=models.Q(robot__gt="")
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.short_id})"
+
+    @property
+    def owner(self) -> str:
+        """The name of the user or robot whose token it is."""
+        return self.user.username if self.user else f"robot {self.robot}"
 
     @property
     def short_id(self) -> str:

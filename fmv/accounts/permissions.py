@@ -56,10 +56,20 @@ PERMISSIONS: dict[Role, frozenset[str]] = {
 }
 
 
+AGENTS_ONLY = "Only a robot's agent may do this, with the token of the robot."
+NOT_FOR_AGENTS = "The token of a robot allows only the routes of its agent."
+
+
 class HasRole(BasePermission):
-    """Lets a caller in if their role includes the one that the view's `roles` gives for the action (or method)."""
+    """Lets a caller in if their role includes the one that the view's `roles` gives for the action (or method).
+
+    A view whose `agent` is true is for robots' agents only, and they may call no other, whatever FMV_ANONYMOUS says.
+    """
 
     def has_permission(self, request: Request, view: Any) -> bool:
+        if for_agents(view) or request.user.robot:
+            self.message = AGENTS_ONLY if for_agents(view) else NOT_FOR_AGENTS
+            return for_agents(view) and request.user.robot is not None
         if (required := required_role(view, request.method or "")) is None:
             return True  # not offered: the answer is 405
         caller: Any = request.user
@@ -69,8 +79,15 @@ class HasRole(BasePermission):
 
     def lets_anonymous_in(self, view: Any, method: str) -> bool:
         """Return whether callers who have not signed in may do it."""
+        if for_agents(view):
+            return False
         anonymous, required = settings.ENVIRONMENT.anonymous, required_role(view, method)
         return anonymous != "none" and required is not None and Role(anonymous).includes(required)
+
+
+def for_agents(view: Any) -> bool:
+    """Return whether the view is for robots' agents, and for nobody else."""
+    return getattr(view, "agent", False)
 
 
 def is_foreign(request: Request) -> bool:

@@ -14,6 +14,7 @@ from fmv.accounts.models import ApiToken, User
 from fmv.accounts.permissions import Role
 from tests.support.api import Api, assert_refused
 from tests.support.factories import make_token, make_user
+from tests.support.probes import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -185,6 +186,80 @@ def test_the_log_says_why_and_never_the_token(caplog):
     assert f"Sign-in refused: it is revoked ('{revoked.short_id}')" in lines
     assert "Sign-in refused: it is unknown" in lines
     assert not any(secret in line for secret in (good.text[4:], revoked.text[4:], "0" * 64) for line in lines)
+
+
+# --- Of a robot ------------------------------------------------------------------------------------------------------
+
+
+def test_a_robots_token_names_the_robot_and_has_no_role():
+    caller = api_tokens.sign_in(make_token(robot="R2").text)
+    assert (caller.robot, caller.effective_role, caller.username) == ("R2", Role.NONE, "agent/R2")
+    assert caller.is_authenticated
+    assert not caller.is_staff
+    assert not caller.has_perm("robots.view_robot")
+    assert not User.objects.exists()
+
+
+def test_a_users_token_names_no_robot():
+    assert api_tokens.sign_in(make_token().text).robot is None
+
+
+def test_an_agent_signs_in_with_one_look_up_by_key(django_assert_num_queries):
+    text = make_token(robot="R2").text
+    api_tokens.sign_in(text)
+    with django_assert_num_queries(1) as queries:
+        api_tokens.sign_in(text)
+    assert "'_id':" in queries.captured_queries[0]["sql"]
+
+
+def test_a_robots_token_is_revoked_expires_and_notes_its_use_as_any_other():
+    revoked, expired, used = make_token(robot="R2"), make_token(robot="C3"), make_token(robot="BB8")
+    api_tokens.revoke(revoked, by="test")
+    ApiToken.objects.filter(pk=expired.pk).update(expires_at=timezone.now() - dt.timedelta(seconds=1))
+    assert "it is revoked" in detail(call(revoked.text))
+    assert "it is expired" in detail(call(expired.text))
+    assert call(used.text).status_code == 403
+    assert ApiToken.objects.get(pk=used.pk).last_used_at
+
+
+def test_a_robot_has_two_usable_tokens_at_most():
+    first, second = make_token(robot="R2"), make_token(robot="R2")
+    make_token(robot="C3")
+    with pytest.raises(api_tokens.TokenNotMade, match="has 2 usable tokens"):
+        make_token(robot="R2")
+    api_tokens.revoke(first, by="test")
+    third = make_token(robot="R2")
+    ApiToken.objects.filter(pk=second.pk).update(expires_at=timezone.now())
+    fourth = make_token(robot="R2")
+    usable = {each.pk for each in ApiToken.objects.filter(robot="R2").usable()}
+    assert usable == {third.pk, fourth.pk}
+
+
+def test_a_robot_has_two_usable_tokens_at_most_when_many_are_made_at_once():
+    def make():
+        try:
+            return make_token(robot="R2").pk
+        except api_tokens.TokenNotMade:
+            return None
+
+    made = set(filter(None, at_once(*[make] * 8)))
+    assert len(made) <= 2
+    assert made == {token.pk for token in ApiToken.objects.all()}
+
+
+def test_a_robots_token_lasts_as_long_as_a_token_may(settings):
+    settings.ENVIRONMENT.token_max_days = 300
+    token = make_token(robot="R2")
+    assert (token.expires_at - token.created_at).days == 300
+    with pytest.raises(api_tokens.TokenNotMade, match="at most 300 days"):
+        make_token(robot="R2", days=301)
+
+
+def test_a_robots_tokens_are_revoked_together():
+    for robot in ("R2", "R2", "C3"):
+        make_token(robot=robot)
+    api_tokens.revoke_all_of("R2", by="leela")
+    assert {(each.robot, each.state) for each in ApiToken.objects.all()} == {("R2", "revoked"), ("C3", "usable")}
 
 
 # --- When it was used ------------------------------------------------------------------------------------------------

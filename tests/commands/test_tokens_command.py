@@ -32,7 +32,8 @@ def test_it_makes_a_token_with_all_its_options():
     make_user("manager", username="leela", password=None)
     made = json.loads(tokens("create", "leela", " the gateway ", "--role", "viewer", "--days", "2", "--json"))
     token = ApiToken.objects.get()
-    assert list(made) == ["token", "id", "user", "name", "role", "state", "created_at", "expires_at", "last_used_at"]
+    keys = ["token", "id", "user", "robot", "name", "role", "state", "created_at", "expires_at", "last_used_at"]
+    assert list(made) == keys
     assert api_tokens.sign_in(made["token"]).effective_role == "viewer"
     assert (made["id"], made["user"], made["name"], made["role"]) == (token.short_id, "leela", "the gateway", "viewer")
     assert (token.expires_at - token.created_at).days == 2

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.test import Client
 
-from fmv.accounts.models import User
+from fmv.accounts.models import ApiToken, User
 from fmv.accounts.permissions import Role
 from robots.models import Robot
 from tasks.models import LogLine, Task
@@ -19,12 +19,16 @@ NO_BODY = object()
 class Api:
     """Calls as one user, or as nobody: `Api("viewer")("GET", "/task/")`, `Api(None)("POST", "/robot/", {…})`.
 
+    `Api(make_token(robot="R2"))` calls as the robot's agent does.
+
     Bytes are sent as they are, anything else as JSON. A fault of the server is an answer like any other.
     """
 
-    def __init__(self, who: str | User | None = Role.MANAGER, **options: Any) -> None:
+    def __init__(self, who: str | User | ApiToken | None = Role.MANAGER, **options: Any) -> None:
         self.client = Client(raise_request_exception=False, **options)
-        if who is not None:
+        if isinstance(who, ApiToken):
+            self.client.defaults["HTTP_AUTHORIZATION"] = f"Bearer {who.text}"
+        elif who is not None:
             user = who if isinstance(who, User) else make_user(who, password=None)
             self.client.cookies[settings.SESSION_COOKIE_NAME] = make_session(user)
 

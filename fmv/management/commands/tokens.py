@@ -31,7 +31,8 @@ def as_dict(token: ApiToken) -> dict[str, Any]:
     """Return everything about a token except its text, which is not stored."""
     return {
         "id": token.short_id,
-        "user": token.user.username,
+        "user": token.user.username if token.user else None,
+        "robot": token.robot,
         "name": token.name,
         "role": token.role or None,
         "state": token.state,
