@@ -270,6 +270,21 @@ class Environment(BaseSettings):
         le=86400,
         description="Seconds that a stopping worker lets its running tasks continue before it releases them.",
     )
+    offline_after: float = Field(
+        30,
+        alias="FMV_OFFLINE_AFTER",
+        ge=3,
+        le=3600,
+        description="Seconds without a word from a robot's agent after which the robot counts as offline. The same "
+        "for all processes.",
+    )
+    state_days: float = Field(
+        7,
+        alias="FMV_STATE_DAYS",
+        ge=1,
+        le=3650,
+        description="Days for which robots' battery and position, once a minute, are kept.",
+    )
     retention_days: float = Field(
         30,
         alias="FMV_RETENTION_DAYS",

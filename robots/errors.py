@@ -28,3 +28,9 @@ class NameTaken(InvalidInput):
 
     def __init__(self, name: str) -> None:
         super().__init__([Problem(("body", "name"), f"A robot named {name!r} exists already", "name_taken")])
+
+
+class SessionReplaced(FmvError):
+    """This session is over: another has begun, or none is open. Open a new one."""
+
+    code = "session_replaced"

@@ -11,12 +11,17 @@ from robots.models.robot import (
     validate_label,
     validate_name,
 )
+from robots.models.state import LOW_BATTERY, RobotSamples, RobotState, RobotStateQuerySet
 
 __all__ = [
+    "LOW_BATTERY",
     "MAX_LABELS",
     "MAX_LANES",
     "Robot",
     "RobotQuerySet",
+    "RobotSamples",
+    "RobotState",
+    "RobotStateQuerySet",
     "look",
     "plain_name",
     "validate_endpoint",

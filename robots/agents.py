@@ -1,0 +1,286 @@
+"""Robots' agents: their sessions, when they were last seen, and what they report.
+
+An agent is the program on or beside a robot that runs the robot's tasks. Each function is one conditional write, by
+MongoDB's clock. A robot has one session at a time: a newer one ends the older.
+"""
+
+import datetime as dt
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django_mongodb_backend.query import wrap_database_errors
+from pymongo import ReturnDocument
+
+import robots.services
+from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import Document, find_document
+from fmv.mongodb.expressions import NOW, Mql, later, literal
+from fmv.mongodb.server import clock, recent_now
+from fmv.mongodb.updates import SetStage, update, update_by_key
+from fmv.monitoring import counters
+from robots.errors import SessionReplaced
+from robots.models import RobotState
+
+logger = logging.getLogger(__name__)
+
+LEAST_INTERVAL = 1.0  # seconds between two stored reports of a robot, and between two writes of `last_seen`
+SEEN_PRECISION = 5.0  # seconds for which a process that has written `last_seen` does not write it again
+REPORTS = 6  # that an online robot sends within FMV_OFFLINE_AFTER
+REPLACED_WITHIN = 3600.0  # seconds for which replaced sessions are remembered
+MAX_REPLACED = 100  # that are remembered
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+#: the values that an agent reports, beside its errors
+REPORTED = (
+    "battery",
+    "position",
+    "velocity",
+    "driving",
+    "paused",
+    "mode",
+    "emergency_stop",
+    "safety_field_violated",
+    "load",
+    "task",
+    "extra",
+)
+#: a change of these, of `online`, or of an error's type or level moves `changed_at`, and so is an event
+NOTICED = ("mode", "emergency_stop")
+
+#: of states whose agent has just called; `changed_at` and `since` move only if it was not online
+_WAS_OFFLINE: Mql = {"$ne": ["$online", True]}
+_NEXT_CHANGE: Mql = {"$max": [NOW, later({"$ifNull": ["$changed_at", literal(EPOCH)]}, 0.001)]}
+_ONLINE: SetStage = {
+    "online": literal(True),
+    "last_seen": NOW,
+    "since": {"$cond": [_WAS_OFFLINE, NOW, "$since"]},
+    "changed_at": {"$cond": [_WAS_OFFLINE, _NEXT_CHANGE, "$changed_at"]},
+}
+_OFFLINE: SetStage = {"online": literal(False), "since": NOW, "changed_at": _NEXT_CHANGE}
+#: level and type of each error that was reported last
+_KINDS: Mql = {
+    "$map": {
+        "input": {"$ifNull": ["$errors", []]},
+        "as": "error",
+        "in": {"$concat": ["$$error.level", " ", "$$error.type"]},
+    }
+}
+
+#: robot -> when this process last wrote its `last_seen`, by time.monotonic()
+_seen_at: dict[str, float] = {}
+MAX_SEEN = 20_000  # robots
+
+
+@dataclass(frozen=True)
+class Session:
+    """An agent's session: from its call of `POST /session` until it says goodbye or another session begins."""
+
+    id: str
+    robot: str
+    agent: str
+    version: str
+    boot_id: str
+    handlers: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The answer to a report: whether it was stored, in how many seconds the next is expected, and whether the robot
+    is out of service.
+    """
+
+    stored: bool
+    report_seconds: float
+    drain: bool
+
+
+def report_seconds() -> float:
+    """Return in how many seconds an agent reports again."""
+    return float(settings.ENVIRONMENT.offline_after) / REPORTS
+
+
+def same_start(session: str, other: str) -> bool:
+    """Return whether both sessions, by their ids, were opened by the same start of an agent's process."""
+    return session.partition("-")[0] == other.partition("-")[0]
+
+
+def open_session(
+    robot: str, *, agent: str = "", version: str = "", boot_id: str = "", handlers: Collection[str] = ()
+) -> Session:
+    """Open a session for the robot's agent, end the one before, and return it.
+
+    `boot_id` names one start of the agent's process; the session's id begins with a digest of it (see `same_start`).
+    `handlers` are the names of those that it can run.
+    """
+    start = hashlib.sha256(boot_id.encode()).hexdigest()[:16]
+    session = Session(f"{start}-{secrets.token_hex(8)}", robot, agent, version, boot_id, frozenset(handlers))
+    if _store_session(session):
+        counters.count("sessions_replaced")
+    return session
+
+
+@wrap_database_errors
+def _store_session(session: Session) -> bool:
+    """Store the session; return whether it ended one of an agent that still seems to live (see `_replaces`)."""
+    values = {
+        "id": session.id,
+        "boot_id": session.boot_id,
+        "agent": session.agent,
+        "version": session.version,
+        "handlers": sorted(session.handlers),
+    }
+    remembered = {
+        "$filter": {
+            "input": {"$ifNull": ["$replaced_at", []]},
+            "as": "at",
+            "cond": {"$gte": ["$$at", later(NOW, -REPLACED_WITHIN)]},
+        }
+    }
+    replaced = {"$cond": [_replaces(session), {"$concatArrays": [remembered, [NOW]]}, remembered]}
+    stage = _ONLINE | {
+        "session": {"$mergeObjects": [literal(values), {"started_at": NOW}]},
+        "replaced_at": {"$slice": [replaced, -MAX_REPLACED]},
+        "signed_off": literal(False),
+        "reported_at": {"$ifNull": ["$reported_at", None]},
+        "reported": {"$ifNull": ["$reported", literal({})]},
+        "errors": {"$ifNull": ["$errors", None]},
+    }
+    after: Document | None = collection(RobotState).find_one_and_update(
+        {"_id": session.robot}, [{"$set": stage}], upsert=True, return_document=ReturnDocument.AFTER
+    )
+    # SecantusDB returns no new document
+    return bool(after and after["replaced_at"] and after["replaced_at"][-1] == after["session"]["started_at"])
+
+
+def _replaces(session: Session) -> Mql:
+    """Return whether the stored session is of an agent that still seems to live and was started another time.
+
+    It is then restarted without a goodbye, or there are two agents with one token.
+    """
+    heard = {"$gte": [{"$ifNull": ["$last_seen", literal(EPOCH)]}, later(NOW, -settings.ENVIRONMENT.offline_after)]}
+    other = {"$ne": [{"$ifNull": ["$session.boot_id", literal(session.boot_id)]}, literal(session.boot_id)]}
+    return {"$and": [{"$eq": ["$online", True]}, heard, other]}
+
+
+def session_of(robot: str) -> Session | None:
+    """Return the session of the robot's agent, None if it has none."""
+    state = find_document(RobotState, robot)
+    if state is None or state["session"] is None:
+        return None
+    found = state["session"]
+    return Session(found["id"], robot, found["agent"], found["version"], found["boot_id"], frozenset(found["handlers"]))
+
+
+def close_session(robot: str, session: str = "") -> None:
+    """End the session (empty: whichever it is) with a goodbye: the robot is offline at once. It may be repeated.
+
+    Raises SessionReplaced.
+    """
+    stage = _OFFLINE | {"session": literal(None), "signed_off": literal(True)}
+    if not update_by_key(RobotState, robot, _is_open(session), stage):
+        _require_session(robot, session, or_none=True)
+
+
+def seen(robot: str) -> None:
+    """Note that the robot's agent has called. It writes at most once in SEEN_PRECISION seconds in this process, and
+    only if no other process wrote within LEAST_INTERVAL.
+    """
+    now = time.monotonic()
+    if now < _seen_at.get(robot, float("-inf")) + SEEN_PRECISION:
+        return
+    _remember_seen(robot, now)
+    due = {"$and": [{"$eq": ["$signed_off", False]}, _is_due("$last_seen")]}
+    update_by_key(RobotState, robot, due, _ONLINE)
+
+
+def _remember_seen(robot: str, now: float) -> None:
+    if len(_seen_at) >= MAX_SEEN:
+        _seen_at.clear()
+    _seen_at[robot] = now
+
+
+def report(robot: str, session: str, state: Mapping[str, Any]) -> Reported:
+    """Store what the robot's agent reports in its session (empty: whichever it is), and what is left out as unknown.
+
+    `state`: the validated values of robots.serializers.StateInputSerializer. A report that comes within LEAST_INTERVAL
+    of the one before is not stored; the answer asks for the next soon then. Raises SessionReplaced, UnknownRobot.
+    """
+    in_service = robots.services.get(robot).enabled
+    goodbye = state.get("online") is False
+    due = _is_open(session) if goodbye else {"$and": [_is_open(session), _is_due("$reported_at")]}
+    stored = update_by_key(RobotState, robot, due, _report_stage(state, goodbye))
+    if stored:
+        _remember_seen(robot, time.monotonic())
+    else:
+        _require_session(robot, session)
+    return Reported(stored, report_seconds() if stored else LEAST_INTERVAL, drain=not in_service)
+
+
+def _report_stage(state: Mapping[str, Any], goodbye: bool) -> SetStage:
+    errors = state.get("errors")
+    values = {name: value for name, value in state.items() if name in REPORTED and value is not None}
+    changes = [
+        {"$ne": ["$online", not goodbye]},
+        {"$not": [{"$setEquals": [_KINDS, literal([f"{each['level']} {each['type']}" for each in errors or ()])]}]},
+        *({"$ne": [{"$ifNull": [f"$reported.{name}", None]}, literal(state.get(name))]} for name in NOTICED),
+    ]
+    return (_OFFLINE if goodbye else _ONLINE) | {
+        "since": {"$cond": [changes[0], NOW, "$since"]},
+        "last_seen": NOW,
+        "signed_off": literal(goodbye),
+        "reported_at": NOW,
+        "reported": literal(values),
+        "errors": literal(None) if errors is None else _with_since(errors),
+        "changed_at": {"$cond": [{"$or": changes}, _NEXT_CHANGE, "$changed_at"]},
+    }
+
+
+def _with_since(errors: Collection[Mapping[str, Any]]) -> Mql:
+    """Return the errors, each with the time since when the robot has reported one of this type.
+
+    FMV notes it, because the robot's clock may be wrong.
+    """
+    old = {
+        "$filter": {"input": {"$ifNull": ["$errors", []]}, "as": "old", "cond": {"$eq": ["$$old.type", "$$new.type"]}}
+    }
+    since = {"$arrayElemAt": [{"$map": {"input": old, "as": "old", "in": "$$old.since"}}, 0]}
+    dated = {"$mergeObjects": ["$$new", {"since": {"$ifNull": [since, NOW]}}]}
+    return {"$map": {"input": literal([dict(error) for error in errors]), "as": "new", "in": dated}}
+
+
+def _is_open(session: str) -> Mql:
+    if session:
+        return {"$eq": ["$session.id", literal(session)]}
+    return {"$ne": [{"$ifNull": ["$session", None]}, None]}
+
+
+def _is_due(column: str) -> Mql:
+    """Return whether the time in the column is not of the last moments; one that lies ahead is of another clock."""
+    before = {"$lte": [{"$ifNull": [column, literal(EPOCH)]}, later(NOW, -LEAST_INTERVAL)]}
+    return {"$or": [before, {"$gt": [column, NOW]}]}
+
+
+def _require_session(robot: str, session: str, *, or_none: bool = False) -> None:
+    """Raise SessionReplaced unless this session (empty: any) is open, or with `or_none` also if none is."""
+    found = session_of(robot)
+    if (found is None and not or_none) or (found is not None and session and found.id != session):
+        raise SessionReplaced
+
+
+def notice_silent() -> int:
+    """Store that the robots are offline whose agents have said nothing for FMV_OFFLINE_AFTER; return how many.
+
+    It waits until this process has seen MongoDB's clock run evenly for as long: after a jump, or an outage of FMV
+    itself, the agents have time to be heard again.
+    """
+    if clock.even_for() < settings.ENVIRONMENT.offline_after:
+        return 0
+    number = update(RobotState, RobotState.objects.silent(recent_now()).criteria(), _OFFLINE)
+    if number:
+        logger.warning("%d robots went offline without a goodbye", number, extra={"robots": number})
+    return number

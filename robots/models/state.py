@@ -1,0 +1,89 @@
+"""RobotState: what a robot's agent has reported, and when; RobotSamples: battery and position once a minute.
+
+They are documents beside the robot's own, so that a report never changes the robot's revision, which is its ETag.
+"""
+
+import datetime as dt
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django_mongodb_backend.fields import ArrayField
+
+from fmv.mongodb.fields import DocumentField
+from fmv.mongodb.queryset import QuerySet
+
+LOW_BATTERY = 20.0  # percent; less is low
+
+
+class RobotStateQuerySet(QuerySet["RobotState"]):
+    def online(self, now: dt.datetime) -> "RobotStateQuerySet":
+        return self.filter(online=True, last_seen__gte=heard_since(now))
+
+    def offline(self, now: dt.datetime) -> "RobotStateQuerySet":
+        """Robots that have had an agent, which is not online now."""
+        return self.filter(Q(online=False) | Q(online=True, last_seen__lt=heard_since(now)))
+
+    def silent(self, now: dt.datetime) -> "RobotStateQuerySet":
+        """Robots that are stored as online and have said nothing for FMV_OFFLINE_AFTER."""
+        return self.filter(online=True, last_seen__lt=heard_since(now)).order_by()
+
+    def changed_since(self, moment: dt.datetime) -> "RobotStateQuerySet":
+        return self.filter(changed_at__gte=moment)
+
+
+class RobotState(models.Model):
+    """What is known of a robot through its agent. All times are by MongoDB's clock; robots.agents writes it."""
+
+    robot = models.CharField(primary_key=True, db_column="_id", max_length=64)
+    session = DocumentField(null=True, help_text="{id, boot_id, agent, version, handlers, started_at}; null: none.")
+    replaced_at = ArrayField(
+        models.DateTimeField(), default=list, help_text="When a session was ended by a newer one; the last hour."
+    )
+    last_seen = models.DateTimeField(help_text="When its agent last called, exact to some seconds.")
+    online = models.BooleanField(help_text="As last noticed; it counts only while last_seen is recent.")
+    signed_off = models.BooleanField(
+        default=False, help_text="It said goodbye: only a report or a new session brings it back."
+    )
+    since = models.DateTimeField(help_text="When `online` last changed.")
+    reported_at = models.DateTimeField(null=True)
+    reported = DocumentField(default=dict, help_text="The values of the last report but for its errors.")
+    errors = DocumentField(
+        null=True,
+        help_text="[{type, level, description, hint, since}]; null: unknown. `since` is when FMV saw it first.",
+    )
+    changed_at = models.DateTimeField(help_text="When what an event reports last changed.")
+
+    objects: ClassVar[Any] = RobotStateQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["online", "last_seen"], name="state_by_sight"),  # online, offline, silent
+            models.Index(fields=["changed_at"], name="state_changed"),  # the event streams
+        ]
+
+    def __str__(self) -> str:
+        return self.robot
+
+
+def heard_since(now: dt.datetime) -> dt.datetime:
+    """Return the time since which an agent that is online has been heard."""
+    return now - dt.timedelta(seconds=settings.ENVIRONMENT.offline_after)
+
+
+class RobotSamples(models.Model):
+    """A robot's battery and position in one hour, once a minute: a document an hour, because one a minute is costly."""
+
+    id = models.CharField(primary_key=True, db_column="_id", max_length=80, help_text="robot/2027-01-31T08")
+    hour = models.DateTimeField()
+    minutes = DocumentField(default=dict, help_text='{"07": {charge, map, x, y}, …}; what was unknown is missing.')
+
+    objects: ClassVar[Any] = QuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "robot samples"
+        indexes = [models.Index(fields=["hour"], name="samples_by_age")]  # the maintenance step that deletes them
+
+    def __str__(self) -> str:
+        return self.id
