@@ -314,6 +314,7 @@ USE_I18N = False
 FORMAT_MODULE_PATH = ["fmv.formats"]
 STATIC_URL = "static/"
 STATIC_ROOT = None if ENVIRONMENT.debug else BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [("agent", BASE_DIR / "robots" / "agent")]  # robots fetch it: robots/agent/README.md
 WHITENOISE_USE_FINDERS = ENVIRONMENT.debug
 STORAGES = {
     "staticfiles": {

@@ -10,7 +10,7 @@ from fmv.environment import Environment
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 OPERATIONS = (ROOT / "fmv" / "OPERATIONS.md").read_text()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("[ft]*/**/*.md"))]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in ROOT.glob("[frt]*/**/*.md"))]
 
 
 def row(field) -> str:

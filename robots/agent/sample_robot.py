@@ -1,0 +1,77 @@
+"""A robot that is simulated: an example for your own, and the sample robots of `make run`.
+
+python3 sample_robot.py https://fleet.example.org
+"""
+
+import math
+import random
+import threading
+import time
+
+from fmv_agent import main, skill, state
+
+TICK = 0.1  # seconds
+
+
+class SimulatedRobot:
+    """A robot that drives in straight lines, and stands in its dock when it has nothing to do."""
+
+    def __init__(self):
+        self.x, self.y, self.theta, self.speed = random.uniform(0, 20), random.uniform(0, 10), 0.0, 0.0
+        self._charge, self._since = random.uniform(60, 95), time.monotonic()
+        self._lock = threading.Lock()
+
+    def turn_to(self, x, y):
+        self.theta = math.atan2(y - self.y, x - self.x)
+
+    def move(self, seconds, speed):
+        self.x += math.cos(self.theta) * speed * seconds
+        self.y += math.sin(self.theta) * speed * seconds
+        self.speed = speed
+
+    def charge(self):
+        """Return the charge in per cent: driving takes 2 % a minute, standing gives 4 %."""
+        with self._lock:
+            minutes = (time.monotonic() - self._since) / 60
+            self._since += 60 * minutes
+            self._charge = min(100.0, max(5.0, self._charge + minutes * (-2 if self.speed else 4)))
+            return self._charge
+
+
+robot = SimulatedRobot()
+
+
+@skill("drive", resume=True)
+def drive(task):
+    """Drive to `x`, `y` with `speed`. After a restart it just goes on, from wherever the robot is."""
+    x, y, speed = task.params["x"], task.params["y"], task.params["speed"]
+    way = math.hypot(x - robot.x, y - robot.y)
+    task.log(f"From {robot.x:.1f}, {robot.y:.1f} to {x:.1f}, {y:.1f}: {way:.1f} m")
+    task.checkpoint({"way": way} if task.saved is None else task.saved)
+    started = time.monotonic()
+    try:
+        while (left := math.hypot(x - robot.x, y - robot.y)) > 0.001:
+            robot.turn_to(x, y)
+            robot.move(min(TICK, left / speed), speed)
+            task.progress(100 * (1 - left / way), f"{left:.1f} m to go")
+            task.sleep(TICK)  # raises Stopped when the task is to end
+    finally:
+        robot.speed = 0.0
+    return {"metres": round(way, 2), "seconds": round(time.monotonic() - started, 1)}
+
+
+@state
+def look():
+    return {
+        "battery": {"charge": round(robot.charge(), 1), "charging": not robot.speed},
+        "position": {"map": "hall", "x": robot.x, "y": robot.y, "theta": robot.theta, "localized": True},
+        "velocity": {"linear": robot.speed, "angular": 0.0},
+        "driving": robot.speed > 0,
+        "mode": "automatic",
+        "emergency_stop": "none",
+        "errors": [],
+    }
+
+
+if __name__ == "__main__":
+    main()
