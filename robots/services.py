@@ -10,6 +10,8 @@ from django.utils import timezone
 from pymongo import UpdateOne
 
 from fmv import audit
+from fmv.accounts import api_tokens
+from fmv.accounts.models import ApiToken
 from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import Document, find_document, insert, stored_form
@@ -113,11 +115,32 @@ def change(name: str, *, by: str, revisions: Collection[int] | None = None, why:
 
 
 def delete(name: str, *, by: str, revisions: Collection[int] | None = None) -> None:
-    """Delete a robot, if it is at one of `revisions` (None: at any). Raises UnknownRobot, Changed."""
-    if not Robot.objects.at(name, revisions).delete()[0]:
-        get(name)
+    """Delete a robot and revoke its tokens, if it is at one of `revisions` (None: at any).
+
+    If the process dies before the tokens are revoked, the same call revokes them. Raises UnknownRobot, Changed.
+    """
+    deleted = Robot.objects.at(name, revisions).delete()[0] > 0
+    if not deleted and Robot.objects.find(name):
         raise Changed
+    api_tokens.revoke_all_of(name, by=by)
+    if not deleted:
+        raise UnknownRobot
     audit.record("robot.delete", by=by, kind="robot", key=name)
+
+
+def create_token(name: str, *, by: str, days: float | None = None) -> ApiToken:
+    """Store and return a token for the robot's agent, valid for `days` (FMV_TOKEN_MAX_DAYS), with its secret in `text`.
+
+    Raises UnknownRobot, TokenNotMade.
+    """
+    token = api_tokens.build_for_robot(get(name).name, days=days)
+    api_tokens.store(token, by=by)
+    if not Robot.objects.find(
+        token.robot
+    ):  # deleted meanwhile, perhaps before this token could be revoked with the others
+        api_tokens.revoke(token, by=by)
+        raise UnknownRobot
+    return token
 
 
 def _write(robots: RobotQuerySet, values: dict[str, Any]) -> Robot | None:

@@ -63,12 +63,12 @@ def build(user: User, name: str, *, role: str = "", days: float | None = None) -
     return _new(name, settings.ENVIRONMENT.token_days if days is None else days, user=user, role=role)
 
 
-def build_for_robot(robot: str, name: str = "agent", *, days: float | None = None) -> ApiToken:
+def build_for_robot(robot: str, *, days: float | None = None) -> ApiToken:
     """Return a new token of the robot's agent, as `build` does. It is valid for `days` (FMV_TOKEN_MAX_DAYS).
 
     Whether the robot exists is for the caller to check. Raises TokenNotMade if `days` is more than FMV_TOKEN_MAX_DAYS.
     """
-    return _new(name, settings.ENVIRONMENT.token_max_days if days is None else days, robot=robot)
+    return _new("agent", settings.ENVIRONMENT.token_max_days if days is None else days, robot=robot)
 
 
 def _new(name: str, days: float, **owner: Any) -> ApiToken:
@@ -132,7 +132,8 @@ def sign_in(text: str) -> User:
 
 
 def _user_of(token: ApiToken) -> User:
-    user = User.objects.filter(pk=token.user_id, is_active=True).first()
+    user_id: Any = token.user_id  # only a robot's token has none
+    user = User.objects.filter(pk=user_id, is_active=True).first()
     if user is None:
         refuse("its user is deactivated", token.short_id)
     user.limit = Role(token.role) if token.role else None

@@ -67,12 +67,12 @@ class HasRole(BasePermission):
     """
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        if for_agents(view) or request.user.robot:
+        caller: Any = request.user
+        if for_agents(view) or caller.robot:
             self.message = AGENTS_ONLY if for_agents(view) else NOT_FOR_AGENTS
-            return for_agents(view) and request.user.robot is not None
+            return for_agents(view) and caller.robot is not None
         if (required := required_role(view, request.method or "")) is None:
             return True  # not offered: the answer is 405
-        caller: Any = request.user
         if not caller.is_authenticated and is_foreign(request):
             return False
         return bool(caller.effective_role.includes(required))

@@ -159,10 +159,11 @@ def read_rate(rate: str) -> tuple[int, int]:
 
 def identity(request: Request) -> str:
     """Return the key that a caller is counted by: the robot or the user, whatever the token, else the address."""
-    if request.user.robot:
-        return f"robot {request.user.robot}"
-    if request.user.is_authenticated:
-        return f"user {request.user.pk}"
+    caller: Any = request.user
+    if caller.robot:
+        return f"robot {caller.robot}"
+    if caller.is_authenticated:
+        return f"user {caller.pk}"
     return address_key(request)
 
 

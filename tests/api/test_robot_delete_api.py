@@ -1,9 +1,13 @@
 import pytest
 
+import robots.services
+from fmv.accounts.models import ApiToken
+from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, LogLine, Task
 from tests.support.api import Api
-from tests.support.factories import make_robot, make_task
+from tests.support.factories import make_robot, make_task, make_token
+from tests.support.probes import before_nth, listening
 
 pytestmark = pytest.mark.django_db
 
@@ -19,6 +23,29 @@ def test_it_is_gone(api):
     assert (answer.status_code, answer.content) == (204, b"")
     assert "Content-Type" not in answer.headers
     assert api("DELETE", "/robot/Crow%20T.%20Robot").status_code == 404
+
+
+def test_its_tokens_are_revoked(api):
+    make_robot(name="R2"), make_robot(name="C3")
+    agent, other = Api(make_token(robot="R2")), Api(make_token(robot="C3"))
+    assert agent("GET", "/robot/").status_code == 403
+    assert api("DELETE", "/robot/R2").status_code == 204
+    assert agent("GET", "/robot/").status_code == 401
+    assert other("GET", "/robot/").status_code == 403
+
+
+def test_a_call_revokes_tokens_that_a_call_before_has_left(api):
+    token = make_token(robot="R2")
+    assert api("DELETE", "/robot/R2").status_code == 404
+    assert ApiToken.objects.get(pk=token.pk).state == "revoked"
+
+
+def test_a_token_that_is_made_meanwhile_is_revoked_too(api):
+    make_robot(name="R2")
+    delete = before_nth(1, "insert fmv_apitoken", lambda: robots.services.delete("R2", by="test"))
+    with listening(delete), pytest.raises(UnknownRobot):
+        robots.services.create_token("R2", by="test")
+    assert ApiToken.objects.get().state == "revoked"
 
 
 def test_its_finished_tasks_and_their_logs_go_with_it(api):

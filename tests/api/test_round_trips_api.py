@@ -56,7 +56,10 @@ WRITES = [
     ("POST", "/robot/Bender/run", NOOP, [ROBOT, "insert tasks_task"]),
     ("POST", "/task/{task}/cancel", None, [TASK, "update tasks_task", TASK, AUDIT]),
     ("POST", "/task/{over}/retry", None, [TASK, ROBOT, "insert tasks_task", AUDIT]),
-    (*("DELETE", "/robot/Idle", None), [TASKS, "delete robots_robot", AUDIT, TASKS, "delete tasks_lastoutcomes"]),
+    (
+        *("DELETE", "/robot/Idle", None),
+        [TASKS, "delete robots_robot", "find fmv_apitoken", AUDIT, TASKS, "delete tasks_lastoutcomes"],
+    ),
     ("POST", "/auth/logout", None, []),
 ]
 #: operations that have tests of their own: a batch below, signing in in accounts/test_oidc.py, the streams of events in

@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 
 from fmv.accounts import api_tokens
 from fmv.accounts.models import ApiToken
-from tests.support.factories import make_token, make_user
+from tests.support.factories import make_robot, make_token, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -39,9 +39,34 @@ def test_it_makes_a_token_with_all_its_options():
     assert (token.expires_at - token.created_at).days == 2
 
 
+def test_it_makes_a_robots_token_without_any_user():
+    make_robot(name="Crow T. Robot")
+    text = tokens("create", "--robot", "Crow T. Robot").strip()
+    assert api_tokens.sign_in(text).robot == "Crow T. Robot"
+    made = json.loads(tokens("create", "--robot", "Crow T. Robot", "--days", "3", "--json"))
+    assert (made["user"], made["robot"], made["name"], made["role"]) == (None, "Crow T. Robot", "agent", None)
+    assert {str((token.expires_at - token.created_at).days) for token in ApiToken.objects.all()} == {"366", "3"}
+    make_token(name="other")
+    assert len(tokens("list").splitlines()) == 3
+    lines = tokens("list", "--robot", "Crow T. Robot").splitlines()
+    assert [line.split("  ")[-1] for line in lines] == ["robot Crow T. Robot: agent"] * 2
+
+
+def test_it_makes_no_third_token_of_a_robot():
+    make_robot(name="R2")
+    for _ in range(2):
+        tokens("create", "--robot", "R2")
+    with pytest.raises(CommandError, match="has 2 usable tokens: revoke one of them first") as error:
+        tokens("create", "--robot", "R2")
+    assert error.value.returncode == 1
+    assert ApiToken.objects.count() == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (["--robot", "Nobody"], "There is no robot 'Nobody'"),
+        (["--robot", ""], "There is no robot ''"),
         (["nobody", "x"], "no user 'nobody'"),
         (["leela", "x", "--days", "10000"], "at most 366 days"),
         (["leela", "x", "--role", "manager"], "higher than its user's"),
@@ -65,6 +90,11 @@ def test_what_is_refused_ends_with_the_reason(arguments, reason):
         ["create"],
         ["create", "leela"],
         ["create", "leela", ""],
+        ["create", "--robot", "R2", "leela"],
+        ["create", "--robot", "R2", "leela", "gateway"],
+        ["create", "--robot", "R2", "--role", "viewer"],
+        ["create", "--robot", "R2", "--days", "0"],
+        ["create", "--robot"],
         ["create", "leela", "x" * 101],
         ["create", "leela", "a\nb"],
         ["create", "leela", "x", "--days", "0"],
@@ -82,8 +112,10 @@ def test_what_is_refused_ends_with_the_reason(arguments, reason):
 )
 def test_wrong_arguments_are_refused_before_anything_happens(arguments):
     make_user(username="leela", password=None)
-    with pytest.raises(CommandError):
+    make_robot(name="R2")
+    with pytest.raises(CommandError) as error:
         tokens(*arguments)
+    assert error.value.returncode in (1, 2)
     assert not ApiToken.objects.exists()
 
 

@@ -55,13 +55,12 @@ def make_session(user: User) -> str:
 
 def make_token(user: str | User = Role.VIEWER, **options: Any) -> ApiToken:
     """Store an API token, with its secret as `.text`, of the user or of a new one with that role, or of a `robot`."""
-    options = {"name": f"Token {next(_numbers)}"} | options
     if robot := options.pop("robot", None):
         token = api_tokens.build_for_robot(str(robot), **options)
         api_tokens.store(token, by="test")
         return token
     user = user if isinstance(user, User) else make_user(user, password=None)
-    token = api_tokens.build(user, **options)
+    token = api_tokens.build(user, **{"name": f"Token {next(_numbers)}"} | options)
     api_tokens.store(token, by="test")
     return token
 
