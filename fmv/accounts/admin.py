@@ -129,7 +129,7 @@ class ApiTokenAdmin(FleetAdmin):
     """Create and revoke API tokens: one's own, or for superusers those of all users."""
 
     form = NewTokenForm
-    list_display = ("name", "short_id", "user", "rights", "status", "created_at", "expires_at", "last_used_at")
+    list_display = ("name", "short_id", "owner", "rights", "status", "created_at", "expires_at", "last_used_at")
     list_select_related = ()  # False would join the users with all tokens, before the list's page is cut
     sortable_by = ("created_at",)
     autocomplete_fields = ("user",)
@@ -184,7 +184,11 @@ class ApiTokenAdmin(FleetAdmin):
 
     @admin.display(description="role")
     def rights(self, token: ApiToken) -> str:
-        return token.get_role_display() if token.role else "same as user"
+        return "agent" if token.robot else token.get_role_display() if token.role else "same as user"
+
+    @admin.display(description="of")
+    def owner(self, token: ApiToken) -> str:
+        return token.owner
 
     @admin.display(description="state")
     def status(self, token: ApiToken) -> str:

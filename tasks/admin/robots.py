@@ -23,7 +23,8 @@ from fmv.templatetags.display import counted
 from robots.models import Robot, plain_name
 from tasks import registry
 from tasks.admin import charts
-from tasks.admin.base import PagesAdmin, username
+from tasks.admin.base import username
+from tasks.admin.connect import ConnectPages
 from tasks.admin.run_form import RunForm
 from tasks.admin.task_filters import uuid_or_none
 from tasks.admin.tasks import task_url
@@ -64,9 +65,9 @@ class RobotForm(forms.ModelForm):
 
 
 @admin.register(Robot)
-class RobotAdmin(PagesAdmin):
+class RobotAdmin(ConnectPages):
     form = RobotForm
-    pages = {
+    pages = ConnectPages.connect_pages | {
         "rows": ("rows/", "rows_view"),
         "live": ("<path:object_id>/live/", "live_view"),
         "edit": ("<path:object_id>/edit/", "edit_view"),

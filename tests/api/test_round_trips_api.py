@@ -58,7 +58,7 @@ WRITES = [
     ("POST", "/task/{over}/retry", None, [TASK, ROBOT, "insert tasks_task", AUDIT]),
     (
         *("DELETE", "/robot/Idle", None),
-        [TASKS, "delete robots_robot", "find fmv_apitoken", AUDIT, TASKS, "delete tasks_lastoutcomes"],
+        [TASKS, "delete robots_robot", "aggregate fmv_apitoken", AUDIT, TASKS, "delete tasks_lastoutcomes"],
     ),
     ("POST", "/auth/logout", None, []),
 ]
