@@ -112,7 +112,11 @@ class ApiTokenScheme(OpenApiAuthenticationExtension):
     name = "token"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        description = f"A program's API token, `{api_tokens.PREFIX}…`, created in the admin or with `manage.py tokens`."
+        description = (
+            f"A program's API token, `{api_tokens.PREFIX}…`, created in the admin or with `manage.py tokens`. One of a "
+            "robot is for the robot's agent: it allows the routes under `/agent`, which no other token allows, and "
+            "nothing else."
+        )
         return {"type": "http", "scheme": "bearer", "description": description}
 
 

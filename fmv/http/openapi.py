@@ -22,6 +22,7 @@ SENTENCES = {
     429: "Too many requests; Retry-After says how many seconds to wait",
     503: "MongoDB or the identity provider cannot be reached; Retry-After says how many seconds to wait",
 }
+FORBIDDEN_TO_USERS = "The token is not one of a robot"  # 403 of routes for agents
 PROBLEM = {"loc": ["body", "name"], "msg": "This field is required.", "type": "missing"}
 
 
@@ -55,10 +56,11 @@ class HTTPValidationError(serializers.Serializer):
 CONFLICT = PolymorphicProxySerializer("Conflict", [HTTPValidationError, HTTPError], resource_type_field_name=None)
 
 
-def error_schema(status: int) -> OpenApiResponse:
-    """Return the document's entry for this status whose `detail` is a sentence."""
-    example = OpenApiExample("a refusal", {"detail": SENTENCES[status]})
-    return OpenApiResponse(HTTPError, description=SENTENCES[status], examples=[example])
+def error_schema(status: int, sentence: str | None = None) -> OpenApiResponse:
+    """Return the document's entry for this status whose `detail` is a sentence, by default the one of SENTENCES."""
+    sentence = sentence or SENTENCES[status]
+    example = OpenApiExample("a refusal", {"detail": sentence})
+    return OpenApiResponse(HTTPError, description=sentence, examples=[example])
 
 
 def input_error_schema() -> OpenApiResponse:
@@ -113,10 +115,13 @@ class Schema(AutoSchema):
         if operation is not None:
             operation.setdefault("security", [])  # nobody need sign in
             for status in self._common_errors(operation):
-                response = input_error_schema() if status == 422 else error_schema(status)
+                response = input_error_schema() if status == 422 else error_schema(status, self._sentence(status))
                 operation["responses"].setdefault(str(status), self._get_response_for_code(response, str(status)))
             operation["responses"] = dict(sorted(operation["responses"].items()))
         return operation
+
+    def _sentence(self, status: int) -> str:
+        return FORBIDDEN_TO_USERS if status == 403 and getattr(self.view, "agent", False) else SENTENCES[status]
 
     def _common_errors(self, operation: dict[str, Any]) -> list[int]:
         errors = [422]  # an unknown query parameter, see fmv.http.query

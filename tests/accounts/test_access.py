@@ -5,12 +5,12 @@ import uuid
 import pytest
 from django.urls import URLResolver, get_resolver
 
-from fmv.accounts.permissions import Role
+from fmv.accounts.permissions import NOT_FOR_AGENTS, Role
 from fmv.accounts.sessions import Session
 from robots.models import Robot
 from tasks.models import Task
 from tests.support.api import Api, stored
-from tests.support.factories import PASSWORD, make_robot, make_task, make_user
+from tests.support.factories import PASSWORD, make_robot, make_task, make_token, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -42,10 +42,10 @@ ROUTES = {
 }
 
 
-def calls():
-    """Yield each route with things that exist, anew for each caller."""
+def calls(robot=None):
+    """Yield each route with things that exist, anew for each caller: those of a new robot, or of this one."""
     for (method, path), least in ROUTES.items():
-        robot, idle = make_robot(), make_robot()
+        robot, idle = robot or make_robot(), make_robot()
         task, over = make_task(robot=robot), make_task(robot=robot, status="FAILURE")
         url = path.format(robot=robot.name, idle=idle.name, task=task.pk, over=over.pk).replace(" ", "%20")
         body = {
@@ -109,6 +109,52 @@ def test_a_caller_who_has_not_signed_in_may_do_what_the_setting_says(settings, a
             assert method == "HEAD" or answer.content == b'{"detail":"Not authenticated"}'
             assert answer.headers["WWW-Authenticate"] == "Bearer"
             assert stored() == before
+
+
+@pytest.mark.parametrize("anonymous", ["none", "manager"])
+@pytest.mark.parametrize("whose", ["its own", "another"])
+def test_an_agent_may_call_no_route_of_people_not_even_for_its_own_robot(settings, anonymous, whose):
+    settings.ENVIRONMENT.anonymous = anonymous
+    own = make_robot()
+    api = Api(make_token(robot=own.name))
+    for method, path, least, body in calls(own if whose == "its own" else None):
+        before = stored()
+        answer = api(method, path, body)
+        if least == "open":
+            assert answer.status_code < 300, (method, path, answer.content)
+            continue
+        assert answer.status_code == 403, (method, path)
+        assert method == "HEAD" or answer.json() == {"detail": NOT_FOR_AGENTS}
+        assert stored() == before
+        assert api("OPTIONS", path).status_code == 403
+        assert not answer.cookies
+
+
+def test_an_agent_may_not_call_what_a_route_does_not_offer_either():
+    api = Api(make_token(robot="R2"))
+    for method, path in [("DELETE", "/robot/"), ("POST", "/stats"), ("PUT", "/task/"), ("DELETE", "/events")]:
+        assert api(method, path).status_code == 403
+    assert api("GET", "/nothing").status_code == 404
+
+
+def test_an_agent_opens_no_session():
+    answer = Api(make_token(robot="R2"))("POST", "/auth/login")
+    assert answer.status_code == 401
+    assert not Session.objects.exists()
+
+
+@pytest.mark.parametrize("anonymous", ["none", "manager"])
+def test_an_agent_reads_no_metrics_and_sees_no_page_of_the_admin(settings, anonymous):
+    settings.ENVIRONMENT.anonymous = anonymous
+    task = make_task(robot=make_robot(name="R2"))
+    client = Api(make_token(robot="R2")).client
+    assert client.get("/metrics").status_code == 403
+    before = stored()
+    for page in ["", "robots/robot/", "robots/robot/R2/change/", "robots/robot/R2/live/", "robots/robot/R2/run/"]:
+        for answer in (client.get(f"/admin/{page}"), client.post(f"/admin/{page}", {"handler": "noop"})):
+            assert (answer.status_code, answer.url.partition("?")[0]) == (302, "/admin/login/"), page
+    assert client.post("/admin/tasks/task/act/", {"action": "cancel", "task": str(task.pk)}).status_code == 302
+    assert stored() == before
 
 
 @pytest.mark.parametrize(("who", "status"), [("operator", 403), (None, 401)])
