@@ -16,6 +16,7 @@ from django.core.checks import Warning as Warn
 from django.db import models
 from pymongo.errors import OperationFailure
 
+from fmv.accounts.models import ApiToken
 from fmv.backup import restore
 from fmv.celery import app
 from fmv.mongodb.counting import collection
@@ -33,6 +34,8 @@ SKEW_ERROR = 5.0
 UNUSED_AGE = dt.timedelta(days=1)  # an index that no query has used for this long is reported
 DISK_WARNING = 0.85  # used part of the file system
 DISK_ERROR = 0.95
+TOKEN_WARNING = dt.timedelta(days=14)  # before the last token of a robot expires
+MAX_SHOWN_ROBOTS = 5
 LARGEST_COLLECTIONS = 4  # whose size is printed
 
 #: indexes that FMV's migrations add to models of other packages
@@ -246,6 +249,23 @@ def configuration() -> Iterator[CheckMessage]:
         yield Info("Fit for production.")
 
 
+def tokens() -> Iterator[CheckMessage]:
+    """Check that no robot's agent loses its last token within TOKEN_WARNING, because it would take the robot along."""
+    usable = ApiToken.objects.filter(robot__gt="").usable().order_by("expires_at").values_list("robot", "expires_at")
+    last = dict(usable)  # of each robot the token that lasts longest
+    soon = server_now() + TOKEN_WARNING
+    ending = [robot for robot, expires_at in last.items() if expires_at < soon]
+    if not ending:
+        yield Info(f"{len(last)} robots have a token; each is valid for {TOKEN_WARNING.days} days or more.")
+        return
+    shown = ", ".join(f"{robot!a} on {last[robot]:%Y-%m-%d}" for robot in ending[:MAX_SHOWN_ROBOTS])
+    more = f", and of {len(ending) - MAX_SHOWN_ROBOTS} more" if len(ending) > MAX_SHOWN_ROBOTS else ""
+    yield Warn(
+        f"The tokens of these robots' agents expire within {TOKEN_WARNING.days} days: {shown}{more}.",
+        hint="Create a second token on the robot's page or by `tokens create --robot NAME`, and give it to its agent.",
+    )
+
+
 CHECKS = [
     Check("mongodb", mongodb, hint="Check that it runs, and the host, user and password in MONGODB_URI."),
     Check(
@@ -261,4 +281,5 @@ CHECKS = [
     Check("index use", index_use, needs="mongodb", right="indexStats"),
     Check("storage", storage, needs="mongodb"),
     Check("restore", interrupted_restore, needs="mongodb"),
+    Check("tokens", tokens, needs="mongodb"),
 ]

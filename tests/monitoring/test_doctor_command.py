@@ -24,6 +24,8 @@ from django.utils import timezone
 from django_celery_results.models import TaskResult
 from pymongo import MongoClient
 
+from fmv.accounts import api_tokens
+from fmv.accounts.models import ApiToken
 from fmv.backup import restore
 from fmv.management.commands import doctor
 from fmv.mongodb.counting import collection
@@ -36,7 +38,7 @@ from tasks.models.worker_process import WorkerProcess
 from tasks.reports.diagnostics import expensive, hot_queries
 from tests.conftest import rabbitmq_alone
 from tests.support.environment import override_environment
-from tests.support.factories import make_robot, make_task
+from tests.support.factories import make_robot, make_task, make_token
 from tests.support.probes import PAST, STARTED, using_broker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -44,8 +46,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 NOBODY = "127.0.0.1:1"
 HOUR = dt.timedelta(hours=1)
 CHECKS = [
-    "mongodb", "broker", "settings", "clock", "migrations", "indexes", "index use", "storage", "restore", "queues",
-    "workers", "handlers", "beat", "tasks", "submits", "queries", "names", "retention",
+    "mongodb", "broker", "settings", "clock", "migrations", "indexes", "index use", "storage", "restore", "tokens",
+    "queues", "workers", "handlers", "beat", "tasks", "submits", "queries", "names", "retention",
 ]  # fmt: skip
 
 
@@ -105,6 +107,23 @@ def test_results_are_printed_line_by_line(well):
     assert "ok       indexes     All" in text
     assert re.fullmatch(r"0 errors, \d+ warnings?[.]", lines[-1]), text  # of a standalone server without HTTPS
     assert status == 1
+
+
+def test_tokens_of_robots_that_expire_soon_are_named(well):
+    assert [finding["ok"] for finding in examine("tokens")] == [True]
+    make_token(days=1)  # a user's
+    make_token(robot="C3", days=1), make_token(robot="C3", days=15)  # it has a successor
+    api_tokens.revoke(make_token(robot="BB8", days=1), by="test")
+    assert [finding["message"] for finding in examine("tokens")] == [
+        "1 robots have a token; each is valid for 14 days or more."
+    ]
+    make_token(robot="R2", days=20), make_token(robot="K9", days=13)
+    ApiToken.objects.filter(robot="R2").update(expires_at=server_now() + dt.timedelta(days=13.9))
+    found = only("tokens")
+    assert found["severity"] == "warning"
+    assert "'K9' on 20" in found["message"]
+    assert "'R2' on 20" in found["message"]
+    assert "C3" not in found["message"]
 
 
 def test_json_is_a_list_of_findings(well):
