@@ -49,11 +49,15 @@ def connection(client, token=None):
     return said, answer.headers["X-Live"]
 
 
-def test_a_manager_makes_a_token_and_sees_it_once_with_the_command_that_starts_the_agent(client):
+def test_a_manager_makes_a_token_and_sees_it_once_with_the_commands_that_start_the_agent(client):
     assert b"No token yet" in client.get(CONNECT).content
     answer = create(client)
     assert api_tokens.sign_in(secret_in(answer)).robot == "R2"
-    assert "python3 fmv_agent.py http://testserver<" in answer.content.decode()
+    [commands] = re.findall("<pre [^>]+>(.+?)</pre>", answer.content.decode(), re.DOTALL)
+    assert commands.splitlines() == [
+        "curl -fO http://testserver/static/agent/fmv_agent.py",
+        "python3 fmv_agent.py http://testserver",
+    ]
     assert "no-store" in answer.headers["Cache-Control"]
     token = ApiToken.objects.get()
     assert (token.user, (token.expires_at - token.created_at).days) == (None, 7)
