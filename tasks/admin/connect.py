@@ -48,11 +48,10 @@ class ConnectPages(PagesAdmin):
         form, token = TokenForm(request.POST if request.method == "POST" else None), None
         if form.is_bound and form.is_valid():
             token = _create(request, robot, form)
-        tokens = ApiToken.objects.filter(robot=robot.name).order_by("-created_at")[:MAX_TOKENS]
         context = {
             "robot": robot,
             "form": form,
-            "tokens": tokens,
+            "tokens": _latest_tokens(robot),
             "address": request.build_absolute_uri("/").rstrip("/"),
             **_connection(robot, token),
         }
@@ -63,7 +62,8 @@ class ConnectPages(PagesAdmin):
         robot = self._robot(request, object_id)
         if robot is None:
             return HttpResponse(status=404)
-        context = _connection(robot, _find(robot, request.GET.get("token", "")))
+        new = request.GET.get("token")
+        context = _connection(robot, _find(robot, new) if new else None)
         return self.fragment(request, "robots/robot/connection.html", done=context["step"] == "connected", **context)
 
     def _robot(self, request: HttpRequest, object_id: str) -> Robot | None:
@@ -88,8 +88,12 @@ def _create(request: HttpRequest, robot: Robot, form: TokenForm) -> ApiToken | N
 
 
 def _find(robot: Robot, short_id: str) -> ApiToken | None:
-    """Return the robot's token with this short id."""
-    return next((token for token in ApiToken.objects.filter(robot=robot.name) if token.short_id == short_id), None)
+    """Return the token with this short id, of those that the robot's page lists."""
+    return next((token for token in _latest_tokens(robot) if token.short_id == short_id), None)
+
+
+def _latest_tokens(robot: Robot) -> Any:
+    return ApiToken.objects.filter(robot=robot.name).order_by("-created_at")[:MAX_TOKENS]
 
 
 def _connection(robot: Robot, token: ApiToken | None) -> dict[str, Any]:

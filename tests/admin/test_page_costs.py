@@ -70,6 +70,8 @@ COSTS = {
     "robots_robot_edit": 1,
     "robots_robot_run": 1,
     "robots_robot_out": 7,
+    "robots_robot_connect": 3,
+    "robots_robot_connection": 2,
 }
 #: routes that show no page to a superuser with a session: redirects, buttons, what nobody may
 OTHERS = {
@@ -133,6 +135,10 @@ def store_rows(count: int, shown: dict[str, Any]) -> None:
     ApiToken.objects.bulk_create(
         api_tokens.build(user, "gateway") for user in [*users, *User.objects.filter(pk=shown["/user/"]), *users]
     )
+    tokens = [api_tokens.build_for_robot(shown["/robot/"]) for _ in numbers]
+    for token in tokens:
+        token.created_at = token.revoked_at = timezone.now() - dt.timedelta(days=1)
+    ApiToken.objects.bulk_create(tokens)
     about = [("user", "fry"), ("robot", "Bender"), ("task", shown["/task/"]), ("bulk", shown["/bulk/"])]
     AuditEntry.objects.bulk_create(
         AuditEntry(by=user.username, action="a.b", kind=kind, key=key) for user in users for kind, key in about

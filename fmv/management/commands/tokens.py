@@ -57,6 +57,7 @@ class Command(FmvCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="create|list|revoke")
         create = verbs.add_parser("create", help="create a token and print it; it cannot be printed again")
+        self.creating = create
         create.add_argument("user", nargs="?", help="the user in whose name the token acts")
         create.add_argument("name", nargs="?", type=name, help="its purpose: a program, a machine")
         create.add_argument(
@@ -98,13 +99,13 @@ class Command(FmvCommand):
     def _new(self, *, user: str | None, name: str | None, robot: str | None, role: str, days: float | None) -> ApiToken:
         if robot is not None:
             if user is not None or role:
-                raise CommandError("With --robot there is no user, no name and no --role.", returncode=2)
+                self.creating.error("with --robot there is no user, no name and no --role")
             try:
                 return robots.services.create_token(robot, by=BY, days=days)
             except UnknownRobot:
                 raise CommandError(f"There is no robot {robot!r}.") from None
         if user is None or name is None:
-            raise CommandError("Give a user and a name, or --robot.", returncode=2)
+            self.creating.error("a user and a name are required, or --robot")
         token = api_tokens.build(find_user(user), name, role=role, days=days)
         api_tokens.store(token, by=BY)
         return token
