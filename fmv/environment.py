@@ -245,6 +245,14 @@ class Environment(BaseSettings):
         le=1024,
         description="Processes of a worker: the tasks that it runs at the same time.",
     )
+    sample_agents: int = Field(
+        2,
+        alias="FMV_SAMPLE_AGENTS",
+        ge=0,
+        le=2,
+        description="Simulated robots that `make run` connects to a new database, with battery, position and the skill "
+        "`drive`.",
+    )
     queue_type: Literal["quorum", "classic"] = Field(
         "quorum", alias="FMV_QUEUE_TYPE", description="Type of the RabbitMQ queues: `quorum` or `classic`."
     )

@@ -1,8 +1,8 @@
 """The development stack: everything FMV needs, started by one command and stopped by Ctrl-C.
 
 `python -m fmv.devstack.stack run` checks ports and servers, starts an embedded MongoDB and an embedded Valkey server
-unless the environment names MongoDB and a broker, prepares the database, and runs the web server and both workers.
-State is under `var/`.
+unless the environment names MongoDB and a broker, prepares the database, and runs the web server, both workers and the
+agents of two sample robots. State is under `var/`.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +42,9 @@ TIMEOUT = 3.0  # seconds for an answer of a server that the environment names
 CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "fmv", "worker")
 WEB = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.server.gunicorn", "fmv.wsgi")
 MAINTENANCE = (*CELERY, "-Q", "maintenance", "-n", "maintenance@%h", "-c", "1", "-B")
+SAMPLE_ROBOT = ROOT / "robots" / "agent" / "sample_robot.py"
+AGENTS = VAR / "agents"  # a directory for each, with its token
+WITH_AGENTS = ("Bender", "Wall-E")
 
 
 def worker_command(processes: int) -> tuple[str, ...]:
@@ -48,7 +52,13 @@ def worker_command(processes: int) -> tuple[str, ...]:
 
 
 def main() -> int:
-    steps = {"run": run, "prepare": prepare, "announce": announce, "with_database": with_database}
+    steps = {
+        "run": run,
+        "prepare": prepare,
+        "announce": announce,
+        "sample_agent": sample_agent,
+        "with_database": with_database,
+    }
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.chdir(ROOT)
     try:
@@ -83,12 +93,13 @@ def run() -> int:
             defaults["broker_url"] = parts.enter_context(embedded_valkey(VAR / "valkey"))
         os.environ.update({_variable(name): value for name, value in defaults.items() if name not in given})
         keep_environment(VAR / "environment")
-        login = subprocess.run(
+        prepared = subprocess.run(
             [sys.executable, "-m", "fmv.devstack.stack", "prepare"], stdout=subprocess.PIPE, text=True, check=False
         )
-        if login.returncode:
+        if prepared.returncode:
             raise StackError("the database could not be prepared; see the lines above.")
-        return run_processes(read_environment(), login.stdout.strip())
+        login, *agents = prepared.stdout.splitlines()
+        return run_processes(read_environment(), login, agents)
 
 
 def development_defaults(host: str) -> dict[str, str]:
@@ -175,7 +186,10 @@ def with_database() -> int:
 
 
 def prepare() -> int:
-    """Migrate; the first time, add the sample robots and the administrator. Print how to sign in."""
+    """Migrate; the first time, add the sample robots and the administrator.
+
+    Print how to sign in, then the names of the robots whose sample agents can run, one a line.
+    """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fmv.settings")
     import django
     from django.core.management import call_command
@@ -187,11 +201,36 @@ def prepare() -> int:
     call_command("migrate", interactive=False, verbosity=0)
     if is_new:  # only once, so that deleted robots do not come back
         call_command("sample_robots", stdout=sys.stderr)
+        make_tokens()
     call_command(
         "ensure_admin", password_file=VAR / "admin-password", stdout=StringIO()
     )  # the banner prints the password
-    print(sign_in(VAR / "admin-password"))
+    print(sign_in(VAR / "admin-password"), *robots_with_tokens(), sep="\n")
     return 0
+
+
+def make_tokens() -> None:
+    """Store a token for each sample agent, and keep its text where the agent finds it."""
+    from fmv.accounts import api_tokens
+
+    shutil.rmtree(AGENTS, ignore_errors=True)  # of another database
+    for robot in WITH_AGENTS:
+        token = api_tokens.build_for_robot(robot, "sample agent")
+        api_tokens.store(token, by="command")
+        (AGENTS / robot).mkdir(mode=0o700, parents=True)
+        with os.fdopen(os.open(AGENTS / robot / "token", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(token.text)
+
+
+def robots_with_tokens() -> list[str]:
+    """Return the robots whose sample agents have a token that is still usable: of deleted robots it is not."""
+    from fmv.accounts import api_tokens
+    from fmv.accounts.models import ApiToken
+
+    kept = {robot: AGENTS / robot / "token" for robot in WITH_AGENTS}
+    digests = {robot: api_tokens.digest_of(path.read_text()) for robot, path in kept.items() if path.exists()}
+    usable = {token.pk for token in ApiToken.objects.filter(pk__in=[*digests.values()]).usable()}
+    return [robot for robot, digest in digests.items() if digest in usable]
 
 
 def sign_in(password_file: Path) -> str:
@@ -207,8 +246,11 @@ def sign_in(password_file: Path) -> str:
 # --- Running ---------------------------------------------------------------------------------------------------------
 
 
-def run_processes(environment: Environment, login: str) -> int:
-    """Run the web server and the workers until one of them ends, or until SIGINT or SIGTERM; then stop them all."""
+def run_processes(environment: Environment, login: str, agents: list[str]) -> int:
+    """Run the web server, the workers and the sample agents of these robots.
+
+    When one of them ends, or at SIGINT or SIGTERM, stop them all.
+    """
     honcho.manager.KILL_WAIT = environment.stop_grace + 10
     multiprocessing.set_start_method("fork")
     os.register_at_fork(after_in_child=end_with_parent)  # honcho runs a process of its own for each command
@@ -216,11 +258,16 @@ def run_processes(environment: Environment, login: str) -> int:
     manager = honcho.manager.Manager(printer)
     manager._procmgr = MainProcesses()
     own = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    step = (sys.executable, "-m", "fmv.devstack.stack")
     for name, command, also in (
         ("web", WEB, {}),
         ("worker", worker_command(environment.worker_processes), {}),
         ("maintenance", MAINTENANCE, {}),
-        ("fmv", (sys.executable, "-m", "fmv.devstack.stack", "announce"), {"STACK_LOGIN": login}),
+        ("fmv", (*step, "announce"), {"STACK_LOGIN": login}),
+        *(
+            (f"agent{number}", (*step, "sample_agent", robot), {})
+            for number, robot in enumerate(agents[: environment.sample_agents], 1)
+        ),
     ):
         manager.add_process(name, "exec " + shlex.join(tied(signal.SIGKILL, *command)), env=own | also)
     manager.loop()
@@ -271,10 +318,7 @@ def announce() -> NoReturn:
     """Print the addresses once the web server answers, then wait for the end."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     environment = read_environment()
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(environment.host, environment.host)
-    url = f"http://[{host}]:{environment.port}" if ":" in host else f"http://{host}:{environment.port}"
-    while not answers(f"{url}/api/v1/health", environment.allowed_hosts[0]):
-        time.sleep(0.2)
+    url = url_of_web_server(environment)
     anonymous = f"Callers who have not signed in have the role {environment.anonymous}"
     if environment.anonymous == "none":
         anonymous = "Callers must sign in: FMV_ANONYMOUS is none."
@@ -285,6 +329,23 @@ def announce() -> NoReturn:
     print(BANNER.format(url=url, login=os.environ["STACK_LOGIN"], anonymous=anonymous), flush=True)
     while True:
         signal.pause()
+
+
+def url_of_web_server(environment: Environment) -> str:
+    """Return the web server's URL once it answers."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(environment.host, environment.host)
+    url = f"http://[{host}]:{environment.port}" if ":" in host else f"http://{host}:{environment.port}"
+    while not answers(f"{url}/api/v1/health", environment.allowed_hosts[0]):
+        time.sleep(0.2)
+    return url
+
+
+def sample_agent() -> NoReturn:
+    """Become the agent of the sample robot that the argument names, once the web server answers."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    url = url_of_web_server(read_environment())
+    home = str(AGENTS / sys.argv[2])
+    os.execv(sys.executable, [sys.executable, str(SAMPLE_ROBOT), url, "--home", home, "--stop-seconds", "2"])  # noqa: S606 # nosec B606
 
 
 def answers(url: str, host: str) -> bool:

@@ -244,12 +244,15 @@ class Task:
         self.attempt: int = claimed["attempt"]
         self.handler: str = document["handler"]
         self.params: dict[str, Any] = document["params"]
+        self.robot: str = document.get("robot", "")
         #: the attempt began in an earlier start of the agent
         self.resumed = agent.journal.has(self.id, self.attempt) or bool(claimed.get("resumed"))
         self.saved: Any = None
         """The last checkpoint of this attempt, or None."""
         if self.resumed:
-            self.saved = agent.journal.checkpoint(self.id, self.attempt, claimed.get("checkpoint"))
+            self.saved = agent.journal.checkpoint(
+                self.id, self.attempt, claimed.get("checkpoint", document.get("checkpoint"))
+            )
         #: why the task is to end: "", cancelled, timed out, out of contact, agent stops, lost
         self.reason = ""
         #: is set when the task is to end
@@ -641,8 +644,8 @@ class Agent:
         self._stopping.wait(wait)
 
     def _sign_in(self) -> bool:
-        if uptime() < self._come_back_at:
-            return False
+        if uptime() < self._come_back_at or any(task.reason == "lost" for task in [*self._running.values()]):
+            return False  # what runs for nobody has to stop first
         for item in self.journal.ends():
             ours = (item["task_id"], item["attempt"]) in self._running  # then its lane sends it
             if not ours and not self._deliver(item):
