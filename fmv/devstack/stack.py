@@ -215,7 +215,7 @@ def make_tokens() -> None:
 
     shutil.rmtree(AGENTS, ignore_errors=True)  # of another database
     for robot in WITH_AGENTS:
-        token = api_tokens.build_for_robot(robot, "sample agent")
+        token = api_tokens.build_for_robot(robot)
         api_tokens.store(token, by="command")
         (AGENTS / robot).mkdir(mode=0o700, parents=True)
         with os.fdopen(os.open(AGENTS / robot / "token", os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
