@@ -23,7 +23,7 @@ MAX_TOKENS = 20  # of a robot that its page lists
 
 
 class TokenForm(forms.Form):
-    days = forms.FloatField(label="Days until it expires", initial=lambda: settings.ENVIRONMENT.token_max_days)
+    days = forms.FloatField(label="Days until it expires", initial=lambda: f"{settings.ENVIRONMENT.token_max_days:g}")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

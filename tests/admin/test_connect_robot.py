@@ -45,7 +45,9 @@ def connection(client, token=None):
     query = {"token": token.short_id} if token else {}
     answer = client.get(f"{ROBOT}connection/", query)
     assert answer.status_code == 200
-    [said] = re.findall(r'<p role="status"><span class="fmv-badge [a-z-]+">(.+?)</span>', answer.content.decode())
+    [said] = re.findall(
+        r'<p class="fmv-now" role="status"><span class="fmv-badge [a-z-]+">(.+?)</span>', answer.content.decode()
+    )
     return said, answer.headers["X-Live"]
 
 
