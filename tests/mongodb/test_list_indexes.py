@@ -196,6 +196,11 @@ def test_each_index_of_tasks_is_there_for_a_query():
         assert set(order) <= set(columns), name
 
 
+def test_a_write_of_a_task_looks_at_few_indexes():
+    """The embedded server decodes the definitions of all of them in each write, of whatever tasks they are."""
+    assert len(planned_indexes(Task)) <= 13
+
+
 def index_entries(task: Task) -> set[tuple[str, str]]:
     """The entries that the indexes have of a task: the name of the index, and the key. One of `_id` comes besides."""
     tasks = connection.get_collection(Task._meta.db_table)
