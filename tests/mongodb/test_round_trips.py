@@ -73,14 +73,16 @@ def test_of_a_robot_that_was_changed_it_is_asked_once_whether_tasks_run_beyond_i
         assert sent == cost, "\n".join(sent)
 
 
-def test_ten_short_tasks_in_the_queue_of_a_robot_cost_two_each_and_three_looks(monkeypatch):
+def test_ten_short_tasks_in_the_queue_of_a_robot_cost_two_each_and_two_or_three_looks(monkeypatch):
     monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)
     monkeypatch.setattr(claiming, "LOOK_LIFETIME", 60.0)  # a test's MongoDB may be slow
-    robot = make_robot()
-    for _ in range(10):
-        make_task(robot=robot, handler="noop", params={})
-    sent = wake_up(robot)
-    assert sent == LOOK + START + END + LOOK + 9 * (START + END) + LOOK, "\n".join(sent)
+    monkeypatch.setattr(claiming, "_pace", None)
+    for first in (LOOK + START + END, []):  # this process does not know yet that tasks are short, or does
+        robot = make_robot()
+        for _ in range(10):
+            make_task(robot=robot, handler="noop", params={})
+        sent = wake_up(robot)
+        assert sent == first + LOOK + (9 if first else 10) * (START + END) + LOOK, "\n".join(sent)
 
 
 def test_long_tasks_in_the_queue_of_a_robot_cost_three_each(monkeypatch):
