@@ -113,7 +113,7 @@ def _title(row: dict[str, Any]) -> str:
 
 
 def failures() -> dict[str, Any]:
-    """Return the newest tasks that failed: one round trip."""
+    """Return the tasks that failed last: one round trip."""
     shown = ("id", "robot", "handler", "finished_at", "error__type", "error__message")
     return {"tasks": list(Task.objects.failed().values(*shown)[:MAX_FAILURES]), "url": task_list(show="failed")}
 

@@ -93,8 +93,7 @@ class Task(models.Model):
             models.Index(fields=["robot", "-id"], name="task_of_robot"),  # a robot's latest tasks
             # how the latest tasks of a robot ended
             models.Index(fields=["robot", "-finished_at"], name="task_ended", condition=Q(finished_at__gt=EPOCH)),
-            # GET /task/?status=; started; failed; error. By its last field stats.unfinished counts, and `failed` finds
-            # those of one handler, without reading the others
+            # GET /task/?status=; started; error. Its last field lets stats.unfinished count without reading a task
             models.Index(fields=["status", "-id", "handler"], name="task_by_status"),
             models.Index(fields=["handler", "-id"], name="task_by_handler"),  # ?handler=
             models.Index(fields=["requested_by", "-id"], name="task_by_requester"),  # ?requested_by=
@@ -109,6 +108,8 @@ class Task(models.Model):
             models.Index(fields=["finished_at"], name="task_finished", condition=Q(finished_at__gte=EPOCH)),
             # which of some tasks were retried
             models.Index(fields=["retry_of"], name="task_again", condition=Q(retry_of__gte=uuid.UUID(int=0))),
+            # failed; its last field finds those of one handler without reading the others
+            models.Index(fields=["-finished_at", "handler"], name="task_failed", condition=Q(status=Status.FAILURE)),
             models.Index(fields=["changed_at", "id"], name="task_changed"),  # changed_since, and its versions alone
         ]
 

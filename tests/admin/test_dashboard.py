@@ -229,7 +229,7 @@ def test_bars_are_stacked_from_the_ground_and_the_least_can_be_seen():
 
 
 def test_the_last_failures_say_who_and_why_and_lead_to_the_task():
-    for number in reversed(range(dashboard.MAX_FAILURES + 2)):
+    for number in range(dashboard.MAX_FAILURES + 2):
         failed(f"Fault {number}", ago=number * MINUTE, robot=f"R{number}")
     page = part("rest")
     latest = found("failures")["tasks"][0]
@@ -489,5 +489,5 @@ def test_every_question_is_narrowed_by_an_index_or_limited():
             assert "$limit" in pipeline[1]
     failures = next(p for c, p in seen if c == "tasks_task" and "error" in str(p))
     assert [name for stage in failures for name in stage] == ["$match", "$sort", "$limit", "$project"]
-    assert list(failures[1]["$sort"]) == ["_id"]
+    assert list(failures[1]["$sort"]) == ["finished_at"]
     assert "traceback" not in str(failures)

@@ -203,7 +203,7 @@ def test_the_rate_has_a_colour(succeeded, failed, state):
 
 def test_the_last_failures_of_it_lead_to_their_tasks():
     error = error_document("ValueError", "<i>no</i>", "traceback")
-    tasks = [ended("FAILURE", number * MINUTE, error=error) for number in range(handlers.MAX_FAILURES, -1, -1)][::-1]
+    tasks = [ended("FAILURE", number * MINUTE, error=error) for number in range(handlers.MAX_FAILURES + 1)]
     ended("FAILURE", handler="primes", robot="Other", error=error)
     shown = page(PAGE)
     for task in tasks[:-1]:
@@ -225,9 +225,9 @@ def test_its_failures_are_found_by_their_index():
     assert stages(failures) == ["$match", "$sort", "$limit"]
     match, sort, _ = pipeline(failures)
     assert {"status", "handler"} <= set(str(match).replace("'", " ").split())
-    assert sort == {"$sort": {"_id": -1}}
-    (index,) = [index for index in Task._meta.indexes if index.name == "task_by_status"]
-    assert index.fields == ["status", "-id", "handler"]
+    assert sort == {"$sort": {"finished_at": -1}}
+    (index,) = [index for index in Task._meta.indexes if index.name == "task_failed"]
+    assert index.fields == ["-finished_at", "handler"]
 
 
 @pytest.mark.parametrize(("url", "cost"), [(LIST, 3), (PAGE, 6)])

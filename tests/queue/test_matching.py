@@ -76,6 +76,7 @@ def test_an_error_is_meant_by_its_type():
     make_task_in(Status.SUCCESS)
     assert found(error="WorkerLost") == ids(lost, again)
     assert found(error="WorkerLost", status=["FAILURE"]) == ids(lost)
+    assert found(error="WorkerLost", status=["SUCCESS"]) == found(error="WorkerLost", status=["SCHEDULED"]) == set()
     assert found(error="Worker") == found(error=".*") == set()
 
 
@@ -200,7 +201,7 @@ def test_an_error_is_asked_for_by_its_path_of_the_tasks_that_may_have_one():
     statuses = {"$in": ["QUEUED", "STARTED", "RETRY", "FAILURE", "REVOKED"]}
     for type_ in ("WorkerLost", "$x"):
         assert match_of(error=type_) == {"status": statuses, "error.type": type_}
-    assert match_of(error="E", status=["FAILURE"]) == {"status": "FAILURE", "error.type": "E"}
+    assert match_of(error="E", status=["FAILURE", "SUCCESS"]) == {"status": "FAILURE", "error.type": "E"}
 
 
 def test_each_case_of_stuck_is_a_range_of_an_index():
