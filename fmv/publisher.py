@@ -192,7 +192,7 @@ class Publisher:
         """Return whether a queue has MAX_EXPIRING messages of a broker that, other than AMQP, drops none by its age."""
         if self._connection.transport.driver_type == "amqp":
             return False
-        return bool(self._connection.default_channel._size(queue) >= MAX_EXPIRING)
+        return bool(self._connection.default_channel.queue_declare(queue).message_count >= MAX_EXPIRING)
 
     def _ask(self) -> str:
         producer = self._producer()

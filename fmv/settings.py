@@ -247,6 +247,7 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_WORKER_CONSUMER = "tasks.worker.celery_hooks:Consumer"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_PROC_ALIVE_TIMEOUT = 60.0  # seconds for a new process to be ready; on a busy machine 4 s are too few
 CELERY_WORKER_LOST_WAIT = 2.0  # seconds to wait for an answer that a dead process may have sent
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False

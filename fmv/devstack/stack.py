@@ -88,9 +88,10 @@ def run() -> int:
     with ExitStack() as parts:
         defaults = development_defaults(environment.host)
         if "mongodb_uri" not in given:
-            defaults["mongodb_uri"] = parts.enter_context(embedded_mongodb(VAR / "mongodb", MONGODB_PORT)) + "fmv"
+            mongodb = embedded_mongodb(VAR / "mongodb", MONGODB_PORT, needed=True)
+            defaults["mongodb_uri"] = parts.enter_context(mongodb) + "fmv"
         if "broker_url" not in given:
-            defaults["broker_url"] = parts.enter_context(embedded_valkey(VAR / "valkey"))
+            defaults["broker_url"] = parts.enter_context(embedded_valkey(VAR / "valkey", needed=True))
         os.environ.update({_variable(name): value for name, value in defaults.items() if name not in given})
         keep_environment(VAR / "environment")
         prepared = subprocess.run(

@@ -116,7 +116,8 @@ class Pages(CursorPagination):
         rows, before, after = found.json, position is not None, found.more
         if backward:
             keys, rows, before, after = keys[::-1], rows[::-1], after, before
-        self.base_url = request.build_absolute_uri()
+        if before or after:
+            self.base_url = request.build_absolute_uri()  # of the links; most lists have one page
         following = self.encode_cursor(Cursor(0, False, keys[-1])) if after else None
         previous = self.encode_cursor(Cursor(0, True, keys[0])) if before else None
         return answer({self.key: rows, "next": following, "previous": previous})

@@ -59,7 +59,7 @@ class InsertTimeField(models.DateTimeField):
 
 
 class Part(Transform):
-    """A text inside a document, by the path `column.name`, which can be indexed (see PartIndex)."""
+    """A text inside a document, by the path `column.name`, as the filters name it."""
 
     output_field = models.CharField()
     can_use_path = is_simple_column = True

@@ -10,7 +10,7 @@ class PartIndex(models.Index):
     """An index on texts inside documents: `PartIndex(fields=["error", "-id"], parts={"error": "type"}, name=…)`.
 
     It contains only documents in which each such part exists, so it costs the others nothing, and it cannot find
-    documents without the part.
+    documents without the part. Migrations that are applied name it.
     """
 
     def __init__(self, *args: Any, parts: dict[str, str], **options: Any) -> None:

@@ -85,7 +85,7 @@ class RobotQuerySet(QuerySet["Robot"]):
 
     def matching(self, *, label: str | None = None, q: str = "", **exactly: object) -> "RobotQuerySet":
         """Robots with this label, these field values, and the text `q` in name, location or description."""
-        found = self.filter(**exactly)
+        found = self.filter(**exactly) if exactly else self  # most lists have no filter, and a copy is not cheap
         if label is not None:
             found = found.filter(labels__contains=[label])
         if "\0" in q:  # no text has one, and MongoDB takes none in the regular expression of `icontains`

@@ -31,6 +31,8 @@ TEXTS = {
     "error": "Error type",
 }
 MAX_TEXT_LENGTH = 150
+#: the tasks among which an error is looked for, unless others are chosen: no index has errors, and these are few
+FAILED = [Status.FAILURE.value, Status.RETRY.value]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class TaskFilter:
 
     def conditions(self, now: dt.datetime) -> dict[str, Any]:
         """Return the arguments of `Task.objects.matching`."""
-        asked = {"status": list(self.status)} if self.status else {}
+        failed = FAILED if "error" in self.texts and not self.show else []
+        status = list(self.status or failed)
+        asked = {"status": status} if status else {}
         return asked | dict(self.texts) | _age(self.age, now) | _preset(self.show, now)
 
     def query(self, **changed: Any) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: what a repetition needs to know of the finished task
 REPEATED_FIELDS = ("id", "robot", "handler", "params", "status", "priority", "labels", "timeout", "max_attempts")
+#: the statuses of tasks that may have an error: a scheduled one never started, and a success leaves none
+MAY_HAVE_FAILED = [status for status in Status if status not in (Status.SCHEDULED, Status.SUCCESS)]
 STUCK_AFTER = dt.timedelta(minutes=1)  # for things that should happen within seconds
 
 
@@ -75,7 +77,7 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.started().filter(worker__in=list(workers)).order_by()
 
     def failed(self) -> TaskQuerySet:
-        """Tasks that ended as FAILURE, latest first."""
+        """Tasks that ended as FAILURE, latest end first: a task submitted long ago may have failed just now."""
         return self.filter(status=Status.FAILURE).order_by("-finished_at")
 
     def ended(self) -> TaskQuerySet:
@@ -105,10 +107,14 @@ class TaskQuerySet(QuerySet["Task"]):
 
         `status`: one of these. `label`: among the labels. `..._after` is inclusive, `..._before` exclusive.
         `queued_before`: queued, and waiting since before that time. `stuck`: see there. `error`: the type of the error
-        of the last failed attempt. `exactly`: values of fields (robot, handler, requested_by).
+        of the last failed attempt; no index has it, so MongoDB reads all tasks of the statuses given that may have one.
+        `exactly`: values of fields (robot, handler, requested_by).
         """
+        wanted = list(status) or None
+        if error:
+            wanted = [each for each in wanted or MAY_HAVE_FAILED if each in MAY_HAVE_FAILED]
         conditions: dict[str, Any] = {
-            "status__in": list(status) or None,
+            "status__in": wanted,
             "labels__contains": None if label is None else [label],
             "id__gte": created_after and id_at(created_after),
             "id__lt": created_before and id_at(created_before),

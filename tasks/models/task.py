@@ -18,7 +18,6 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.documents import object_of
 from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
 from fmv.mongodb.fields import DocumentField, InsertTimeField
-from fmv.mongodb.indexes import PartIndex
 from fmv.mongodb.updates import Criteria, aggregate, exists, find_values
 from fmv.mongodb.uuid7 import time_of
 from robots.models import Robot
@@ -85,7 +84,8 @@ class Task(models.Model):
         ordering = ("-id",)
         # A lane holds one task. With the robot in front, so that a collection sharded by robot may have it too.
         constraints = [models.UniqueConstraint(fields=["robot", "lane"], name="task_lane")]
-        # An index costs each write that changes one of its columns, so one that serves a few tasks has a condition.
+        # An index costs each write that changes one of its columns, so one that serves a few tasks has a condition. The
+        # embedded server looks at every index in every write, so there is none for what people seldom ask.
         # MongoDB uses it only for queries that contain the condition: `run_at__lte=now` alone does not.
         indexes = [
             # next_of; a robot's started and unfinished tasks; robots_waiting
@@ -93,7 +93,7 @@ class Task(models.Model):
             models.Index(fields=["robot", "-id"], name="task_of_robot"),  # a robot's latest tasks
             # how the latest tasks of a robot ended
             models.Index(fields=["robot", "-finished_at"], name="task_ended", condition=Q(finished_at__gt=EPOCH)),
-            # GET /task/?status=; started; its last field lets stats.unfinished count without reading a task
+            # GET /task/?status=; started; error. Its last field lets stats.unfinished count without reading a task
             models.Index(fields=["status", "-id", "handler"], name="task_by_status"),
             models.Index(fields=["handler", "-id"], name="task_by_handler"),  # ?handler=
             models.Index(fields=["requested_by", "-id"], name="task_by_requester"),  # ?requested_by=
@@ -106,7 +106,6 @@ class Task(models.Model):
             ),
             # purge by retention; finished_after, _before
             models.Index(fields=["finished_at"], name="task_finished", condition=Q(finished_at__gte=EPOCH)),
-            PartIndex(fields=["error", "-id"], parts={"error": "type"}, name="task_by_error"),  # error
             # which of some tasks were retried
             models.Index(fields=["retry_of"], name="task_again", condition=Q(retry_of__gte=uuid.UUID(int=0))),
             # failed; its last field finds those of one handler without reading the others

@@ -42,7 +42,8 @@ def ring_for(tasks: Iterable[Task], robots: Iterable[Robot] | None = None) -> No
     next afterwards. This must be asked after the tasks were stored. Of tasks that are queued at the same time the
     oldest is always rung for, so they never wait for each other.
 
-    `robots`: the robots of the tasks, if the caller has just read them.
+    `robots`: the robots of the tasks, if the caller has just read them. One that was changed since may be rung for
+    in vain, or its tasks wait for the periodic job.
     """
     waiting: dict[str, list[Task]] = {}
     for task in tasks:

@@ -102,8 +102,8 @@ def _storable(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def new_tasks(runs: Sequence[Run], *, by: str) -> list[Task]:
-    """Return a new task for each run, in order.
+def new_tasks(runs: Sequence[Run], *, by: str) -> tuple[list[Task], list[Robot]]:
+    """Return a new task for each run, in order, and their robots.
 
     Raises InvalidInput that names each refused run by its index: RobotsOutOfService if nothing else is wrong with any.
     """
@@ -120,7 +120,7 @@ def new_tasks(runs: Sequence[Run], *, by: str) -> list[Task]:
     if problems:
         only_out = all(problem.type == OUT_OF_SERVICE for problem in problems)
         raise RobotsOutOfService(problems) if only_out else InvalidInput(problems)
-    return tasks
+    return tasks, list(robots.values())
 
 
 def options_of(run: Run) -> dict[str, Any]:

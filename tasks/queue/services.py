@@ -60,21 +60,21 @@ def submit(runs: Run | Sequence[Run], *, by: str, key: str | None = None) -> Tas
     refused run, and is also raised for a `key` that was used with other runs.
     """
     if not isinstance(runs, Mapping):
-        tasks = partial(new_tasks, runs, by=by)
-        return submit_batch(tasks()) if key is None else submit_idempotent(key, runs, by=by, build=tasks)
+        build = partial(new_tasks, runs, by=by)
+        return submit_batch(*build()) if key is None else submit_idempotent(key, runs, by=by, build=build)
     if key is not None:
-        [task] = submit_idempotent(key, runs, by=by, build=lambda: [_new(runs, by)[0]])
+        [task] = submit_idempotent(key, runs, by=by, build=partial(_new, runs, by))
         return task
-    task, robot = _new(runs, by)
+    [task], [robot] = _new(runs, by)
     insert(task)
     if robot.enabled and task.status == Status.QUEUED:
         ring(robot.name, task.priority)  # at once: whether somebody comes anyway would be asked by a third command
     return task
 
 
-def _new(run: Run, by: str) -> tuple[Task, Robot]:
+def _new(run: Run, by: str) -> tuple[list[Task], list[Robot]]:
     robot = robots.services.get(run["robot"])
-    return new_task(robot, by=by, **options_of(run)), robot
+    return [new_task(robot, by=by, **options_of(run))], [robot]
 
 
 def cancel(task: Task, *, by: str) -> Task:

@@ -18,6 +18,7 @@ from uuid_utils.compat import uuid7
 
 from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.server import recent_now, stored_now
+from robots.models import Robot
 from tasks.models import Submission, Task
 from tasks.queue.doorbell import ring_for
 
@@ -26,7 +27,7 @@ REQUEUE_AFTER = dt.timedelta(seconds=10)  # a request that has not queued its ta
 MAX_SIZE = 15 * 1024 * 1024  # bytes of BSON; MongoDB takes 16 MiB a document
 STEP_SIZE = 50  # submissions finished in one run
 
-Build = Callable[[], list[Task]]
+Build = Callable[[], tuple[list[Task], Sequence[Robot]]]  # new tasks and their robots
 
 
 def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Task]:
@@ -38,12 +39,13 @@ def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Tas
     """
     id = hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()
     fingerprint = hashlib.sha256(_canonical(runs)).hexdigest()
-    submission = Submission.objects.filter(pk=id).first()
+    submission, robots = Submission.objects.filter(pk=id).first(), None
     if submission is None:
-        submission = _accept(id, fingerprint, build())
+        tasks, robots = build()
+        submission = _accept(id, fingerprint, tasks)
     if submission.fingerprint != fingerprint:
         raise InvalidInput([Problem(("header", "Idempotency-Key"), "This key was used with another request", "reused")])
-    return _enqueue(submission)
+    return _enqueue(submission, robots)
 
 
 def _canonical(runs: Any) -> bytes:
@@ -53,9 +55,9 @@ def _canonical(runs: Any) -> bytes:
         return json.dumps(runs, sort_keys=True, default=str).encode()
 
 
-def submit_batch(tasks: list[Task]) -> list[Task]:
-    """Submit all these tasks; or none, if this process dies before they are accepted."""
-    return _enqueue(_accept(str(uuid7()), "", tasks))
+def submit_batch(tasks: list[Task], robots: Sequence[Robot]) -> list[Task]:
+    """Submit all these tasks, of these robots; or none, if this process dies before they are accepted."""
+    return _enqueue(_accept(str(uuid7()), "", tasks), robots)
 
 
 def _accept(id: str, fingerprint: str, tasks: list[Task]) -> Submission:
@@ -70,12 +72,12 @@ def _accept(id: str, fingerprint: str, tasks: list[Task]) -> Submission:
     return submission
 
 
-def _enqueue(submission: Submission) -> list[Task]:
+def _enqueue(submission: Submission, robots: Sequence[Robot] | None = None) -> list[Task]:
     tasks = [Task.submitted(values) for values in submission.tasks]
     if not submission.stored:
         store(tasks)
         Submission.objects.filter(pk=submission.pk).update(stored=True)
-        ring_for(tasks)
+        ring_for(tasks, robots)
     return tasks
 
 

@@ -32,6 +32,9 @@ TIME_SLICE = 0.25
 LOOK_LIFETIME = 0.1  # seconds for which a process takes a robot and its queue to be as it has seen them
 MAX_AHEAD = 10  # tasks that a look finds at most
 
+#: seconds that the last task of this process took; None before the first
+_pace: float | None = None
+
 #: for robots with one lane: when they were created, and at which revision this process has seen no task beyond the lane
 _within_lane: dict[str, tuple[dt.datetime, int]] = {}
 
@@ -44,6 +47,7 @@ def run_next(robot_name: str, message_id: str, passed_on: int = 0) -> None:
 
     Nobody rings for a task that is queued behind another, so whoever has run a task looks for the next, or rings.
     """
+    global _pace  # noqa: PLW0603 - what this process has learned from its tasks
     turn = Turn(robot_name, message_id, passed_on)
     end = time.monotonic() + TIME_SLICE
     while True:
@@ -59,7 +63,7 @@ def run_next(robot_name: str, message_id: str, passed_on: int = 0) -> None:
             with contextlib.suppress(DatabaseError):
                 turn.ring_for_rest()
             raise
-        turn.pace = uptime() - since
+        _pace = uptime() - since
         if attempt.interrupted or process_end.is_ending() or time.monotonic() >= end:
             break
     turn.ring_for_rest()
@@ -71,8 +75,6 @@ class Turn:
     def __init__(self, robot_name: str, message_id: str, passed_on: int = 0) -> None:
         #: as the last look has seen it; None if it has no queued task, or was deleted
         self.robot: Robot | None = None
-        #: seconds that the last task took
-        self.pace: float | None = None
         self._name, self._message_id, self._passed_on = robot_name, message_id, passed_on
         self._found: list[Task] = []  # by the last look, and not taken since
         self._looked = float("-inf")  # by time.monotonic()
@@ -118,8 +120,11 @@ class Turn:
     def _look(self) -> None:
         """Look at the robot and its queue. While tasks are short, and no other process takes any, find several."""
         self._looked = time.monotonic()
-        ahead = int(LOOK_LIFETIME / self.pace) if self.pace and self.robot and self.robot.lanes == 1 else 0
+        alone = self.robot is None or self.robot.lanes == 1
+        ahead = int(LOOK_LIFETIME / _pace) if _pace and alone else 0
         self.robot, self._found = Task.look(self._name, 1 + min(ahead, MAX_AHEAD - 1))
+        if self.robot and self.robot.lanes > 1:  # other processes take the next ones
+            del self._found[1:]
 
     def _start(self, task: Task, robot: Robot) -> bool:
         """Start the task on a free lane; False if it is not as it was found. Raises LaneTaken when no lane is free."""

@@ -25,6 +25,7 @@ def begin(count=6):
     return bulk.start("cancel", by="amy", conditions={"robot": robot})
 
 
+@pytest.mark.slow
 def test_its_progress_moves_without_reloading(visit):
     run, page = begin(), visit("viewer")
     page.goto(f"/admin/tasks/bulk/{run.pk}/change/")

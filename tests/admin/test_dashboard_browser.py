@@ -43,6 +43,7 @@ def a_fleet() -> Task:
     return make_task(robot="R2", status="STARTED", lane="R2/0", worker="host/1", **fields)
 
 
+@pytest.mark.slow
 def test_it_moves_without_being_loaded_again(visit):
     page = visit("viewer")
     page.goto("/admin/")
@@ -59,6 +60,7 @@ def test_it_moves_without_being_loaded_again(visit):
     assert page.evaluate("window.loaded") == "once"
 
 
+@pytest.mark.slow
 def test_what_a_worker_runs_moves_along(visit):
     task = a_fleet()
     page = visit("viewer")

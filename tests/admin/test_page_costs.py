@@ -1,4 +1,4 @@
-"""What each page of the admin costs in commands to MongoDB: as many with a hundred rows as with three or none."""
+"""What each page and button of the admin costs in commands to MongoDB: as many with many rows as with few or none."""
 
 import datetime as dt
 import re
@@ -21,6 +21,7 @@ from fmv.monitoring import servers
 from robots.models import Robot
 from tasks.admin import dashboard
 from tasks.models import Bulk, LogLine, Status, Task, WorkerProcess
+from tasks.queue import services
 from tasks.reports import tallies
 from tests.support.factories import make_process, make_robot, make_task, make_token, make_user
 from tests.support.pages import admin
@@ -231,3 +232,52 @@ def test_a_page_reads_no_large_columns_that_it_does_not_show(name, shown):
     with listening() as commands:
         assert client.get(re.sub("<.*>", str(key), pattern)).status_code == 200
     assert sum(len(repr(answer)) for answer in commands.answers) < 50_000, commands.sent
+
+
+ROBOT_FORM = {"location": "Lab", "description": "-", "lanes": "1", "labels": ""}
+CHOSEN = {"scope": "all", "confirmed": "yes"}
+#: button -> the address, the form, and how many commands the POST sends besides those of WHO
+BUTTONS: dict[str, tuple[str, dict[str, str], int]] = {
+    "add a robot": ("/admin/robots/robot/add/", ROBOT_FORM | {"name": "New"}, 4),
+    "edit a robot": ("/admin/robots/robot/Bender/edit/", ROBOT_FORM, 4),
+    "change its lanes": ("/admin/robots/robot/Bender/edit/", ROBOT_FORM | {"lanes": "2"}, 5),
+    "delete a robot": ("/admin/robots/robot/Over/delete/", {"post": "yes"}, 11),
+    "run a task": ("/admin/robots/robot/Bender/run/?handler=noop", {}, 6),
+    "take out of service": ("/admin/robots/robot/Bender/out/", {"queue": "keep"}, 4),
+    "put in service": ("/admin/robots/robot/Bender/in/", {}, 5),
+    "take out and cancel the queue": ("/admin/robots/robot/A/out/", {"queue": "cancel"}, 22),
+    "take out and move the queue": ("/admin/robots/robot/B/out/", {"queue": "move", "to": "Bender"}, 22),
+    "cancel a task": ("/admin/tasks/task/{task}/cancel/", {}, 4),
+    "retry a task": ("/admin/tasks/task/{over}/retry/", {}, 5),
+    "ask about tasks": ("/admin/tasks/task/act/?robot=C", {"action": "cancel", "scope": "all"}, 0),
+    "cancel tasks": ("/admin/tasks/task/act/?robot=C", CHOSEN | {"action": "cancel"}, 19),
+    "retry tasks": ("/admin/tasks/task/act/?robot=C", CHOSEN | {"action": "retry"}, 20),
+    "stop a bulk run": ("/admin/tasks/bulk/{bulk}/stop/", {}, 4),
+    "change a user": ("/admin/fmv/user/{user}/change/", {"username": "fry", "role": "operator", "is_active": "on"}, 5),
+    "add a token": ("/admin/fmv/apitoken/add/", {"name": "a", "role": "viewer", "days": "1", "user": "{user}"}, 4),
+    "revoke a token": ("/admin/fmv/apitoken/{token}/change/", {"_revoke": "1"}, 6),
+}
+
+
+@pytest.mark.parametrize("rows", [1, 100])  # all tasks of a robot are one step of a bulk run
+def test_each_button_costs_its_number_of_commands(rows, shown, monkeypatch):
+    monkeypatch.setattr(services, "REQUEST_BUDGET", 60.0)  # a test's MongoDB may be slow
+    client, wrong = admin(is_superuser=True), []
+    store_rows(rows, shown)
+    Robot.objects.bulk_create(Robot(name=name, location="Lab", description="-") for name in ("A", "B", "C", "Over"))
+    about = {"handler": "noop", "timeout": 1.0, "requested_by": "fry"}
+    Task.objects.bulk_create(Task(robot=name, **about) for name in "ABC" for _ in range(rows))
+    Task.objects.bulk_create(Task(robot="Over", status=Status.SUCCESS, **about) for _ in range(rows))
+    over = make_task(robot="Bender", status="SUCCESS", handler="noop", params={})
+    keys = {kind: shown[f"/{kind}/"] for kind in ("task", "bulk", "user")}
+    keys |= {"over": over.pk, "token": shown["/apitoken/"]}
+    ContentType.objects.get_for_models(*apps.get_models())
+    with listening() as commands:
+        for name, (url, form, cost) in BUTTONS.items():
+            del commands.sent[:]
+            answer = client.post(url.format(**keys), {field: value.format(**keys) for field, value in form.items()})
+            assert answer.status_code == (200 if name == "add a token" else 302), name
+            sent = [each for each in commands.sent if not is_no_question(each)]
+            if sent[:2] != WHO or len(sent) != 2 + cost:
+                wrong.append(f"{name} has {cost}: {len(sent) - 2} {sent}")
+    assert not wrong, "\n".join(wrong)

@@ -67,6 +67,8 @@ def test_each_filter_finds_its_tasks_and_filters_go_together():
     waiting = make_task(id=id_at(ago(hours=2)), robot="R2", status="QUEUED", labels=["night"])
     fresh = make_task(robot="R2", status="QUEUED", handler="primes", requested_by="fry")
     stuck = make_task(robot="R2", status="STARTED", lane="R2/0", lease_expires_at=ago(minutes=5))
+    revoked = make_task(id=id_at(ago(days=8)), robot="R3", status="REVOKED", error=error_document("Lost", "m"))
+    again = make_task(id=id_at(ago(days=8, hours=1)), robot="R3", status="RETRY", error=error_document("Lost", "m"))
     client = admin(Role.VIEWER)
     for query, found in {
         "status=FAILURE": [long_ago, failed],
@@ -76,10 +78,13 @@ def test_each_filter_finds_its_tasks_and_filters_go_together():
         "handler=primes": [fresh],
         "label=night": [waiting],
         "requested_by=fry": [fresh],
-        "error=Lost": [long_ago],
+        "error=Lost": [long_ago, again],
+        "error=Lost&status=REVOKED&status=SUCCESS": [revoked],
+        "error=Lost&status=SUCCESS": [],
+        "error=Lost&show=failed": [],
         "age=hour": [stuck, fresh, long_ago, failed],
         "age=week": [stuck, fresh, long_ago, failed, waiting],
-        "age=older": [old],
+        "age=older": [revoked, again, old],
         "show=stuck": [stuck],
         "show=failed": [failed],
         "show=waiting": [waiting],

@@ -103,7 +103,7 @@ def test_a_thousand_runs_are_taken_and_repeated_with_their_key(api):
 
 
 def test_a_batch_half_stored_when_its_server_died_is_finished_without_doubles(api, monkeypatch):
-    tasks = new_tasks([{"robot": "R2", **WAIT} for _ in range(10)], by="somebody")
+    tasks, _ = new_tasks([{"robot": "R2", **WAIT} for _ in range(10)], by="somebody")
     submission = submissions._accept("id", "", tasks)
     Task.objects.bulk_create(tasks[:4])
     monkeypatch.setattr(submissions, "REQUEUE_AFTER", submissions.REQUEUE_AFTER * -1)

@@ -434,6 +434,7 @@ def cookie_of(user: User) -> dict[str, str]:
     return {"Cookie": f"sessionid={Api(user).client.cookies['sessionid'].value}"}
 
 
+@pytest.mark.slow
 def test_a_stream_ends_once_its_caller_is_no_longer_let_in(web, broker):
     server = web(broker, FMV_WEB_PROCESSES="1", FMV_STREAM_COMMENT_SECONDS="0.2") + "/api/v1"
     task = queued()

@@ -117,7 +117,6 @@ def test_a_batch_costs_the_same_for_one_and_for_many(paths):
     assert few == many
     assert few == [
         *(ROBOTS, "insert tasks_submission", "insert tasks_task", "update tasks_submission"),
-        ROBOTS,  # which of them are in service now
         *("aggregate tasks_task", "aggregate tasks_task"),  # for which of them somebody comes anyway
     ]
 

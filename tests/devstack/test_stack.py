@@ -130,6 +130,18 @@ def test_it_says_which_process_died_and_stops_the_others(checkout):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("server", "name"), [("mongodb", "MongoDB"), ("valkey", "Valkey")])
+def test_it_says_which_server_died_and_stops_everything(checkout, server, name):
+    run = Run(checkout)
+    run.wait_for("Ctrl-C stops everything")
+    os.kill(int((checkout / "var" / f"{server}.lock").read_text()), signal.SIGKILL)
+    assert run.process.wait(timeout=60) == 1
+    why = f"fmv: the embedded {name} server ended by itself (rc=-9), so everything was stopped; see "
+    assert run.text.splitlines()[-1].startswith(why)
+    wait_until(lambda: not processes_in(checkout))
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_killed_outright_it_leaves_nothing_behind_and_starts_again(checkout):
     run = Run(checkout)

@@ -353,6 +353,7 @@ def _is_error(answer, status):
     assert list(answer.json()) == ["detail"]
 
 
+@pytest.mark.slow
 def test_a_database_that_cannot_be_reached_is_told_with_the_time_to_wait(web):
     url = web("amqp://127.0.0.1:1//", FMV_ANONYMOUS="manager", MONGODB_URI="mongodb://127.0.0.1:1/fmv") + "/api/v1"
     cookie = {"sessionid": "x" * 32}

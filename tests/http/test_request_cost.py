@@ -42,7 +42,7 @@ LIMITS = {
     "GET /health": 515,
     "GET /task/{task}": 480,
     "GET /task/": 615,
-    "GET /robot/": 595,
+    "GET /robot/": 540,
     "GET /robot/Bender": 550,
     "POST /robot/": 910,
     "POST /robot/Bender/run": 1035,

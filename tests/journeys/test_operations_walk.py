@@ -21,6 +21,7 @@ def tasks_verdict():
     return next((check["ok"], check["message"]) for check in checks if check["check"] == "tasks")
 
 
+@pytest.mark.slow
 def test_is_it_healthy_what_is_stuck_make_room(tmp_path):
     make_robot(name="R2")
     stuck = make_task_in(Status.STARTED, robot="R2", lease_expires_at=PAST, started_at=FUTURE)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 SUBMIT = ["find robots_robot", "insert tasks_task"]
 BATCH = ["aggregate robots_robot", "insert tasks_submission", "insert tasks_task", "update tasks_submission"]
 # For which of the robots must one ring? Not for those with an older queued or started task.
-SERVED = ["aggregate robots_robot", "aggregate tasks_task", "aggregate tasks_task"]
+SERVED = ["aggregate tasks_task", "aggregate tasks_task"]
 LOOK = ["aggregate tasks_task"]  # what is the robot to do next? in service? how many lanes?
 LANES = ["find tasks_task"]  # which are taken?
 START = ["update tasks_task"]
@@ -40,7 +40,7 @@ def test_a_submit_costs_two_round_trips():
     assert commands.sent == SUBMIT, "\n".join(commands.sent)
 
 
-def test_a_batch_costs_seven_round_trips_however_many_tasks_and_robots_it_has():
+def test_a_batch_costs_six_round_trips_however_many_tasks_and_robots_it_has():
     names = [make_robot(lanes=1 + number % 2).name for number in range(50)] * 2
     with listening() as commands:
         services.submit([{"robot": name, "handler": "noop"} for name in names], by="test")
@@ -73,14 +73,16 @@ def test_of_a_robot_that_was_changed_it_is_asked_once_whether_tasks_run_beyond_i
         assert sent == cost, "\n".join(sent)
 
 
-def test_ten_short_tasks_in_the_queue_of_a_robot_cost_two_each_and_three_looks(monkeypatch):
+def test_ten_short_tasks_in_the_queue_of_a_robot_cost_two_each_and_two_or_three_looks(monkeypatch):
     monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)
     monkeypatch.setattr(claiming, "LOOK_LIFETIME", 60.0)  # a test's MongoDB may be slow
-    robot = make_robot()
-    for _ in range(10):
-        make_task(robot=robot, handler="noop", params={})
-    sent = wake_up(robot)
-    assert sent == LOOK + START + END + LOOK + 9 * (START + END) + LOOK, "\n".join(sent)
+    monkeypatch.setattr(claiming, "_pace", None)
+    for first in (LOOK + START + END, []):  # this process does not know yet that tasks are short, or does
+        robot = make_robot()
+        for _ in range(10):
+            make_task(robot=robot, handler="noop", params={})
+        sent = wake_up(robot)
+        assert sent == first + LOOK + (9 if first else 10) * (START + END) + LOOK, "\n".join(sent)
 
 
 def test_long_tasks_in_the_queue_of_a_robot_cost_three_each(monkeypatch):

@@ -206,6 +206,7 @@ def test_one_id_from_the_client_to_the_handlers_own_lines(web, worker, tmp_path)
         assert TIME.fullmatch(line["time"])
 
 
+@pytest.mark.slow
 def test_what_becomes_of_a_task_later_still_names_the_request(web, worker, maintenance, tmp_path):
     broker = os.environ["FMV_BROKER_URL"]
     url = web(broker, FMV_ANONYMOUS="manager")

@@ -291,6 +291,7 @@ def test_a_renewal_that_fails_in_a_worker_reaches_every_web_server(web, worker, 
     wait_until(lambda: read(url)["fmv_lease_renewal_failures_total",] == 1)
 
 
+@pytest.mark.slow
 def test_while_mongodb_is_down_metrics_of_requests_are_still_exposed(web):
     url = web("amqp://127.0.0.1:1//", MONGODB_URI="mongodb://127.0.0.1:1/fmv", FMV_METRICS_TOKEN=TOKEN)
     begun = time.monotonic()

@@ -87,6 +87,7 @@ def test_mongodb_takes_the_call_and_says_nothing(web):
     assert lines["mongodb"].startswith("cannot be reached: ")
 
 
+@pytest.mark.slow
 def test_mongodb_falls_silent_and_comes_back(web, tmp_path):
     with embedded_mongodb.embedded_mongodb(tmp_path / "mongodb") as server:
         pid = int((tmp_path / "mongodb.lock").read_text())

@@ -374,6 +374,7 @@ def test_runs_that_do_something_or_fail_are_all_stored(run_as_a_worker, monkeypa
     assert TaskResult.objects.filter(status="FAILURE").count() == 2
 
 
+@pytest.mark.slow
 def test_beat_runs_the_steps_and_their_runs_are_visible(maintenance):
     due = make_task_in(Status.SCHEDULED)
     maintenance(os.environ["FMV_BROKER_URL"])

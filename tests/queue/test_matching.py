@@ -76,6 +76,7 @@ def test_an_error_is_meant_by_its_type():
     make_task_in(Status.SUCCESS)
     assert found(error="WorkerLost") == ids(lost, again)
     assert found(error="WorkerLost", status=["FAILURE"]) == ids(lost)
+    assert found(error="WorkerLost", status=["SUCCESS"]) == found(error="WorkerLost", status=["SCHEDULED"]) == set()
     assert found(error="Worker") == found(error=".*") == set()
 
 
@@ -196,9 +197,11 @@ def test_a_list_matches_sorts_and_limits_and_does_nothing_else(name):
     assert "$expr" not in str(match_of(**LISTS[name]))
 
 
-def test_an_error_is_asked_for_by_the_path_of_its_index():
-    assert match_of(error="WorkerLost") == {"error.type": "WorkerLost"}
-    assert match_of(error="$x") == {"error.type": "$x"}
+def test_an_error_is_asked_for_by_its_path_of_the_tasks_that_may_have_one():
+    statuses = {"$in": ["QUEUED", "STARTED", "RETRY", "FAILURE", "REVOKED"]}
+    for type_ in ("WorkerLost", "$x"):
+        assert match_of(error=type_) == {"status": statuses, "error.type": type_}
+    assert match_of(error="E", status=["FAILURE", "SUCCESS"]) == {"status": "FAILURE", "error.type": "E"}
 
 
 def test_each_case_of_stuck_is_a_range_of_an_index():
@@ -212,9 +215,7 @@ def test_each_case_of_stuck_is_a_range_of_an_index():
 
 def test_indexes_hold_only_the_tasks_they_are_for():
     indexes = connection.get_collection(Task._meta.db_table).index_information()
-    by_error, again = indexes["task_by_error"], indexes["task_again"]
-    assert by_error["key"] == [("error.type", 1), ("_id", -1)]
-    assert by_error["partialFilterExpression"] == {"error.type": {"$exists": True}}
+    again = indexes["task_again"]
     assert again["key"] == [("retry_of", 1)]
     assert again["partialFilterExpression"] == {"retry_of": {"$gte": "0" * 32}}
 

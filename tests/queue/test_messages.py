@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ from tasks.queue import periodic, services
 from tasks.worker import claim
 from tasks.worker.claim import run_next
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import FUTURE, make_task_in, started, take
+from tests.support.probes import FUTURE, before_nth, listening, make_task_in, started, take
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -89,6 +90,22 @@ def test_a_batch_does_not_ring_for_a_robot_that_somebody_serves(older, bells):
     (started if older == "running" else make_task)(robot=busy)
     submit([busy, idle, busy])
     assert woken(bells) == [idle.name]
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_batch_for_a_robot_that_goes_out_of_service_meanwhile_waits_and_one_that_comes_back_gets_all(lanes, bells):
+    robot = make_robot(lanes=lanes)
+    out = partial(services.take_out_of_service, robot.name, by="test")
+    with listening(before_nth(1, "insert tasks_task", out)):
+        submit([robot] * 2)
+    for name in woken(bells):
+        run_next(name, "message")
+    assert set(Task.objects.values_list("status", flat=True)) == {Status.QUEUED}
+    services.put_in_service(robot.name, by="test")
+    while names := woken(bells):
+        for name in names:
+            run_next(name, "message")
+    assert set(Task.objects.values_list("status", flat=True)) == {Status.SUCCESS}
 
 
 def test_whoever_runs_the_older_task_goes_on_with_those_that_nobody_rang_for(bells):

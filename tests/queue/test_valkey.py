@@ -111,6 +111,7 @@ def test_workers_find_a_server_that_was_killed_and_started_again(web, worker, ma
         wait_until(lambda: Task.objects.filter(status=Status.SUCCESS).count() == 2, 60, "the second task waits")
 
 
+@pytest.mark.slow
 def test_an_idle_worker_costs_two_commands_a_second_and_stops_at_once(server, worker):
     process = worker(server)
     wait_until(lambda: client(server).info("commandstats").get("cmdstat_brpop", {}).get("calls", 0) > 1)

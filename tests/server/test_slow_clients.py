@@ -83,6 +83,7 @@ def test_clients_that_do_not_read_keep_nobody_waiting(web):
             assert client.makefile("rb").read().count(b"x" * 100_000) == 100
 
 
+@pytest.mark.slow
 def test_clients_that_read_nothing_take_little_memory_and_are_cut_off(run_process, transactional_db):
     Task.objects.bulk_create(
         Task(robot="Bender", handler="wait", timeout=30.0, result="x" * 100_000) for _ in range(100)

@@ -117,9 +117,9 @@ class Turn:
 
     robot: Robot
     has_lane: bool  # it knows on which lane it may start a task
+    pace: float | None  # seconds that the last task of the process took
     found: list[Task] = field(default_factory=list)
     looked: float = float("-inf")
-    pace: float | None = None
 
 
 class Machine:
@@ -249,25 +249,26 @@ class Fleet:
         machine.processes = [self.env.process(self.process(machine)) for _ in range(machine.size)]
 
     def process(self, machine: Machine) -> Steps:
+        pace = None
         with suppress(simpy.Interrupt):  # the machine died
             while True:
                 robot = yield machine.messages.get()
                 self.broker.acknowledge(machine)
                 self.busy.add(1)
                 try:
-                    yield from self.run_next(robot)
+                    pace = yield from self.run_next(robot, pace)
                 finally:
                     self.busy.add(-1)
 
-    def run_next(self, robot: Robot) -> Steps:
-        """Do what `tasks.worker.claim.run_next` does."""
-        turn = Turn(robot, has_lane=self.plan.lanes == 1)
+    def run_next(self, robot: Robot, pace: float | None) -> Steps:
+        """Do what `tasks.worker.claim.run_next` does; return the new pace of the process."""
+        turn = Turn(robot, self.plan.lanes == 1, pace)
         over = self.env.now + claiming.TIME_SLICE
         while True:
             begun = self.env.now
             task = yield from self.claim(turn)
             if task is None:
-                return
+                return turn.pace
             yield from self.attempt(task)
             turn.pace = self.env.now - begun
             if self.env.now >= over:
@@ -277,6 +278,7 @@ class Fleet:
         if turn.found:
             self.ring(robot)
             yield self.env.timeout(self.costs.message)
+        return turn.pace
 
     def look(self, turn: Turn) -> Steps:
         """Do what `tasks.worker.claim.Turn._look` does."""

@@ -225,6 +225,7 @@ def modelled(name: str, fleet: Fleet) -> Counter[str]:
 def test_tasks_take_the_same_commands_as_in_fmv(tasks, lanes, bells, monkeypatch):
     monkeypatch.setattr(claiming, "TIME_SLICE", 60.0)  # a test's MongoDB may be slow
     monkeypatch.setattr(claiming, "LOOK_LIFETIME", 60.0)
+    monkeypatch.setattr(claiming, "_pace", None)
     robot = make_robot(lanes=lanes)
     with listening() as real:
         for _ in range(tasks):

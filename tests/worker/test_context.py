@@ -155,6 +155,7 @@ def test_what_was_reported_last_before_a_failure_is_kept(handle, max_attempts, s
     assert (task.status, task.progress, task.message) == (status, 73, "jammed at waypoint 7")
 
 
+@pytest.mark.slow
 def test_what_was_reported_last_before_a_cancel_is_kept(handle):
     def use(ctx: Any) -> None:
         ctx.progress(40, "turning")

@@ -127,6 +127,7 @@ def test_a_result_that_only_mongodb_refuses_is_a_failure_too(handle):
     assert task.error["message"].startswith("MongoDB refuses the handler's result")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refusal", [{"errorCode": 133}, {"errorCode": 9001}, {"errorCode": 11600}])
 def test_a_mongodb_that_cannot_take_the_outcome_now_gets_it_later(handle, refusal, fail_command, settings):
     settings.ENVIRONMENT.lease_seconds = 30  # the driver looks after 10 s whether a server that shuts down is back

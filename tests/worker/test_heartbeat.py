@@ -94,6 +94,7 @@ def test_a_killed_worker_is_lost(broker, worker):
     assert (seen.workers, names(seen.lost)) == ([], [mine.name])
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_lost_and_the_one_that_replaces_it_appears(broker, worker):
     running = worker(broker)
     services.submit(

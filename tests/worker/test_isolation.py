@@ -49,6 +49,7 @@ PUT_BACK = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_a_handler_changes_in_its_process_is_as_before_in_the_next_task(any_broker, worker, tmp_path):
     worker(any_broker, LC_ALL="C")
     robot = make_robot()
@@ -83,6 +84,7 @@ CANNOT_BE_PUT_BACK = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_process_in_which_something_stays_ends_and_the_next_task_gets_another(any_broker, worker):
     worker(any_broker)
     robot = make_robot()
@@ -106,6 +108,7 @@ def test_a_handler_that_submits_tasks_costs_no_process(any_broker, worker):
     assert shown.worker == submitted.worker
 
 
+@pytest.mark.slow
 def test_a_handler_that_asks_for_a_process_of_its_own_is_the_last_that_runs_in_it(any_broker, worker):
     worker(any_broker)
     robot = make_robot()
@@ -140,6 +143,7 @@ def test_a_handler_may_use_multiprocessing(any_broker, worker):
     assert (task.error, task.result) == (None, [[1, 2], [3]] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["sleeps", "grips"])
 def test_the_child_processes_of_a_task_end_with_it(how, any_broker, worker, maintenance, tmp_path):
     """In both ways: the handler is interrupted, or its process is ended."""

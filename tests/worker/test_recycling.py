@@ -37,6 +37,7 @@ def recycling(transactional_db, run_process) -> Callable[..., subprocess.Popen[b
 EACH_TIME = ["--max-tasks-per-child=1", "--max-memory-per-child=1000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", EACH_TIME)
 def test_a_worker_that_replaces_its_processes_loses_no_attempt(option, broker, recycling, maintenance):
     recycling(broker, option)
@@ -49,6 +50,7 @@ def test_a_worker_that_replaces_its_processes_loses_no_attempt(option, broker, r
     assert len({task.worker for task in ended}) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", EACH_TIME)
 def test_the_stop_of_a_worker_lets_a_task_in_a_replaced_process_end(option, broker, recycling, marks):
     """The pool with threads replaces processes from a thread, whose end Linux takes for that of their parent."""

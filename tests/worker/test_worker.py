@@ -213,6 +213,7 @@ def test_a_poison_task_ends_and_harms_no_other(broker, worker, maintenance, mark
     assert {now(task).attempt for task in (after, *others)} == {1}
 
 
+@pytest.mark.slow
 def test_handlers_that_cannot_be_interrupted_end_and_their_processes_are_replaced(any_broker, worker, maintenance):
     worker(any_broker, processes=3)
     maintenance(any_broker)
@@ -312,6 +313,7 @@ def closed_port() -> int:
         return listener.getsockname()[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["closed_port", "silent_port"])
 def test_without_a_broker_a_submit_is_answered_and_the_sweeper_rings_later(
     port, request, web, worker, maintenance, any_broker
