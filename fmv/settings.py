@@ -273,8 +273,10 @@ CELERY_BEAT_SCHEDULE = {
         "ring_waiting": 5.0,
         "expire": 5.0,
         "finish_submissions": 10.0,
+        "notice_silent": 10.0,
         "count_finished": 10.0,
         "purge": 10.0,
+        "sample_robots": 60.0,
         "forget_runs": 600.0,
     }.items()
 }

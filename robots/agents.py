@@ -26,6 +26,7 @@ from fmv.mongodb.updates import SetStage, update, update_by_key
 from fmv.monitoring import counters
 from robots.errors import SessionReplaced
 from robots.models import RobotState
+from robots.models.state import REPORTED
 
 logger = logging.getLogger(__name__)
 
@@ -35,20 +36,6 @@ REPORTS = 6  # that an online robot sends within FMV_OFFLINE_AFTER
 REPLACED_WITHIN = 3600.0  # seconds for which replaced sessions are remembered
 MAX_REPLACED = 100  # that are remembered
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-#: the values that an agent reports, beside its errors
-REPORTED = (
-    "battery",
-    "position",
-    "velocity",
-    "driving",
-    "paused",
-    "mode",
-    "emergency_stop",
-    "safety_field_violated",
-    "load",
-    "task",
-    "extra",
-)
 #: a change of these, of `online`, or of an error's type or level moves `changed_at`, and so is an event
 NOTICED = ("mode", "emergency_stop")
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fmv.http.fields import rfc3339
+from fmv.mongodb.server import recent_now
+from robots.models.state import ERROR, REPORTED, heard_since
 
 
 def summary(robot: Mapping[str, Any]) -> dict[str, Any]:
@@ -11,8 +13,16 @@ def summary(robot: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": robot["_id"], "is_great": robot["is_great"], "location": robot["location"]}
 
 
-def profile(robot: Mapping[str, Any], tasks: Sequence[Any]) -> dict[str, Any]:
-    """Return the output of RobotFieldsSerializer, with these tasks, rendered, in the place where v1 has them."""
+def summary_with_state(robot: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the output of RobotSerializer for a robot whose document has that of its state as `state`."""
+    return summary(robot) | {"state": state(robot["state"])}
+
+
+def profile(robot: Mapping[str, Any], tasks: Sequence[Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the output of RobotFieldsSerializer, with these tasks, rendered, in the place where v1 has them.
+
+    `found`: the document of the robot's state, None if there is none.
+    """
     return {
         "name": robot["_id"],
         "is_great": robot["is_great"],
@@ -25,4 +35,30 @@ def profile(robot: Mapping[str, Any], tasks: Sequence[Any]) -> dict[str, Any]:
         "endpoint": robot["endpoint"],
         "created_at": rfc3339(robot["created_at"]),
         "updated_at": rfc3339(robot["updated_at"]),
+        "state": state(found),
     }
+
+
+def state(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the output of StateSerializer for the document of a RobotState, None if there is none."""
+    if found is None:
+        return None
+    since = heard_since(recent_now()).replace(tzinfo=None)
+    online = found["online"] and found["last_seen"] >= since
+    session, reported, errors = found["session"], found["reported"], found["errors"]
+    return {
+        "online": online,
+        "since": rfc3339(found["since"]),
+        "last_seen": rfc3339(found["last_seen"]),
+        "reported_at": rfc3339(found["reported_at"]),
+        "stale": not online or found["reported_at"] is None or found["reported_at"] < since,
+        "agent": session and {"name": session["agent"], "version": session["version"]},
+        "handlers": session["handlers"] if session else [],
+        **{name: _all_of(parts, reported.get(name)) for name, parts in REPORTED.items()},
+        "errors": errors and [_all_of(ERROR, error) | {"since": rfc3339(error["since"])} for error in errors],
+    }
+
+
+def _all_of(parts: Sequence[str], value: Any) -> Any:
+    """Return the value with all its parts, null for those that are unknown."""
+    return {part: value.get(part) for part in parts} if parts and value is not None else value

@@ -7,6 +7,7 @@ from rest_framework import serializers
 
 from fmv.http.fields import Rfc3339Field, StrictCharField, StrictIntegerField
 from robots.models import MAX_LABELS, MAX_LANES, plain_name, validate_endpoint, validate_label, validate_name
+from robots.state_serializers import StateSerializer
 
 EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}
 
@@ -48,6 +49,9 @@ class RobotSerializer(serializers.Serializer):
     name = serializers.CharField()
     is_great = serializers.BooleanField()
     location = serializers.CharField()
+    state = StateSerializer(
+        required=False, allow_null=True, help_text="Only with `?state=true`; null if no agent was ever connected."
+    )
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a robot", EXAMPLE, request_only=True)])
@@ -134,6 +138,9 @@ class RobotFieldsSerializer(serializers.Serializer):
     endpoint = serializers.CharField(allow_null=True, required=False)
     created_at = Rfc3339Field(required=False)
     updated_at = Rfc3339Field(required=False)
+    state = StateSerializer(
+        required=False, allow_null=True, help_text="What its agent reports; null if no agent was ever connected."
+    )
 
 
 class RobotFilterSerializer(serializers.Serializer):
@@ -149,3 +156,8 @@ class RobotFilterSerializer(serializers.Serializer):
         trim_whitespace=False,
         help_text="Robots with this text in name, location or description, in any case.",
     )
+    online = serializers.BooleanField(
+        required=False,
+        help_text="Robots whose agent is online; with `false` those that have an agent which is offline.",
+    )
+    state = serializers.BooleanField(default=False, help_text="Add to each robot its `state`, as in its profile.")

@@ -6,6 +6,7 @@ from typing import Any
 from celery import Task, shared_task
 
 from fmv.mongodb.server import recent_now
+from robots import agents, samples
 from tasks.queue import bulk, doorbell, periodic, submissions
 from tasks.reports import tallies
 from tasks.worker import celery_hooks as _worker  # noqa: F401 - connects to the worker's signals
@@ -73,6 +74,16 @@ def expire() -> int:
 @shared_task(name=doorbell.WORK_ON_BULKS, base=Step)
 def work_on_bulks() -> int:
     return bulk.work_on_bulks()
+
+
+@shared_task(name="tasks.notice_silent", base=Step)
+def notice_silent() -> int:
+    return agents.notice_silent()
+
+
+@shared_task(name="tasks.sample_robots", base=Step)
+def sample_robots() -> int:
+    return samples.take()
 
 
 @shared_task(name="tasks.purge", base=Step)

@@ -41,6 +41,17 @@ class StrictIntegerField(serializers.IntegerField):
         return int(data)
 
 
+class StrictFloatField(serializers.FloatField):
+    """A number, and no string or boolean that DRF would convert to one."""
+
+    default_error_messages = {"invalid": "Input should be a valid number"}
+
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool | str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
 RFC_3339 = re.compile(r"[0-9]{4}(-[0-9]{2}){2}[Tt ]([0-9]{2}:){2}[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
 
 

@@ -1,6 +1,6 @@
 """Lists in pages, ordered by key. A page ends at a number of rows, or earlier at a number of bytes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import orjson
@@ -14,7 +14,7 @@ from rest_framework.request import Request
 
 from fmv.errors import InvalidInput, Problem
 from fmv.http.json import answer
-from fmv.mongodb.documents import documents
+from fmv.mongodb.documents import Document, documents
 
 Render = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -31,10 +31,17 @@ class Rows(NamedTuple):
     more: bool
 
 
-def first_rows(model: type[Model], criteria: dict[str, Any], render: Render, most: int, **options: Any) -> Rows:
+def first_rows(
+    model: type[Model],
+    criteria: dict[str, Any],
+    render: Render,
+    most: int,
+    read: Callable[..., Iterator[Document]] = documents,
+    **options: Any,
+) -> Rows:
     """Return the first rows: at most `most`, and at most FMV_PAGE_BYTES of JSON unless the first alone is larger.
 
-    `options` are those of `fmv.mongodb.documents.documents`.
+    `read` and `options` are `fmv.mongodb.documents.documents` and its options, or what adds to these documents.
     """
     limit = settings.ENVIRONMENT.page_bytes
     size = _row_sizes.get(render, 0.0)
@@ -42,7 +49,7 @@ def first_rows(model: type[Model], criteria: dict[str, Any], render: Render, mos
     keys: list[Any] = []
     parts: list[orjson.Fragment] = []
     total, more = 0, False
-    for document in documents(model, criteria, limit=most + 1, batch_size=batch, **options):
+    for document in read(model, criteria, limit=most + 1, batch_size=batch, **options):
         part = orjson.dumps(render(document))
         more = len(keys) == most or (bool(keys) and total + len(part) > limit)
         if more:
@@ -61,12 +68,13 @@ class Pages(CursorPagination):
 
     A page has fewer rows than its limit if they would be more than FMV_PAGE_BYTES of JSON, but at least one.
     Rows are ordered by their primary key. Subclasses set `key`, the name of the list in the answer; `newest_first` if
-    the highest key comes first; and `columns` if `render` needs only these.
+    the highest key comes first; `columns` if `render` needs only these; and `read` as `first_rows` has it.
     """
 
     key: ClassVar[str]
     newest_first: ClassVar[bool] = False
     columns: ClassVar[Sequence[str] | None] = None
+    read: ClassVar[Callable[..., Iterator[Document]]] = staticmethod(documents)
     page_size = 100
     max_page_size = 1000
     page_size_query_param = "limit"
@@ -109,9 +117,9 @@ class Pages(CursorPagination):
         """Return an answer with one page of the queryset's rows, each rendered from its document by `render`."""
         cursor = self.decode_cursor(request)
         backward, position = bool(cursor and cursor.reverse), cursor and cursor.position
-        order = {"descending": self.newest_first is not backward, "beyond": position, "columns": self.columns}
+        order = {"descending": self.newest_first is not backward, "beyond": position}
         most = self.get_page_size(request)
-        found = first_rows(queryset.model, queryset.criteria(), render, most, **order)
+        found = first_rows(queryset.model, queryset.criteria(), render, most, self.read, columns=self.columns, **order)
         keys = found.keys or [position]
         rows, before, after = found.json, position is not None, found.more
         if backward:

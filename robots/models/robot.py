@@ -13,6 +13,8 @@ from django.db.models import Q
 from django_mongodb_backend.fields import ArrayField
 
 from fmv.mongodb.queryset import QuerySet
+from fmv.mongodb.server import recent_now
+from robots.models.state import RobotState
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: characters that show nothing or look like a blank, beside control characters
@@ -83,9 +85,18 @@ class RobotQuerySet(QuerySet["Robot"]):
         """Robots whose names differ from this one by case only. Reads all names in the index."""
         return self.filter(name__iregex=rf"^{re.escape(name)}$").exclude(pk=name)
 
-    def matching(self, *, label: str | None = None, q: str = "", **exactly: object) -> "RobotQuerySet":
-        """Robots with this label, these field values, and the text `q` in name, location or description."""
+    def matching(
+        self, *, label: str | None = None, q: str = "", online: bool | None = None, **exactly: object
+    ) -> "RobotQuerySet":
+        """Robots with this label, these field values, and the text `q` in name, location or description.
+
+        `online`: those whose agent is online; or, if false, those with an agent that is offline.
+        """
         found = self.filter(**exactly) if exactly else self  # most lists have no filter, and a copy is not cheap
+        if online is not None:
+            now = recent_now()
+            states = RobotState.objects.online(now) if online else RobotState.objects.offline(now)
+            found = found.filter(pk__in=list(states.order_by().values_list("pk", flat=True)))
         if label is not None:
             found = found.filter(labels__contains=[label])
         if "\0" in q:  # no text has one, and MongoDB takes none in the regular expression of `icontains`

@@ -4,6 +4,8 @@ They are documents beside the robot's own, so that a report never changes the ro
 """
 
 import datetime as dt
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -11,10 +13,28 @@ from django.db import models
 from django.db.models import Q
 from django_mongodb_backend.fields import ArrayField
 
+from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import Document, documents
 from fmv.mongodb.fields import DocumentField
 from fmv.mongodb.queryset import QuerySet
 
+STATES_READ = 200  # that one query reads
 LOW_BATTERY = 20.0  # percent; less is low
+#: the values that an agent reports, beside its errors, with the names of their parts
+REPORTED: dict[str, tuple[str, ...]] = {
+    "battery": ("charge", "charging", "voltage"),
+    "position": ("map", "x", "y", "theta", "localized"),
+    "velocity": ("linear", "angular"),
+    "driving": (),
+    "paused": (),
+    "mode": (),
+    "emergency_stop": (),
+    "safety_field_violated": (),
+    "load": ("present", "description"),
+    "task": ("task_id", "attempt"),
+    "extra": (),
+}
+ERROR = ("type", "level", "description", "hint")
 
 
 class RobotStateQuerySet(QuerySet["RobotState"]):
@@ -24,6 +44,10 @@ class RobotStateQuerySet(QuerySet["RobotState"]):
     def offline(self, now: dt.datetime) -> "RobotStateQuerySet":
         """Robots that have had an agent, which is not online now."""
         return self.filter(Q(online=False) | Q(online=True, last_seen__lt=heard_since(now)))
+
+    def fresh(self, now: dt.datetime) -> "RobotStateQuerySet":
+        """Robots that are online and have reported lately."""
+        return self.online(now).filter(reported_at__gte=heard_since(now))
 
     def silent(self, now: dt.datetime) -> "RobotStateQuerySet":
         """Robots that are stored as online and have said nothing for FMV_OFFLINE_AFTER."""
@@ -72,6 +96,14 @@ def heard_since(now: dt.datetime) -> dt.datetime:
     return now - dt.timedelta(seconds=settings.ENVIRONMENT.offline_after)
 
 
+class RobotSamplesQuerySet(QuerySet["RobotSamples"]):
+    def of(self, robot: str) -> "RobotSamplesQuerySet":
+        return self.filter(pk__gt=f"{robot}/", pk__lt=f"{robot}0")  # "0" is next to "/", which no name contains
+
+    def older(self, moment: dt.datetime) -> "RobotSamplesQuerySet":
+        return self.filter(hour__lt=moment).order_by()
+
+
 class RobotSamples(models.Model):
     """A robot's battery and position in one hour, once a minute: a document an hour, because one a minute is costly."""
 
@@ -79,7 +111,7 @@ class RobotSamples(models.Model):
     hour = models.DateTimeField()
     minutes = DocumentField(default=dict, help_text='{"07": {charge, map, x, y}, …}; what was unknown is missing.')
 
-    objects: ClassVar[Any] = QuerySet.as_manager()
+    objects: ClassVar[Any] = RobotSamplesQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "robot samples"
@@ -87,3 +119,13 @@ class RobotSamples(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+def documents_with_state(model: type[models.Model], criteria: Document, **options: Any) -> Iterator[Document]:
+    """Yield what `documents` yields, robots, each with the document of its state as `state`, None if it has none."""
+    robots = documents(model, criteria, **options)
+    while chunk := list(islice(robots, STATES_READ)):
+        names = [robot["_id"] for robot in chunk]
+        found = collection(RobotState).find({"_id": {"$in": names}}, batch_size=STATES_READ)
+        states = {state["_id"]: state for state in found}
+        yield from (robot | {"state": states.get(robot["_id"])} for robot in chunk)

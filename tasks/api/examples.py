@@ -1,6 +1,7 @@
 """What the OpenAPI document shows as examples of requests and answers."""
 
 from robots.serializers import EXAMPLE
+from robots.state_serializers import SHOWN_EXAMPLE
 
 TASK_EXAMPLE = {
     "task_id": "019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10",
@@ -54,6 +55,7 @@ PROFILE_EXAMPLE = EXAMPLE | {
     "endpoint": None,
     "created_at": "2026-11-23T07:00:00.000Z",
     "updated_at": "2026-11-23T07:00:00.000Z",
+    "state": SHOWN_EXAMPLE,
 }
 HANDLER_EXAMPLE = {
     "name": "wait",
@@ -76,7 +78,15 @@ STATS_EXAMPLE = {
     "handlers": {"primes": COUNTS_EXAMPLE},
     "queue_age": 4.2,
     "last_hour": {"SUCCESS": 410, "FAILURE": 2, "REVOKED": 0},
-    "robots": {"in_service": 40, "out_of_service": 2, "busy": 3},
+    "robots": {
+        "in_service": 40,
+        "out_of_service": 2,
+        "busy": 3,
+        "online": 31,
+        "offline": 2,
+        "low_battery": 1,
+        "with_errors": 2,
+    },
     "behind": 0.0,
 }
 LOG_LINE_EXAMPLE = {"at": "2026-11-23T08:00:00.015Z", "attempt": 1, "text": "GET http://robot.example/: 200"}

@@ -18,10 +18,11 @@ from fmv.http.json import answer, nothing
 from fmv.http.openapi import conflict_schema, error_schema
 from fmv.http.pagination import Pages, first_rows
 from fmv.http.query import StrictQuery, read_query
-from fmv.mongodb.documents import columns_of
+from fmv.mongodb.documents import columns_of, find_document
 from robots import rendering
 from robots.errors import Changed, NameTaken, UnknownRobot
-from robots.models import Robot
+from robots.models import Robot, RobotState
+from robots.models.state import documents_with_state
 from robots.serializers import (
     RobotChangeSerializer,
     RobotFilterSerializer,
@@ -73,6 +74,10 @@ class RobotPages(Pages):
     columns = ("is_great", "location")
 
 
+class RobotStatePages(RobotPages):
+    read = staticmethod(documents_with_state)
+
+
 def revisions(request: Request) -> Collection[int] | None:
     """Return the revisions that `If-Match` names, None for `*` and without the header."""
     tags = parse_etags(request.headers.get("If-Match", "*"))
@@ -95,8 +100,9 @@ def only_if_new(request: Request) -> bool:
 def profile(robot: Mapping[str, Any], *, is_new: bool = False) -> HttpResponse:
     """Answer with the robot, given its columns, and its latest tasks; a new robot has none, so none are looked up."""
     latest = [] if is_new else first_rows(Task, {"robot": robot["_id"]}, render, LATEST, descending=True).json
+    state = None if is_new else find_document(RobotState, robot["_id"])
     status, etag = 201 if is_new else 200, f'"{robot["revision"]}"'
-    return answer(rendering.profile(robot, latest), status, {"ETag": etag})
+    return answer(rendering.profile(robot, latest, state), status, {"ETag": etag})
 
 
 class RobotViewSet(StrictQuery, ViewSet):
@@ -123,7 +129,11 @@ class RobotViewSet(StrictQuery, ViewSet):
 
         `next` and `previous` are the URLs of the neighbouring pages, or null.
         """
-        found = Robot.objects.matching(**read_query(RobotFilterSerializer, request))
+        filters = read_query(RobotFilterSerializer, request)
+        with_state = filters.pop("state")
+        found = Robot.objects.matching(**filters)
+        if with_state:
+            return RobotStatePages().answer(found, rendering.summary_with_state, request)
         return RobotPages().answer(found, rendering.summary, request)
 
     @extend_schema(

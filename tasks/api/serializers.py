@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from drf_spectacular.utils import OpenApiExample, extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import Rfc3339Field, StrictCharField, StrictIntegerField, StrictSerializer
+from fmv.http.fields import Rfc3339Field, StrictCharField, StrictFloatField, StrictIntegerField, StrictSerializer
 from robots.serializers import Labels, RobotFieldsSerializer
 from tasks import registry
 from tasks.api.examples import (
@@ -108,15 +108,13 @@ class RobotProfileSerializer(RobotFieldsSerializer):
         return {name: fields[name] for name in [*names[:4], "tasks", *names[4:-1]]}
 
 
-class PositiveSecondsField(serializers.FloatField):
+class PositiveSecondsField(StrictFloatField):
     """A number of seconds, at least a millisecond."""
 
     LEAST: ClassVar[float] = 0.001
     json_schema = {"minimum": LEAST}
 
     def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool | str):
-            self.fail("invalid")
         value = super().to_internal_value(data)
         if value < self.LEAST:
             raise serializers.ValidationError(f"Input should be at least {self.LEAST}", "greater_than_equal")
@@ -281,6 +279,10 @@ class RobotCountsSerializer(serializers.Serializer):
     in_service = serializers.IntegerField()
     out_of_service = serializers.IntegerField()
     busy = serializers.IntegerField(help_text="Robots of both kinds that run a task now.")
+    online = serializers.IntegerField(help_text="Robots whose agent is online.")
+    offline = serializers.IntegerField(help_text="Robots that have an agent, which is offline.")
+    low_battery = serializers.IntegerField(help_text="Online robots that report less than 20 % of charge.")
+    with_errors = serializers.IntegerField(help_text="Online robots that report errors or warnings.")
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a quiet day", STATS_EXAMPLE, response_only=True)])

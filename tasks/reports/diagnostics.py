@@ -18,6 +18,7 @@ from fmv.celery import app
 from fmv.mongodb.server import server_now
 from fmv.monitoring.diagnostics import Check
 from fmv.monitoring.servers import ask_mongodb, rabbitmq
+from robots import connections
 from robots.models import Robot, look
 from tasks.models import Bulk, LogLine, Submission, Task, WorkerProcess
 from tasks.reports import queue_stats
@@ -110,6 +111,19 @@ def handlers() -> Iterator[CheckMessage]:
         )
     if not unknown and not others:
         yield Info("Workers know the handlers of all queued tasks.")
+
+
+def agents() -> Iterator[CheckMessage]:
+    """Check that no two agents take a robot's session from each other, and report how many agents are online."""
+    if several := {name: times for name, times in connections.replaced().items() if times > 1}:
+        shown = ", ".join(f"{name!a} ({times} times)" for name, times in sorted(several.items())[:MAX_SHOWN_NAMES])
+        more = f", and {len(several) - MAX_SHOWN_NAMES} more" if len(several) > MAX_SHOWN_NAMES else ""
+        yield Warn(
+            f"Agents' sessions were replaced more than once within an hour: {shown}{more}.",
+            "Two agents use one token, or an agent starts again and again: read its log. Give each robot one agent.",
+        )
+    number = connections.counts()
+    yield Info(f"{number['online']} robots are online, {number['offline']} with an agent are offline.")
 
 
 def beat() -> Iterator[CheckMessage]:
@@ -227,6 +241,7 @@ CHECKS = [
     Check("queues", queues, needs="broker"),
     Check("workers", workers, needs="mongodb"),
     Check("handlers", handlers, needs="mongodb"),
+    Check("agents", agents, needs="mongodb"),
     Check("beat", beat, needs="mongodb"),
     Check("tasks", tasks, needs="mongodb"),
     Check("submits", submits, needs="mongodb"),

@@ -15,6 +15,10 @@ EVENTS = {
     ),
     "clock_jumps": ("fmv_mongodb_clock_jumps", "Jumps of MongoDB's clock that a maintenance process has noticed."),
     "renewal_failures": ("fmv_lease_renewal_failures", "Failed renewals of a lease."),
+    "sessions_replaced": (
+        "fmv_sessions_replaced",
+        "Sessions of agents that seemed to live, ended by newer ones: restarts, or two agents with one token.",
+    ),
     "doorbells_not_taken": ("fmv_doorbells_not_taken", "Messages that could not be sent to the broker."),
 }
 
@@ -33,7 +37,12 @@ def collect() -> Iterator[Metric]:
     for handler, count in unknown_handlers().items():
         unknown.add_metric([handler], count)
     yield unknown
-    robots = GaugeMetricFamily("fmv_robots", "Robots in service, out of service, and running a task.", labels=["state"])
+    robots = GaugeMetricFamily(
+        "fmv_robots",
+        "Robots in service, out of service, running a task; with an agent that is online or offline; online with less "
+        "than 20 % of charge, or with errors that they report.",
+        labels=["state"],
+    )
     for state, count in queue_stats.robots().items():
         robots.add_metric([state], count)
     yield robots

@@ -10,6 +10,7 @@ from typing import Any
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import recent_now
 from fmv.mongodb.uuid7 import time_of
+from robots import connections
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, Status, Task
 from tasks.models.querysets import TaskQuerySet
@@ -76,8 +77,11 @@ def _first_in_service(queue: TaskQuerySet) -> QueuedTask | None:
 
 
 def robots() -> dict[str, int]:
-    """Return the numbers of robots in service, out of service, and busy, which means running a task."""
-    return {"in_service": _count(enabled=True), "out_of_service": _count(enabled=False), "busy": len(busy_robots())}
+    """Return the numbers of robots in service, out of service, busy, which means running a task, and of each kind of
+    connections.KINDS.
+    """
+    service = {"in_service": _count(enabled=True), "out_of_service": _count(enabled=False)}
+    return service | {"busy": len(busy_robots())} | connections.counts()
 
 
 def robots_by_state() -> dict[str, int]:

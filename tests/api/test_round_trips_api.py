@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 ROBOT, TASK = "find robots_robot", "find tasks_task"
 ROBOTS, TASKS = "aggregate robots_robot", "aggregate tasks_task"
+STATE, STATES = "find robots_robotstate", "aggregate robots_robotstate"
 AUDIT = "insert fmv_auditentry"
 BODY = {"name": "R2", "location": "Tatooine", "description": "beep"}
 BENDER = BODY | {"name": "Bender"}
@@ -30,7 +31,8 @@ READS = [
     ("GET", "/openapi.json", None, []),
     ("GET", "/robot/", None, [ROBOT]),
     ("GET", "/robot/?q=a&label=x&location=Lab&is_great=no&enabled=yes", None, [ROBOT]),
-    ("GET", "/robot/Bender", None, [ROBOT, TASK]),
+    ("GET", "/robot/?state=true&online=false", None, [STATES, ROBOT]),
+    ("GET", "/robot/Bender", None, [ROBOT, TASK, STATE]),
     ("GET", "/task/", None, [TASK]),
     ("GET", "/task/?robot=Bender&status=QUEUED&handler=wait&label=x&requested_by=test&limit=5", None, [TASK]),
     ("GET", "/task/?created_after=2026-01-01T00:00:00Z&created_before=2126-01-01T00:00:00Z", None, [TASK]),
@@ -43,7 +45,7 @@ READS = [
             *[TASKS] * 4,  # what waits or runs, by status
             *(TASKS, ROBOTS, TASKS),  # the oldest for a robot in service
             *[ROBOTS] * 2,  # robots
-            TASKS,
+            *(TASKS, STATES),
         ],
     ),
 ]
@@ -51,14 +53,17 @@ WRITES = [
     ("POST", "/robot/", BODY, ["insert robots_robot", AUDIT]),
     ("PUT", "/robot/R2", BODY, [ROBOTS, "insert robots_robot", AUDIT]),
     # the last two: has it work? its latest tasks
-    ("PUT", "/robot/Bender", BENDER, [ROBOTS, "findAndModify robots_robot", AUDIT, TASKS, TASK]),
-    ("PATCH", "/robot/Bender", {"location": "Mars"}, [ROBOT, "findAndModify robots_robot", AUDIT, TASK]),
+    ("PUT", "/robot/Bender", BENDER, [ROBOTS, "findAndModify robots_robot", AUDIT, TASKS, TASK, STATE]),
+    ("PATCH", "/robot/Bender", {"location": "Mars"}, [ROBOT, "findAndModify robots_robot", AUDIT, TASK, STATE]),
     ("POST", "/robot/Bender/run", NOOP, [ROBOT, "insert tasks_task"]),
     ("POST", "/task/{task}/cancel", None, [TASK, "update tasks_task", TASK, AUDIT]),
     ("POST", "/task/{over}/retry", None, [TASK, ROBOT, "insert tasks_task", AUDIT]),
     (
         *("DELETE", "/robot/Idle", None),
-        [TASKS, "delete robots_robot", "aggregate fmv_apitoken", AUDIT, TASKS, "delete tasks_lastoutcomes"],
+        [
+            *(TASKS, "delete robots_robot", "aggregate fmv_apitoken"),
+            *("delete robots_robotstate", "delete robots_robotsamples", AUDIT, TASKS, "delete tasks_lastoutcomes"),
+        ],
     ),
     ("POST", "/auth/logout", None, []),
 ]
@@ -100,10 +105,10 @@ def route_of(path: str) -> str:
 
 
 @override_environment(anonymous="manager")
-def test_a_robot_is_read_in_two_whatever_it_has_done():
+def test_a_robot_is_read_in_three_whatever_it_has_done():
     make_robot(name="R2")
     Task.objects.bulk_create(Task(robot="R2", handler="wait", timeout=1, requested_by="test") for _ in range(300))
-    assert sent(Api(None), "GET", "/robot/R2", None) == [ROBOT, TASK]
+    assert sent(Api(None), "GET", "/robot/R2", None) == [ROBOT, TASK, STATE]
     assert sent(Api(None), "GET", "/task/?robot=R2", None) == [TASK]
     assert sent(Api(None), "GET", "/task/?robot=R2&limit=300", None) == [TASK]
 

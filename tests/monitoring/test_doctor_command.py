@@ -47,7 +47,7 @@ NOBODY = "127.0.0.1:1"
 HOUR = dt.timedelta(hours=1)
 CHECKS = [
     "mongodb", "broker", "settings", "clock", "migrations", "indexes", "index use", "storage", "restore", "tokens",
-    "queues", "workers", "handlers", "beat", "tasks", "submits", "queries", "names", "retention",
+    "queues", "workers", "handlers", "agents", "beat", "tasks", "submits", "queries", "names", "retention",
 ]  # fmt: skip
 
 

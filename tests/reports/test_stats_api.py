@@ -1,4 +1,5 @@
 import datetime as dt
+import re
 from unittest.mock import patch
 
 import pytest
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.django_db
 
 MINUTE = dt.timedelta(minutes=1)
 NOTHING = {status.value: 0 for status in Status}
+NO_AGENTS = {"online": 0, "offline": 0, "low_battery": 0, "with_errors": 0}
 
 
 def ask():
@@ -39,7 +41,7 @@ def test_an_empty_fleet():
         "handlers": {},
         "queue_age": 0.0,
         "last_hour": {"SUCCESS": 0, "FAILURE": 0, "REVOKED": 0},
-        "robots": {"in_service": 0, "out_of_service": 0, "busy": 0},
+        "robots": {"in_service": 0, "out_of_service": 0, "busy": 0} | NO_AGENTS,
         "behind": 0.0,
     }
 
@@ -193,7 +195,7 @@ def test_robots_in_and_out_of_service_and_busy():
     make_robot(name="R2", lanes=2), make_robot(name="R3"), make_robot(name="off", enabled=False)
     for lane in range(2):
         make_task(robot="R2", status="STARTED", lane=f"R2/{lane}")
-    assert ask()["robots"] == {"in_service": 2, "out_of_service": 1, "busy": 1}
+    assert ask()["robots"] == {"in_service": 2, "out_of_service": 1, "busy": 1} | NO_AGENTS
 
 
 # --- What it costs ---------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ def sent(db):
         yield seen
 
 
-INDEXED = ("status", "finished_at", "enabled", "_id")
+INDEXED = ("status", "finished_at", "enabled", "_id", "online")
 
 
 def test_every_question_is_narrowed_by_an_index_or_limited(sent):
@@ -225,7 +227,7 @@ def test_every_question_is_narrowed_by_an_index_or_limited(sent):
     for collection, pipeline in sent:
         first = pipeline[0]
         if "$match" in first:
-            keys = set(str(first["$match"]).replace("'", " ").split())
+            keys = set(re.findall(r"\w+", str(first["$match"])))
             assert keys & set(INDEXED), (collection, pipeline)
         else:
             assert collection == "tasks_tally", (collection, pipeline)

@@ -215,13 +215,25 @@ def forget_runs(work: Work) -> Steps:
     yield work.change("delete tasks_workerprocess", 0)
     yield work.change("delete fmv_throttlewindow", 0)
     yield work.change("delete fmv_session", 0)
+    yield work.change("delete robots_robotsamples", 0)
+
+
+def notice_silent(work: Work) -> Steps:
+    """`robots.agents.notice_silent` of a fleet without agents."""
+    yield work.read_clock()
+    yield work.change("update robots_robotstate", 0)
+
+
+def sample_robots(work: Work) -> Steps:
+    """`robots.samples.take` of a fleet without agents."""
+    yield work.read("find robots_robotstate")
 
 
 JOBS: dict[str, Callable[[Work], Steps]] = {
     job.__name__: job
     for job in (
         promote_due, recover_lost, work_on_bulks, ring_waiting, expire, finish_submissions, count_finished, purge,
-        forget_runs,
+        forget_runs, notice_silent, sample_robots,
     )
 }  # fmt: skip
 
