@@ -66,7 +66,7 @@ class Word(StrictCharField):
     def __init__(self, *words: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.words = words
-        self.json_schema = {"enum": [*words, None] if self.allow_null else [*words]}
+        self.json_schema = {"pattern": f"^({'|'.join(words)})$"}  # an enum with null would be a component of its own
 
     def to_internal_value(self, data: Any) -> str:
         if data not in self.words:
