@@ -34,7 +34,8 @@ from fmv.backup import dump, format, restore
 from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.counting import collection
 from fmv.monitoring.models import Counter
-from robots.models import Robot
+from robots import agents
+from robots.models import Robot, RobotSamples
 from tasks.models import Bulk, LastOutcomes, LogLine, Submission, Tally, Task, WorkerProcess
 from tasks.queue import periodic
 from tests.conftest import wait_until
@@ -135,6 +136,8 @@ def fill():
     Tally.objects.create(until=PAST, totals=[{"status": "SUCCESS", "handler": "wait", "count": 1}])
     LastOutcomes.objects.create(robot=robot.name, success={"at": PAST, "id": task.pk.hex})
     Counter.objects.create(name="lost_workers", value=2**40)
+    agents.open_session(robot.name, agent="fmv-agent", handlers=["drive"])
+    RobotSamples.objects.create(id=f"{robot.name}/2026-11-27T08", hour=PAST, minutes={"07": {"charge": 71.5}})
     audit.record("robot.disable", by="fry", kind="robot", key=robot.name)
     Bulk.objects.create(action="cancel", by="fry", changed_at=PAST)
 

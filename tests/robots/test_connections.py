@@ -1,0 +1,52 @@
+"""Which robots are online or need somebody, and whose sessions are replaced: robots.connections and the doctor."""
+
+import datetime as dt
+
+import pytest
+from django.core.checks import Info
+from django.core.checks import Warning as Warn
+
+from fmv.mongodb.server import server_now
+from robots import agents, connections
+from robots.models import RobotState
+from tasks.reports import diagnostics
+from tests.support.factories import make_robot
+from tests.support.probes import listening
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_counts_and_names_are_of_the_same_robots():
+    kinds = {"low_battery": {"battery": {"charge": 5.0}}, "with_errors": {"errors": [{"type": "a", "level": "fatal"}]}}
+    for name, state in kinds.items():
+        session = agents.open_session(make_robot(name=name).name)
+        agents.report(name, session.id, state)
+    agents.open_session(make_robot(name="offline").name)
+    agents.close_session("offline")
+    assert {kind: connections.names(kind) for kind in kinds} == {kind: [kind] for kind in kinds}
+    assert connections.names("offline") == ["offline"]
+    assert sorted(connections.names("online")) == sorted(kinds)
+    with listening() as commands:
+        assert connections.counts() == {"online": 2, "offline": 1, "low_battery": 1, "with_errors": 1}
+    assert commands.sent == ["aggregate robots_robotstate"]
+
+
+def test_sessions_replaced_within_an_hour_are_counted_by_robot():
+    for boot in ("a", "b", "a"):
+        agents.open_session("R2", boot_id=boot)
+        agents.open_session("R3", boot_id="same")
+    assert connections.replaced() == {"R2": 2}
+    RobotState.objects.filter(pk="R2").update(replaced_at=[server_now() - dt.timedelta(hours=2)])
+    assert connections.replaced() == {}
+
+
+def test_the_doctor_warns_of_two_agents_with_one_token():
+    agents.open_session(make_robot(name="R2").name, boot_id="a")
+    assert [type(found) for found in diagnostics.agents()] == [Info]
+    agents.open_session("R2", boot_id="b")
+    assert [type(found) for found in diagnostics.agents()] == [Info]  # it was perhaps started again
+    agents.open_session("R2", boot_id="a")
+    warning, number = diagnostics.agents()
+    assert isinstance(warning, Warn)
+    assert "'R2' (2 times)" in warning.msg
+    assert number.msg == "1 robots are online, 0 with an agent are offline."
