@@ -54,7 +54,8 @@ REFUSED_WAIT = 60.0  # seconds before the next request after one that FMV refuse
 MARGIN = 0.9  # the part of a lease after which the agent no longer relies on it
 MAX_CHECKPOINT = 64 * 1024  # bytes of JSON
 MAX_LINES = 1000  # log lines of a task that wait to be sent
-MAX_LINE = 4000  # characters
+MAX_LINE = 4000  # characters of a log line, and of an error's message
+MAX_MESSAGE = 500  # characters of a message beside the progress, and of the reason of a release
 BATCH = 100  # log lines in a request
 BY_HAND = ("manual", "service", "teach_in")  # the modes in which the agent takes no tasks
 
@@ -114,6 +115,11 @@ def uptime() -> float:
     if sys.platform == "linux":
         return time.clock_gettime(7)  # CLOCK_BOOTTIME; Python names it from 3.9 on
     return time.monotonic()
+
+
+def clean(text: object, limit: int) -> str:
+    """Return at most `limit` characters of the text, without those that cannot be stored."""
+    return str(text)[:limit].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 def pauses(longest: float = 60.0) -> Iterator[float]:
@@ -303,7 +309,7 @@ class Task:
         """Report progress, 0-100. It is sent with the next renewal, after a few seconds."""
         percent = min(100.0, max(0.0, float(percent)))
         with self._lock:
-            self._news.update(progress=percent, message=str(message))
+            self._news.update(progress=percent, message=clean(message, MAX_MESSAGE))
 
     def checkpoint(self, value: Any) -> None:
         """Store from where the task can go on after a restart: JSON values of at most 64 KiB.
@@ -322,7 +328,7 @@ class Task:
         logger.debug("%s: %s", self, text)
         with self._lock:
             if len(self._lines) < MAX_LINES:
-                self._lines.append(str(text)[:MAX_LINE])
+                self._lines.append(clean(text, MAX_LINE))
             else:
                 self._lines_dropped += 1
 
@@ -438,7 +444,7 @@ class Task:
         try:
             return self._outcome()
         except NotNow as error:
-            return "release", {"reason": str(error)[:500], "delay": error.delay}
+            return "release", {"reason": clean(error, MAX_MESSAGE), "delay": max(0.0, float(error.delay))}
         except BaseException as error:  # even SystemExit ends the task only, not the agent
             return self._failure(error)
         finally:
@@ -480,7 +486,7 @@ class Task:
 
 
 def _failed(kind: str, message: str, *, retryable: bool = True) -> dict[str, Any]:
-    return {"outcome": "failed", "error": {"type": kind, "message": message[:4000]}, "retryable": retryable}
+    return {"outcome": "failed", "error": {"type": kind, "message": clean(message, MAX_LINE)}, "retryable": retryable}
 
 
 # --- What outlives a reboot ------------------------------------------------------------------------------------------
@@ -687,7 +693,8 @@ class Agent:
                 self._withdraw_claims()
         elif answer.status == 409:
             self.is_replaced(session)
-        else:
+        else:  # tasks do not depend on it
+            self._ready = not stopped
             logger.error("FMV does not take the state: %s %s", answer.status, answer.body)
 
     def is_lost(self, task: Task, answer: Answer, session: str) -> None:

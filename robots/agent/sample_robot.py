@@ -3,6 +3,7 @@
 python3 sample_robot.py https://fleet.example.org
 """
 
+import itertools
 import math
 import random
 import threading
@@ -43,21 +44,24 @@ robot = SimulatedRobot()
 
 @skill("drive", resume=True)
 def drive(task):
-    """Drive to `x`, `y` with `speed`. After a restart it just goes on, from wherever the robot is."""
+    """Drive to `x`, `y` with `speed`. A checkpoint is where the robot stands: after a restart it would not know."""
+    if task.resumed:
+        robot.x, robot.y = task.saved
     x, y, speed = task.params["x"], task.params["y"], task.params["speed"]
     way = math.hypot(x - robot.x, y - robot.y)
     task.log(f"From {robot.x:.1f}, {robot.y:.1f} to {x:.1f}, {y:.1f}: {way:.1f} m")
-    task.checkpoint({"way": way} if task.saved is None else task.saved)
-    started = time.monotonic()
+    ticks = itertools.count()
     try:
         while (left := math.hypot(x - robot.x, y - robot.y)) > 0.001:
+            if next(ticks) % 10 == 0:
+                task.checkpoint([robot.x, robot.y])
             robot.turn_to(x, y)
             robot.move(min(TICK, left / speed), speed)
             task.progress(100 * (1 - left / way), f"{left:.1f} m to go")
             task.sleep(TICK)  # raises Stopped when the task is to end
     finally:
         robot.speed = 0.0
-    return {"metres": round(way, 2), "seconds": round(time.monotonic() - started, 1)}
+    return {"x": robot.x, "y": robot.y, "distance": way}
 
 
 @state

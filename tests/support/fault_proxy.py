@@ -33,9 +33,10 @@ class Fault(enum.Enum):
     DELAY = "delay"  #: it reaches the server after `FaultProxy.delay` seconds, even if the client has gone by then
     DUPLICATE = "duplicate"  #: it reaches the server twice, at once
     LATE_DUPLICATE = "late duplicate"  #: it reaches the server again after `FaultProxy.delay` seconds
+    FOREIGN = "foreign"  #: something else answers, such as the sign-in page of a guest network
 
 
-LOSE, DROP_ANSWER, CUT, DELAY, DUPLICATE, LATE_DUPLICATE = Fault
+LOSE, DROP_ANSWER, CUT, DELAY, DUPLICATE, LATE_DUPLICATE, FOREIGN = Fault
 
 
 class Call(NamedTuple):
@@ -122,6 +123,10 @@ class _Request(BaseHTTPRequestHandler):
         if fault is LOSE:
             self.end_without_answer(body, fault, None)
             return
+        if fault is FOREIGN:
+            proxy.calls.append(Call(self.command, self.path, body, fault, None))
+            self.answer(200, [("Content-Type", "text/html")], b"<h1>Welcome to our guest network</h1>")
+            return
         if fault is DELAY:
             time.sleep(proxy.delay)
         try:
@@ -137,17 +142,17 @@ class _Request(BaseHTTPRequestHandler):
             self.end_without_answer(body, fault, answer.status)
             return
         proxy.calls.append(Call(self.command, self.path, body, fault, answer.status))
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in HOP_BY_HOP:
-                self.send_header(name, value)
+        headers = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
+        self.answer(answer.status, headers, content, cut=fault is CUT)
+
+    def answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, cut: bool = False) -> None:
+        self.send_response(status)
+        for name, value in headers:
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if fault is CUT:
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-        else:
-            self.wfile.write(content)
+        self.wfile.write(content[: len(content) // 2] if cut else content)
+        self.close_connection = self.close_connection or cut
 
     do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the base class calls them so
 
