@@ -224,6 +224,14 @@ class Environment(BaseSettings):
         le=5000,
         description="Event streams that each process of the web server may have open. Each needs a thread of its own.",
     )
+    max_claims: int = Field(
+        100,
+        alias="FMV_MAX_CLAIMS",
+        ge=0,
+        le=500,
+        description="Requests of robots' agents that may wait for a task in each process of the web server. Each needs "
+        "a thread of its own.",
+    )
     page_bytes: int = Field(
         2 * 1024 * 1024,
         alias="FMV_PAGE_BYTES",

@@ -5,15 +5,21 @@ They are outside fmv/http because every room raises them, also those that http i
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
 class FmvError(Exception):
-    """A refused action. A subclass's docstring is its default message; `status` is its HTTP status."""
+    """A refused action. A subclass's docstring is its default message; `status` is its HTTP status.
+
+    `code` and `extra` are for programs: what the answer has beside the message.
+    """
 
     status: ClassVar[int] = 409
+    code: ClassVar[str] = ""
+    extra: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message or inspect.getdoc(type(self)))

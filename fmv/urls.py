@@ -29,6 +29,7 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("api/v1/", include("tasks.api.urls")),  # first, because Django tries the routes in order
+    path("api/v1/agent/", include("tasks.agents.urls")),
     path("api/v1/", include(v1)),
     path("", RedirectView.as_view(url="/admin/")),
     path("favicon.ico", favicon),

@@ -163,6 +163,12 @@ def session_of(robot: str) -> Session | None:
     return Session(found["id"], robot, found["agent"], found["version"], found["boot_id"], frozenset(found["handlers"]))
 
 
+def with_agents(robots: Collection[str]) -> set[str]:
+    """Return those of these robots whose agent has ever signed in."""
+    found = RobotState.objects.filter(pk__in=list(robots)).order_by().values_list("pk", flat=True) if robots else ()
+    return set(found)
+
+
 def close_session(robot: str, session: str = "") -> None:
     """End the session (empty: whichever it is) with a goodbye: the robot is offline at once. It may be repeated.
 

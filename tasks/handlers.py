@@ -1,4 +1,4 @@
-"""The built-in handlers: `primes`, `http`, `wait`."""
+"""The built-in handlers: `primes`, `http`, `wait`; and `drive`, which runs on robots whose agent knows it."""
 
 import bisect
 import contextlib
@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, Field, JsonValue
 
-from tasks.registry import Context, Params, PermanentError, handler
+from tasks.registry import Context, Params, PermanentError, handler, robot_handler
 
 STRIDE = 20_000  # numbers between two reports of progress
 MAX_ANSWER = 256 * 1024  # bytes of an answer that are kept
@@ -156,3 +156,20 @@ def _read(answer: requests.Response) -> dict[str, Any]:
         with contextlib.suppress(ValueError, RecursionError):
             body = json.loads(text)
     return {"status": answer.status_code, "body": body}
+
+
+class DriveParams(Params):
+    """Drive to a place on the robot's map."""
+
+    x: float = Field(allow_inf_nan=False, description="Metres.")
+    y: float = Field(allow_inf_nan=False, description="Metres.")
+    speed: float = Field(1.0, gt=0, le=10, description="Metres a second, at most.")
+
+
+class Driven(BaseModel):
+    x: float = Field(allow_inf_nan=False, description="Metres: where the robot stands.")
+    y: float = Field(allow_inf_nan=False, description="Metres.")
+    distance: float = Field(ge=0, allow_inf_nan=False, description="Metres that it drove.")
+
+
+robot_handler("drive", params=DriveParams, result=Driven, timeout=1800, resume=True)

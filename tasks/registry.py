@@ -1,4 +1,6 @@
-"""Handlers: the functions that tasks run. They are found in the `handlers.py` of each installed app.
+"""Handlers: what tasks run. They are found in the `handlers.py` of each installed app.
+
+Most are functions that workers call:
 
 from tasks.registry import Context, Params, handler
 
@@ -9,6 +11,14 @@ class GreetParams(Params):
 def greet(ctx: Context[GreetParams]) -> dict:
     "Say hello."
     return {"said": f"{ctx.robot.name} greets {ctx.params.whom}"}
+
+Others run on the robot, by its agent, and are only declared:
+
+class TurnParams(Params):
+    "Turn on the spot."
+    degrees: float
+
+robot_handler("turn", params=TurnParams, timeout=60)
 """
 
 import functools
@@ -19,7 +29,7 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import orjson
 from django.core.exceptions import ImproperlyConfigured
@@ -32,6 +42,10 @@ from robots.models import Robot
 
 DEFAULT = "primes"
 MAX_TIMEOUT = 7 * 86_400  # seconds
+CLAIM_LEASE = 15.0  # seconds until an agent must have renewed the lease of a task that it was given
+
+RunsOn = Literal["worker", "robot"]
+OnLost = Literal["wait", "retry", "fail"]
 
 
 class Params(BaseModel):
@@ -104,20 +118,40 @@ class RetryPolicy:
 @dataclass(frozen=True)
 class Handler(Generic[P]):
     name: str
-    run: Callable[[Any], Any]
+    #: None: it runs on the robot
+    run: Callable[[Any], Any] | None
     params: type[P]
     timeout: float
     retry: RetryPolicy
     fresh_process: bool = False
+    # Of handlers that run on the robot, see `robot_handler`.
+    result: type[BaseModel] | None = None
+    lease: float = 60
+    on_lost: OnLost = "wait"
+    lost_after: float = 300
+    cancel_grace: float = 60
+    resume: bool = False
+    about: str = ""
+
+    @property
+    def runs_on(self) -> RunsOn:
+        return "robot" if self.run is None else "worker"
 
     @property
     def description(self) -> str:
+        if self.run is None:  # not getdoc: without a docstring of its own a class would show that of its base
+            return self.about or inspect.cleandoc(self.params.__doc__ or "")
         return inspect.getdoc(self.run) or ""
 
     @functools.cached_property
     def schema(self) -> JsonSchemaValue:
         """JSON Schema of the parameters."""
         return self.params.model_json_schema()
+
+    @functools.cached_property
+    def result_schema(self) -> JsonSchemaValue | None:
+        """JSON Schema of the result of a handler that runs on the robot; None if it may be any JSON."""
+        return self.result.model_json_schema() if self.result else None
 
     @functools.cached_property
     def params_version(self) -> str:
@@ -154,6 +188,11 @@ class Handler(Generic[P]):
             raise InvalidInput([Problem(("body", "params", name), problem, "not_kept") for name in lost or [""]])
         return stored
 
+    def check_result(self, value: Any) -> None:
+        """Raise ValueError, which names each problem, if the result is not as `result` declares it."""
+        if self.result is not None:
+            self.result.model_validate_json(json.dumps(value))
+
 
 _handlers: dict[str, Handler[Any]] = {}
 
@@ -173,6 +212,69 @@ def handler(
     name is taken or is not 1-64 of a-z 0-9 . _ -, if the timeout is not within 7 days, if the function is an
     `async def`, or if its parameters have no JSON Schema.
     """
+    _check(name, timeout)
+
+    def register(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        made = Handler(name, run, params, timeout, retry or RetryPolicy(), fresh_process)
+        _require_plain_function(run, name)
+        _add(made)
+        return run
+
+    return register
+
+
+def robot_handler(
+    name: str,
+    *,
+    params: type[BaseModel] = Params,
+    result: type[BaseModel] | None = None,
+    timeout: float,
+    lease: float = 60,
+    on_lost: OnLost = "wait",
+    lost_after: float = 300,
+    cancel_grace: float = 60,
+    resume: bool = False,
+    retry: RetryPolicy | None = None,
+    description: str = "",
+) -> None:
+    """Register a handler that runs on the robot: its agent gets the parameters and reports the result.
+
+    `result`: what the result must be; None: any JSON. `timeout`: the seconds an attempt may take, unless the submit has
+    another. `lease`: the seconds after which a silent robot counts as out of contact; its agent renews at a third of
+    them. `on_lost`: what happens then. `wait`: the attempt keeps its lane for `lost_after` more seconds, because
+    silence does not mean that the robot stands still; after them it is tried again or fails. `retry`: it is tried again
+    at once if attempts are left. `fail`: it fails at once. `cancel_grace`: the seconds in which the robot must confirm
+    a cancel. `resume`: after a restart of the agent the attempt goes on, with its last checkpoint; otherwise it is
+    tried again. `description`: by default the docstring of `params`.
+
+    Raises ImproperlyConfigured for the reasons that `handler` has, and if a number of seconds is out of range.
+    """
+    _check(name, timeout)
+    if on_lost not in get_args(OnLost):
+        raise ImproperlyConfigured(f"on_lost of handler {name!r} is one of {', '.join(get_args(OnLost))}.")
+    for option, value, least in (("lease", lease, 3), ("lost_after", lost_after, 0), ("cancel_grace", cancel_grace, 0)):
+        if not least <= value <= MAX_TIMEOUT:
+            raise ImproperlyConfigured(f"{option} of handler {name!r} must be {least}-{MAX_TIMEOUT} seconds.")
+    policy = retry or RetryPolicy()
+    _add(
+        Handler(
+            name,
+            None,
+            params,
+            timeout,
+            policy,
+            result=result,
+            lease=lease,
+            on_lost=on_lost,
+            lost_after=lost_after,
+            cancel_grace=cancel_grace,
+            resume=resume,
+            about=inspect.cleandoc(description),
+        )
+    )
+
+
+def _check(name: str, timeout: float) -> None:
     if not re.fullmatch(r"[a-z0-9._-]{1,64}", name):
         raise ImproperlyConfigured(f"A handler's name is 1-64 of a-z 0-9 . _ -, not {name!r}.")
     if name in _handlers:
@@ -180,21 +282,17 @@ def handler(
     if not 0 < timeout <= MAX_TIMEOUT:
         raise ImproperlyConfigured(f"The timeout of handler {name!r} must be in 0-{MAX_TIMEOUT} seconds.")
 
-    def register(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        made = Handler(name, run, params, timeout, retry or RetryPolicy(), fresh_process)
-        _require_plain_function(made)
-        _require_schema(made)
-        _handlers[name] = made
-        return run
 
-    return register
+def _add(handler: Handler[Any]) -> None:
+    _require_schema(handler)
+    _handlers[handler.name] = handler
 
 
-def _require_plain_function(handler: Handler[Any]) -> None:
-    for function in (handler.run, type(handler.run).__call__):
+def _require_plain_function(run: Callable[[Any], Any], name: str) -> None:
+    for function in (run, type(run).__call__):
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise ImproperlyConfigured(
-                f"The handler {handler.name!r} is an `async def`, which workers do not run. Write a plain function; it "
+                f"The handler {name!r} is an `async def`, which workers do not run. Write a plain function; it "
                 "may call asyncio.run()."
             )
 
@@ -202,10 +300,11 @@ def _require_plain_function(handler: Handler[Any]) -> None:
 def _require_schema(handler: Handler[Any]) -> None:
     """Refuse a handler that GET /handler/ could not show: it would fail for all handlers."""
     try:
-        orjson.dumps([handler.schema, handler.description])
+        orjson.dumps([handler.schema, handler.result_schema, handler.description])
     except Exception as error:  # Pydantic and the author's own code raise various ones
         raise ImproperlyConfigured(
-            f"The parameters of the handler {handler.name!r} have no JSON Schema that can be published: {error}"
+            f"The parameters or the result of the handler {handler.name!r} have no JSON Schema that can be published: "
+            f"{error}"
         ) from error
 
 

@@ -71,9 +71,20 @@ def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse:
     """DRF's hook: turn every error of a view, expected or not, into JSON, whatever the view itself renders."""
-    return error_response(*describe(error))
+    return error_response(*describe(error), _for_programs(error))
 
 
-def error_response(status: int, detail: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return an error in the format that v1 clients parse. Middleware and the 404 handler use it too."""
-    return answer({"detail": detail}, status, headers)
+def _for_programs(error: Exception) -> dict[str, Any]:
+    if not isinstance(error, FmvError):
+        return {}
+    return ({"code": error.code} if error.code else {}) | dict(error.extra)
+
+
+def error_response(
+    status: int, detail: Any, headers: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None
+) -> HttpResponse:
+    """Return an error in the format that v1 clients parse. Middleware and the 404 handler use it too.
+
+    `extra`: what the body has beside the `detail`.
+    """
+    return answer({"detail": detail} | dict(extra or {}), status, headers)

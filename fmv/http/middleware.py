@@ -98,6 +98,8 @@ class MigrationsFirst:
 class ConcurrencyLimit:
     """Lets FMV_WEB_THREADS requests work at a time: more running threads only slow each other down (the GIL).
 
+    A request that waits leaves its place meanwhile: fmv.http.waiting.outside_limit.
+
     Bodies are read before and answers are sent afterwards, so a slow client or an event stream keeps no other waiting.
     """
 
@@ -106,6 +108,7 @@ class ConcurrencyLimit:
         self.places = BoundedSemaphore(settings.ENVIRONMENT.web_threads)
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.places = self.places  # type: ignore[attr-defined]
         with self.places:
             return self.get_response(request)
 

@@ -5,10 +5,12 @@ They serve operations that run several times for each task: with Django's compil
 DatabaseError, and IntegrityError when a unique index refuses.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import models
 from django_mongodb_backend.query import wrap_database_errors
+from pymongo import ReturnDocument
 
 from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import Document
@@ -48,6 +50,17 @@ def update_by_key(model: type[models.Model], key: str, condition: Mql, stage: Se
     """
     change = {"$cond": [condition, {"$mergeObjects": ["$$ROOT", stage]}, "$$ROOT"]}
     return bool(collection(model).update_one({"_id": key}, [{"$replaceWith": change}]).modified_count)
+
+
+@wrap_database_errors
+def update_returning(
+    model: type[models.Model], criteria: Criteria, stage: SetStage, columns: Sequence[str]
+) -> Document | None:
+    """Update one document, and return these columns as they are afterwards; None if none matches."""
+    found: Document | None = collection(model).find_one_and_update(
+        criteria, [{"$set": stage}], projection=list(columns), return_document=ReturnDocument.AFTER
+    )
+    return found
 
 
 @wrap_database_errors

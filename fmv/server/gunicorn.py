@@ -46,7 +46,7 @@ workers = _environment.web_processes
 worker_class = "fmv.server.gunicorn.StreamingWorker"
 reuse_port = True  # each process has a socket of its own, among which the kernel spreads new clients
 # Only web_threads of them work at a time: see fmv.http.middleware.ConcurrencyLimit.
-threads = _environment.web_threads + _environment.max_streams + SLOW_CLIENTS
+threads = _environment.web_threads + _environment.max_streams + _environment.max_claims + SLOW_CLIENTS
 worker_connections = 1000 + threads
 preload_app = True  # one import for all processes, and a wrong setting stops the start
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - heartbeats; a slow disk would delay them # nosec B108
@@ -96,7 +96,9 @@ def child_exit(arbiter: object, worker: Worker) -> None:
 
 
 class StreamingWorker(ThreadWorker):
-    """gunicorn's threaded worker, which also ends event streams when it stops, and cuts off clients that stall."""
+    """gunicorn's threaded worker, which also ends event streams and waits when it stops, and cuts off clients that
+    stall.
+    """
 
     def handle(self, conn: Any) -> Any:
         """Close the connection in this thread: gunicorn would block its main thread up to 2 seconds for each client."""
@@ -107,18 +109,20 @@ class StreamingWorker(ThreadWorker):
         return keep_alive
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        _end_streams()
+        _end_waits()
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: object) -> None:
-        _end_streams()
+        _end_waits()
         super().handle_quit(sig, frame)
 
 
-def _end_streams() -> None:
+def _end_waits() -> None:
     from fmv.http.sse import Stream
+    from fmv.http.waiting import WaitingRequest
 
     Stream.end_all()
+    WaitingRequest.wake_all()
 
 
 def _hang_up(client: socket.socket) -> None:

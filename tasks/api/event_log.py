@@ -78,7 +78,7 @@ def as_of(task: Task, step: int) -> Task:
     past.history = lines
     past.status, past.attempt = lines[-1]["status"], lines[-1]["attempt"]
     past.progress, past.message, past.result, past.error = None, "", None, None
-    past.run_at = past.finished_at = None
+    past.run_at = past.finished_at = past.out_of_contact_since = None
     if past.attempt != task.attempt or not past.attempt:
         past.worker, past.started_at = "", None
     return past

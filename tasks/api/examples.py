@@ -8,6 +8,7 @@ TASK_EXAMPLE = {
     "status": "SUCCESS",
     "robot": "Bender",
     "handler": "primes",
+    "runs_on": "worker",
     "params": {"count": 100},
     "priority": 4,
     "labels": [],
@@ -27,6 +28,7 @@ TASK_EXAMPLE = {
     "requested_by": "anonymous",
     "retry_of": None,
     "cancel_requested": False,
+    "out_of_contact_since": None,
     "history": [{"at": "2026-11-23T08:00:00.000Z", "status": "QUEUED", "attempt": 0, "note": "by anonymous"}],
 }
 
@@ -60,7 +62,10 @@ PROFILE_EXAMPLE = EXAMPLE | {
 HANDLER_EXAMPLE = {
     "name": "wait",
     "description": "Do nothing for some seconds, in steps: for trying FMV out.",
+    "runs_on": "worker",
     "params": {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]},
+    "result": None,
+    "resume": False,
     "timeout": 86400.0,
     "max_attempts": 3,
 }

@@ -23,6 +23,7 @@ def render(task: Document) -> dict[str, Any]:
         "status": task["status"],
         "robot": task["robot"],
         "handler": task["handler"],
+        "runs_on": task.get("runs_on") or "worker",  # an earlier FMV's tasks have none
         "params": task["params"],
         "priority": task["priority"],
         "labels": task["labels"],
@@ -42,6 +43,7 @@ def render(task: Document) -> dict[str, Any]:
         "requested_by": task["requested_by"],
         "retry_of": dashed(task["retry_of"]),
         "cancel_requested": task["cancel_requested"],
+        "out_of_contact_since": rfc3339(task.get("out_of_contact_since")),
         "history": [line | {"at": rfc3339(line["at"])} for line in task["history"]],
     }
 

@@ -60,6 +60,9 @@ class RobotTaskSerializer(serializers.Serializer):
     status = serializers.ChoiceField(choices=Status.choices)
     robot = serializers.CharField()
     handler = serializers.CharField()
+    runs_on = serializers.ChoiceField(
+        choices=["worker", "robot"], help_text="In a worker process of FMV, or on the robot."
+    )
     params = JSONObject()
     priority = serializers.IntegerField(help_text="0 to 9; tasks with a higher number start first.")
     labels = serializers.ListField(child=serializers.CharField())
@@ -82,6 +85,9 @@ class RobotTaskSerializer(serializers.Serializer):
     requested_by = serializers.CharField(help_text="The name of the user who submitted the task.")
     retry_of = serializers.UUIDField(allow_null=True, help_text="The task that this one repeats.")
     cancel_requested = serializers.BooleanField(help_text="A cancel was requested while the task was running.")
+    out_of_contact_since = Rfc3339Field(
+        allow_null=True, help_text="Since when nothing is heard of the robot on which the task runs; null: it is heard."
+    )
     history = HistoryStepSerializer(many=True, help_text="All steps, oldest first.")
 
 
@@ -230,11 +236,23 @@ class EventFilterSerializer(ResumeSerializer):
 
 @extend_schema_serializer(examples=[OpenApiExample("a handler", HANDLER_EXAMPLE, response_only=True)])
 class TaskHandlerSerializer(serializers.Serializer):
-    """A function that tasks can run."""
+    """What tasks can run: a function of a worker process, or a skill of the robot."""
 
     name = serializers.CharField()
     description = serializers.CharField()
+    runs_on = serializers.ChoiceField(
+        choices=["worker", "robot"], help_text="In a worker process of FMV, or on the robot."
+    )
     params = serializers.DictField(source="schema", help_text="The JSON Schema of the parameters.")
+    result = serializers.DictField(
+        source="result_schema",
+        required=False,
+        allow_null=True,
+        help_text="The JSON Schema of the result, if it is declared; handlers that run on the robot may do so.",
+    )
+    resume = serializers.BooleanField(
+        help_text="After a restart of the robot's agent an attempt goes on, with its last checkpoint."
+    )
     timeout = serializers.FloatField(help_text="Seconds that an attempt may take, unless the submit says otherwise.")
     max_attempts = serializers.IntegerField(source="retry.max_attempts")
 

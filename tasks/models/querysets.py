@@ -65,12 +65,19 @@ class TaskQuerySet(QuerySet["Task"]):
         return self.filter(status__in=(Status.SCHEDULED, Status.RETRY))
 
     def lost(self, now: dt.datetime) -> TaskQuerySet:
-        """Started tasks whose lease has run out by MongoDB's clock. For people: a recovery watches the lease itself."""
-        return self.started().filter(lease_expires_at__lt=now)
+        """Started tasks whose lease has run out by MongoDB's clock. For people: a recovery watches the lease itself.
+
+        Not those that wait for a robot out of contact, which the recovery has seen.
+        """
+        return self.started().filter(lease_expires_at__lt=now, out_of_contact_since=None)
+
+    def out_of_contact(self) -> TaskQuerySet:
+        """Started tasks whose robot is silent."""
+        return self.started().exclude(out_of_contact_since=None)
 
     def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
         """The started task that this process runs for this message. A message may reach two processes."""
-        return self.started().filter(worker=worker, message_id=message_id)
+        return self.started().filter(worker=worker, message_id=message_id).exclude(runs_on="robot")
 
     def run_by_any(self, workers: Iterable[str]) -> TaskQuerySet:
         """Started tasks that one of these processes runs."""
@@ -135,7 +142,8 @@ class TaskQuerySet(QuerySet["Task"]):
         """
         late = now - STUCK_AFTER
         unanswered = Q(cancel_requested=True, changed_at__lt=late)  # the request was the last change
-        started = Q(status=Status.STARTED) & (Q(lease_expires_at__lt=now) | unanswered)
+        silent = Q(lease_expires_at__lt=now, out_of_contact_since=None)
+        started = Q(status=Status.STARTED) & (silent | unanswered)
         due = Q(status__in=(Status.SCHEDULED, Status.RETRY), run_at__gt=EPOCH, run_at__lt=late)
         return self.filter(started | due)
 
@@ -170,6 +178,16 @@ class TaskQuerySet(QuerySet["Task"]):
     def robots_waiting(self) -> list[str]:
         """Return the names of the robots that have queued tasks. MongoDB reads one index key for each robot."""
         return list(self.queued().order_by().values_list("robot", flat=True).distinct())
+
+    def robots_queued(self, robots: Collection[str]) -> set[str]:
+        """Return those of these robots that have queued tasks."""
+        return set(self.queued().filter(robot__in=robots).order_by().values_list("robot", flat=True).distinct())
+
+    def next_runs_on(self, robot: str) -> str | None:
+        """Return where the robot's next task runs; None if it has no queued task."""
+        head = self.queued().of_robot(robot).next_first()
+        found: str | None = head.values_list("runs_on", flat=True).first()
+        return found
 
     def robots_served(self, robots: Collection[str], before: uuid.UUID) -> set[str]:
         """Return those of these robots that have a queued or started task older than `before`."""

@@ -15,6 +15,7 @@ from django.db.models import Q
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
+from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import object_of
 from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
 from fmv.mongodb.fields import DocumentField, InsertTimeField
@@ -35,12 +36,27 @@ class LaneTaken(Exception):
     """Another task of the robot holds the lane."""
 
 
+class RunsOnField(models.CharField):
+    """Where a task runs: "worker", or "robot". Tasks of an FMV that knew workers only have no value."""
+
+    def from_db_value(self, value: str | None, *args: object) -> str:
+        return value or "worker"
+
+    def deconstruct(self) -> Any:
+        name, _, args, options = super().deconstruct()
+        return name, "django.db.models.CharField", args, options
+
+
 def _aware(value: Any) -> Any:
     return value.replace(tzinfo=dt.UTC) if isinstance(value, dt.datetime) else value
 
 
 def _storable(value: Any) -> Any:
     return str(value) if isinstance(value, uuid.UUID) else value
+
+
+def _literals(values: Mapping[str, Any]) -> dict[str, Mql]:
+    return literals(**{name: each.hex if isinstance(each, uuid.UUID) else each for name, each in values.items()})
 
 
 class Task(models.Model):
@@ -51,6 +67,7 @@ class Task(models.Model):
     handler = models.CharField(max_length=64)
     params = DocumentField(default=dict)
     params_version = models.CharField(max_length=12, null=True, help_text="Of the handler that the submit knew.")
+    runs_on = RunsOnField(max_length=6, default="worker", help_text="In a worker process, or on the robot.")
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
     priority = models.PositiveSmallIntegerField(default=DEFAULT_PRIORITY)
     labels = ArrayField(models.CharField(max_length=64), default=list, blank=True)
@@ -72,8 +89,19 @@ class Task(models.Model):
     request_id = models.CharField(max_length=128, default="-")
     retry_of = models.UUIDField(null=True, help_text="The finished task that this one repeats.")
     cancel_requested = models.BooleanField(default=False)
-    lane = models.CharField(max_length=70, null=True, help_text="robot/number, held while STARTED.")
+    cancel_requested_at = models.DateTimeField(null=True)
+    lane = models.CharField(
+        max_length=70,
+        null=True,
+        help_text="robot/number, held while STARTED; and by a REVOKED task until its robot has spoken again.",
+    )
     lease_expires_at = models.DateTimeField(null=True, help_text="Unless renewed before, the task is lost then.")
+    # Of tasks that run on the robot.
+    session = models.CharField(max_length=64, default="", help_text="Of the agent that runs it, or ran it last.")
+    claim_id = models.UUIDField(null=True, help_text="The agent's claim that started the attempt.")
+    checkpoint = DocumentField(null=True, help_text="Where the attempt goes on when the agent was started again.")
+    out_of_contact_since = models.DateTimeField(null=True, help_text="STARTED, but its robot is silent.")
+    reported = DocumentField(null=True, help_text="{attempt, outcome}: the last outcome that an agent reported.")
     history = HistoryField(default=list)
     stored_at = InsertTimeField(editable=False, help_text="By MongoDB's clock, as the next.")
     changed_at = InsertTimeField(help_text="When its history or its report last changed.")
@@ -118,8 +146,8 @@ class Task(models.Model):
 
     #: what a submit decides; the other fields change later
     SUBMITTED: ClassVar[tuple[str, ...]] = (
-        "robot", "handler", "params", "params_version", "status", "priority", "labels", "run_at", "expires_at",
-        "timeout", "max_attempts", "requested_by", "request_id", "retry_of",
+        "robot", "handler", "params", "params_version", "runs_on", "status", "priority", "labels", "run_at",
+        "expires_at", "timeout", "max_attempts", "requested_by", "request_id", "retry_of",
     )  # fmt: skip
 
     def as_submitted(self) -> dict[str, Any]:
@@ -129,7 +157,7 @@ class Task(models.Model):
     @classmethod
     def submitted(cls, values: Mapping[str, Any]) -> Task:
         """Return the new task of which `as_submitted` returned these values."""
-        values = {"params_version": None} | dict(values)  # a submission of an earlier FMV has none
+        values = {"params_version": None, "runs_on": "worker"} | dict(values)  # an earlier FMV's submission has none
         fields = {name: _aware(values[name]) for name in cls.SUBMITTED}
         fields["retry_of"] = uuid.UUID(values["retry_of"]) if values["retry_of"] else None
         task = cls(id=uuid.UUID(values["id"]), **fields)
@@ -169,6 +197,13 @@ class Task(models.Model):
         return set(filter(None, lanes))  # a restored backup may hold a started task without a lane
 
     @classmethod
+    def holders_of_lanes(cls, robot: str) -> list[Task]:
+        """Return the tasks that hold a lane of the robot: those that run, and those that were never seen to stop."""
+        text = {"$type": "string"}  # both columns, as the index `task_lane` has them, or MongoDB would not use it
+        found = collection(cls).find({"robot": {"$eq": robot, **text}, "lane": text})
+        return [object_of(cls, document) for document in found]
+
+    @classmethod
     def look(cls, robot: str, limit: int = 1) -> tuple[Robot | None, list[Task]]:
         """Return the robot and the next of its queued tasks, in order and at most `limit`, from one command.
 
@@ -192,17 +227,17 @@ class Task(models.Model):
         late = {"$expr": {"$lte": ["$expires_at", NOW]}}
         return self._apply(self._as_found() | late, "expire", EXPIRED)
 
-    def start(self, *, lane: str, worker: str, message_id: str, lease: float, grace: float) -> bool:
+    def start(self, *, lane: str, lease: float, grace: float, **owner: Any) -> bool:
         """Begin the next attempt; False when the task is no longer as it was found.
 
-        `lease`, `grace`: seconds, see `_lease_until`. Raises LaneTaken when another task holds the lane.
+        `lease`, `grace`: seconds, see `_lease_until`. `owner`: the `worker` and `message_id` that run it; of an agent
+        also `session` and `claim_id`. Raises LaneTaken when another task holds the lane.
         """
-        values = {"lane": lane, "worker": worker, "message_id": message_id, "attempt": self.attempt + 1}
+        values = {"lane": lane, "attempt": self.attempt + 1} | owner
         until = self._lease_until(lease, grace)
+        note = f"by {owner['worker']}"
         try:
-            started = self._apply(
-                self._as_found(), "start", f"by {worker}", **literals(**values), lease_expires_at=until
-            )
+            started = self._apply(self._as_found(), "start", note, **_literals(values), lease_expires_at=until)
         except IntegrityError as error:
             raise LaneTaken(lane) from error
         if started:
@@ -224,6 +259,21 @@ class Task(models.Model):
         """Return the criteria of this attempt; with `if_unrenewed`, only while its lease is the one that was read."""
         return self._as_found() | ({"lease_expires_at": self.lease_expires_at} if if_unrenewed else {})
 
+    def lose_contact(self) -> bool:
+        """Note that its robot is silent, unless it was heard since the task was read. It keeps its lane."""
+        return self._apply(self._owned(if_unrenewed=True), "lose_contact", "its robot is out of contact")
+
+    def stop_unconfirmed(self, note: str) -> bool:
+        """End it as REVOKED although its robot has not confirmed that it stopped: it keeps its lane, until `free_lane`.
+
+        False if the robot was heard since the task was read.
+        """
+        return self._apply(self._owned(if_unrenewed=True), "stop_unconfirmed", note)
+
+    def free_lane(self, note: str) -> bool:
+        """Free the lane that it keeps after its end; False if it keeps none."""
+        return self.lane is not None and self._apply({"lane": self.lane}, "free_lane", note)
+
     def renew(self, *, lease: float, grace: float, **report: Any) -> bool:
         """Extend the lease to `lease` seconds from now and store a new report; False when cancelled or lost."""
         changed = {"changed_at": NEXT_CHANGE} if report else {}
@@ -244,9 +294,9 @@ class Task(models.Model):
         waits = literals(error=error, **report) | {"run_at": later(NOW, delay)}
         return self._apply(self._owned(if_unrenewed), "retry", note_of(error), **waits)
 
-    def release(self, note: str, **report: Any) -> bool:
+    def release(self, note: str, *, if_unrenewed: bool = False, **report: Any) -> bool:
         """Give it back, this attempt not counted; False also when its cancel was requested meanwhile."""
-        return self._apply(self._as_found(), "release", note, **literals(**report))
+        return self._apply(self._owned(if_unrenewed), "release", note, **literals(**report))
 
     def promote(self) -> bool:
         """Queue it at once, whatever its `run_at`."""

@@ -3,21 +3,26 @@
 A transition is one conditional write. It names the statuses it starts from and adds its line to `history` in the same
 write, so two processes never both win: the loser changes nothing and gets 0. While a worker owns a task, the number of
 the attempt is the fencing token: the criteria of a fenced transition name it, so a worker that has lost its task can no
-longer write to it.
+longer write to it. Of a task that runs on a robot they name the session of its agent too.
 
 - **cancel** is what a user asks for (`tasks.queue.services.cancel`); it becomes one of the next two.
 - **revoke** ends a task that waits for its (next) start.
 - **stop** ends a task that runs, after its cancel was requested (`request_cancel`): the worker that owns it does so, or
   the recovery, if that worker is lost.
+
+A robot may be silent for minutes and still drive. So an attempt that was given up because of silence is the robot's
+again when it is heard (`regain`, `report_…`), as long as no later attempt has begun and the task is not over.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fmv.mongodb.conditions import as_expression, conjuncts, merged
+from fmv.mongodb.documents import Document
 from fmv.mongodb.expressions import NOW, Mql, appended, later, literal, literals
-from fmv.mongodb.updates import Criteria, SetStage, update, update_by_key
+from fmv.mongodb.updates import Criteria, SetStage, update, update_by_key, update_returning
 from tasks.models.status import WAITING, Status
 
 if TYPE_CHECKING:
@@ -30,11 +35,17 @@ NEXT_CHANGE: Mql = {"$max": [NOW, later("$changed_at", 0.001)]}
 
 ENDED_UNSTARTED = {"finished_at": NOW, "run_at": literal(None)}
 #: what a new attempt does not take over from the one before
-FRESH = {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
+FRESH = {"cancel_requested": False, "cancel_requested_at": None, "run_at": None, "progress": None, "message": ""}
+FRESH |= {"checkpoint": None}
 NEW_ATTEMPT = {"started_at": NOW} | literals(**FRESH)
-FREE_LANE = literals(lane=None, lease_expires_at=None)
+FREE_LANE = literals(lane=None, lease_expires_at=None, out_of_contact_since=None)
 ENDED = FREE_LANE | {"finished_at": NOW}
-RELEASED = FREE_LANE | {"uncounted": {"$add": ["$uncounted", 1]}, "run_at": NOW}
+UNCOUNTED: SetStage = {"uncounted": {"$add": ["$uncounted", 1]}}
+RELEASED = FREE_LANE | UNCOUNTED | {"run_at": NOW}
+CANCEL_REQUESTED = literals(cancel_requested=True) | {"cancel_requested_at": NOW}
+IN_CONTACT = literals(out_of_contact_since=None)
+REPORTED_END = ENDED | literals(run_at=None, checkpoint=None)
+UNCONFIRMED_END = {name: value for name, value in ENDED.items() if name != "lane"}
 
 
 class Transition(NamedTuple):
@@ -53,6 +64,11 @@ class Transition(NamedTuple):
     noted: bool = True
 
 
+#: what an agent's renewal may set
+RENEWED = ("lease_expires_at", "progress", "message", "checkpoint")
+#: where an agent's outcome finds a task: it may have been silent for so long that its attempt was given up
+UNREPORTED = (STARTED, RETRY, QUEUED)
+
 T = Transition
 TRANSITIONS: dict[str, Transition] = {
     # name              from                  to        sets, and what the caller may set besides
@@ -62,10 +78,11 @@ TRANSITIONS: dict[str, Transition] = {
     "revoke":         T(WAITING,              REVOKED,  ENDED_UNSTARTED | literals(cancel_requested=True)),
     "fail_orphan":    T(WAITING,              FAILURE,  ENDED_UNSTARTED, ("error",)),
     "reassign":       T(WAITING,              None,     {}, ("robot",)),
-    "request_cancel": T((STARTED,),           None,     literals(cancel_requested=True), unless_cancelled=True),
+    "request_cancel": T((STARTED,),           None,     CANCEL_REQUESTED, unless_cancelled=True),
     # by the worker that takes the task, or owns it; by the recovery, if the attempt's lease stays unrenewed:
     "start":          T((QUEUED,),            STARTED,  NEW_ATTEMPT,
-                        ("attempt", "lane", "worker", "message_id", "lease_expires_at"), fenced=True),
+                        ("attempt", "lane", "worker", "message_id", "lease_expires_at", "session", "claim_id"),
+                        fenced=True),
     "renew":          T((STARTED,),           None,     {},
                         ("lease_expires_at", "progress", "message", "changed_at"),
                         fenced=True, unless_cancelled=True, noted=False),
@@ -77,6 +94,27 @@ TRANSITIONS: dict[str, Transition] = {
                         fenced=True, unless_cancelled=True),
     "release":        T((STARTED,),           RETRY,    RELEASED, ("progress", "message"),
                         fenced=True, unless_cancelled=True),
+    # by the recovery, of a task that runs on a robot which is silent or does not confirm a cancel; and what frees the
+    # lane that such a task keeps after its end:
+    "lose_contact":     T((STARTED,),         None,     {"out_of_contact_since": NOW}, fenced=True),
+    "stop_unconfirmed": T((STARTED,),         REVOKED,  UNCONFIRMED_END, fenced=True),
+    "free_lane":        T((REVOKED,),         None,     literals(lane=None)),
+    # by the agent of the robot that runs the task:
+    "renew_on_robot":   T((STARTED,),         None,     {}, (*RENEWED, "changed_at"), fenced=True, noted=False),
+    "claim_again":      T((STARTED,),         None,     {"started_at": NOW}, ("lease_expires_at",),
+                          fenced=True, noted=False),
+    "regain_contact":   T((STARTED,),         None,     IN_CONTACT, RENEWED, fenced=True),
+    "regain":           T((RETRY, QUEUED),    STARTED,  IN_CONTACT | literals(run_at=None, error=None),
+                          ("lane", *RENEWED), fenced=True),
+    "change_session":   T((STARTED,),         None,     IN_CONTACT, ("session", "lease_expires_at"), fenced=True),
+    "report_success":   T(UNREPORTED,         SUCCESS,  REPORTED_END | literals(error=None, progress=100.0),
+                          ("result", "reported"), fenced=True),
+    "report_failure":   T(UNREPORTED,         FAILURE,  REPORTED_END, ("error", "reported"), fenced=True),
+    "report_stop":      T(UNREPORTED,         REVOKED,  REPORTED_END, ("reported",), fenced=True),
+    "report_retry":     T(UNREPORTED,         RETRY,    FREE_LANE, ("error", "run_at", "reported"),
+                          fenced=True, unless_cancelled=True),
+    "report_release":   T((STARTED,),         RETRY,    FREE_LANE | UNCOUNTED, ("run_at", "reported"),
+                          fenced=True, unless_cancelled=True),
 }  # fmt: skip
 
 
@@ -101,6 +139,17 @@ def apply(
     if transition.noted:  # a line more in the history is a change for certain
         return int(update_by_key(model, key, as_expression(condition), stage))
     return update(model, {"_id": key} | condition, stage)
+
+
+def apply_returning(
+    model: type[Task], criteria: Criteria, name: str, key: str, columns: Sequence[str], **given: Mql
+) -> Document | None:
+    """Take one task through a transition that adds no line to its history; return these columns as they are then.
+
+    None if it does not meet the criteria.
+    """
+    transition = TRANSITIONS[name]
+    return update_returning(model, {"_id": key} | criteria | _condition(transition), transition.sets | given, columns)
 
 
 def _condition(transition: Transition) -> Criteria:

@@ -33,6 +33,7 @@ from tasks.queue import submissions
 from tasks.queue.doorbell import ring_all, ring_for, ring_for_bulks
 from tasks.queue.errors import NothingToDo
 from tasks.queue.new_task import new_task, options_of, repeat_of, require_in_service
+from tasks.queue.waiting import wake
 
 STEP_SIZE = 200  # tasks of one step
 MAX_PLAN_SIZE = 8 * 1024 * 1024  # bytes of BSON in a plan; MongoDB allows 16 MiB a document
@@ -285,6 +286,7 @@ def move(bulk: Bulk, ids: list[str]) -> None:
     robot = Robot.objects.filter(pk=bulk.options["to"]).first()
     if robot and _still_matching(bulk, ids).reassign(robot.name, _author(bulk)) and robot.enabled:
         ring_all({robot.name: robot.lanes})
+        wake(robot.name)
 
 
 def not_moved(bulk: Bulk, ids: list[str]) -> dict[str, str]:

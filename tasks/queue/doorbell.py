@@ -4,6 +4,8 @@ To ring for a robot is to send "this robot has work"; the process that gets the 
 because MongoDB holds the queue. So a message that is lost delays a task until the periodic job rings again, and one
 that arrives twice does nothing. Two more messages wake the maintenance worker up in the same way. Nobody waits for the
 broker: fmv.publisher sends the messages a moment later, in a thread.
+
+A task that runs on the robot needs no message, because the robot's agent asks for it: see `tasks.queue.waiting`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,9 +15,11 @@ from django.dispatch import receiver
 
 from fmv.monitoring import counters
 from fmv.publisher import messages_lost, publisher
+from robots.agents import with_agents
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.models.status import DEFAULT_PRIORITY
+from tasks.queue.waiting import wake
 
 RUN_NEXT = "tasks.run_next"
 PROCESS_DIED = "tasks.process_died"
@@ -35,26 +39,48 @@ def ring(
     publisher.send(RUN_NEXT, arguments, queue="work", priority=priority, expiration=expires)
 
 
+def ring_for_new(task: Task) -> None:
+    """Wake whoever runs this new task, whether somebody comes anyway or not."""
+    if task.runs_on == "robot":
+        wake(task.robot)
+    else:
+        ring(task.robot, task.priority)
+
+
+def ring_for_next(robot: str) -> None:
+    """Wake whoever runs the robot's next task, if it has one: a lane has become free."""
+    runs_on = Task.objects.next_runs_on(robot)
+    if runs_on == "worker":
+        ring(robot)
+    elif runs_on == "robot":
+        wake(robot)
+
+
 def ring_for(tasks: Iterable[Task], robots: Iterable[Robot] | None = None) -> None:
     """Ring for those of these tasks that are queued now: for each robot once a task, but at most once a lane.
 
     Not for a robot with one lane that has an older task which is queued or runs: whoever runs that one looks for the
     next afterwards. This must be asked after the tasks were stored. Of tasks that are queued at the same time the
-    oldest is always rung for, so they never wait for each other.
+    oldest is always rung for, so they never wait for each other. But a robot with an agent may have an older task that
+    runs on the robot, for which nobody is on the way.
 
     `robots`: the robots of the tasks, if the caller has just read them. One that was changed since may be rung for
     in vain, or its tasks wait for the periodic job.
     """
     waiting: dict[str, list[Task]] = {}
     for task in tasks:
-        if task.status == Status.QUEUED:
+        if task.status == Status.QUEUED and task.runs_on == "worker":
             waiting.setdefault(task.robot, []).append(task)
+        elif task.status == Status.QUEUED:
+            wake(task.robot)
     if not waiting:
         return
     known = {robot.name: robot for robot in (Robot.objects.filter(pk__in=waiting) if robots is None else robots)}
     narrow = [name for name in waiting if name in known and known[name].lanes == 1]
     oldest = min(task.pk for tasks in waiting.values() for task in tasks)
     served = Task.objects.robots_served(narrow, before=oldest) if narrow else set()
+    if served:
+        served -= with_agents(served)
     for name in waiting.keys() - served:
         ring_all(
             {name: _lanes_to_wake(known.get(name), len(waiting[name]))},

@@ -35,5 +35,13 @@ class NotWaiting(FmvError):
     """The task runs or is over: only one that waits can be moved."""
 
 
+class NotOutOfContact(FmvError):
+    """Only a running task whose robot is out of contact, and whose cancel was not requested, can be ended."""
+
+
+class LaneNotBlocked(FmvError):
+    """The task keeps no lane: only one that was revoked without an answer of its robot does."""
+
+
 class NothingToDo(FmvError):
     """No task that matches could be in a state that allows it."""

@@ -71,6 +71,7 @@ def _minimal_task(
         handler=handler.name,
         params=_storable(handler.complete_params(params)),
         params_version=handler.params_version,
+        runs_on=handler.runs_on,
         status=status,
         timeout=handler.timeout,
         max_attempts=handler.retry.max_attempts,

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
@@ -22,10 +22,12 @@ from fmv.mongodb.server import clock, recent_now, server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import counters
 from robots import samples
+from robots.agents import with_agents
 from robots.models import Robot
 from tasks.models import Bulk, Status, Task, WorkerProcess
 from tasks.models.error_document import error_document
-from tasks.queue import submissions
+from tasks.models.robot_attempt import claim_lease_of
+from tasks.queue import robots_lost, submissions
 from tasks.queue.doorbell import ring, ring_all, ring_for
 from tasks.queue.services import delete_every
 
@@ -45,7 +47,7 @@ MAX_ROBOTS_RUNG = 200  # in one run; chosen by chance, so that no robot is left 
 def promote_due(by: Callable[[], dt.datetime] = server_now) -> int:
     """Queue the scheduled and retrying tasks that are due, and ring for them; return how many. `by` gives the time."""
     promoted = 0
-    while found := list(Task.objects.due(now := by()).values("id", "robot", "priority")[:STEP_SIZE]):
+    while found := list(Task.objects.due(now := by()).values("id", "robot", "runs_on", "priority")[:STEP_SIZE]):
         due = [Task(**values) for values in found]
         promoted += Task.objects.filter(pk__in=[task.pk for task in due]).promote(now)
         ring_for(due)
@@ -59,13 +61,24 @@ class Sight(NamedTuple):
     lease_expires_at: dt.datetime | None
     attempt_since: float
     lease_since: float
+    #: None: no cancel was requested
+    cancel_since: float | None
+    runs_on: str
+    handler: str
+    timeout: float
+    is_out_of_contact: bool
+    #: its lease is the one with which it began
+    is_new_claim: bool
 
 
+SEEN = ("runs_on", "handler", "timeout", "out_of_contact_since")
 _sights: dict[UUID, Sight] = {}
 
 
 def recover_lost() -> dict[str, int]:
     """Recover the tasks whose lease this process has seen unrenewed for as long as a lease lasts: retry or end them.
+
+    Those that run on a robot are judged by `robots_lost.judge`.
 
     Only this machine's monotonic clock decides, because any other clock may jump. So a process that has just started
     recovers nothing for the length of a lease. Returns how many tasks are now in which status.
@@ -73,25 +86,58 @@ def recover_lost() -> dict[str, int]:
     for _ in range(clock.take_jumps()):
         counters.count("clock_jumps")
     now = _look_at_leases()
-    lost = [pk for pk, seen in _sights.items() if now - seen.lease_since >= settings.ENVIRONMENT.lease_seconds]
-    tasks = Task.objects.started().filter(pk__in=lost[:STEP_SIZE]).order_by() if lost else ()
-    return _recover_all(task for task in tasks if _is_as_seen(task))
+    old = now - settings.ENVIRONMENT.lease_seconds
+    lost = [pk for pk, seen in _sights.items() if seen.runs_on == "worker" and seen.lease_since <= old]
+    outcome = _recover_all(_read(lost))
+    for status, count in _recover_on_robots(now).items():
+        outcome[status] = outcome.get(status, 0) + count
+    return outcome
+
+
+def _recover_on_robots(now: float) -> dict[str, int]:
+    on_robots = ((pk, seen) for pk, seen in _sights.items() if seen.runs_on == "robot")
+    verdicts = {pk: verdict for pk, seen in on_robots if (verdict := robots_lost.judge(seen, now))}
+    outcome: Counter[Status] = Counter()
+    for task in _read(list(verdicts)):
+        if status := robots_lost.recover(task, verdicts[task.pk]):
+            outcome[status] += 1
+    if outcome[Status.RETRY]:
+        promote_due()
+    return {status.value: count for status, count in outcome.items()}
+
+
+def _read(ids: list[UUID]) -> Iterator[Task]:
+    """Yield those of these tasks that are as this process has seen them, some at least."""
+    tasks = Task.objects.started().filter(pk__in=ids[:STEP_SIZE]).order_by() if ids else ()
+    return (task for task in tasks if _is_as_seen(task))
 
 
 def _look_at_leases() -> float:
     """Remember the lease of each started task; return the time of that look."""
     global _sights  # noqa: PLW0603 - what this process remembers from one run of the step to the next
-    leases = Task.objects.started().order_by().values_list("pk", "attempt", "lease_expires_at")
-    found, now, before = list(leases), time.monotonic(), _sights
+    columns = ("pk", "attempt", "lease_expires_at", "cancel_requested", "started_at", *SEEN)
+    found, now, before = list(Task.objects.started().order_by().values_list(*columns)), time.monotonic(), _sights
     _sights = {}
-    for pk, attempt, lease in found:
+    for pk, attempt, lease, cancelled, started_at, runs_on, handler, timeout, silent_since in found:
         seen = before.get(pk)
-        if seen is None or seen.attempt != attempt:
-            seen = Sight(attempt, lease, now, now)
-        elif seen.lease_expires_at != lease:
-            seen = seen._replace(lease_expires_at=lease, lease_since=now)
-        _sights[pk] = seen
+        same = seen is not None and seen.attempt == attempt
+        _sights[pk] = Sight(
+            attempt,
+            lease,
+            attempt_since=seen.attempt_since if seen and same else now,
+            lease_since=seen.lease_since if seen and same and seen.lease_expires_at == lease else now,
+            cancel_since=((seen.cancel_since if seen and same else None) or now) if cancelled else None,
+            runs_on=runs_on,
+            handler=handler,
+            timeout=timeout,
+            is_out_of_contact=silent_since is not None,
+            is_new_claim=runs_on == "robot" and _lasts(started_at, lease, claim_lease_of(handler)),
+        )
     return now
+
+
+def _lasts(since: dt.datetime | None, until: dt.datetime | None, seconds: float) -> bool:
+    return since is not None and until is not None and until - since == dt.timedelta(seconds=seconds)
 
 
 def _is_as_seen(task: Task) -> bool:
@@ -182,10 +228,12 @@ def ring_waiting(patience: float = 0.0) -> int:
     busy = Task.objects.runs_by_robot(chosen)
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
     bells = {name: _rings(name, robots.get(name), busy[name]) for name in chosen}
+    agents_turn = _agents_turn({name: times for name, times in bells.items() if name in robots})
     longer = {name: first._replace(patience=min(2 * _waits[name].patience, LONGEST_PATIENCE)) for name in chosen}
     _waits |= {name: longer[name] if bells[name] else first for name in chosen}
-    ring_all(bells, expires=RING_LIFETIME)  # otherwise they would pile up while no worker is free
-    return sum(times > 0 for times in bells.values())
+    rung = {name: times for name, times in bells.items() if times and name not in agents_turn}
+    ring_all(rung, expires=RING_LIFETIME)  # otherwise they would pile up while no worker is free
+    return len(rung)
 
 
 def _rings(name: str, robot: Robot | None, running: int) -> int:
@@ -194,6 +242,12 @@ def _rings(name: str, robot: Robot | None, running: int) -> int:
         return 1
     free = robot.lanes - running if robot.enabled else 0
     return free if free <= 1 else Task.objects.queued().of_robot(name).up_to(free)
+
+
+def _agents_turn(bells: Mapping[str, int]) -> set[str]:
+    """Return those of these robots whose next task waits for their agent. To robots without one the worker goes."""
+    names = with_agents([name for name, times in bells.items() if times])
+    return {name for name in names if Task.objects.next_runs_on(name) == "robot"}
 
 
 def purge(days: float, until: float = float("inf")) -> int:

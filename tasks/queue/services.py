@@ -16,10 +16,11 @@ from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks.models import WAITING, Bulk, LogLine, Status, Task
 from tasks.queue import bulk
-from tasks.queue.doorbell import ring, ring_all
+from tasks.queue.doorbell import ring_all, ring_for_new
 from tasks.queue.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
 from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of, require_in_service
 from tasks.queue.submissions import submit_batch, submit_idempotent
+from tasks.queue.waiting import wake
 from tasks.reports import outcomes
 
 REQUEST_BUDGET = 1.0  # seconds that a request works on a bulk run; the periodic job does the rest
@@ -68,7 +69,7 @@ def submit(runs: Run | Sequence[Run], *, by: str, key: str | None = None) -> Tas
     [task], [robot] = _new(runs, by)
     insert(task)
     if robot.enabled and task.status == Status.QUEUED:
-        ring(robot.name, task.priority)  # at once: whether somebody comes anyway would be asked by a third command
+        ring_for_new(task)  # at once: whether somebody comes anyway would be asked by a third command
     return task
 
 
@@ -177,9 +178,12 @@ def put_in_service(name: str, *, by: str) -> Robot:
 
 
 def restart_queue(robot: Robot) -> None:
-    """Ring once for each lane of the robot, if it has queued tasks."""
-    if Task.objects.queued().of_robot(robot.name).exists():
+    """Ring once for each lane of the robot if its next task runs on a worker, or wake its agent if on the robot."""
+    runs_on = Task.objects.next_runs_on(robot.name)
+    if runs_on == "worker":
         ring_all({robot.name: robot.lanes})
+    elif runs_on == "robot":
+        wake(robot.name)
 
 
 def delete_robot(name: str, *, by: str, revisions: Collection[int] | None = None) -> None:

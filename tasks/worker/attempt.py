@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import json
 import logging
 import os
 import signal
@@ -10,11 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-import bson
 from django.db import DatabaseError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
 from pymongo.errors import PyMongoError
 
 from fmv.errors import FmvError
@@ -26,6 +23,7 @@ from robots.models import Robot
 from tasks import registry
 from tasks.models import LogLine, Task
 from tasks.models.error_document import encodable, error_document
+from tasks.queue.result import storable
 from tasks.registry import Handler, PermanentError
 from tasks.worker import isolation, process_end
 from tasks.worker.error_report import report_of
@@ -33,7 +31,6 @@ from tasks.worker.lease import INTERRUPT, Lease, Reason
 
 logger = logging.getLogger(__name__)
 
-MAX_RESULT = 1024 * 1024  # bytes of JSON
 MAX_LOG_LINES = 10_000  # an attempt
 MAX_HANDED_BACK = 10  # attempts of a task that do not count because FMV's own code, or a worker, ended them
 REPORT_EVERY = 1.0  # seconds between two writes of a handler's progress
@@ -146,6 +143,8 @@ class Attempt:
     def _run(self) -> None:
         try:
             handler = registry.get(self._task.handler)
+            if handler.runs_on == "robot":
+                raise registry.UnknownHandler
             self.params = handler.read_params(self._task.params)
         except FmvError as error:  # the submit accepted it, so this worker runs another version of the code
             cannot = error_document("CannotRun", f"{self._task.handler}: {error}")
@@ -191,7 +190,7 @@ class Attempt:
         try:
             self._handler_was_called = self._interruptible = True
             run = contextvars.copy_context().run  # the handler's context variables, such as decimal's, are its own
-            return Outcome(storable(run(handler.run, self)))
+            return Outcome(storable(run(cast("Callable[[Any], Any]", handler.run), self)))
         except BaseException as error:
             return Outcome(error=report_of(error), permanent=issubclass(type(error), PermanentError))
         finally:
@@ -264,20 +263,3 @@ class Attempt:
                 done = task.fail(failed)
             if not done:
                 task.stop("stopped, as asked")
-
-
-class InvalidResult(PermanentError):
-    """The value that a handler returned cannot be stored as a result."""
-
-
-def storable(result: Any) -> Any:
-    """Return the result as plain JSON values. Raises InvalidResult if it is not JSON, or larger than MAX_RESULT."""
-    try:
-        plain = to_jsonable_python(result)
-        size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-        bson.encode({"result": plain})
-    except (PydanticSerializationError, bson.errors.BSONError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidResult(f"The handler's result cannot be stored as JSON: {error}") from error
-    if size > MAX_RESULT:
-        raise InvalidResult(f"The handler's result has {size} bytes of JSON, more than {MAX_RESULT}")
-    return plain

@@ -18,6 +18,7 @@ from tasks.models import Task, WorkerProcess
 from tasks.models.task import LaneTaken
 from tasks.models.worker_process import worker_name
 from tasks.queue.doorbell import ring
+from tasks.queue.lanes import free_lanes, lane_of, start_on_any
 from tasks.worker import process_end
 from tasks.worker.attempt import Attempt
 from tasks.worker.lease import LEASE_GRACE
@@ -83,8 +84,8 @@ class Turn:
     def claim(self) -> Task | None:
         """Start the next queued task and return it; None without a task or a free lane, or out of service.
 
-        Also None if this worker cannot run that task: it is left to another, and the tasks behind it wait, because a
-        robot runs its tasks in order.
+        Also None if this worker cannot run that task: it is left to another, or to the robot, and the tasks behind it
+        wait, because a robot runs its tasks in order.
         """
         while task := self._next():
             if self.robot is None:
@@ -94,6 +95,8 @@ class Turn:
                 return None
             if task.expire():
                 continue
+            if task.runs_on == "robot":
+                return None  # the agent of the robot asks for it; whatever ends it wakes whoever runs the next
             if not can_run(task):
                 _leave(task, self._passed_on)
                 return None
@@ -109,7 +112,7 @@ class Turn:
         """Ring if the robot has more tasks."""
         if not self._found:
             self._look()
-        if self._found and (self.robot is None or self.robot.enabled):
+        if self._found and self._found[0].runs_on == "worker" and (self.robot is None or self.robot.enabled):
             ring(self._name, self._found[0].priority)
 
     def _next(self) -> Task | None:
@@ -130,17 +133,14 @@ class Turn:
         """Start the task on a free lane; False if it is not as it was found. Raises LaneTaken when no lane is free."""
         if lane := self._likely_lane(robot):
             try:
-                return self._start_on(lane, task, robot)
+                return self._start_on([lane], task, robot)
             except LaneTaken:
                 if robot.lanes == 1:
                     raise
         taken = Task.lanes_taken(robot.name)
         if robot.lanes == 1 and taken <= {lane_of(robot.name, 0)}:
             _within_lane[robot.name] = robot.created_at, robot.revision
-        for lane in free_lanes(robot.name, robot.lanes, taken):
-            with contextlib.suppress(LaneTaken):
-                return self._start_on(lane, task, robot)
-        raise LaneTaken
+        return self._start_on(free_lanes(robot.name, robot.lanes, taken), task, robot)
 
     def _likely_lane(self, robot: Robot) -> str | None:
         """Return a lane that may be tried before one asks which are taken: none runs beyond the robot's lanes."""
@@ -152,12 +152,12 @@ class Turn:
         seen = _within_lane.get(robot.name) == (robot.created_at, robot.revision)
         return lane_of(robot.name, 0) if never_had_more or seen else None
 
-    def _start_on(self, lane: str, task: Task, robot: Robot) -> bool:
+    def _start_on(self, lanes: list[str], task: Task, robot: Robot) -> bool:
         owner = {"worker": worker_name(os.getpid()), "message_id": self._message_id}
-        started = task.start(lane=lane, **owner, lease=settings.ENVIRONMENT.lease_seconds, grace=LEASE_GRACE)
-        if started:
+        lane = start_on_any(lanes, task, **owner, lease=settings.ENVIRONMENT.lease_seconds, grace=LEASE_GRACE)
+        if lane:
             self._own = lane, robot.revision
-        return started
+        return lane is not None
 
 
 def can_run(task: Task) -> bool:
@@ -167,6 +167,8 @@ def can_run(task: Task) -> bool:
     """
     try:
         handler = registry.get(task.handler)
+        if handler.runs_on == "robot":  # since a newer or older version of the code
+            return False
         if task.params_version not in (None, handler.params_version):
             handler.read_params(task.params)
     except FmvError:
@@ -186,16 +188,3 @@ def _leave(task: Task, passed_on: int) -> None:
     logger.info("Task %s is left: this worker does not know the handler %s or its parameters", task.pk, task.handler)
     if known and passed_on < MAX_PASSED_ON:
         ring(task.robot, task.priority, passed_on=passed_on + 1)
-
-
-def lane_of(robot: str, number: int) -> str:
-    return f"{robot}/{number}"
-
-
-def free_lanes(robot: str, lanes: int, taken: set[str]) -> list[str]:
-    """Return the lanes on which a task may start.
-
-    If the robot had more lanes before, tasks may still run on those beyond `lanes`: they count until they end.
-    """
-    free = [lane for number in range(lanes) if (lane := lane_of(robot, number)) not in taken]
-    return free[: max(0, lanes - len(taken))]

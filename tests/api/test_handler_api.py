@@ -19,7 +19,8 @@ def test_it_lists_by_name_what_can_be_run(api):
     assert names == sorted(names)
     assert {"primes", "http", "wait"} <= set(names)
     for handler in handlers:
-        assert list(handler) == ["name", "description", "params", "timeout", "max_attempts"]
+        keys = ["name", "description", "runs_on", "params", "result", "resume", "timeout", "max_attempts"]
+        assert list(handler) == keys
         jsonschema.Draft202012Validator.check_schema(handler["params"])
 
 
@@ -28,6 +29,18 @@ def test_each_is_found_by_its_name(api):
         assert handler["description"]
         assert api("GET", f"/handler/{handler['name']}").json() == handler
         assert api("GET", f"/handler/{handler['name']}/").json() == handler
+
+
+def test_it_says_what_runs_on_the_robot_and_what_that_returns(api):
+    drive = api("GET", "/handler/drive").json()
+    assert (drive["runs_on"], drive["resume"], drive["description"]) == (
+        "robot",
+        True,
+        "Drive to a place on the robot's map.",
+    )
+    assert set(drive["result"]["properties"]) == {"x", "y", "distance"}
+    primes = api("GET", "/handler/primes").json()
+    assert (primes["runs_on"], primes["resume"], primes["result"]) == ("worker", False, None)
 
 
 def test_the_schema_says_what_a_submit_accepts(api):

@@ -18,9 +18,10 @@ from django.db import DatabaseError, connection
 from fmv.mongodb.server import server_now
 from tasks.models import Status, Task
 from tasks.queue import periodic
+from tasks.queue.result import MAX_RESULT, InvalidResult, storable
 from tasks.registry import RetryPolicy
 from tasks.worker import attempt
-from tasks.worker.attempt import MAX_RESULT, Attempt, InvalidResult, storable
+from tasks.worker.attempt import Attempt
 from tasks.worker.claim import run_next
 from tasks.worker.lease import INTERRUPT, LEASE_GRACE
 from tests.conftest import wait_until, with_database

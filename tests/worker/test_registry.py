@@ -52,7 +52,7 @@ class HalfCharacter(Params):
 
 @pytest.mark.parametrize("params", [NoSchema, ArbitraryType, Undefined, TooLarge, NoJson, HalfCharacter, int])
 def test_parameters_without_a_json_schema_are_refused(params: Any):
-    with pytest.raises(ImproperlyConfigured, match=r"^The parameters of the handler 'odd' have no JSON Schema"):
+    with pytest.raises(ImproperlyConfigured, match=r"the handler 'odd' have no JSON Schema"):
         handler("odd", params=params)(lambda ctx: None)
     assert "odd" not in {known.name for known in registry.all_handlers()}
 

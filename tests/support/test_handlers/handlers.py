@@ -7,9 +7,9 @@ import sys
 import time
 from typing import Any
 
-from pydantic import Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
-from tasks.registry import Context, Params, PermanentError, RetryPolicy, handler
+from tasks.registry import Context, Params, PermanentError, RetryPolicy, handler, robot_handler
 from tests.support.event_marks import mark
 
 AT_ONCE = RetryPolicy(max_attempts=3, first=0.01, longest=0.01)
@@ -162,3 +162,25 @@ def speaks(ctx: Context[Echo]) -> None:
 
 
 from tests.support.test_handlers import leavings  # noqa: E402, F401 - registers its handlers, too
+
+
+class Turned(BaseModel):
+    degrees: float
+
+
+# Handlers that run on the robot, one for each way to be lost.
+robot_handler(
+    "turn",
+    params=Nothing,
+    result=Turned,
+    timeout=60,
+    lease=30,
+    lost_after=100,
+    retry=AT_ONCE,
+    description="Turn on the spot.",
+)
+robot_handler(
+    "grip", params=Nothing, timeout=3600, on_lost="retry", cancel_grace=20, retry=AT_ONCE, description="Grip."
+)
+robot_handler("pour", params=Nothing, timeout=3600, on_lost="fail", retry=AT_ONCE, description="Pour")
+robot_handler("patrol", params=Nothing, timeout=3600, resume=True, retry=AT_ONCE, description="Patrol")

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.worker.claim import free_lanes
+from tasks.queue.lanes import free_lanes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,391 @@
+"""What the agent of a robot does with the robot's tasks: claim, renew, log, finish, release.
+
+An agent names the attempt, and its session. Each change is one conditional write that names both, so an agent that has
+lost an attempt changes nothing.
+"""
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+from uuid import UUID
+
+import robots.services
+from fmv.mongodb.uuid7 import new_id
+from robots import agents
+from robots.agents import Session
+from robots.errors import SessionReplaced
+from robots.models import Robot
+from tasks import registry
+from tasks.agents.errors import AlreadyReported, AttemptLost, LinesMissing
+from tasks.models import LogLine, Status, Task
+from tasks.models.error_document import encodable, error_document
+from tasks.models.robot_attempt import RobotAttempt, attempts_held, claim_lease_of, lease_of
+from tasks.models.task import LaneTaken
+from tasks.queue.doorbell import ring_for_next
+from tasks.queue.errors import UnknownTask
+from tasks.queue.lanes import free_lanes, start_on_any
+from tasks.queue.result import InvalidResult, storable
+from tasks.queue.robots_lost import MAX_RELEASED, free_lanes_of
+
+logger = logging.getLogger(__name__)
+
+MAX_LOG_LINES = 10_000  # an attempt
+CANCEL_NOTE = "cancel asked for by "
+
+
+@dataclass(frozen=True)
+class Held:
+    """An attempt that a robot holds: the task, for how many seconds, and whether it goes on after a restart."""
+
+    task: Task
+    lease_seconds: float
+    #: for which FMV gives the attempt to nobody else while nothing is heard of the robot
+    hold_seconds: float
+    resumed: bool = False
+
+
+class Cancel(NamedTuple):
+    """A cancel that the robot is to confirm: by whom, why, and within how many seconds after the request."""
+
+    by: str
+    reason: str
+    grace_seconds: float
+
+
+# --- Sessions --------------------------------------------------------------------------------------------------------
+
+
+def open_session(robot: str, *, handlers: list[str], **about: str) -> tuple[Session, list[Held]]:
+    """Open a session of the robot's agent, which ends the one before; return it with the attempts that it holds.
+
+    An agent that still runs keeps its attempts. One that was started again keeps those whose handler can go on; the
+    others are tried again or fail. `about`: agent, version, boot_id. Raises UnknownRobot.
+    """
+    robots.services.get(robot)
+    session = agents.open_session(robot, handlers=handlers, **about)
+    free_lanes_of(robot)
+    held = [mine for task, attempt in attempts_held(robot) if (mine := _take_over(task, attempt, session))]
+    ring_for_next(robot)
+    return session, held
+
+
+def _take_over(task: Task, attempt: RobotAttempt, session: Session) -> Held | None:
+    if agents.same_start(attempt.session, session.id):
+        kept, resumed = attempt.change_session(session.id, "kept by a new session of its agent"), False
+    elif _handler_of(task).resume:
+        kept, resumed = attempt.change_session(session.id, "its agent was started again and goes on"), True
+    else:
+        _end_restarted(task, attempt)
+        return None
+    return _held(task, resumed=resumed) if kept else None
+
+
+def _end_restarted(task: Task, attempt: RobotAttempt) -> None:
+    """End an attempt whose agent was started again. The outcome may still come, from the agent's disk."""
+    error = error_document("AgentRestarted", "The agent was started again while the task ran")
+    if task.cancel_requested:
+        task.stop("its agent was started again while it was being cancelled")
+    elif task.attempts_left:
+        task.retry(error, delay=_handler_of(task).retry.delay(task.attempt - task.uncounted))
+    else:
+        task.fail(error)
+    logger.warning("Task %s: the agent of robot %s was started again in attempt %d", task.pk, task.robot, task.attempt)
+
+
+def _handler_of(task: Task) -> registry.Handler[Any]:
+    try:
+        return registry.get(task.handler)
+    except registry.UnknownHandler:  # it was removed, or this process runs another version of the code
+        return registry.Handler(task.handler, None, registry.Params, task.timeout, registry.RetryPolicy())
+
+
+def _held(task: Task, *, resumed: bool = False) -> Held:
+    lease = lease_of(task.handler)
+    return Held(task, lease, hold_of(task.handler), resumed)
+
+
+def hold_of(handler: str) -> float:
+    """Return for how many seconds after a renewal FMV gives an attempt to nobody else."""
+    try:
+        known = registry.get(handler)
+    except registry.UnknownHandler:
+        return registry.Handler.lease + registry.Handler.lost_after
+    return known.lease + (known.lost_after if known.on_lost == "wait" else 0)
+
+
+def _require_session(robot: str, session: str) -> Session:
+    current = agents.session_of(robot)
+    if current is None or current.id != session:
+        raise SessionReplaced
+    return current
+
+
+# --- Claims ----------------------------------------------------------------------------------------------------------
+
+
+def claim(robot: str, session: str, claim_id: UUID) -> Held | None:
+    """Start the robot's next task, if it runs on the robot and a lane is free; the same claim again returns the same.
+
+    None also while the robot is out of service, or if its agent does not know the handler: the tasks behind it wait,
+    because a robot runs its tasks in order. Raises SessionReplaced.
+    """
+    current = _require_session(robot, session)
+    holders = Task.holders_of_lanes(robot)
+    if mine := _claimed_before(holders, session, claim_id):
+        return mine
+    while head := _next_of(robot, current):
+        task, owner = head
+        if task.expire():
+            continue
+        taken = {holder.lane for holder in holders if holder.lane and not holder.is_finished}
+        try:
+            started = _start(task, owner, taken, session, claim_id)
+        except LaneTaken:
+            holders = Task.holders_of_lanes(robot)
+            if mine := _claimed_before(holders, session, claim_id):
+                return mine
+            if not free_lanes_of(robot):
+                return None
+            continue  # the agent has spoken: what it did not confirm blocks no lane any more
+        if started:
+            about = {"task_id": str(task.pk), "handler": task.handler, "robot": robot, "attempt": task.attempt}
+            logger.info("Task %(task_id)s (%(handler)s) of robot %(robot)r: attempt %(attempt)d", about, extra=about)
+            return Held(task, claim_lease_of(task.handler), claim_lease_of(task.handler))
+    return None
+
+
+def _claimed_before(holders: list[Task], session: str, claim_id: UUID) -> Held | None:
+    for task in holders:
+        if task.status == Status.STARTED and task.claim_id == claim_id and task.session == session:
+            mine, first = RobotAttempt(task.robot, task.pk, task.attempt, session), claim_lease_of(task.handler)
+            if mine.claim_again(first):
+                return Held(task, first, first)
+            if mine.renew({}) or mine.regain_contact({}):
+                return _held(task)
+    return None
+
+
+def _next_of(robot: str, session: Session) -> tuple[Task, Robot] | None:
+    """Return the robot's next task, if it is one that the agent may start, and the robot."""
+    owner, found = Task.look(robot)
+    if not found or owner is None or not owner.enabled or found[0].runs_on != "robot":
+        return None
+    if found[0].handler not in session.handlers:
+        logger.info("Task %s waits: the agent of %s does not know %s", found[0].pk, robot, found[0].handler)
+        return None
+    return found[0], owner
+
+
+def _start(task: Task, robot: Robot, taken: set[str], session: str, claim_id: UUID) -> bool:
+    owner = {"worker": f"agent/{robot.name}", "message_id": "", "session": session, "claim_id": claim_id}
+    lanes = free_lanes(robot.name, robot.lanes, taken)
+    return start_on_any(lanes, task, **owner, lease=claim_lease_of(task.handler), grace=math.inf) is not None
+
+
+# --- While it runs ---------------------------------------------------------------------------------------------------
+
+
+def renew(robot: str, id: UUID, session: str, attempt: int, report: dict[str, Any]) -> tuple[str, Cancel | None]:
+    """Renew the lease of an attempt and store what it reports; return its handler, and the cancel that is asked for.
+
+    `report`: progress, message and checkpoint, those that are new. A renewal that comes late is accepted while no
+    later attempt has begun and the task is not over. Raises UnknownTask, AttemptLost, SessionReplaced.
+    """
+    mine = RobotAttempt(robot, id, attempt, session)
+    renewed = mine.renew(report)
+    if renewed is None:
+        task = _get(robot, id)
+        _require_regained(task, mine, report)
+        return task.handler, _cancel_of(task)
+    cancelled = renewed["cancel_requested"]
+    return renewed["handler"], _cancel_of(_get(robot, id)) if cancelled else None
+
+
+def _require_regained(task: Task, mine: RobotAttempt, report: dict[str, Any]) -> None:
+    """Make an attempt the robot's again that was silent for too long. Raises AttemptLost, SessionReplaced."""
+    _require_held(task, mine)
+    if task.status == Status.STARTED and (mine.renew(report) or mine.regain_contact(report)):
+        return
+    if task.status in (Status.RETRY, Status.QUEUED) and _is_unreported(task):
+        free_lanes_of(task.robot)
+        owner = robots.services.get(task.robot)
+        for lane in free_lanes(owner.name, owner.lanes, Task.lanes_taken(owner.name)):
+            try:
+                if mine.regain(lane, report):
+                    return
+            except LaneTaken:
+                continue
+    _refuse(task)
+
+
+def _require_held(task: Task, mine: RobotAttempt) -> None:
+    """Raise SessionReplaced or AttemptLost unless this is the task's last attempt, in the agent's present session."""
+    _require_session(task.robot, mine.session)
+    if (task.attempt, task.session) != (mine.attempt, mine.session) or task.is_finished:
+        _refuse(task)
+
+
+def _refuse(task: Task) -> NoReturn:
+    if free_lanes_of(task.robot):
+        ring_for_next(task.robot)
+    raise AttemptLost
+
+
+def _is_unreported(task: Task) -> bool:
+    return (task.reported or {}).get("attempt") != task.attempt
+
+
+def _get(robot: str, id: UUID) -> Task:
+    task = Task.objects.find(id)
+    if task is None or task.robot != robot or task.runs_on != "robot":
+        raise UnknownTask
+    return task
+
+
+def _cancel_of(task: Task) -> Cancel | None:
+    if not task.cancel_requested:
+        return None
+    notes = [line["note"] for line in task.history if line["note"].startswith(CANCEL_NOTE)]
+    by, _, reason = notes[-1].removeprefix(CANCEL_NOTE).partition(": ") if notes else ("", "", "")
+    return Cancel(by, reason, _handler_of(task).cancel_grace)
+
+
+def log(robot: str, id: UUID, session: str, attempt: int, first: int, lines: list[str]) -> int:
+    """Store lines of the log of an attempt, of which `first` is the number of the first; return the next number.
+
+    Lines that are stored already are dropped, and so are those beyond MAX_LOG_LINES. Raises LinesMissing, UnknownTask,
+    AttemptLost, SessionReplaced.
+    """
+    task = _get(robot, id)
+    if (task.attempt, task.session) != (attempt, session) or (task.is_finished and _is_unreported(task)):
+        _require_held(task, RobotAttempt(robot, id, attempt, session))
+        _refuse(task)
+    stored = LogLine.objects.numbered(id, attempt)
+    if first > stored:
+        raise LinesMissing(stored)
+    new = lines[stored - first :][: max(0, MAX_LOG_LINES - stored)]
+    rows = [
+        LogLine(id=new_id(), task=id, attempt=attempt, number=stored + place, text=encodable(text[:4000]))
+        for place, text in enumerate(new)
+    ]
+    LogLine.objects.store_once(rows)
+    return max(stored, first + len(lines))
+
+
+# --- Its end ---------------------------------------------------------------------------------------------------------
+
+
+def finish(
+    robot: str,
+    id: UUID,
+    session: str,
+    attempt: int,
+    outcome: str,
+    *,
+    result: Any = None,
+    error: dict[str, str] | None = None,
+    retryable: bool = True,
+) -> Task:
+    """Store how an attempt ended, and return the task. The same again returns the task as it is.
+
+    It is accepted while no later attempt has begun and the task is not over, also in a session before the present one:
+    an agent that was started again sends the outcomes that it had on its disk. Raises UnknownTask, AttemptLost,
+    AlreadyReported, SessionReplaced.
+    """
+    task = _get(robot, id)
+    while not _is_reported(task, attempt, outcome):
+        mine = _attempt_to_end(task, session, attempt)
+        if _finish(mine, task, outcome, result, error, retryable):
+            ring_for_next(robot)
+            return _get(robot, id)
+        before = task
+        task = _get(robot, id)
+        if _state(before) == _state(task):
+            _refuse(task)
+    return task
+
+
+def _state(task: Task) -> Any:
+    return task.status, task.attempt, task.session, task.cancel_requested, task.reported
+
+
+def _is_reported(task: Task, attempt: int, outcome: str) -> bool:
+    """Return whether this outcome of the attempt is stored. Raises AlreadyReported if another one is."""
+    stored = task.reported or {}
+    if stored.get("attempt") != attempt:
+        return False
+    if stored["outcome"] != outcome:
+        raise AlreadyReported(stored | {"status": task.status})
+    return True
+
+
+def _attempt_to_end(task: Task, session: str, attempt: int) -> RobotAttempt:
+    if session != task.session:
+        _require_session(task.robot, session)
+    if task.attempt != attempt or task.is_finished:
+        _refuse(task)
+    return RobotAttempt(task.robot, task.pk, attempt, task.session)
+
+
+def _finish(
+    mine: RobotAttempt, task: Task, outcome: str, result: Any, error: dict[str, str] | None, retryable: bool
+) -> bool:
+    if outcome == "succeeded":
+        try:
+            plain = storable(result)
+            _handler_of(task).check_result(plain)
+        except (InvalidResult, ValueError) as invalid:
+            return mine.fail(error_document("InvalidResult", str(invalid)), outcome)
+        return mine.succeed(plain)
+    if outcome == "cancelled" and task.cancel_requested:
+        return _confirm_cancel(mine, task)
+    if outcome == "cancelled":
+        error = {"type": "Cancelled", "message": "Cancelled by the robot"}
+    given = error or {}
+    failed = error_document(given.get("type") or "Error", given.get("message") or "")
+    logger.info("Task %s: attempt %d failed on the robot: %s", task.pk, task.attempt, failed["message"])
+    if not retryable or not task.attempts_left:
+        return mine.fail(failed, outcome)
+    delay = _handler_of(task).retry.delay(task.attempt - task.uncounted)
+    return mine.retry(failed, delay, outcome) or (
+        task.cancel_requested and mine.stop("cancelled instead of tried again", outcome)
+    )
+
+
+def _confirm_cancel(mine: RobotAttempt, task: Task) -> bool:
+    asked = _cancel_of(task)
+    if asked and asked.by == "FMV":
+        return mine.fail(error_document("TimedOut", f"Ran longer than {task.timeout:g} s"), "cancelled")
+    return mine.stop("stopped, as asked")
+
+
+def release(robot: str, id: UUID, session: str, attempt: int, reason: str, delay: float) -> Task:
+    """Give an attempt back, which does not count, to be started again after `delay` seconds; return the task.
+
+    After MAX_RELEASED such attempts the task fails. The same again returns the task as it is. Raises UnknownTask,
+    AttemptLost, AlreadyReported, SessionReplaced.
+    """
+    task = _get(robot, id)
+    while not _is_reported(task, attempt, "released"):
+        mine = _attempt_to_end(task, session, attempt)
+        if _release(mine, task, reason, delay):
+            ring_for_next(robot)
+            return _get(robot, id)
+        before = task
+        task = _get(robot, id)
+        if _state(before) == _state(task):
+            _refuse(task)
+    return task
+
+
+def _release(mine: RobotAttempt, task: Task, reason: str, delay: float) -> bool:
+    if task.cancel_requested:
+        return mine.stop("stopped, as asked", "released")
+    if task.uncounted >= MAX_RELEASED:
+        often = error_document("ReleasedTooOften", f"{MAX_RELEASED} attempts were given back before. {reason}")
+        return mine.fail(often, "released")
+    released = mine.release(f"handed back: {reason}"[:500], delay)
+    if released and delay <= 0:
+        task.promote()
+    return released

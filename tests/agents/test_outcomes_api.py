@@ -1,0 +1,189 @@
+"""POST /agent/task/{id}/finish and /release: how an attempt ends, reported once, twice, or late."""
+
+import pytest
+
+from tasks.models import Status, Task
+from tasks.queue import services
+from tasks.queue.robots_lost import MAX_RELEASED
+from tests.support.agent_requests import Agent, code, submit
+from tests.support.factories import make_robot, make_task
+from tests.support.probes import statuses
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
+DONE = {"result": {"degrees": 90}}
+
+
+def agent_with(handler: str = "turn", **options) -> Agent:
+    agent = Agent.signed_in(make_robot())
+    submit(agent.robot, handler, **options)
+    return agent.take()
+
+
+def test_the_same_outcome_again_has_the_same_answer():
+    agent = agent_with()
+    first, again = agent.finish(**DONE), agent.finish(**DONE)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.json() == first.json()
+
+
+def test_another_outcome_is_refused_with_what_is_stored():
+    agent = agent_with()
+    agent.finish(**DONE)
+    other = agent.finish("failed")
+    assert code(other) == "already_reported"
+    assert other.json()["stored"] == {"attempt": 1, "outcome": "succeeded", "status": "SUCCESS"}
+    assert code(agent.release()) == "already_reported"
+
+
+def test_a_failure_is_repeated_and_its_report_again_changes_nothing():
+    agent = agent_with()
+    failed = agent.finish("failed", error={"type": "Stuck", "message": "a chair"}).json()
+    assert failed["status"] == "RETRY"
+    assert failed["error"] == {"type": "Stuck", "message": "a chair", "traceback": ""}
+    Task.objects.get(pk=agent.task_id).promote()
+    agent.claim()
+    assert agent.attempt == 2
+    agent.attempt = 1
+    late = agent.finish("failed", error={"type": "Stuck", "message": "a chair"})
+    assert late.status_code == 200
+    assert late.json()["attempt"] == 2
+    assert statuses(agent.task) == ["QUEUED", "STARTED", "RETRY", "QUEUED", "STARTED"]
+    assert code(agent.finish(**DONE)) == "already_reported"
+
+
+@pytest.mark.parametrize("body", [{"retryable": False}, {}])
+def test_a_failure_is_final_if_another_attempt_cannot_help_or_none_is_left(body):
+    agent = agent_with(max_attempts=3 if body else 1)
+    assert agent.finish("failed", **body).json()["status"] == "FAILURE"
+
+
+def test_a_result_that_is_not_as_declared_is_a_failure():
+    agent = agent_with()
+    answer = agent.finish(result={"degrees": "many"})
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["error"]["type"]) == ("FAILURE", "InvalidResult")
+    assert "degrees" in answer.json()["error"]["message"]
+    assert agent.finish(result={"degrees": "many"}).json() == answer.json()
+
+
+def test_a_handler_without_a_declared_result_takes_any():
+    agent = agent_with("grip")
+    assert agent.finish(result=["$robot", {"a.b": None}]).json()["result"] == ["$robot", {"a.b": None}]
+
+
+def test_a_cancel_rides_on_the_renewal_and_is_confirmed():
+    agent = agent_with()
+    services.cancel(agent.task, by="fry")
+    answer = agent.renew(progress=10).json()
+    assert answer["cancel"] == {"by": "fry", "reason": "", "grace_seconds": 60}
+    assert agent.task.progress == 10
+    assert agent.task.cancel_requested_at is not None
+    assert agent.finish("cancelled").json()["status"] == "REVOKED"
+    assert agent.task.history[-1]["note"] == "stopped, as asked"
+    assert agent.task.lane is None
+
+
+def test_a_failure_while_it_is_cancelled_is_not_repeated():
+    agent = agent_with()
+    services.cancel(agent.task, by="fry")
+    assert agent.finish("failed").json()["status"] == "REVOKED"
+
+
+def test_a_cancelled_task_may_still_succeed():
+    agent = agent_with()
+    services.cancel(agent.task, by="fry")
+    assert agent.finish(**DONE).json()["status"] == "SUCCESS"
+
+
+def test_a_cancel_that_nobody_asked_for_is_a_failure():
+    agent = agent_with()
+    answer = agent.finish("cancelled").json()
+    assert (answer["status"], answer["error"]["message"]) == ("RETRY", "Cancelled by the robot")
+
+
+def test_the_end_of_a_task_wakes_the_worker_of_the_next(bells):
+    agent = agent_with()
+    make_task(robot=agent.robot, handler="noop")
+    bells()
+    agent.finish(**DONE)
+    assert [bell[:2] for bell in bells()] == [("tasks.run_next", agent.robot)]
+
+
+def test_a_release_does_not_count():
+    agent = agent_with(max_attempts=1)
+    answer = agent.release(reason="the doors are locked")
+    assert answer.json()["status"] == "QUEUED"
+    assert answer.json()["history"][-2]["note"] == "handed back: the doors are locked"
+    assert agent.release().status_code == 200
+    assert (agent.task.attempts_left, agent.task.uncounted) == (1, 1)
+    assert agent.claim().json()["attempt"] == 2
+
+
+def test_a_release_may_wait():
+    agent = agent_with()
+    assert agent.release(reason="charging", delay=600).json()["status"] == "RETRY"
+    assert agent.claim().status_code == 204
+
+
+def test_a_task_is_released_ten_times_at_most():
+    agent = agent_with()
+    for _ in range(MAX_RELEASED):
+        assert agent.release(reason="no").json()["status"] == "QUEUED"
+        agent.take()
+    answer = agent.release(reason="no").json()
+    assert (answer["status"], answer["error"]["type"]) == ("FAILURE", "ReleasedTooOften")
+
+
+def test_after_a_release_the_attempt_is_nobodys():
+    agent = agent_with()
+    agent.release()
+    assert code(agent.renew()) == "attempt_lost"
+    assert code(agent.finish(**DONE)) == "already_reported"
+    assert agent.task.status == Status.QUEUED
+
+
+@pytest.mark.parametrize("verb", ["renew", "finish", "release", "log"])
+def test_other_robots_tasks_are_not_found(verb):
+    mine, other = agent_with(), Agent.signed_in(make_robot())
+    other.task_id, other.attempt = mine.task_id, 1
+    more = {"finish": {"outcome": "failed"}, "log": {"first": 0, "lines": ["x"]}}.get(verb, {})
+    assert other.call(verb, **more).status_code == 404
+    other.task_id = str(make_task(robot=other.robot, handler="noop", status="STARTED", attempt=1).pk)
+    assert other.call(verb, **more).status_code == 404
+
+
+@pytest.mark.parametrize("verb", ["renew", "finish", "release", "log"])
+def test_an_earlier_attempt_changes_nothing(verb):
+    agent = agent_with()
+    agent.finish("failed")
+    Task.objects.get(pk=agent.task_id).promote()
+    agent.take()
+    before = agent.task
+    agent.attempt = 1
+    more = {"finish": {"outcome": "succeeded"}, "log": {"first": 0, "lines": ["x"]}}.get(verb, {})
+    assert agent.call(verb, **more).status_code == 409
+    after = agent.task
+    assert (after.history, after.lease_expires_at) == (before.history, before.lease_expires_at)
+    assert after.log_lines().count() == 0
+
+
+def test_lines_of_the_log_are_stored_once_and_without_gaps():
+    agent = agent_with()
+    assert agent.log(0, "one", "two").json() == {"next": 2}
+    assert agent.log(1, "two", "three", "  ").json() == {"next": 4}
+    assert agent.log(0, "one").json() == {"next": 4}
+    assert agent.log(4).json() == {"next": 4}
+    gap = agent.log(6, "seven")
+    assert (code(gap), gap.json()["next"]) == ("lines_missing", 4)
+    assert [line.text for line in agent.task.log_lines()] == ["one", "two", "three", "  "]
+    agent.finish(**DONE)
+    assert agent.log(4, "after the end").json() == {"next": 5}
+
+
+def test_unknown_fields_are_ignored_and_wrong_ones_named():
+    agent = agent_with()
+    assert agent.renew(progress=1, mood="sunny").status_code == 200
+    refused = agent.renew(progress=101, checkpoint="x" * 70_000)
+    assert refused.status_code == 422
+    assert {problem["loc"][-1] for problem in refused.json()["detail"]} == {"progress", "checkpoint"}
+    assert agent.finish("done").status_code == 422

@@ -1,0 +1,121 @@
+"""POST and DELETE /agent/session: what a robot holds when its agent comes back."""
+
+import uuid
+
+import pytest
+
+from robots import agents
+from tasks.models import Status, Task
+from tests.support.agent_requests import Agent, code, submit
+from tests.support.api import Api
+from tests.support.factories import make_robot
+from tests.support.probes import statuses
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
+
+
+def agent_with(handler: str = "turn", **options) -> Agent:
+    agent = Agent.signed_in(make_robot())
+    submit(agent.robot, handler, **options)
+    return agent.take()
+
+
+def test_a_session_says_what_an_agent_needs_to_know():
+    agent = Agent(make_robot(name="R2"))
+    body = agent.sign_in().json()
+    assert (body["robot"], body["protocol"], body["lease_seconds"], body["tasks"]) == ("R2", 1, 60, [])
+    assert (body["renew_seconds"], body["report_seconds"]) == (20, agents.report_seconds())
+    assert agents.session_of("R2").id == body["session"]
+
+
+def test_a_new_session_of_the_same_start_keeps_all_tasks():
+    agent = agent_with()
+    old = agent.session
+    [held] = agent.sign_in().json()["tasks"]
+    assert (held["task"]["task_id"], held["attempt"], held["resumed"]) == (agent.task_id, 1, False)
+    assert (held["lease_seconds"], held["hold_seconds"]) == (30, 130)
+    agent.session, new = old, agent.session
+    assert code(agent.renew()) == "session_replaced"
+    agent.session = new
+    assert agent.renew().status_code == 200
+    assert agent.finish(result={"degrees": 1}).json()["status"] == "SUCCESS"
+
+
+def test_after_a_restart_a_handler_that_can_goes_on_from_its_checkpoint():
+    agent = agent_with("patrol")
+    agent.renew(checkpoint={"leg": 3})
+    [held] = agent.restarted().json()["tasks"]
+    assert (held["attempt"], held["resumed"], held["checkpoint"]) == (1, True, {"leg": 3})
+    assert agent.task.history[-1]["note"] == "its agent was started again and goes on"
+    assert agent.renew().status_code == 200
+    assert agent.finish(result={}).json()["attempt"] == 1
+
+
+def test_after_a_restart_another_handlers_task_is_tried_again():
+    agent = agent_with()
+    old = agent.session
+    assert agent.restarted().json()["tasks"] == []
+    assert agent.task.error["type"] == "AgentRestarted"
+    assert agent.task.status == Status.RETRY
+    agent.session, new = old, agent.session
+    assert code(agent.renew()) == "session_replaced"  # even if both starts live: the older must not win it back
+    agent.session = new
+    Task.objects.get(pk=agent.task_id).promote()
+    assert agent.claim().json()["attempt"] == 2
+
+
+def test_after_a_restart_a_task_without_attempts_fails_and_a_cancelled_one_ends():
+    agent = agent_with(max_attempts=1)
+    agent.restarted()
+    assert agent.task.status == Status.FAILURE
+    agent = agent_with()
+    agent.task.request_cancel("cancel asked for by fry")
+    agent.restarted()
+    assert (agent.task.status, agent.task.lane) == (Status.REVOKED, None)
+
+
+@pytest.mark.parametrize("handler", ["turn", "patrol"])
+@pytest.mark.parametrize("delivers", ["before it signs in", "in the session before", "in the new session"])
+def test_an_outcome_from_the_disk_is_taken_after_a_restart(handler, delivers):
+    agent = agent_with(handler)
+    old = agent.session
+    if delivers != "before it signs in":
+        agent.restarted()
+    if delivers == "in the session before" and handler == "turn":
+        agent.session = old
+    assert agent.finish(result={"degrees": 1}).json()["status"] == "SUCCESS"
+    assert statuses(agent.task)[-1] == "SUCCESS"
+
+
+def test_a_claim_whose_answer_was_lost_is_in_the_answer_to_the_next_session():
+    agent = Agent.signed_in(make_robot())
+    submit(agent.robot)
+    id = uuid.uuid4()
+    agent.claim(id)
+    [held] = agent.sign_in().json()["tasks"]
+    assert held["task"]["task_id"] == agent.task_id
+    assert agent.claim(id).json()["task"]["task_id"] == agent.task_id
+
+
+def test_a_goodbye_closes_the_session():
+    agent = Agent.signed_in(make_robot())
+    assert agent.api("DELETE", "/agent/session").status_code == 204
+    assert code(agent.claim()) == "session_replaced"
+    agent.sign_in()
+    assert agent.api("DELETE", "/agent/session", {"session": "another"}).status_code == 409
+    assert agent.api("DELETE", "/agent/session", {"session": agent.session}).status_code == 204
+
+
+def test_bad_sessions_are_refused():
+    agent = Agent(make_robot(), boot_id="")
+    refused = agent.sign_in()
+    assert refused.status_code == 422
+    assert refused.json()["detail"][0]["loc"] == ["body", "boot_id"]
+
+
+def test_an_agent_reports_the_robots_state_and_learns_that_it_is_out_of_service():
+    agent = Agent.signed_in(make_robot(enabled=False))
+    state = {"session": agent.session, "battery": {"charge": 80}, "mood": "sunny"}
+    assert agent.api("PUT", "/agent/state", state).json() == {"report_seconds": 5, "drain": True}
+    assert Api("viewer")("GET", f"/robot/{agent.robot}").json()["state"]["battery"]["charge"] == 80
+    assert code(agent.api("PUT", "/agent/state", state | {"session": "another"})) == "session_replaced"
