@@ -1,8 +1,8 @@
-"""Finds the changes of tasks and hands them to the event streams of this process.
+"""Finds the changes of tasks and robots and hands them to the event streams of this process.
 
-No events are stored: the tasks' documents are the log (see `tasks.api.event_log`). `changed_at` grows with every
-change, by MongoDB's clock. One thread in each web server process, the hub, asks twice a second which tasks have changed
-and hands their events to the process's streams. The thread runs while there are streams.
+No events are stored: the documents of tasks and of robots' states are the log (see `tasks.api.event_log`). `changed_at`
+grows with every change, by MongoDB's clock. One thread in each web server process, the hub, asks twice a second which
+have changed and hands their events to the process's streams. The thread runs while there are streams.
 
 All events of all tasks have one order, their Key, which is the `id:` on the wire. A stream of all tasks gets them in
 that order, once they are older than VISIBILITY_DELAY, because a write becomes visible a moment after the time it
@@ -22,7 +22,17 @@ from django.db import DatabaseError
 from pymongo.errors import PyMongoError
 
 from fmv.mongodb.server import stored_now
-from tasks.api.event_log import Event, Key, before, events_of, milliseconds, step_of, time_at
+from tasks.api.event_log import (
+    Event,
+    Key,
+    RobotEvent,
+    before,
+    events_of,
+    milliseconds,
+    robot_events,
+    step_of,
+    time_at,
+)
 from tasks.models import Task
 
 if TYPE_CHECKING:
@@ -63,6 +73,7 @@ class Hub:
         self._next_watermark = 0  # the watermark after the current poll
         self._versions: dict[uuid.UUID, dt.datetime] = {}
         self._published: dict[uuid.UUID, Key] = {}
+        self._published_robots: set[Key] = set()
         self._last = before(0)
 
     def add(self, stream: TaskStream) -> int:
@@ -78,6 +89,7 @@ class Hub:
     def _reset(self, watermark: int) -> None:
         self.watermark = self._next_watermark = watermark
         self._versions, self._published, self._last = {}, {}, before(watermark + 1)
+        self._published_robots = set()
 
     def _begin_again(self, watermark: int) -> None:
         """End all streams, because MongoDB's clock was put back; their clients reconnect and get what changes now."""
@@ -146,14 +158,28 @@ class Hub:
             for stream in streams:
                 stream.end()
             versions = {}
-        wanted = versions.keys() if any(s.task is None for s in streams) else {s.task for s in streams if s.task}
+        of_all = any(stream.task is None for stream in streams)
+        wanted = versions.keys() if of_all else {s.task for s in streams if s.task}
         changed = [pk for pk in versions.keys() & wanted if self._versions.get(pk) != versions[pk]]
-        self._hand_out([(task, events_of(task)) for task in read(changed)], since, watermark)
+        tasks = [(task, events_of(task)) for task in read(changed)]
+        robots = self._visible_robots(since, watermark) if of_all else []
+        self._hand_out(tasks, robots, since, watermark)
         self._versions = {pk: at for pk, at in self._versions.items() if pk in versions}
         self._published = {pk: key for pk, key in self._published.items() if pk in versions}
 
-    def _hand_out(self, changed: Sequence[tuple[Task, list[Event]]], since: int, watermark: int) -> None:
-        visible = [event for task, events in changed for event in self._visible(task, events, since, watermark)]
+    def _visible_robots(self, since: int, watermark: int) -> list[RobotEvent]:
+        """Return the events of robots that are new and visible, and record that they were handed out."""
+        visible = [event for event in robot_events(since, MAX_BACKLOG) if event.key.at <= watermark]
+        before, self._published_robots = self._published_robots, {event.key for event in visible}
+        return [event for event in visible if event.key not in before]
+
+    def _hand_out(
+        self, changed: Sequence[tuple[Task, list[Event]]], robots: Sequence[RobotEvent], since: int, watermark: int
+    ) -> None:
+        visible: list[Event | RobotEvent] = [
+            event for task, events in changed for event in self._visible(task, events, since, watermark)
+        ]
+        visible += robots
         visible.sort(key=lambda event: event.key)
         for event in visible:  # ids only grow: a late event gets the id of the one before it
             self._last = event.id = max(self._last, event.key)

@@ -1,19 +1,25 @@
-"""The events of a task, derived from its document: one for each line of its history and for each report.
+"""The events of a task, derived from its document: one for each line of its history and for each report; and those of
+a robot, derived from its state: one when what people should know of it has changed.
 
-All events of all tasks have one order, their Key, which is an event's `id:` on the wire.
+All events of all tasks and robots have one order, their Key, which is an event's `id:` on the wire.
 """
 
 import copy
 import datetime as dt
+import hashlib
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import orjson
 
 from fmv.http.sse import message
+from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import Document
+from robots import rendering
+from robots.models import RobotState
 from tasks.api.rendering import render_object
 from tasks.models import Task
 
@@ -24,6 +30,7 @@ class Key(NamedTuple):
     """The place of an event among all others: time in ms, the task's id in hex, and the step in the task's life.
 
     Step 2n is the n-th line of the history, from 0. Step 2n + 1 is a report after that line; there may be several.
+    Of a robot's event `task` is a digest of its name, and the step is 1.
     """
 
     at: int
@@ -91,6 +98,8 @@ class Event:
         self.key = key
         self.id = key  # the id under which a stream of all tasks sends it
         self.task = as_of(task, key.step)
+        self.robot: str = task.robot
+        self.status: str | None = self.task.status
 
     @cached_property
     def data(self) -> bytes:
@@ -98,6 +107,31 @@ class Event:
 
     def render(self, id: Key) -> bytes:
         return message("task", self.data, id)
+
+
+class RobotEvent:
+    """A change of a robot's state. Its data is the state as it is when it is read."""
+
+    status = None
+
+    def __init__(self, state: Document) -> None:
+        self.robot: str = state["_id"]
+        digest = hashlib.blake2b(self.robot.encode(), digest_size=16).hexdigest()
+        self.key = self.id = Key(milliseconds(state["changed_at"].replace(tzinfo=dt.UTC)), digest, 1)
+        self._state = state
+
+    @cached_property
+    def data(self) -> bytes:
+        return orjson.dumps({"name": self.robot, "state": rendering.state(self._state)})
+
+    def render(self, id: Key) -> bytes:
+        return message("robot", self.data, id)
+
+
+def robot_events(since: int, at_most: int) -> Iterator[RobotEvent]:
+    """Yield the events of the robots whose state has changed since then (ms)."""
+    criteria = RobotState.objects.changed_since(time_at(since)).criteria()
+    return map(RobotEvent, collection(RobotState).find(criteria, limit=at_most))
 
 
 def events_of(task: Task) -> list[Event]:

@@ -1,4 +1,4 @@
-"""The streams of the event routes: the events of one task, or those of all tasks."""
+"""The streams of the event routes: the events of one task, or those of all tasks and robots."""
 
 from __future__ import annotations
 
@@ -16,13 +16,26 @@ from pymongo.errors import PyMongoError
 
 from fmv.http.sse import Stream, comment, message
 from tasks.api.event_hub import MAX_BACKLOG, OVERLAP, hub, now, read
-from tasks.api.event_log import Event, Key, before, keys_of, milliseconds, missed, position, step_of, time_at
+from tasks.api.event_log import (
+    Event,
+    Key,
+    RobotEvent,
+    before,
+    keys_of,
+    milliseconds,
+    missed,
+    position,
+    robot_events,
+    step_of,
+    time_at,
+)
 from tasks.models import Task
 from tasks.queue import services
 
 logger = logging.getLogger(__name__)
 
 StillAllowed = Callable[[], bool]
+AnyEvent = Event | RobotEvent
 
 CLOCK_TOLERANCE = 100  # ms by which our estimate of MongoDB's clock may be wrong; a new stream starts this much earlier
 MAX_REPLAY = 3600_000  # ms that a stream goes back; for older events it reports a gap
@@ -44,7 +57,7 @@ class TaskStream(Stream):
     def __init__(self, request: HttpRequest, still_allowed: StillAllowed) -> None:
         self._still_allowed = still_allowed
         self._ends_at = time.monotonic() + MAX_STREAM_AGE
-        self._inbox: SimpleQueue[Sequence[Event] | bytes | None] = SimpleQueue()
+        self._inbox: SimpleQueue[Sequence[AnyEvent] | bytes | None] = SimpleQueue()
         self._handed = self._taken = 0
         super().__init__(request)
         try:
@@ -59,11 +72,11 @@ class TaskStream(Stream):
     def _first_pieces(self) -> Iterator[bytes]:
         raise NotImplementedError
 
-    def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
+    def _render(self, events: Sequence[AnyEvent]) -> Iterator[bytes]:
         """Yield the events that this stream sends."""
         raise NotImplementedError
 
-    def _may_send(self, event: Event) -> bool:
+    def _may_send(self, event: AnyEvent) -> bool:
         """Return False for an event that `_render` would leave out. The hub asks this, in its own thread."""
         raise NotImplementedError
 
@@ -72,7 +85,7 @@ class TaskStream(Stream):
 
     # Called by the hub and the server.
 
-    def hand(self, events: Sequence[Event]) -> None:
+    def hand(self, events: Sequence[AnyEvent]) -> None:
         """Queue these events. If more than MAX_WAITING bytes wait, the stream ends; its client reconnects for them."""
         if not (events := [event for event in events if self._may_send(event)]):
             return
@@ -152,13 +165,13 @@ class OneTask(TaskStream):
     def _first_pieces(self) -> Iterator[bytes]:
         yield from packed([RETRY_HINT + b"\n", *self._render(self._first)])
 
-    def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
+    def _render(self, events: Sequence[AnyEvent]) -> Iterator[bytes]:
         for event in events:
-            if self._may_send(event):
+            if isinstance(event, Event) and self._may_send(event):
                 self._last, self._finished = event.key, event.task.is_finished
                 yield event.render(event.key)
 
-    def _may_send(self, event: Event) -> bool:
+    def _may_send(self, event: AnyEvent) -> bool:
         return self._last is None or step_of(event.key) > step_of(self._last)
 
     def _is_over(self) -> bool:
@@ -166,7 +179,9 @@ class OneTask(TaskStream):
 
 
 class AllTasks(TaskStream):
-    """Events of all tasks, or of those of some robots and statuses; from now on, or after `after`."""
+    """Events of all tasks and robots, or of some robots and their tasks, or of tasks that enter some statuses; from now
+    on, or after `after`.
+    """
 
     def __init__(
         self,
@@ -180,6 +195,7 @@ class AllTasks(TaskStream):
         self._after = after
         self._robots, self._statuses = frozenset(robots), frozenset(statuses)
         self._caught_up: set[Key] = set()
+        self._past_robots: dict[Key, RobotEvent] = {}
         super().__init__(request, still_allowed)
 
     def _begin(self, watermark: int) -> None:
@@ -190,16 +206,16 @@ class AllTasks(TaskStream):
         else:
             self._start = before(now() - CLOCK_TOLERANCE)
 
-    def _render(self, events: Sequence[Event]) -> Iterator[bytes]:
+    def _render(self, events: Sequence[AnyEvent]) -> Iterator[bytes]:
         return (event.render(event.id) for event in events if self._wants(event))
 
-    def _wants(self, event: Event) -> bool:
+    def _wants(self, event: AnyEvent) -> bool:
         return self._start < event.key not in self._caught_up
 
-    def _may_send(self, event: Event) -> bool:
-        return self._has_wanted_status(event.task.status) and (not self._robots or event.task.robot in self._robots)
+    def _may_send(self, event: AnyEvent) -> bool:
+        return self._has_wanted_status(event.status) and (not self._robots or event.robot in self._robots)
 
-    def _has_wanted_status(self, status: str) -> bool:
+    def _has_wanted_status(self, status: str | None) -> bool:
         return not self._statuses or status in self._statuses
 
     def _comment(self) -> bytes:
@@ -240,10 +256,18 @@ class AllTasks(TaskStream):
             if self._start < key and since <= key.at <= self._watermark
             and (not row[3] or self._has_wanted_status(row[3][key.step // 2]["status"]))
         ]  # fmt: skip
-        return sorted(keys), since
+        self._past_robots = {
+            event.key: event
+            for event in robot_events(since, MAX_BACKLOG)
+            if self._start < event.key and event.key.at <= self._watermark and self._may_send(event)
+        }
+        return sorted([*keys, *self._past_robots]), since
 
     def _past_events(self, keys: Sequence[Key]) -> Iterator[bytes]:
-        tasks = {task.pk.hex: task for task in read({uuid.UUID(key.task) for key in keys})}
+        ids = {uuid.UUID(key.task) for key in keys if key not in self._past_robots}
+        tasks = {task.pk.hex: task for task in read(ids)}
         for key in keys:
-            if task := tasks.get(key.task):
+            if robot := self._past_robots.get(key):
+                yield robot.render(key)
+            elif task := tasks.get(key.task):
                 yield Event(key, task).render(key)

@@ -54,7 +54,11 @@ OF_TASK = f"""Follow a task until it is finished.
 The stream begins with the task in its current state and ends when the task is finished. A client that has received all
 events of a finished task and asks again gets 204, on which a browser stops asking.
 {STREAM_RULES}"""
-OF_ALL = f"""Follow all tasks, or those of some robots and statuses.
+OF_ALL = f"""Follow all tasks and robots, or those of some robots and statuses.
+
+An event `robot` says that a robot came online or went offline, changed its mode or its emergency stop, or reports
+other errors than before. Its data is `{{name, state}}`, with the state as it is now, so of several changes in quick
+succession only the last one makes an event. With `status` there are none.
 
 The stream begins now, or after the event that `Last-Event-ID` names. It is about a second behind, because its events
 come in the order of MongoDB's clock. It goes back at most one hour and 20,000 changed tasks: if events before that are
@@ -71,8 +75,8 @@ data: {orjson.dumps(TASK_EXAMPLE).decode()}
 """
 STREAM = OpenApiResponse(
     OpenApiTypes.STR,
-    description="Server-sent events: `task`, whose data is a Task, and in the stream of all tasks also `gap`, whose "
-    "data is `{before}`: events before that time are missing.",
+    description="Server-sent events: `task`, whose data is a Task, and in the stream of all tasks also `robot`, whose "
+    "data is `{name, state}`, and `gap`, whose data is `{before}`: events before that time are missing.",
     examples=[OpenApiExample("the end of a task", EXAMPLE, media_type=MEDIA_TYPE)],
 )
 UNAVAILABLE = OpenApiResponse(

@@ -222,10 +222,10 @@ class ResumeSerializer(serializers.Serializer):
 
 
 class EventFilterSerializer(ResumeSerializer):
-    """Filters for the events of all tasks."""
+    """Filters for the events of all tasks and robots."""
 
     robot = serializers.ListField(
-        child=StrictCharField(), required=False, help_text="Tasks of one of these robots; repeatable."
+        child=StrictCharField(), required=False, help_text="One of these robots, and their tasks; repeatable."
     )
     status = serializers.ListField(
         child=serializers.ChoiceField(choices=Status.choices),
