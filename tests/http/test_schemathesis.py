@@ -16,12 +16,16 @@ import pytest
 from fmv.accounts import api_tokens
 from fmv.accounts.permissions import Role
 from fmv.devstack import embedded_mongodb, stack
-from tests.support.factories import make_robot, make_user
+from robots.models import MAX_LANES
+from tasks.queue.services import submit
+from tests.support.factories import make_robot, make_token, make_user
 from tests.support.fake_oidc import Issuer, running
 
 CASES = int(os.environ.get("FMV_TEST_CASES") or 0)  # at least so many for each role; 0: a short run
 SEED = int(os.environ.get("FMV_TEST_SEED") or (time.time() if CASES else 1))
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+AGENT = "agent"
+WAITING = 500  # tasks for the agent
 SIGN_IN = """
 [auth.openapi]
 bearer.bearer = "${FMV_TEST_JWT}"
@@ -46,7 +50,7 @@ def server(web, worker, issuer) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(0 if CASES else 300)
 def test_the_server_answers_each_role_as_its_document_says(server, issuer, tmp_path, subtests):
-    for role in ("none", *filter(None, Role)):
+    for role in ("none", *filter(None, Role), AGENT):
         with subtests.test(role=role):
             fuzz(server, role, issuer, tmp_path)
 
@@ -63,9 +67,13 @@ def fuzz(server: str, role: str, issuer: Issuer, directory: Path) -> None:
 
 
 def sign_in(role: str, issuer: Issuer) -> dict[str, str]:
-    """Return the variables that let schemathesis sign in as this role, none for nobody's."""
+    """Return the variables that let schemathesis sign in as this role or as a robot's agent, none for nobody's."""
     if role == "none":
         return {}
+    if role == AGENT:
+        robot = make_robot(lanes=MAX_LANES)  # it has a name that no other role may hit upon, to delete it
+        submit([{"robot": robot.name, "handler": "drive", "params": {"x": 1, "y": 2}}] * WAITING, by="test")
+        return {"FMV_TEST_JWT": make_token(robot=robot.name).text}
     token = api_tokens.build(make_user(role), "schemathesis")
     api_tokens.store(token, by="test")
     return {"FMV_TEST_TOKEN": token.text, "FMV_TEST_JWT": issuer.token(fmv_role=role, exp=int(time.time()) + 86400)}

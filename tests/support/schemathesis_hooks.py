@@ -1,5 +1,6 @@
 """What schemathesis needs to be told of this API, beside its document."""
 
+from itertools import count
 from typing import Any
 
 import schemathesis
@@ -27,6 +28,10 @@ UNSPEAKABLE = {
 #: Read as generously as v1 did ("yes", 1); the document names the form to send.
 BOOLEANS = {"is_great", "enabled", "queue_anyway"}
 
+#: the session, task and attempt that the agent was answered last
+_held: dict[str, Any] = {}
+_calls = count()
+
 
 @schemathesis.hook
 def filter_failure(context: HookContext, failure: Failure, case: Case, response: Response) -> bool:
@@ -48,6 +53,37 @@ def _depends(loc: list[str | int], kind: str) -> bool:
     if "params" in loc or kind in EVERYWHERE:  # what params may be depends on the handler that the body names
         return True
     return ([part for part in loc if isinstance(part, str)][-1], kind) in UNSPEAKABLE
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
+    """Let most of an agent's calls name what answers gave it: nobody guesses a session, or a task that the robot holds.
+
+    A claim waits a second at most, and a goodbye keeps its invented session, or most sessions would end at once.
+    """
+    if not _is_of_agents(case) or not isinstance(case.body, dict) or case.meta is None:
+        return
+    if case.meta.generation.mode.is_positive and case.method != "DELETE" and next(_calls) % 5:
+        case.body.update({name: value for name, value in _held.items() if name in case.body})
+        if "task_id" in case.path_parameters and "task_id" in _held:
+            case.path_parameters["task_id"] = _held["task_id"]
+    wait = case.body.get("wait")
+    if isinstance(wait, int | float) and 1 <= wait <= 25:
+        case.body["wait"] = 1
+
+
+@schemathesis.hook
+def after_call(context: HookContext, case: Case, response: Response) -> None:
+    if _is_of_agents(case) and response.status_code == 200:
+        answer = response.json()
+        if case.operation.path == "/agent/session":
+            _held["session"] = answer["session"]
+        if case.operation.path == "/agent/claim":
+            _held.update(attempt=answer["attempt"], task_id=answer["task"]["task_id"])
+
+
+def _is_of_agents(case: Case) -> bool:
+    return str(case.operation.path).startswith("/agent/")
 
 
 @schemathesis.hook
