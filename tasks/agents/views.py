@@ -2,15 +2,17 @@
 
 import time
 from contextlib import closing
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from fmv.accounts.permissions import Role, still_allowed
+from fmv.accounts.authentication import ApiTokenBearer
+from fmv.accounts.permissions import still_allowed
 from fmv.http.fields import read_body
 from fmv.http.json import answer, nothing
 from fmv.http.query import StrictQuery
@@ -52,7 +54,7 @@ class AgentView(StrictQuery, APIView):
     """A route for the agent whose token the request has."""
 
     agent = True
-    roles: ClassVar[dict[str, Role]] = {}
+    authentication_classes = [ApiTokenBearer]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -151,7 +153,7 @@ class ClaimView(AgentView):
     def _check_again(self, request: Request) -> None:
         """Refuse a request whose token was revoked while it waited."""
         if not still_allowed(self, request._request):
-            self.permission_denied(request, "The token is no longer valid.")
+            raise AuthenticationFailed("The token is no longer valid.")
 
     def _answer(self, held: Held | None, pause: str) -> HttpResponse:
         if held is not None:

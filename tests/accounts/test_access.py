@@ -65,9 +65,10 @@ def test_the_routes_above_are_all_there_are():
             elif pattern.name:
                 yield pattern.name
 
-    parts = [part for part in get_resolver().url_patterns if str(part.pattern) == "api/v1/"]
+    parts = [part for part in get_resolver().url_patterns if str(part.pattern).startswith("api/v1/")]
     wanted = "health login logout openapi openapi_3_0 docs stats robots robot run batch tasks task cancel retry log"
     wanted += " handlers handler events task_events"
+    wanted += " agent_session agent_claim agent_renew agent_log agent_finish agent_release agent_state"
     assert sorted(name for part in parts for name in names(part)) == sorted(wanted.split(" "))
 
 
