@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,6 +102,18 @@ def _find_compiler() -> None:
         os.environ["FMV_TEST_CLOCK_LIBRARY"] = clocks.compile_library(Path(os.environ["FMV_TEST_DIRECTORY"]))
 
 
+def _find_python38() -> None:
+    """Set FMV_TEST_PYTHON38 to a Python 3.8, the oldest for robots, or say in FMV_TEST_NO_PYTHON38 that none is."""
+    found = ["python3.8", *map(str, (Path.home() / ".pyenv" / "versions").glob("3.8.*/bin/python3.8"))]
+    for command in found:
+        with suppress(OSError):
+            if subprocess.run([command, "--version"], capture_output=True, check=False).returncode == 0:
+                os.environ["FMV_TEST_PYTHON38"] = command
+                break
+    os.environ["FMV_TEST_NO_PYTHON38"] = "" if "FMV_TEST_PYTHON38" in os.environ else "python3.8 cannot be found."
+    os.environ["FMV_TEST_NEEDS_PYTHON38"] = ""
+
+
 def _find_failpoints() -> None:
     """Say in FMV_TEST_NO_FAILPOINTS why tests cannot let the MongoDB of MONGODB_URI fail, "" when they can."""
     from pymongo import MongoClient
@@ -139,6 +151,7 @@ def _complete_environment() -> None:
     _find_node()
     _find_go()
     _find_browser()
+    _find_python38()
     for variable in [name for name in os.environ if name.startswith("FMV_") and not name.startswith("FMV_TEST_")]:
         del os.environ[variable]
     os.environ["FMV_TEST_DIRECTORY"] = directory = tempfile.mkdtemp(prefix="fmv-tests-")
@@ -172,6 +185,7 @@ NEEDS = {
     "node": "node",
     "go": "Go",
     "browser": "a browser",
+    "python38": "Python 3.8",
     "clocks": "clocks that can be shifted",
     "mongodb_clock": "a MongoDB whose clock can be shifted",
     "failpoints": "a MongoDB that can be made to fail",
@@ -219,6 +233,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "node: runs node and npm")
     config.addinivalue_line("markers", "go: runs go")
     config.addinivalue_line("markers", "browser: drives Chromium, see tests/support/browser.py")
+    config.addinivalue_line("markers", "python38: runs what robots get with Python 3.8")
     config.addinivalue_line("markers", "clocks: shifts clocks, see tests/support/clocks.py")
     config.addinivalue_line("markers", "mongodb_clock: shifts MongoDB's clock, as all tests with that fixture do")
     config.addinivalue_line("markers", "failpoints: lets MongoDB fail, as all tests with `fail_command` do")

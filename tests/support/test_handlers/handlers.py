@@ -184,3 +184,25 @@ robot_handler(
 )
 robot_handler("pour", params=Nothing, timeout=3600, on_lost="fail", retry=AT_ONCE, description="Pour")
 robot_handler("patrol", params=Nothing, timeout=3600, resume=True, retry=AT_ONCE, description="Patrol")
+
+
+class MarkOnRobot(Params):
+    """Leaves marks as `mark` does; tests/support/marking_robot.py is the robot."""
+
+    file: str
+    seconds: float = Field(0, ge=0)
+    fail: int = Field(0, description="How many attempts fail.")
+    how: str = Field("", description="How it ends: never, not now, no json, exit or large. Empty: well.")
+
+
+class Steps(Params):
+    """Leaves a mark at each step."""
+
+    file: str
+    steps: int
+    seconds: float = Field(0.2, ge=0, description="Of each step.")
+
+
+robot_handler("robot.mark", params=MarkOnRobot, timeout=60, lease=3, retry=AT_ONCE)
+robot_handler("robot.strict", params=MarkOnRobot, timeout=60, lease=3, on_lost="retry", retry=AT_ONCE)
+robot_handler("robot.steps", params=Steps, timeout=60, lease=3, resume=True, retry=AT_ONCE)

@@ -1,0 +1,410 @@
+"""The file that robots get, as real processes of it behind a proxy that breaks what networks break."""
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from robots import agents
+from tasks.models import LogLine, Status, Task
+from tasks.queue import periodic, services
+from tests.conftest import wait_until
+from tests.support import fault_proxy
+from tests.support.agent_processes import AGENT, AgentProcess, read_marks, uptime
+from tests.support.factories import make_robot, make_token
+
+EACH_ROUTE = ("/claim", "/renew", "/log", "/finish")
+LEASE = 3.0  # seconds, of the handlers below
+
+pytestmark = pytest.mark.usefixtures("bells")
+
+
+@pytest.fixture
+def marks(tmp_path) -> Path:
+    return tmp_path / "marks"
+
+
+@pytest.fixture
+def order(marks):
+    """Submit a task for the agent's robot: `order(agent, "robot.mark", seconds=2)`."""
+
+    def submit(agent: AgentProcess, handler: str, **params) -> Task:
+        about = {"robot": agent.robot.name, "handler": handler, "params": {"file": str(marks)} | params}
+        return services.submit(about, by="test")
+
+    return submit
+
+
+def now(task: Task) -> Task:
+    periodic.promote_due()  # as the maintenance worker would
+    return Task.objects.get(pk=task.pk)
+
+
+def wait_for(task: Task, *statuses: Status, seconds: float = 60) -> Task:
+    """Return the task once it has one of the statuses; by default once it is over."""
+    ends = statuses or (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
+    wait_until(lambda: now(task).status in ends, seconds, "the task did not get there")
+    return now(task)
+
+
+def wait_for_marks(marks: Path, number: int) -> None:
+    wait_until(lambda: len(read_marks(marks)) >= number, 60, "the skill left no marks")
+
+
+def words(marks: Path) -> list[str]:
+    return [mark.word for mark in read_marks(marks)]
+
+
+def log_of(task: Task) -> list[str]:
+    return [line.text for line in LogLine.objects.filter(task=task.pk).order_by("number")]
+
+
+# --- A quiet network -------------------------------------------------------------------------------------------------
+
+
+def test_a_robot_is_connected_by_fetching_the_file_and_starting_it(web, tmp_path):
+    url = web(os.environ["FMV_BROKER_URL"], FMV_DEBUG="1")
+    robot, home = make_robot(), tmp_path / "home"
+    fetched = requests.get(f"{url}/static/agent/fmv_agent.py", timeout=10)
+    (tmp_path / "fmv_agent.py").write_bytes(fetched.content)
+    command = [sys.executable, str(tmp_path / "fmv_agent.py"), url, "--home", str(home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        process.stdin.write(make_token(robot=robot.name).text + "\n")
+        process.stdin.flush()
+        wait_until(lambda: agents.session_of(robot.name))
+        process.terminate()
+    assert process.returncode == 0
+    assert (home / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_it_reports_the_state_and_runs_tasks_in_order_with_progress_log_and_result(make_agent, order, marks):
+    agent = make_agent()
+    tasks = [order(agent, "robot.steps", steps=3, seconds=0.01), order(agent, "robot.mark")]
+    agent.start()
+    first, second = (wait_for(task) for task in tasks)
+    assert (first.status, first.attempt, first.result) == (Status.SUCCESS, 1, {"resumed": False})
+    assert first.worker == f"agent/{agent.robot.name}"
+    assert second.result == {"pid": agent.process.pid}
+    assert log_of(first) == ["step 0", "step 1", "step 2"]
+    assert [mark.task for mark in read_marks(marks)] == [*[str(first.pk)] * 3, *[str(second.pk)] * 2]
+    wait_until(lambda: agent.journal() == [])
+    assert agent.stop() == 0
+    assert agents.session_of(agent.robot.name) is None
+
+
+def test_a_skill_that_cannot_succeed_fails_the_task_and_the_agent_goes_on(make_agent, order):
+    agent = make_agent()
+    hows = ("never", "no json", "exit", "large")
+    tasks = [order(agent, "robot.mark", how=how) for how in hows]
+    agent.start()
+    ends = [wait_for(task) for task in tasks]
+    assert {task.status for task in ends} == {Status.FAILURE}
+    kinds = dict(zip(hows, ((task.attempt, task.error["type"]) for task in ends), strict=True))
+    assert kinds == {
+        "never": (1, "PermanentError"),
+        "no json": (1, "InvalidResult"),
+        "exit": (3, "SystemExit"),
+        "large": (1, "ResultRefused"),
+    }
+
+
+def test_an_exception_fails_the_attempt_with_its_traceback_in_the_log(make_agent, order):
+    task = wait_for(order(make_agent().start(), "robot.mark", fail=1))
+    assert (task.status, task.attempt) == (Status.SUCCESS, 2)
+    lines = log_of(task)
+    assert "ValueError: attempt 1 fails, as asked" in lines
+    assert "Traceback (most recent call last):" in lines
+
+
+def test_a_skill_may_give_its_task_back_and_the_attempt_does_not_count(make_agent, order, marks):
+    task = order(make_agent().start(), "robot.mark", how="not now")
+    wait_until(lambda: now(task).attempt >= 2)
+    assert now(task).uncounted >= 1
+    assert "handed back: the door is locked" in [line["note"] for line in now(task).history]
+
+
+def test_it_runs_as_many_tasks_at_once_as_it_is_told(make_agent, order, marks):
+    agent = make_agent(lanes=2)
+    tasks = [order(agent, "robot.mark", seconds=2) for _ in range(2)]
+    agent.start("--lanes", "2")
+    for task in tasks:
+        wait_for(task)
+    assert words(marks) == ["start", "start", "end", "end"]
+
+
+def test_a_cancel_stops_the_skill(make_agent, order, marks):
+    task = order(make_agent().start(), "robot.mark", seconds=50)
+    wait_for_marks(marks, 1)
+    services.cancel(now(task), by="test")
+    assert wait_for(task).status == Status.REVOKED
+    assert [(mark.word, mark.more) for mark in read_marks(marks)] == [("start", ""), ("stopped", "cancelled")]
+
+
+def test_in_manual_mode_the_robot_takes_no_tasks(make_agent, order, marks, tmp_path):
+    mode = tmp_path / "mode"
+    mode.write_text('{"mode": "manual"}')
+    agent = make_agent().start(STATE=str(mode))
+    task = order(agent, "robot.mark")
+    wait_until(lambda: agent.journal() == [] and "Connected" in agent.log)
+    time.sleep(2)  # long enough for a claim
+    assert now(task).status == Status.QUEUED
+    mode.write_text('{"mode": "automatic"}')
+    assert wait_for(task).status == Status.SUCCESS
+
+
+# --- A network that breaks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fault_proxy.DROP_ANSWER,
+        fault_proxy.DUPLICATE,
+        pytest.param(fault_proxy.CUT, marks=pytest.mark.slow),
+        pytest.param(fault_proxy.LOSE, marks=pytest.mark.slow),
+    ],
+)
+def test_what_the_network_breaks_loses_nothing_and_doubles_nothing(fault, proxy, make_agent, order, marks):
+    agent = make_agent()
+    for route in EACH_ROUTE:
+        proxy.next(route, fault)
+    task = wait_for(order(agent.start(), "robot.steps", steps=4))
+    assert (task.status, task.attempt) == (Status.SUCCESS, 1)
+    assert [mark.more for mark in read_marks(marks)] == ["0", "1", "2", "3"]
+    assert log_of(task) == [f"step {n}" for n in range(4)]
+    wait_until(lambda: proxy.faults()[fault.value] == len(EACH_ROUTE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [fault_proxy.DELAY, fault_proxy.LATE_DUPLICATE])
+def test_requests_that_come_too_late_change_nothing(fault, proxy, make_agent, order, marks, maintenance):
+    maintenance(os.environ["FMV_BROKER_URL"])  # which takes back what a late claim took for nobody
+    agent = make_agent()
+    for route in EACH_ROUTE:
+        proxy.next(route, fault)
+    agent.start()
+    tasks = [order(agent, "robot.steps", steps=4) for _ in range(3)]
+    assert [wait_for(task, seconds=100).status for task in tasks] == [Status.SUCCESS] * 3
+    steps = [(mark.task, mark.more) for mark in read_marks(marks)]
+    assert steps == [(str(task.pk), f"{n}") for task in tasks for n in range(4)]
+
+
+def test_the_page_of_a_guest_network_ends_no_task(proxy, make_agent, order):
+    agent = make_agent()
+    for route in (*EACH_ROUTE, "/session", "/state"):
+        proxy.next(route, fault_proxy.FOREIGN)
+    task = wait_for(order(agent.start(), "robot.mark", seconds=1))
+    assert (task.status, task.attempt) == (Status.SUCCESS, 1)
+    assert "so it was not FMV" in agent.log
+
+
+def test_a_robot_in_a_lift_goes_on_and_its_result_is_accepted(proxy, make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=2 * LEASE)
+    wait_for_marks(marks, 1)
+    proxy.is_down = True
+    wait_for_marks(marks, 2)
+    assert words(marks) == ["start", "end"]
+    proxy.is_down = False
+    task = wait_for(task)
+    assert (task.status, task.attempt) == (Status.SUCCESS, 1)
+
+
+def test_a_skill_is_told_to_stop_before_another_attempt_may_begin(proxy, make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.strict", seconds=50)
+    wait_for_marks(marks, 1)
+    wait_until(lambda: 200 in proxy.statuses("/renew"))
+    proxy.is_down = True
+    since = uptime()
+    wait_for_marks(marks, 2)
+    stopped = read_marks(marks)[1]
+    assert (stopped.word, stopped.more) == ("stopped", "out-of-contact")
+    assert stopped.at - since < LEASE
+    proxy.is_down = False
+    wait_until(lambda: now(task).attempt == 2)
+    assert "OutOfContact" in " ".join(line["note"] for line in now(task).history)
+
+
+# --- A robot that breaks ---------------------------------------------------------------------------------------------
+
+
+def test_killed_in_a_task_it_goes_on_with_the_checkpoint_in_the_same_attempt(make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.steps", steps=12)
+    wait_for_marks(marks, 4)
+    agent.kill()
+    agent.start()
+    task = wait_for(task)
+    assert (task.status, task.attempt, task.result) == (Status.SUCCESS, 1, {"resumed": True})
+    steps = [int(mark.more) for mark in read_marks(marks)]
+    assert sorted(set(steps)) == list(range(12))
+    assert len(steps) <= 13  # the kill may come between a mark and its checkpoint
+    assert len({mark.pid for mark in read_marks(marks)}) == 2
+
+
+def test_killed_in_a_task_that_cannot_go_on_it_begins_another_attempt(make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=3)
+    wait_for_marks(marks, 1)
+    agent.kill()
+    agent.start()
+    task = wait_for(task)
+    assert (task.status, task.attempt) == (Status.SUCCESS, 2)
+    assert any("AgentRestarted" in line["note"] for line in task.history)
+
+
+def test_a_result_outlives_a_reboot_without_network(proxy, make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=1)
+    wait_for_marks(marks, 1)
+    proxy.is_down = True
+    wait_until(lambda: agent.journal() and "succeeded" in agent.journal()[0].read_text())
+    agent.kill()
+    agent.start()
+    proxy.is_down = False
+    task = wait_for(task)
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+    wait_until(lambda: agent.journal() == [])
+
+
+def test_on_sigterm_it_gives_its_task_back_and_the_robot_is_offline(make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=50)
+    wait_for_marks(marks, 1)
+    assert agent.stop() == 0
+    assert read_marks(marks)[1].more == "agent-stops"
+    assert (now(task).uncounted, now(task).status in (Status.RETRY, Status.QUEUED)) == (1, True)
+    assert agents.session_of(agent.robot.name) is None
+    assert "Stopped." in agent.log
+
+
+def test_frozen_for_longer_than_its_lease_it_goes_on_if_nobody_else_may_have_the_task(make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=2)
+    wait_for_marks(marks, 1)
+    agent.process.send_signal(signal.SIGSTOP)
+    time.sleep(LEASE + 1)
+    agent.process.send_signal(signal.SIGCONT)
+    task = wait_for(task)
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+
+
+@pytest.mark.clocks
+def test_a_wall_clock_that_is_a_day_off_and_jumps_makes_no_difference(make_agent, order, marks, clock):
+    clock.shift(hours=24)
+    agent = make_agent().start(**clock.environment)
+    task = order(agent, "robot.strict", seconds=4)
+    wait_for_marks(marks, 1)
+    clock.shift(hours=-24)
+    task = wait_for(task)
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+
+
+@pytest.mark.clocks
+def test_the_time_that_the_machine_slept_counts_against_the_lease(make_agent, order, marks, clock):
+    agent = make_agent().start(**clock.environment)
+    task = order(agent, "robot.strict", seconds=40)
+    wait_for_marks(marks, 1)
+    clock.shift(slept=30)
+    wait_for_marks(marks, 2)
+    assert read_marks(marks)[1].more == "out-of-contact"
+    wait_until(lambda: now(task).attempt == 2)
+
+
+# --- Tokens, and two agents ------------------------------------------------------------------------------------------
+
+
+def test_of_two_agents_with_one_token_the_newer_one_has_the_robot(
+    proxy, make_agent, order, marks, run_process, tmp_path
+):
+    older = make_agent().start()
+    task = order(older, "robot.mark", seconds=50)
+    wait_for_marks(marks, 1)
+    (tmp_path / "other").mkdir()
+    newer = AgentProcess(run_process, tmp_path / "other", older.robot, proxy.url)
+    newer.name = "newer"
+    newer.store_token(older.token.text)
+    newer.start()
+    wait_until(lambda: "stopped" in words(marks), 60)
+    stopped = read_marks(marks)[1]
+    assert (stopped.word, stopped.pid, stopped.more) == ("stopped", older.process.pid, "lost")
+    assert "Another agent has signed in with this robot's token" in older.log
+    assert older.process.poll() is None
+    wait_until(lambda: now(task).attempt >= 2)
+
+
+def test_a_second_agent_with_the_same_directory_is_refused(make_agent):
+    agent = make_agent().start()
+    wait_until(lambda: "Connected" in agent.log)
+    first = agent.process
+    assert agent.start().process.wait(timeout=30) == 1
+    assert "another agent runs with" in agent.log
+    assert first.poll() is None
+
+
+def refusal(home: Path) -> str:
+    """Start an agent that must refuse; return what it says."""
+    command = [sys.executable, str(AGENT / "fmv_agent.py"), "http://127.0.0.1:1", "--home", str(home)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "sentence"),
+    [
+        (0o644, "fmv_x", "others can read the token. Run: chmod 600"),
+        (0o600, "two words", "does not hold one token"),
+        (None, "", "there is no token"),
+    ],
+)
+def test_without_a_token_of_its_own_it_does_not_start(mode, text, sentence, tmp_path):
+    if mode:
+        (tmp_path / "token").write_text(text)
+        (tmp_path / "token").chmod(mode)
+    assert sentence in refusal(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_refused_token_is_reported_each_minute_until_there_is_a_valid_one(make_agent, order):
+    from fmv.accounts import api_tokens
+
+    agent = make_agent().start()
+    wait_until(lambda: "Connected" in agent.log)
+    api_tokens.revoke(agent.token, by="test")
+    wait_until(lambda: "FMV refuses the token in" in agent.log)
+    agent.store_token(make_token(robot=agent.robot.name).text)
+    assert wait_for(order(agent, "robot.mark"), seconds=100).status == Status.SUCCESS
+
+
+# --- Old Pythons -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.python38
+def test_it_runs_with_the_oldest_python(proxy, make_agent, order, marks):
+    agent = make_agent()
+    proxy.next("/finish", fault_proxy.DROP_ANSWER)
+    task = order(agent, "robot.steps", steps=6)
+    agent.start(python=os.environ["FMV_TEST_PYTHON38"])
+    wait_for_marks(marks, 2)
+    agent.kill()
+    agent.start(python=os.environ["FMV_TEST_PYTHON38"])
+    task = wait_for(task)
+    assert (task.status, task.attempt, task.result) == (Status.SUCCESS, 1, {"resumed": True})
+    assert agent.stop() == 0
+    assert "Traceback" not in agent.log
+
+
+@pytest.mark.parametrize("file", ["fmv_agent.py", "sample_robot.py"])
+def test_the_files_for_robots_are_of_python_3_8_and_need_no_packages(file):
+    tree = ast.parse((AGENT / file).read_text(), feature_version=(3, 8))
+    imports = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    imports |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in imports} <= {*sys.stdlib_module_names, "fmv_agent"}
