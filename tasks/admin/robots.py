@@ -19,10 +19,11 @@ from fmv.errors import FmvError, InvalidInput
 from fmv.http.errors import flatten
 from fmv.http.fields import read_body
 from fmv.http.json import check_json
+from fmv.mongodb.server import recent_now
 from fmv.templatetags.display import counted
 from robots.models import Robot, plain_name
 from tasks import registry
-from tasks.admin import charts
+from tasks.admin import charts, robot_day
 from tasks.admin.base import username
 from tasks.admin.connect import ConnectPages
 from tasks.admin.run_form import RunForm
@@ -70,6 +71,7 @@ class RobotAdmin(ConnectPages):
     pages = ConnectPages.connect_pages | {
         "rows": ("rows/", "rows_view"),
         "live": ("<path:object_id>/live/", "live_view"),
+        "day": ("<path:object_id>/day/", "day_view"),
         "edit": ("<path:object_id>/edit/", "edit_view"),
         "run": ("<path:object_id>/run/", "run_view"),
         "out": ("<path:object_id>/out/", "out_view"),
@@ -100,7 +102,8 @@ class RobotAdmin(ConnectPages):
         robot = _find(object_id)
         if robot is None:
             return self.to_list(request, f"There is no robot {unquote(object_id)[:64]}.")
-        context = {"audit": audit.of("robot", robot.name), **_live(robot)}
+        day = robot_day.charts(robot.name, recent_now())
+        context = {"audit": audit.of("robot", robot.name), **_live(robot), **day}
         return self.page(request, "robots/robot/page.html", robot.name, **context)
 
     def live_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -109,6 +112,13 @@ class RobotAdmin(ConnectPages):
         if robot is None:
             return HttpResponse(status=404)
         return self.fragment(request, "robots/robot/live.html", **_live(robot))
+
+    def day_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        self.check_may_view(request)
+        robot = _find(object_id)
+        if robot is None:
+            return HttpResponse(status=404)
+        return self.fragment(request, "robots/robot/day.html", **robot_day.charts(robot.name, recent_now()))
 
     def history_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         return HttpResponseRedirect(robot_url(unquote(object_id)))
@@ -298,7 +308,7 @@ def _states(words: dict[str, str]) -> list[tuple[str, Any, bool, str]]:
 
 
 def _live(robot: Robot) -> dict[str, Any]:
-    """Return the live part of a robot's page: ten queries, each bounded."""
+    """Return the live part of a robot's page: eleven queries, each bounded."""
     [status] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)

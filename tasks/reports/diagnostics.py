@@ -21,7 +21,7 @@ from fmv.monitoring.servers import ask_mongodb, rabbitmq
 from robots import connections
 from robots.models import Robot, look
 from tasks.models import Bulk, LogLine, Submission, Task, WorkerProcess
-from tasks.reports import queue_stats
+from tasks.reports import mismatches, queue_stats
 from tasks.reports.fleet import current_fleet, unknown_handlers
 
 QUEUES = ("work", "maintenance")
@@ -121,6 +121,12 @@ def agents() -> Iterator[CheckMessage]:
         yield Warn(
             f"Agents' sessions were replaced more than once within an hour: {shown}{more}.",
             "Two agents use one token, or an agent starts again and again: read its log. Give each robot one agent.",
+        )
+    if wrong := mismatches.of_all():
+        shown = ", ".join(f"{name!a}: {task['task_id']}" for name, task in sorted(wrong.items())[:MAX_SHOWN_NAMES])
+        yield Warn(
+            f"{len(wrong)} robots say that they run a task which is not running on them: {shown}.",
+            "Look at what each robot does; start its agent again if it has lost its way.",
         )
     number = connections.counts()
     yield Info(f"{number['online']} robots are online, {number['offline']} with an agent are offline.")

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fmv.mongodb.counting import collection
+from fmv.mongodb.server import recent_now
 from fmv.templatetags.display import counted
-from robots.models import Robot, RobotQuerySet
+from robots import connections
+from robots.condition import Condition
+from robots.models import LOW_BATTERY, Robot, RobotQuerySet, RobotState
 from tasks.models import Status, Task
 from tasks.models.querysets import TaskQuerySet
-from tasks.reports import outcomes, queue_stats
+from tasks.reports import mismatches, outcomes, queue_stats
 from tasks.reports.outcomes import Outcomes
 from tasks.reports.tallies import rolled_up_until
 
@@ -30,17 +33,22 @@ STATES = {
     "idle": State("idle", "In service, runs nothing"),
     "out": State("out of service", "Starts no task, keeps its queue, and may still run a task that it had started"),
     "failing": State("failing", "The last of its tasks that succeeded or failed has failed"),
+    "online": State("online", "Its agent is there"),
+    "offline": State("offline", "Its agent has said goodbye, or nothing for a while"),
+    "low_battery": State("battery low", f"Reports less than {LOW_BATTERY:g} % of charge"),
+    "with_errors": State("reports errors", "Reports errors or warnings of its own"),
 }
 
 
 @dataclass(frozen=True)
 class RobotStatus:
-    """A robot, the tasks it runs, its queue and its last outcomes."""
+    """A robot, the tasks it runs, its queue, its last outcomes, and its condition if it has had an agent."""
 
     robot: Robot
     running: list[Task] = field(default_factory=list)
     queued: int = 0
     outcomes: Outcomes = outcomes.NO_OUTCOMES
+    condition: Condition | None = None
 
     @property
     def state(self) -> str:
@@ -51,8 +59,17 @@ class RobotStatus:
 
     @property
     def states(self) -> list[tuple[str, State]]:
-        """The state, and "failing" if so, for its badges."""
-        return [(state, STATES[state]) for state in (self.state, *(["failing"] if self.failing else []))]
+        """The state, "failing" if so, and what its agent says, for its badges."""
+        reported = self.condition.kinds if self.condition else []
+        return [(state, STATES[state]) for state in (self.state, *(["failing"] if self.failing else []), *reported)]
+
+    @property
+    def mismatch(self) -> dict[str, Any] | None:
+        """The task that the robot believes it runs, if FMV does not count it as running on it."""
+        held = [(str(task.pk), task.attempt) for task in self.running]
+        if self.condition is None or not (task := self.condition.mismatch(held)):
+            return None
+        return mismatches.settled([(self.condition.state, task)]).get(self.robot.name)
 
     @property
     def failing(self) -> bool:
@@ -65,18 +82,29 @@ class RobotStatus:
 
 
 def robot_statuses(robots: Sequence[Robot]) -> list[RobotStatus]:
-    """Return the status of each robot: five queries, or six if more than PAGE_CAP tasks are queued for them."""
+    """Return the status of each robot: six queries, or seven if more than PAGE_CAP tasks are queued for them."""
     names = [robot.name for robot in robots]
     if not names:
         return []
     running: dict[str, list[Task]] = {name: [] for name in names}
     for task in slim(Task.objects.started().filter(robot__in=names).order_by(), RUNNING):
         running[task.robot].append(task)
-    queued, ended = queue_lengths(names), outcomes_of(names)
+    queued, ended, conditions = queue_lengths(names), outcomes_of(names), _conditions(names)
     return [
-        RobotStatus(robot, running[robot.name], queued[robot.name], ended.get(robot.name, outcomes.NO_OUTCOMES))
+        RobotStatus(
+            robot,
+            running[robot.name],
+            queued[robot.name],
+            ended.get(robot.name, outcomes.NO_OUTCOMES),
+            conditions.get(robot.name),
+        )
         for robot in robots
     ]
+
+
+def _conditions(names: Collection[str]) -> dict[str, Condition]:
+    now = recent_now()
+    return {state.robot: Condition(state, now) for state in RobotState.objects.filter(pk__in=names).order_by()}
 
 
 def slim(tasks: TaskQuerySet, fields: Sequence[str]) -> list[Task]:
@@ -127,4 +155,6 @@ def in_state(robots: RobotQuerySet, state: str) -> RobotQuerySet:
             return robots.out_of_service()
         case "failing":
             return robots.filter(pk__in=[name for name, ended in outcomes_of().items() if ended.failing])
+        case kind if kind in connections.KINDS:
+            return robots.filter(pk__in=connections.names(kind))
     return robots

@@ -9,8 +9,9 @@ from django.core.checks import Warning as Warn
 from fmv.mongodb.server import server_now
 from robots import agents, connections
 from robots.models import RobotState
+from tasks.models import Task
 from tasks.reports import diagnostics
-from tests.support.factories import make_robot
+from tests.support.factories import make_robot, make_task
 from tests.support.probes import listening
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,3 +51,15 @@ def test_the_doctor_warns_of_two_agents_with_one_token():
     assert isinstance(warning, Warn)
     assert "'R2' (2 times)" in warning.msg
     assert number.msg == "1 robots are online, 0 with an agent are offline."
+
+
+def test_the_doctor_warns_of_tasks_that_only_robots_believe_in():
+    old = server_now() - dt.timedelta(minutes=1)
+    for name, attempt in (("Right", 2), ("Wrong", 1), ("Late", 1)):
+        task = make_task(robot=make_robot(name=name), status="STARTED", attempt=2, lane=f"{name}/0")
+        session = agents.open_session(name)
+        agents.report(name, session.id, {"task": {"task_id": str(task.pk), "attempt": attempt}})
+        Task.objects.filter(pk=task.pk).update(changed_at=server_now() if name == "Late" else old)
+    warning, _ = diagnostics.agents()
+    assert isinstance(warning, Warn)
+    assert warning.msg.startswith("1 robots say that they run a task which is not running on them: 'Wrong':")

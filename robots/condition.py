@@ -1,0 +1,47 @@
+"""What pages show of a robot's state."""
+
+import datetime as dt
+from collections.abc import Collection
+from typing import Any
+
+from robots.models import LOW_BATTERY, RobotState
+from robots.models.state import heard_since
+
+
+class Condition:
+    """A robot's state as of now: whether its agent is online, and whether what it reported last is still true."""
+
+    def __init__(self, state: RobotState, now: dt.datetime) -> None:
+        since = heard_since(now)
+        self.state = state
+        self.online = state.online and state.last_seen >= since
+        self.fresh = bool(self.online and state.reported_at and state.reported_at >= since)
+        self.reported: dict[str, Any] = state.reported
+
+    @property
+    def charge(self) -> float | None:
+        """Percent of the battery; None if unknown."""
+        charge: float | None = (self.reported.get("battery") or {}).get("charge")
+        return charge
+
+    @property
+    def low_battery(self) -> bool:
+        return self.fresh and self.charge is not None and self.charge < LOW_BATTERY
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The robot's errors and warnings, fatal ones first."""
+        found = [error | {"since": error["since"].replace(tzinfo=dt.UTC)} for error in self.state.errors or ()]
+        return sorted(found, key=lambda error: error["level"] != "fatal")
+
+    @property
+    def kinds(self) -> list[str]:
+        """Those of robots.connections.KINDS that hold."""
+        kinds = ["online" if self.online else "offline"]
+        kinds += ["low_battery"] if self.low_battery else []
+        return kinds + (["with_errors"] if self.fresh and self.state.errors else [])
+
+    def mismatch(self, running: Collection[tuple[str, int]]) -> dict[str, Any] | None:
+        """Return the task that the robot believes it runs, if it is none of these attempts: pairs of id and number."""
+        task: dict[str, Any] | None = self.reported.get("task") if self.fresh else None
+        return task if task and (task["task_id"], task["attempt"]) not in running else None
