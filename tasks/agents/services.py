@@ -31,6 +31,7 @@ from tasks.queue.robots_lost import MAX_RELEASED, free_lanes_of
 logger = logging.getLogger(__name__)
 
 MAX_LOG_LINES = 10_000  # an attempt
+TRIES = 10  # of a claim, while others are faster
 CANCEL_NOTE = "cancel asked for by "
 
 
@@ -131,33 +132,34 @@ def claim(robot: str, session: str, claim_id: UUID) -> Held | None:
     because a robot runs its tasks in order. Raises SessionReplaced.
     """
     current = _require_session(robot, session)
-    holders = Task.holders_of_lanes(robot)
-    if mine := _claimed_before(holders, session, claim_id):
-        return mine
-    while head := _next_of(robot, current):
-        task, owner = head
-        if task.expire():
-            continue
-        taken = {holder.lane for holder in holders if holder.lane and not holder.is_finished}
+    for _ in range(TRIES):
+        running = list(Task.objects.started().of_robot(robot))
+        if mine := _claimed_before(running, session, claim_id):
+            return mine
+        owner, task = _next_of(robot, current)
+        if owner is None or task is None:
+            return None
+        free = free_lanes(owner.name, owner.lanes, {each.lane for each in running if each.lane})
+        if not free:
+            return None
         try:
-            started = _start(task, owner, taken, session, claim_id)
+            if _start(task, free, session, claim_id):
+                return _begun(task)
         except LaneTaken:
-            holders = Task.holders_of_lanes(robot)
-            if mine := _claimed_before(holders, session, claim_id):
-                return mine
-            if not free_lanes_of(robot):
-                return None
-            continue  # the agent has spoken: what it did not confirm blocks no lane any more
-        if started:
-            about = {"task_id": str(task.pk), "handler": task.handler, "robot": robot, "attempt": task.attempt}
-            logger.info("Task %(task_id)s (%(handler)s) of robot %(robot)r: attempt %(attempt)d", about, extra=about)
-            return Held(task, claim_lease_of(task.handler), claim_lease_of(task.handler))
-    return None
+            free_lanes_of(robot)  # the agent has spoken: what it did not confirm blocks no lane any more
+    return None  # others are faster; the agent asks again
 
 
-def _claimed_before(holders: list[Task], session: str, claim_id: UUID) -> Held | None:
-    for task in holders:
-        if task.status == Status.STARTED and task.claim_id == claim_id and task.session == session:
+def _begun(task: Task) -> Held:
+    about = {"task_id": str(task.pk), "handler": task.handler, "robot": task.robot, "attempt": task.attempt}
+    logger.info("Task %(task_id)s (%(handler)s) of robot %(robot)r: attempt %(attempt)d", about, extra=about)
+    lease = claim_lease_of(task.handler)
+    return Held(task, lease, lease)
+
+
+def _claimed_before(running: list[Task], session: str, claim_id: UUID) -> Held | None:
+    for task in running:
+        if task.claim_id == claim_id and task.session == session:
             mine, first = RobotAttempt(task.robot, task.pk, task.attempt, session), claim_lease_of(task.handler)
             if mine.claim_again(first):
                 return Held(task, first, first)
@@ -166,21 +168,25 @@ def _claimed_before(holders: list[Task], session: str, claim_id: UUID) -> Held |
     return None
 
 
-def _next_of(robot: str, session: Session) -> tuple[Task, Robot] | None:
-    """Return the robot's next task, if it is one that the agent may start, and the robot."""
-    owner, found = Task.look(robot)
-    if not found or owner is None or not owner.enabled or found[0].runs_on != "robot":
-        return None
+def _next_of(robot: str, session: Session) -> tuple[Robot | None, Task | None]:
+    """Return the robot, and its next task if the agent may start it. Tasks before it that are too late are revoked."""
+    while True:
+        owner, found = Task.look(robot)
+        if owner is None or not owner.enabled or not found:
+            return owner, None
+        if not found[0].expire():
+            break
+    if found[0].runs_on != "robot":
+        return owner, None
     if found[0].handler not in session.handlers:
         logger.info("Task %s waits: the agent of %s does not know %s", found[0].pk, robot, found[0].handler)
-        return None
-    return found[0], owner
+        return owner, None
+    return owner, found[0]
 
 
-def _start(task: Task, robot: Robot, taken: set[str], session: str, claim_id: UUID) -> bool:
-    owner = {"worker": f"agent/{robot.name}", "message_id": "", "session": session, "claim_id": claim_id}
-    lanes = free_lanes(robot.name, robot.lanes, taken)
-    return start_on_any(lanes, task, **owner, lease=claim_lease_of(task.handler), grace=math.inf) is not None
+def _start(task: Task, free: list[str], session: str, claim_id: UUID) -> bool:
+    owner = {"worker": f"agent/{task.robot}", "message_id": "", "session": session, "claim_id": claim_id}
+    return start_on_any(free, task, **owner, lease=claim_lease_of(task.handler), grace=math.inf) is not None
 
 
 # --- While it runs ---------------------------------------------------------------------------------------------------

@@ -75,6 +75,13 @@ class TaskQuerySet(QuerySet["Task"]):
         """Started tasks whose robot is silent."""
         return self.started().exclude(out_of_contact_since=None)
 
+    def blocking(self) -> TaskQuerySet:
+        """Tasks that ended without a word of their robot and keep its lane until it speaks.
+
+        Of one robot: `task_next` finds its revoked tasks, which are read.
+        """
+        return self.filter(status=Status.REVOKED).exclude(lane=None)
+
     def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
         """The started task that this process runs for this message. A message may reach two processes."""
         return self.started().filter(worker=worker, message_id=message_id).exclude(runs_on="robot")

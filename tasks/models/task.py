@@ -15,7 +15,6 @@ from django.db.models import Q
 from django_mongodb_backend.fields import ArrayField
 from uuid_utils.compat import uuid7
 
-from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import object_of
 from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
 from fmv.mongodb.fields import DocumentField, InsertTimeField
@@ -195,13 +194,6 @@ class Task(models.Model):
         """Return the lanes that started tasks of the robot hold."""
         lanes = find_values(cls, {"status": Status.STARTED.value, "robot": robot}, "lane")
         return set(filter(None, lanes))  # a restored backup may hold a started task without a lane
-
-    @classmethod
-    def holders_of_lanes(cls, robot: str) -> list[Task]:
-        """Return the tasks that hold a lane of the robot: those that run, and those that were never seen to stop."""
-        text = {"$type": "string"}  # both columns, as the index `task_lane` has them, or MongoDB would not use it
-        found = collection(cls).find({"robot": {"$eq": robot, **text}, "lane": text})
-        return [object_of(cls, document) for document in found]
 
     @classmethod
     def look(cls, robot: str, limit: int = 1) -> tuple[Robot | None, list[Task]]:

@@ -153,5 +153,5 @@ def free_lane(task: Task, *, by: str) -> None:
 
 def free_lanes_of(robot: str, note: str = "the robot was heard: its lane is free") -> bool:
     """Free the lanes that revoked tasks of the robot keep; return whether there were any."""
-    freed = [task.free_lane(note) for task in Task.holders_of_lanes(robot) if task.is_finished]
+    freed = [task.free_lane(note) for task in Task.objects.blocking().of_robot(robot)]
     return any(freed)

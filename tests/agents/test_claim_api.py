@@ -132,7 +132,7 @@ def test_a_claim_takes_four_commands_and_a_renewal_one():
     with listening() as commands:
         agent.claim()
     states, tasks = "robots_robotstate", "tasks_task"
-    claim = [f"find {states}", f"find {tasks}", f"aggregate {tasks}", f"update {tasks}"]
+    claim = [f"find {states}", f"aggregate {tasks}", f"aggregate {tasks}", f"update {tasks}"]
     assert [sent for sent in commands.sent if "token" not in sent] == claim
     with listening() as commands:
         agent.renew(progress=5)

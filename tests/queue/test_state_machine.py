@@ -1,6 +1,10 @@
-"""Generated sequences of all events in the life of tasks, compared with a small model."""
+"""Generated sequences of all events in the life of tasks, compared with a small model.
+
+Some tasks run in a worker, and some on the robot, by its agent.
+"""
 
 import datetime as dt
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from fmv.mongodb.server import server_now
-from robots.models import Robot
+from robots.errors import SessionReplaced
+from robots.models import Robot, RobotState
+from tasks.agents import services as agent_services
+from tasks.agents.errors import AlreadyReported, AttemptLost
 from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.models.error_document import error_document
-from tasks.queue import periodic, services
+from tasks.models.robot_attempt import RobotAttempt
+from tasks.queue import periodic, robots_lost, services
 from tasks.queue.errors import AlreadyFinished
 from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_robot, make_task
@@ -40,11 +48,40 @@ class Model:
     cancelling: bool = False
     #: the lease of this attempt has run out
     lost: bool = False
+    #: it runs on the robot
+    own: bool = False
+    #: the robot has renewed the lease of this attempt
+    confirmed: bool = False
+    out_of_contact: bool = False
+    #: its cancel is not confirmed in time
+    overdue: bool = False
+    lane: str | None = None
+    reported: tuple[int, str] | None = None
     history: list[str] = field(default_factory=list)
 
-    def enter(self, status: Status) -> None:
+    def enter(self, status: Status, *, keeps_lane: bool = False) -> None:
         self.status = status
         self.history.append(status.value)
+        if status != Status.STARTED:
+            self.out_of_contact = False
+            self.lane = self.lane if keeps_lane else None
+
+    def begin(self, lane: str | None) -> None:
+        self.attempt += 1
+        self.cancelling = self.lost = self.confirmed = self.overdue = False
+        self.lane = lane
+        self.enter(Status.STARTED)
+
+    def heard(self) -> None:
+        self.lost, self.confirmed = False, True
+        if self.out_of_contact:
+            self.out_of_contact = False
+            self.enter(Status.STARTED)
+
+    def release(self) -> None:
+        self.uncounted += 1
+        self.due = True
+        self.enter(Status.RETRY)
 
     @property
     def attempts_left(self) -> bool:
@@ -59,10 +96,22 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         Task.objects.all().delete()
         Robot.objects.all().delete()
+        RobotState.objects.all().delete()
         self.robot = make_robot(name="R", lanes=LANES)
         self.models: dict[Any, Model] = {}
         #: each attempt that was ever started, as its worker remembers it
         self.attempts: list[Task] = []
+        #: each that the agent was given
+        self.on_robot: list[RobotAttempt] = []
+        self.session = self.sign_in()
+
+    def sign_in(self) -> str:
+        """As after a start of the agent."""
+        session, held = agent_services.open_session(
+            "R", handlers=["carry"], agent="test", version="1", boot_id=str(uuid.uuid4())
+        )
+        assert held == []
+        return session.id
 
     def model(self, task: Task) -> Model:
         return self.models[task.pk]
@@ -83,8 +132,9 @@ class Life(RuleBasedStateMachine):
         max_attempts=st.integers(1, 3),
         later=st.sampled_from([None, None, "due", "far"]),
         expired=st.sampled_from([False, False, False, True]),
+        own=st.booleans(),
     )
-    def submit(self, priority: int, max_attempts: int, later: str | None, expired: bool) -> None:
+    def submit(self, priority: int, max_attempts: int, later: str | None, expired: bool, own: bool) -> None:
         status = Status.SCHEDULED if later else Status.QUEUED
         task = make_task(
             robot=self.robot,
@@ -93,29 +143,150 @@ class Life(RuleBasedStateMachine):
             max_attempts=max_attempts,
             run_at={None: None, "due": PAST, "far": FUTURE}[later],
             expires_at=PAST if expired else FUTURE,
+            **({"handler": "carry", "runs_on": "robot"} if own else {}),
         )
-        self.models[task.pk] = Model(status, priority, max_attempts, expired, later == "due")
+        self.models[task.pk] = Model(status, priority, max_attempts, expired, later == "due", own=own)
+
+    def free_lanes(self) -> list[str]:
+        taken = {model.lane for model in self.models.values() if model.status == Status.STARTED}
+        free = [lane for number in range(self.robot.lanes) if (lane := f"R/{number}") not in taken]
+        return free[: max(0, self.robot.lanes - len(taken))]
+
+    def blocked(self) -> dict[str | None, Model]:
+        return {model.lane: model for model in self.models.values() if model.lane and model.status in FINISHED}
+
+    def hear_robot(self) -> None:
+        """The agent has spoken: no lane is blocked any more."""
+        for model in self.blocked().values():
+            model.enter(Status.REVOKED)
+
+    def head(self) -> Any:
+        """The next task of the robot in service, None without one; those before it that are too late are revoked."""
+        queued = sorted(self.in_status(Status.QUEUED), key=lambda pk: (-self.models[pk].priority, pk))
+        for pk in queued if self.robot.enabled else ():
+            model = self.models[pk]
+            if not model.expired or model.attempt:
+                return pk
+            model.enter(Status.REVOKED)
+        return None
 
     @rule()
     def claim(self) -> None:
         task = take(self.robot)
-        free = len(self.in_status(Status.STARTED)) < self.robot.lanes and self.robot.enabled
-        queued = sorted(self.in_status(Status.QUEUED), key=lambda pk: (-self.models[pk].priority, pk))
-        late = [self.models[pk].expired and not self.models[pk].attempt for pk in queued]
-        if self.robot.enabled:  # those that are too late are revoked on the way to the next
-            for pk in queued[: (*late, False).index(False)]:
-                self.models[pk].enter(Status.REVOKED)
-        if not (free and False in late):
+        head, free = self.head(), [lane for lane in self.free_lanes() if lane not in self.blocked()]
+        if head is None or self.models[head].own or not free:
             assert task is None
             return
         assert task is not None
-        assert task.pk == queued[late.index(False)]
+        assert task.pk == head
         model = self.model(task)
-        model.attempt += 1
-        model.cancelling = model.lost = False
-        model.enter(Status.STARTED)
+        model.begin(task.lane)
+        assert task.lane in free
         assert (task.attempt, task.attempts_left > 0) == (model.attempt, model.attempts_left)
         self.attempts.append(task)
+
+    @rule()
+    def claim_on_robot(self) -> None:
+        held = agent_services.claim("R", self.session, uuid.uuid4())
+        head, free = self.head(), self.free_lanes()
+        if head is None or not self.models[head].own or not free:
+            assert held is None
+            return
+        assert held is not None
+        assert held.task.pk == head
+        if set(free) <= set(self.blocked()):
+            self.hear_robot()
+        model = self.model(held.task)
+        model.begin(held.task.lane)
+        assert held.task.lane in free
+        assert held.task.attempt == model.attempt
+        self.on_robot.append(RobotAttempt("R", head, model.attempt, self.session))
+
+    def attempt_on_robot(self, pick: int) -> tuple[RobotAttempt, Model, bool]:
+        """Some attempt of the agent, an old one too; its task's model, and whether it is the task's last, not over."""
+        mine = self.on_robot[-1 - pick % len(self.on_robot)]
+        model = self.models[mine.task]
+        return mine, model, model.attempt == mine.attempt and model.status not in FINISHED
+
+    @precondition(lambda self: self.on_robot)
+    @rule(pick=picks)
+    def renew_on_robot(self, pick: int) -> None:
+        mine, model, last = self.attempt_on_robot(pick)
+        is_ours = last and (model.status == Status.STARTED or (model.reported or (0,))[0] != mine.attempt)
+        try:
+            _, cancel = agent_services.renew("R", mine.task, mine.session, mine.attempt, {"progress": 1.0})
+        except SessionReplaced:
+            assert mine.session != self.session
+            return
+        except AttemptLost:
+            free = self.free_lanes()
+            assert not (is_ours and (model.status == Status.STARTED or free))
+            self.hear_robot()
+            return
+        assert is_ours
+        assert mine.session == self.session
+        if model.status != Status.STARTED:
+            self.hear_robot()
+            [model.lane] = Task.objects.filter(pk=mine.task).values_list("lane", flat=True)
+            assert model.lane in self.free_lanes()
+            model.enter(Status.STARTED)
+        model.heard()
+        assert (cancel is not None) is model.cancelling
+
+    @precondition(lambda self: self.on_robot)
+    @rule(pick=picks, outcome=st.sampled_from(["succeeded", "failed", "cancelled", "released"]))
+    def finish_on_robot(self, pick: int, outcome: str) -> None:
+        mine, model, last = self.attempt_on_robot(pick)
+        known = model.reported if model.reported and model.reported[0] == mine.attempt else None
+        takes = last and (outcome != "released" or model.status == Status.STARTED)
+        try:
+            if outcome == "released":
+                agent_services.release("R", mine.task, mine.session, mine.attempt, "no", 0)
+            else:
+                agent_services.finish("R", mine.task, mine.session, mine.attempt, outcome)
+        except AlreadyReported:
+            assert known not in (None, (mine.attempt, outcome))
+            return
+        except AttemptLost:
+            assert known is None
+            assert not takes
+            self.hear_robot()
+            return
+        except SessionReplaced:
+            assert known is None
+            assert not takes
+            return
+        if known:
+            assert known == (mine.attempt, outcome)
+            return
+        assert takes
+        model.reported = mine.attempt, outcome
+        if outcome == "succeeded":
+            model.enter(Status.SUCCESS)
+        elif model.cancelling and (outcome != "failed" or model.attempts_left):
+            model.enter(Status.REVOKED)
+        elif outcome == "released":
+            model.release()
+            model.enter(Status.QUEUED)
+        elif model.attempts_left:
+            model.due = True
+            model.enter(Status.RETRY)
+        else:
+            model.enter(Status.FAILURE)
+
+    @rule()
+    def restart_agent(self) -> None:
+        self.session = self.sign_in()
+        self.hear_robot()
+        for pk in self.in_status(Status.STARTED):
+            model = self.models[pk]
+            if model.own and model.cancelling:
+                model.enter(Status.REVOKED)
+            elif model.own and model.attempts_left:
+                model.due = True
+                model.enter(Status.RETRY)
+            elif model.own:
+                model.enter(Status.FAILURE)
 
     @precondition(lambda self: self.attempts)
     @rule(pick=picks)
@@ -159,9 +330,7 @@ class Life(RuleBasedStateMachine):
         done = task.release("worker stops")
         assert done is (owns and not model.cancelling)
         if done:
-            model.uncounted += 1
-            model.due = True
-            model.enter(Status.RETRY)
+            model.release()
 
     @precondition(lambda self: self.attempts)
     @rule(pick=picks)
@@ -217,11 +386,23 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.in_status(Status.STARTED))
     @rule(pick=picks)
     def let_a_lease_run_out(self, pick: int) -> None:
-        running = self.in_status(Status.STARTED)
-        pk = running[pick % len(running)]
-        periodic._look_at_leases()
+        pk = self.running(pick)
         periodic._sights[pk] = periodic._sights[pk]._replace(lease_since=float("-inf"))
         self.models[pk].lost = True
+
+    @precondition(lambda self: self.in_status(Status.STARTED))
+    @rule(pick=picks)
+    def let_a_cancel_wait(self, pick: int) -> None:
+        pk = self.running(pick)
+        model = self.models[pk]
+        if model.own and model.cancelling:
+            periodic._sights[pk] = periodic._sights[pk]._replace(cancel_since=float("-inf"))
+            model.overdue = True
+
+    def running(self, pick: int) -> Any:
+        periodic._look_at_leases()
+        running = self.in_status(Status.STARTED)
+        return running[pick % len(running)]
 
     @rule()
     def recover(self) -> None:
@@ -229,17 +410,44 @@ class Life(RuleBasedStateMachine):
         retried = False
         for pk in self.in_status(Status.STARTED):
             model = self.models[pk]
-            if not model.lost:
-                continue
-            if model.cancelling:
+            if model.own:
+                retried |= self.recover_on_robot(model)
+            elif model.lost and model.cancelling:
                 model.enter(Status.REVOKED)
-            elif model.attempts_left:
-                model.due = retried = True
-                model.enter(Status.RETRY)
-            else:
-                model.enter(Status.FAILURE)
+            elif model.lost:
+                retried |= self.try_again(model)
         if retried:
             self.promoted()
+
+    def try_again(self, model: Model) -> bool:
+        if model.attempts_left:
+            model.due = True
+            model.enter(Status.RETRY)
+            return True
+        model.enter(Status.FAILURE)
+        return False
+
+    def recover_on_robot(self, model: Model) -> bool:
+        if model.cancelling and (model.overdue or (model.lost and not model.confirmed)):
+            model.enter(Status.REVOKED, keeps_lane=True)
+        elif model.lost and not model.confirmed:
+            model.release()
+            model.enter(Status.QUEUED)
+            return True
+        elif model.lost and not model.out_of_contact:
+            model.out_of_contact = True
+            model.enter(Status.STARTED)
+        elif model.lost and not model.cancelling:
+            return self.try_again(model)
+        return False
+
+    @precondition(lambda self: self.blocked())
+    @rule()
+    def free_a_lane(self) -> None:
+        lane, model = next(iter(self.blocked().items()))
+        [task] = Task.objects.filter(lane=lane)
+        robots_lost.free_lane(task, by="test")
+        model.enter(Status.REVOKED)
 
     @rule(enabled=st.booleans(), lanes=st.integers(1, LANES))
     def change_robot(self, enabled: bool, lanes: int) -> None:
@@ -257,14 +465,16 @@ class Life(RuleBasedStateMachine):
             assert [entry["status"] for entry in task.history] == model.history
             assert (task.attempt, task.uncounted) == (model.attempt, model.uncounted)
             assert task.is_finished is (task.finished_at is not None)
-            assert (task.lane is not None) is (task.status == Status.STARTED)
+            assert task.lane == model.lane
+            assert task.lane is not None or task.status != Status.STARTED
+            assert (task.out_of_contact_since is not None) is model.out_of_contact
             assert (task.lease_expires_at is not None) is (task.status == Status.STARTED)
             times = [entry["at"] for entry in task.history]
             assert times == sorted(times)
 
     @invariant()
     def lanes_are_held_once(self) -> None:
-        lanes = [task.lane for task in Task.objects.started()]
+        lanes = [task.lane for task in Task.objects.exclude(lane=None)]
         assert len(lanes) == len(set(lanes)) <= LANES
 
 

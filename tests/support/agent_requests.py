@@ -12,7 +12,7 @@ from tests.support.api import Api
 from tests.support.factories import make_token
 
 #: all robots' handlers that tests have
-SKILLS = ("drive", "turn", "grip", "pour", "patrol")
+SKILLS = ("drive", "turn", "grip", "pour", "patrol", "carry")
 
 
 class Agent:

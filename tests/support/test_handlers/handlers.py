@@ -184,6 +184,9 @@ robot_handler(
 )
 robot_handler("pour", params=Nothing, timeout=3600, on_lost="fail", retry=AT_ONCE, description="Pour")
 robot_handler("patrol", params=Nothing, timeout=3600, resume=True, retry=AT_ONCE, description="Patrol")
+robot_handler(
+    "carry", params=Nothing, timeout=3600, retry=RetryPolicy(max_attempts=3, first=0, longest=0), description="Carry"
+)
 
 
 class MarkOnRobot(Params):
