@@ -207,7 +207,11 @@ SPECTACULAR_SETTINGS = {
         {"name": "robots", "description": "The registry of robots."},
         {"name": "tasks", "description": "The work of robots: submit it, follow it, cancel it, retry it."},
         {"name": "events", "description": "Changes of tasks as server-sent events."},
-        {"name": "handlers", "description": "The functions that tasks run."},
+        {"name": "handlers", "description": "What tasks run."},
+        {
+            "name": "agents",
+            "description": "For the agent of a robot, with the token of the robot: its session, tasks and state.",
+        },
         {"name": "auth", "description": "Sign in and out."},
         {"name": "service", "description": "The state of FMV as a whole."},
     ],

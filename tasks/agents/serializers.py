@@ -19,6 +19,7 @@ MAX_LINES = 1000  # in a request
 MAX_DELAY = 86_400.0  # seconds
 
 SESSION = "3f1c9a7e52d04b68-8d1f0a6c7e2b4935"
+OF_ATTEMPT = {"session": SESSION, "attempt": 1}
 HELD_TASK = TASK_EXAMPLE | {
     "status": "STARTED",
     "handler": "drive",
@@ -170,6 +171,15 @@ class ClaimSerializer(InSessionSerializer):
     )
 
 
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "half way",
+            OF_ATTEMPT | {"progress": 50.0, "message": "leg 2 of 4", "checkpoint": {"leg": 2}},
+            request_only=True,
+        )
+    ]
+)
 class RenewSerializer(OfAttemptSerializer):
     """A sign of life of an attempt, and what is new of it."""
 
@@ -203,6 +213,15 @@ class RenewedSerializer(serializers.Serializer):
     cancel = CancelSerializer(required=False, allow_null=True, help_text="Null: go on.")
 
 
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "two lines",
+            OF_ATTEMPT | {"first": 8, "lines": ["at the door", "inside"]},
+            request_only=True,
+        )
+    ]
+)
 class LogSerializer(OfAttemptSerializer):
     """Lines of the log of an attempt. FMV counts them, so that a line sent twice is stored once."""
 
@@ -230,7 +249,7 @@ class ReportedErrorSerializer(serializers.Serializer):
     examples=[
         OpenApiExample(
             "there",
-            {"session": SESSION, "attempt": 1, "outcome": "succeeded", "result": {"metres": 17.2}},
+            OF_ATTEMPT | {"outcome": "succeeded", "result": {"metres": 17.2}},
             request_only=True,
         )
     ]
@@ -244,6 +263,15 @@ class FinishSerializer(OfAttemptSerializer):
     retryable = serializers.BooleanField(default=True, help_text="Whether another attempt may help.")
 
 
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "later",
+            OF_ATTEMPT | {"reason": "The doors are locked", "delay": 60.0},
+            request_only=True,
+        )
+    ]
+)
 class ReleaseSerializer(OfAttemptSerializer):
     """An attempt that the robot gives back."""
 
@@ -253,6 +281,7 @@ class ReleaseSerializer(OfAttemptSerializer):
     )
 
 
+@extend_schema_serializer(examples=[OpenApiExample("the end", {"session": SESSION}, request_only=True)])
 class GoodbyeSerializer(serializers.Serializer):
     session = StrictCharField(default="", allow_blank=True, max_length=64, help_text="Empty: whichever is open.")
 
@@ -273,15 +302,6 @@ class StoredOutcomeSerializer(serializers.Serializer):
     status = serializers.CharField(help_text="The status of the task.")
 
 
-@extend_schema_serializer(
-    examples=[
-        OpenApiExample(
-            "lost",
-            {"detail": "This attempt is not, or no longer, yours: stop it and drop it.", "code": "attempt_lost"},
-            response_only=True,
-        )
-    ]
-)
 class AgentConflictSerializer(serializers.Serializer):
     """A conflict, explained in one sentence, with its code for programs.
 

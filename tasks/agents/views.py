@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -21,6 +21,7 @@ from robots import agents
 from robots.state_serializers import StateInputSerializer
 from tasks import registry
 from tasks.agents import services
+from tasks.agents.errors import AttemptLost
 from tasks.agents.serializers import (
     PROTOCOL,
     AgentConflictSerializer,
@@ -43,7 +44,11 @@ from tasks.api.serializers import RobotTaskSerializer
 from tasks.queue.waiting import WaitingClaim
 
 TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="The task's id, as in the claim.")
-CONFLICT = OpenApiResponse(AgentConflictSerializer, description="Not, or no longer, as the request takes it to be")
+CONFLICT = OpenApiResponse(
+    AgentConflictSerializer,
+    description="Not, or no longer, as the request takes it to be",
+    examples=[OpenApiExample("lost", {"detail": str(AttemptLost()), "code": AttemptLost.code})],
+)
 NO_TASK = OpenApiResponse(description="There is no task for the robot: ask again after `Retry-After` seconds")
 PAUSE = (4.0, 6.0)  # seconds, least and most, after which an agent asks again that does not wait
 REPORTED = ("progress", "message", "checkpoint")

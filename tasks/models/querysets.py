@@ -84,7 +84,7 @@ class TaskQuerySet(QuerySet["Task"]):
 
     def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
         """The started task that this process runs for this message. A message may reach two processes."""
-        return self.started().filter(worker=worker, message_id=message_id).exclude(runs_on="robot")
+        return self.started().filter(worker=worker, message_id=message_id)
 
     def run_by_any(self, workers: Iterable[str]) -> TaskQuerySet:
         """Started tasks that one of these processes runs."""

@@ -147,7 +147,8 @@ def _is_as_seen(task: Task) -> bool:
 
 def recover_from(worker: str, message_id: str) -> dict[str, int]:
     """Recover the task of a process that has died, without waiting for the end of its lease."""
-    return _recover_all(Task.objects.run_by(worker, message_id), has_died=True)
+    tasks = (task for task in Task.objects.run_by(worker, message_id) if task.runs_on == "worker")
+    return _recover_all(tasks, has_died=True)
 
 
 def _recover_all(tasks: Iterable[Task], *, has_died: bool = False) -> dict[str, int]:
@@ -231,7 +232,7 @@ def ring_waiting(patience: float = 0.0) -> int:
     agents_turn = _agents_turn({name: times for name, times in bells.items() if name in robots})
     longer = {name: first._replace(patience=min(2 * _waits[name].patience, LONGEST_PATIENCE)) for name in chosen}
     _waits |= {name: longer[name] if bells[name] else first for name in chosen}
-    rung = {name: times for name, times in bells.items() if times and name not in agents_turn}
+    rung = {name: times for name, times in bells.items() if times > 0 and name not in agents_turn}
     ring_all(rung, expires=RING_LIFETIME)  # otherwise they would pile up while no worker is free
     return len(rung)
 
@@ -246,7 +247,7 @@ def _rings(name: str, robot: Robot | None, running: int) -> int:
 
 def _agents_turn(bells: Mapping[str, int]) -> set[str]:
     """Return those of these robots whose next task waits for their agent. To robots without one the worker goes."""
-    names = with_agents([name for name, times in bells.items() if times])
+    names = with_agents([name for name, times in bells.items() if times > 0])
     return {name for name in names if Task.objects.next_runs_on(name) == "robot"}
 
 

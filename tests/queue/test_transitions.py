@@ -48,7 +48,7 @@ OF_A_TASK: dict[str, tuple[Callable[[Task], Any], tuple[Status, ...], Status, se
         "status", "history", "lane", "lease_expires_at", "uncounted", "run_at"
     }),
     "request_cancel": (lambda task: task.request_cancel("asked"), (Status.STARTED,), Status.STARTED, {
-        "history", "cancel_requested"
+        "history", "cancel_requested", "cancel_requested_at"
     }),
     "revoke": (lambda task: task.revoke("asked"), WAITING, Status.REVOKED, {
         "status", "history", "finished_at", "cancel_requested"
