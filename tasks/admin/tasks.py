@@ -18,7 +18,7 @@ from tasks.admin.base import PagesAdmin, username
 from tasks.admin.task_filters import AGES, PRESETS, TaskFilter, read, uuid_or_none
 from tasks.models import LogLine, Status, Task
 from tasks.models.querysets import TaskQuerySet
-from tasks.queue import bulk, services
+from tasks.queue import bulk, robots_lost, services
 from tasks.queue.errors import UnknownTask
 from tasks.reports.robot_status import slim
 
@@ -27,7 +27,7 @@ MAX_LOG_LINES = 200  # on a task's page
 MAX_REPETITIONS = 20  # on a task's page
 ROW_FIELDS = (
     "id", "robot", "handler", "status", "progress", "message", "attempt", "max_attempts", "started_at", "finished_at",
-    "requested_by", "cancel_requested", "labels", "error__type", "error__message",
+    "requested_by", "cancel_requested", "runs_on", "out_of_contact_since", "labels", "error__type", "error__message",
 )  # fmt: skip
 ACTIONS = {"cancel": "Cancel", "retry": "Retry"}
 
@@ -43,6 +43,8 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         "log": ("<uuid:id>/log/", "log_view"),
         "cancel": ("<uuid:id>/cancel/", "cancel_view"),
         "retry": ("<uuid:id>/retry/", "retry_view"),
+        "end": ("<uuid:id>/end/", "end_view"),
+        "free": ("<uuid:id>/free/", "free_view"),
     }
 
     # --- The list ----------------------------------------------------------------------------------------------------
@@ -138,7 +140,8 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         task = Task.objects.filter(pk=id).first()
         if task is None:
             return HttpResponse(status=404)
-        return self.fragment(request, "tasks/task/state.html", done=task.is_finished, **_state(task))
+        done = task.is_finished and not task.lane
+        return self.fragment(request, "tasks/task/state.html", done=done, **_state(task))
 
     def log_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         self.check_may_view(request)
@@ -150,10 +153,8 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
     def cancel_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         def cancel(task: Task) -> Task:
             after = services.cancel(task, by=username(request))
-            done = (
-                "The task is cancelled." if after.status == Status.REVOKED else "The worker was asked to stop the task."
-            )
-            messages.success(request, done)
+            asked = f"The {after.runs_on} was asked to stop the task."
+            messages.success(request, "The task is cancelled." if after.status == Status.REVOKED else asked)
             return after
 
         return self._operate(request, id, cancel)
@@ -170,6 +171,23 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
             return new
 
         return self._operate(request, id, retry)
+
+    def end_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        def end(task: Task) -> Task:
+            status = robots_lost.end_silent(task, by=username(request))
+            again = "The attempt is over, and the task is tried again."
+            messages.success(request, again if status == Status.RETRY else "The task has failed.")
+            return task
+
+        return self._operate(request, id, end)
+
+    def free_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
+        def free(task: Task) -> Task:
+            robots_lost.free_lane(task, by=username(request))
+            messages.success(request, f"Lane {task.lane} is free.")
+            return task
+
+        return self._operate(request, id, free)
 
     def _operate(self, request: HttpRequest, id: UUID, operate: Any) -> HttpResponse:
         """Apply `operate` to the task and redirect to the task that it returns."""

@@ -1,0 +1,54 @@
+"""A task on a robot of which nothing is heard, in the admin: what it shows, and what an operator may do."""
+
+import pytest
+
+from fmv.accounts.permissions import Role
+from tasks.models import Status, Task
+from tests.support.factories import make_robot
+from tests.support.pages import TASKS, admin, messages, task_url, text
+from tests.support.probes import PAST, make_task_in
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
+
+
+def on_robot(status=Status.STARTED, **fields) -> Task:
+    make_robot(name="R2")
+    own = {"robot": "R2", "handler": "turn", "runs_on": "robot", "worker": "agent/R2", "session": "s"}
+    return make_task_in(status, **own | fields)
+
+
+def test_a_robot_out_of_contact_is_shown_and_an_operator_need_not_wait():
+    task = on_robot(out_of_contact_since=PAST)
+    client = admin(Role.OPERATOR)
+    assert "robot out of contact" in text(client.get(TASKS))
+    assert "robot out of contact since" in text(client.get(task_url(task)))
+    answer = client.post(f"/admin/tasks/task/{task.pk}/end/", follow=True)
+    assert messages(answer) == ["The attempt is over, and the task is tried again."]
+    assert Task.objects.get(pk=task.pk).status == Status.RETRY
+    answer = client.post(f"/admin/tasks/task/{task.pk}/end/", follow=True)
+    assert "Only a running task whose robot is out of contact" in messages(answer)[0]
+
+
+def test_a_cancel_waits_for_the_robot():
+    task = on_robot()
+    client = admin(Role.OPERATOR)
+    answer = client.post(f"/admin/tasks/task/{task.pk}/cancel/", follow=True)
+    assert messages(answer) == ["The robot was asked to stop the task."]
+    assert "cancel asked, waiting for the robot" in text(answer)
+    assert "Do not wait for the robot" not in text(answer)
+
+
+def test_a_blocked_lane_is_shown_and_can_be_freed():
+    task = on_robot(Status.REVOKED, lane="R2/0", attempt=1)
+    client = admin(Role.OPERATOR)
+    assert "lane R2/0 is blocked until its agent speaks" in text(client.get(task_url(task)))
+    answer = client.post(f"/admin/tasks/task/{task.pk}/free/", follow=True)
+    assert messages(answer) == ["Lane R2/0 is free."]
+    assert Task.objects.get(pk=task.pk).lane is None
+    assert "blocked" not in text(client.get(task_url(task)))
+
+
+@pytest.mark.parametrize("act", ["end", "free"])
+def test_a_viewer_may_do_neither(act):
+    task = on_robot(out_of_contact_since=PAST)
+    assert admin(Role.VIEWER).post(f"/admin/tasks/task/{task.pk}/{act}/").status_code == 403
