@@ -764,7 +764,8 @@ class Agent:
                         return task
                 except NoAnswer as error:
                     wait = max(error.wait, next(failures))
-                    logger.warning("%s Next try in %.1f s.", error, wait)
+                    if self._ready and not self._stopping.is_set():  # else this claim was withdrawn
+                        logger.warning("%s Next try in %.1f s.", error, wait)
             self._stopping.wait(wait)
         return None
 

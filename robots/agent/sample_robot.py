@@ -61,14 +61,20 @@ def drive(task):
             task.sleep(TICK)  # raises Stopped when the task is to end
     finally:
         robot.speed = 0.0
-    return {"x": robot.x, "y": robot.y, "distance": way}
+    return {"x": round(robot.x, 2), "y": round(robot.y, 2), "distance": round(way, 2)}
 
 
 @state
 def look():
     return {
         "battery": {"charge": round(robot.charge(), 1), "charging": not robot.speed},
-        "position": {"map": "hall", "x": robot.x, "y": robot.y, "theta": robot.theta, "localized": True},
+        "position": {
+            "map": "hall",
+            "x": round(robot.x, 2),
+            "y": round(robot.y, 2),
+            "theta": round(robot.theta, 2),
+            "localized": True,
+        },
         "velocity": {"linear": robot.speed, "angular": 0.0},
         "driving": robot.speed > 0,
         "mode": "automatic",

@@ -82,6 +82,10 @@ class Run:
         _, page = self.call("GET", "/api/v1/robot/")
         return [robot["name"] for robot in page["robots"]]
 
+    def robots_online(self):
+        _, page = self.call("GET", "/api/v1/robot/?online=true&state=true")
+        return {robot["name"]: robot["state"] for robot in page["robots"]}
+
     def pid_of(self, name):
         return int(re.search(rf"{name} started \(pid=(\d+)\)", self.text)[1])
 
@@ -104,6 +108,11 @@ def test_it_starts_says_where_everything_is_and_keeps_the_data(checkout):
         assert line in run.text
     assert run.call("GET", "/api/v1/health") == (200, {"health": "OK"})
     assert run.robots() == ["Bender", "Crow T. Robot", "Wall-E"]
+    wait_until(lambda: [*run.robots_online()] == ["Bender", "Wall-E"], 60)
+    wait_until(lambda: all(state["battery"] and state["position"] for state in run.robots_online().values()))
+    drive = {"handler": "drive", "params": {"x": 5, "y": 5, "speed": 10}}
+    task = run.call("POST", "/api/v1/robot/Bender/run", drive)[1]["task_id"]
+    wait_until(lambda: run.call("GET", f"/api/v1/task/{task}")[1]["status"] == "SUCCESS", 60)
     new = {"name": "R2", "location": "Tatooine", "description": "beep", "is_great": False, "tasks": None}
     assert run.call("POST", "/api/v1/robot/", new)[0] == 201
     assert run.call("DELETE", "/api/v1/robot/Wall-E")[0] == 204
@@ -114,6 +123,7 @@ def test_it_starts_says_where_everything_is_and_keeps_the_data(checkout):
     again.wait_for("Ctrl-C stops everything")
     assert f"admin, password {password}" in again.text
     assert again.robots() == ["Bender", "Crow T. Robot", "R2"]
+    assert [name in again.text for name in ("agent1 started", "agent2 started")] == [True, False]  # Wall-E is deleted
     again.process.terminate()
     assert again.process.wait(timeout=60) == 0
     assert not processes_in(checkout)
@@ -121,8 +131,9 @@ def test_it_starts_says_where_everything_is_and_keeps_the_data(checkout):
 
 @pytest.mark.slow
 def test_it_says_which_process_died_and_stops_the_others(checkout):
-    run = Run(checkout)
+    run = Run(checkout, FMV_SAMPLE_AGENTS="0")
     run.wait_for("Ctrl-C stops everything")
+    assert "agent1 started" not in run.text
     os.kill(run.pid_of("worker"), signal.SIGKILL)
     assert run.process.wait(timeout=60) == 1
     assert run.text.splitlines()[-1].startswith("fmv: the process worker (rc=-9) ended by itself")
