@@ -83,7 +83,7 @@ def test_a_page_shows_what_the_robot_reports():
         errors=[JAM],
     )
     page = shown("R2")
-    parts = "fmv-agent 2.1|72 %|48.2 V|manual|remote|hall 3|x 1.25 m|not localized|gripper jam|Open it|drive"
+    parts = "fmv-agent 2.1|72 %|48.2 V|manual|remote|hall 3|x = 1.25 m|not localized|gripper jam|Open it|drive"
     for part in parts.split("|"):
         assert part in page, part
     assert "<b>Stuck" not in page
