@@ -31,7 +31,7 @@ from robots.models.state import REPORTED
 logger = logging.getLogger(__name__)
 
 LEAST_INTERVAL = 1.0  # seconds between two stored reports of a robot, and between two writes of `last_seen`
-SEEN_PRECISION = 5.0  # seconds for which a process that has written `last_seen` does not write it again
+NOTED = 4  # times that a process writes `last_seen` at most within FMV_OFFLINE_AFTER, for calls that report nothing
 REPORTS = 6  # that an online robot sends within FMV_OFFLINE_AFTER
 REPLACED_WITHIN = 3600.0  # seconds for which replaced sessions are remembered
 MAX_REPLACED = 100  # that are remembered
@@ -180,11 +180,13 @@ def close_session(robot: str, session: str = "") -> None:
 
 
 def seen(robot: str) -> None:
-    """Note that the robot's agent has called. It writes at most once in SEEN_PRECISION seconds in this process, and
-    only if no other process wrote within LEAST_INTERVAL.
+    """Note that the robot's agent has called.
+
+    This process writes it NOTED times within FMV_OFFLINE_AFTER at most, and not if another wrote within LEAST_INTERVAL.
+    An agent that reports in time costs no write besides: its reports are noted with what they say.
     """
     now = time.monotonic()
-    if now < _seen_at.get(robot, float("-inf")) + SEEN_PRECISION:
+    if now < _seen_at.get(robot, float("-inf")) + settings.ENVIRONMENT.offline_after / NOTED:
         return
     _remember_seen(robot, now)
     due = {"$and": [{"$eq": ["$signed_off", False]}, _is_due("$last_seen")]}

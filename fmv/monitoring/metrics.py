@@ -12,7 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -36,6 +36,10 @@ seconds = Histogram(
     ["method", "route"],
     buckets=BUCKETS,
     registry=own,
+)
+#: how many claims of agents wait in this web server
+waiting_claims = Gauge(
+    "fmv_waiting_claims", "Claims of agents that wait for a task.", registry=own, multiprocess_mode="livesum"
 )
 
 

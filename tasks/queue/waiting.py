@@ -13,6 +13,7 @@ from django.db import DatabaseError, connections
 from pymongo.errors import PyMongoError
 
 from fmv.http.waiting import WaitingRequest
+from fmv.monitoring import metrics
 from tasks.models import Task
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def _add(claim: WaitingClaim) -> None:
     global _thread  # noqa: PLW0603 - the lock guards it
     with _lock:
         _claims.setdefault(claim.robot, set()).add(claim)
+        metrics.waiting_claims.inc()
         _none_left.clear()
         if _thread is None:
             _thread = threading.Thread(target=_run, name="waiting claims", daemon=True)
@@ -78,7 +80,10 @@ def _add(claim: WaitingClaim) -> None:
 def _discard(claim: WaitingClaim) -> None:
     with _lock:
         claims = _claims.get(claim.robot, set())
+        if claim not in claims:
+            return
         claims.discard(claim)
+        metrics.waiting_claims.dec()
         if not claims:
             _claims.pop(claim.robot, None)
         if not _claims:

@@ -19,6 +19,7 @@ EVENTS = {
         "fmv_sessions_replaced",
         "Sessions of agents that seemed to live, ended by newer ones: restarts, or two agents with one token.",
     ),
+    "agent_leases_lost": ("fmv_agent_leases_lost", "Attempts on robots that fell silent for their lease."),
     "doorbells_not_taken": ("fmv_doorbells_not_taken", "Messages that could not be sent to the broker."),
 }
 

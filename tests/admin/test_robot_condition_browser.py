@@ -43,7 +43,9 @@ def store_day(robot: str) -> None:
         minutes = {
             f"{minute:02}": {
                 "charge": 100 - 3.7 * (24 - hours - minute / 60) % 90,
-                "map": "hall 3", "x": 9 * math.cos(minute / 9), "y": 4 * math.sin(minute / 9 + hours),
+                "map": "hall 3",
+                "x": 9 * math.cos(minute / 9),
+                "y": 4 * math.sin(minute / 9 + hours),
             }
             for minute in range(60)
         }

@@ -27,6 +27,14 @@ COSTS = {
     "finish again": (lambda agent: agent.finish(result={"degrees": 1}), [FIND]),
     "fail": (lambda agent: agent.finish("failed"), [FIND, WRITE, NEXT, FIND]),
     "release": (lambda agent: agent.release(delay=5), [FIND, WRITE, NEXT, FIND]),
+    "report": (
+        lambda agent: agent.api("PUT", "/agent/state", {"session": agent.session, "battery": {"charge": 50}}),
+        ["find robots_robot", "update robots_robotstate"],
+    ),
+    "say goodbye": (
+        lambda agent: agent.api("DELETE", "/agent/session", {"session": agent.session}),
+        ["update robots_robotstate"],
+    ),
     "sign in": (
         lambda agent: agent.sign_in(),
         ["find robots_robot", "findAndModify robots_robotstate", READ, READ, WRITE, NEXT],

@@ -4,6 +4,7 @@ import datetime as dt
 
 import pytest
 
+from robots import agents
 from robots.models import Robot
 from tasks.models import LastOutcomes, Status
 from tasks.queue import services
@@ -133,8 +134,24 @@ def test_each_state_finds_its_robots():
     ended("sick", Status.FAILURE)
     ended("idle", Status.FAILURE)
     ended("idle", Status.SUCCESS, 1)
+    connect("idle", battery={"charge": 19.0}), connect("busy", errors=[{"type": "a", "level": "fatal"}]), connect("out")
+    agents.close_session("out")
     found = {state: names(state) for state in STATES}
-    assert found == {"busy": ["busy"], "idle": ["idle", "sick"], "out": ["out"], "failing": ["sick"]}
+    assert found == {
+        "busy": ["busy"],
+        "idle": ["idle", "sick"],
+        "out": ["out"],
+        "failing": ["sick"],
+        "online": ["busy", "idle"],
+        "offline": ["out"],
+        "low_battery": ["idle"],
+        "with_errors": ["busy"],
+    }
+
+
+def connect(robot, **state):
+    session = agents.open_session(robot)
+    agents.report(robot, session.id, state)
 
 
 def test_fifty_robots_cost_as_many_queries_as_one():
@@ -148,4 +165,4 @@ def test_fifty_robots_cost_as_many_queries_as_one():
         robot_statuses(robots[:1])
     with listening() as fifty:
         assert all(seen.running and seen.outcomes.success for seen in robot_statuses(robots))
-    assert len(one.sent) == len(fifty.sent) == 5, fifty.sent
+    assert len(one.sent) == len(fifty.sent) == 6, fifty.sent
