@@ -144,13 +144,19 @@ def claim(robot: str, session: str, claim_id: UUID) -> Held | None:
             return None
         try:
             if _start(task, free, session, claim_id):
-                return _begun(task)
+                return _begun(task, session)
         except LaneTaken:
             free_lanes_of(robot)  # the agent has spoken: what it did not confirm blocks no lane any more
     return None  # others are faster; the agent asks again
 
 
-def _begun(task: Task) -> Held:
+def _begun(task: Task, session: str) -> Held:
+    try:
+        _require_session(task.robot, session)
+    except SessionReplaced:  # a newer session has begun meanwhile, and may have looked at the held tasks before this
+        mine = RobotAttempt(task.robot, task.pk, task.attempt, session)
+        _release(mine, task, "another session of the agent has begun", 0)
+        raise
     about = {"task_id": str(task.pk), "handler": task.handler, "robot": task.robot, "attempt": task.attempt}
     logger.info("Task %(task_id)s (%(handler)s) of robot %(robot)r: attempt %(attempt)d", about, extra=about)
     lease = claim_lease_of(task.handler)

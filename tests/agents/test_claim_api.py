@@ -9,7 +9,7 @@ from tasks.models import Status, Task
 from tasks.queue import services
 from tests.support.agent_requests import Agent, code, submit
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import PAST, listening, take
+from tests.support.probes import PAST, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -121,19 +121,3 @@ def test_a_claim_in_a_session_before_is_refused():
     assert code(agent.claim()) == "session_replaced"
     agent.session = new
     assert agent.claim().status_code == 200
-
-
-def test_a_claim_takes_four_commands_and_a_renewal_one():
-    agent = Agent.signed_in(make_robot())
-    submit(agent.robot)
-    agent.claim()  # the token's use and `last_seen` are stored now and then
-    agent.finish(result={"degrees": 1})
-    submit(agent.robot)
-    with listening() as commands:
-        agent.claim()
-    states, tasks = "robots_robotstate", "tasks_task"
-    claim = [f"find {states}", f"aggregate {tasks}", f"aggregate {tasks}", f"update {tasks}"]
-    assert [sent for sent in commands.sent if "token" not in sent] == claim
-    with listening() as commands:
-        agent.renew(progress=5)
-    assert [sent for sent in commands.sent if "token" not in sent] == [f"findAndModify {tasks}"]

@@ -19,7 +19,7 @@ NEXT = READ  # whose turn it is
 #: what is done -> what it costs
 COSTS = {
     "claim, without a task": (lambda agent: agent.claim(), [STATE, READ, READ]),
-    "claim": (lambda agent: agent.claim(), [STATE, READ, READ, WRITE]),
+    "claim": (lambda agent: agent.claim(), [STATE, READ, READ, WRITE, STATE]),
     "renew": (lambda agent: agent.renew(progress=5, message="on the way", checkpoint={"leg": 1}), [RENEWAL]),
     "renew, when a cancel is asked for": (lambda agent: agent.renew(), [RENEWAL, FIND]),
     "log": (lambda agent: agent.log(0, "one", "two"), [FIND, "aggregate tasks_logline", "insert tasks_logline"]),
