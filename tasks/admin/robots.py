@@ -33,7 +33,7 @@ from tasks.api.serializers import SubmitSerializer
 from tasks.models import Status, Task
 from tasks.queue import services
 from tasks.queue.errors import RobotOutOfService
-from tasks.reports.robot_status import QUEUE_CAP, STATES, in_state, robot_statuses, slim
+from tasks.reports.robot_status import QUEUE_CAP, STATES, RobotStatus, in_state, robot_statuses, slim
 from tasks.templatetags.fleet import robot_url
 
 WORDS = ("state", "label", "q", "after")  # parameters of the list
@@ -42,9 +42,9 @@ QUEUE_ROWS = 20  # tasks of its queue on a robot's page
 LATEST_ROWS = 20  # its latest tasks there, whatever their status
 MAX_SUGGESTIONS = 500  # robot names that a field offers
 
-QUEUE_FIELDS = ("id", "handler", "priority", "requested_by")
+QUEUE_FIELDS = ("id", "handler", "runs_on", "priority", "requested_by")
 LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
-ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at")
+ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at", "lane")
 QUEUE_CHOICES = {"keep": "Keep it until the robot is back", "cancel": "Cancel it", "move": "Move it to another robot"}
 
 
@@ -312,10 +312,13 @@ def _live(robot: Robot) -> dict[str, Any]:
     [status] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)
+    queue = slim(of_robot.queued().next_first()[:QUEUE_ROWS], QUEUE_FIELDS)
     return {
         "robot": robot,
         "robot_status": status,
-        "next": slim(of_robot.queued().next_first()[:QUEUE_ROWS], QUEUE_FIELDS),
+        "next": queue,
+        "held_up": _held_up(status, queue),
+        "blocking": [task for task in ended if task.lane],
         "later": counted(of_robot.waiting_for_time().up_to(QUEUE_CAP), QUEUE_CAP),
         "bars": charts.task_bars(ended),
         "longest": max((charts.seconds_of(task) for task in ended), default=0.0),
@@ -323,6 +326,18 @@ def _live(robot: Robot) -> dict[str, Any]:
         "chart": {"width": charts.CHART_WIDTH, "height": charts.CHART_HEIGHT},
         "latest": slim(of_robot.newest_first()[:LATEST_ROWS], LATEST_FIELDS),
     }
+
+
+def _held_up(status: RobotStatus, queue: list[Task]) -> str:
+    """Return why the agent will not take the robot's next task, "" if it may, or if a worker takes it."""
+    if not queue or queue[0].runs_on != "robot":
+        return ""
+    if status.condition is None:
+        return f"{queue[0].handler} runs on the robot, and no agent has connected yet."
+    known = (status.condition.state.session or {}).get("handlers")
+    if known is None or queue[0].handler in known:  # an agent without a session is shown as offline
+        return ""
+    return f"Its agent does not know {queue[0].handler}. The tasks behind it wait, too."
 
 
 def _toggle(words: dict[str, str], state: str) -> str:

@@ -4,8 +4,9 @@ import pytest
 
 from fmv.accounts.permissions import Role
 from tasks.models import Status, Task
+from tests.support.agent_requests import Agent, submit
 from tests.support.factories import make_robot
-from tests.support.pages import TASKS, admin, messages, task_url, text
+from tests.support.pages import TASKS, admin, messages, robot_url, task_url, text
 from tests.support.probes import PAST, make_task_in
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
@@ -42,10 +43,25 @@ def test_a_blocked_lane_is_shown_and_can_be_freed():
     task = on_robot(Status.REVOKED, lane="R2/0", attempt=1)
     client = admin(Role.OPERATOR)
     assert "lane R2/0 is blocked until its agent speaks" in text(client.get(task_url(task)))
+    assert "A lane is blocked" in text(client.get(robot_url("R2")))
     answer = client.post(f"/admin/tasks/task/{task.pk}/free/", follow=True)
     assert messages(answer) == ["Lane R2/0 is free."]
     assert Task.objects.get(pk=task.pk).lane is None
     assert "blocked" not in text(client.get(task_url(task)))
+    assert "blocked" not in text(client.get(robot_url("R2")))
+
+
+def test_the_robots_page_says_why_the_agent_does_not_take_the_next_task():
+    robot = make_robot(name="R2")
+    submit(robot, "grip")
+    client = admin()
+    assert "grip runs on the robot, and no agent has connected yet." in text(client.get(robot_url("R2")))
+    Agent.signed_in(robot, handlers=("turn",))
+    assert "Its agent does not know grip. The tasks behind it wait, too." in text(client.get(robot_url("R2")))
+    Agent.signed_in(robot, handlers=("turn", "grip"))
+    shown = text(client.get(robot_url("R2")))
+    assert "does not know" not in shown
+    assert "no agent has connected" not in shown
 
 
 @pytest.mark.parametrize("act", ["end", "free"])
