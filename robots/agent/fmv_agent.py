@@ -244,7 +244,7 @@ class Task:
     """A task that runs: what a skill gets. Its methods may be called from any thread."""
 
     def __init__(self, agent: Agent, claimed: dict[str, Any], session: str, since: float) -> None:
-        """`since`: a moment before FMV was asked, by `uptime`."""
+        """`since`: from when the seconds in the answer count, by `uptime`. The first renewal counts anew."""
         document = claimed["task"]
         self.id: str = document["task_id"]
         self.attempt: int = claimed["attempt"]
@@ -770,14 +770,14 @@ class Agent:
         return None
 
     def _claim(self, claim_id: str) -> tuple[Task | None, float]:
-        session, since = self.session, uptime()
+        session = self.session
         connection = self.server.connection()
         if connection not in self._claims:
             self._claims.append(connection)
         body = {"session": session, "claim_id": claim_id, "wait": CLAIM_WAIT}
         answer = self.server.call("POST", "/claim", body, CLAIM_WAIT + TIMEOUT, once=True)
         if answer.status == 200:
-            task = Task(self, answer.body, session, since)
+            task = Task(self, answer.body, session, uptime())  # and not since the request, which may have waited long
             with self._lock:
                 if task.key not in self._running and session == self.session:
                     return self._begin(task), 0

@@ -42,7 +42,7 @@ def test_a_cancel_waits_for_the_robot():
 def test_a_blocked_lane_is_shown_and_can_be_freed():
     task = on_robot(Status.REVOKED, lane="R2/0", attempt=1)
     client = admin(Role.OPERATOR)
-    assert "lane R2/0 is blocked until its agent speaks" in text(client.get(task_url(task)))
+    assert "Its lane R2/0 is blocked until its agent calls again." in text(client.get(task_url(task)))
     assert "A lane is blocked" in text(client.get(robot_url("R2")))
     answer = client.post(f"/admin/tasks/task/{task.pk}/free/", follow=True)
     assert messages(answer) == ["Lane R2/0 is free."]

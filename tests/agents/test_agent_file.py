@@ -307,6 +307,15 @@ def test_a_wall_clock_that_is_a_day_off_and_jumps_makes_no_difference(make_agent
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
 
 
+def test_a_task_that_comes_late_to_a_waiting_claim_begins_at_the_first_try(make_agent, order, marks):
+    agent = make_agent().start()
+    wait_until(lambda: "Connected" in agent.log)
+    time.sleep(LEASE)  # the answer's lease is shorter than the wait for the answer
+    task = wait_for(order(agent, "robot.mark"))
+    assert (task.status, task.attempt) == (Status.SUCCESS, 1)
+    assert "is to end" not in agent.log
+
+
 @pytest.mark.clocks
 def test_the_time_that_the_machine_slept_counts_against_the_lease(make_agent, order, marks, clock):
     agent = make_agent().start(**clock.environment)
