@@ -69,8 +69,8 @@ class Skill(NamedTuple):
     resume: bool
 
 
-class Stopped(Exception):
-    """The task is to end. A skill stops the robot and lets this pass."""
+class Stopped(BaseException):
+    """The task is to end. A skill stops the robot and lets this pass, which `except Exception` does, too."""
 
 
 class PermanentError(Exception):
@@ -243,8 +243,7 @@ def _explain(error: Exception) -> str:
 class Task:
     """A task that runs: what a skill gets. Its methods may be called from any thread."""
 
-    def __init__(self, agent: Agent, claimed: dict[str, Any], session: str, since: float) -> None:
-        """`since`: from when the seconds in the answer count, by `uptime`. The first renewal counts anew."""
+    def __init__(self, agent: Agent, claimed: dict[str, Any], session: str) -> None:
         document = claimed["task"]
         self.id: str = document["task_id"]
         self.attempt: int = claimed["attempt"]
@@ -265,9 +264,9 @@ class Task:
         self.to_end = threading.Event()
         self.session = session
         self._agent = agent
-        self._time_over = since + float(document.get("timeout") or float("inf"))
+        self._time_over = uptime() + float(document.get("timeout") or float("inf"))
         self._lease = 0.0
-        self._held(claimed, since)
+        self._held(claimed, uptime())  # a claim may have waited; and only a renewal lets the skill begin
         self._news: dict[str, Any] = {}
         self._lines: list[str] = []
         self._lines_dropped = 0
@@ -359,16 +358,11 @@ class Task:
 
     def _keep(self) -> None:
         """Renew the lease at a third of it, and send what the skill reports."""
-        while not self.delivered.wait(0.25) and self.reason != "lost":
+        while self.reason != "lost":
             session = self._agent.session
-            if not session or uptime() < self._not_before:
-                continue
             try:
-                age, every = uptime() - self._renewed_at, self._agent.report_seconds
-                if age >= self._lease / 3 or (self._news and age >= (1 if "checkpoint" in self._news else every)):
-                    self._renew(session)
-                if self._lines and uptime() - self._lines_sent_at >= every:
-                    self._send_lines(session)
+                if session and uptime() >= self._not_before:
+                    self._send_what_is_due(session)
             except NoAnswer as error:
                 wait = max(error.wait, min(next(self._pauses), self._lease / 3))
                 logger.warning("%s: %s Next try in %.1f s.", self, error, wait)
@@ -376,6 +370,15 @@ class Task:
             except Exception:
                 logger.exception("%s: a fault of the agent while it renewed the lease; it goes on.", self)
                 self._not_before = uptime() + 1
+            if self.delivered.wait(0.25):
+                return
+
+    def _send_what_is_due(self, session: str) -> None:
+        age, every = uptime() - self._renewed_at, self._agent.report_seconds
+        if age >= self._lease / 3 or (self._news and age >= (1 if "checkpoint" in self._news else every)):
+            self._renew(session)
+        if self._lines and uptime() - self._lines_sent_at >= every:
+            self._send_lines(session)
 
     def _renew(self, session: str) -> None:
         with self._lock:
@@ -427,7 +430,7 @@ class Task:
         try:
             for _ in range(2 * MAX_LINES // BATCH):
                 if self._lines and self.reason != "lost":
-                    self._send_lines(self._agent.session)
+                    self._send_lines(self._agent.session or self.session)
         except NoAnswer as error:
             logger.warning("%s: %d lines of its log are not sent: %s", self, len(self._lines), error)
 
@@ -616,9 +619,8 @@ class Agent:
     def _withdraw_claims(self) -> None:
         """Close the connections of claims that wait, so that FMV sees it and gives this robot no task."""
         for connection in self._claims:
-            if connection.sock is not None:
-                with contextlib.suppress(OSError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError, AttributeError):  # AttributeError: it is closed already
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def _start(self, step: Callable[[], None], name: str) -> None:
         """Repeat a step for ever in a thread. A fault of ours is logged, and ends nothing."""
@@ -657,7 +659,6 @@ class Agent:
             if not ours and not self._deliver(item):
                 return False
         about = {"agent": "fmv_agent.py", "version": VERSION, "boot_id": self._boot_id, "handlers": sorted(_skills)}
-        since = uptime()
         answer = self.server.call("POST", "/session", about)
         if answer.status != 200:
             raise NoAnswer(f"FMV opens no session: {answer.status} {answer.body}", REFUSED_WAIT)
@@ -665,7 +666,7 @@ class Agent:
             logger.warning("FMV speaks protocol %s, this agent %s.", answer.body["protocol"], PROTOCOL)
         self.report_seconds = float(answer.body.get("report_seconds") or self.report_seconds)
         with self._lock:
-            held = [Task(self, one, answer.body["session"], since) for one in answer.body.get("tasks", ())]
+            held = [Task(self, one, answer.body["session"]) for one in answer.body.get("tasks", ())]
             self._given = [task for task in held if task.key not in self._running]
             self.journal.forget_all_but({task.key for task in held} | self._running.keys())
             self.session, self._signed_in_at = answer.body["session"], uptime()
@@ -756,7 +757,7 @@ class Agent:
                 if self._given:
                     return self._begin(self._given.pop(0))
             wait = 0.5
-            if self.session and self._ready:
+            if self._may_claim():
                 try:
                     task, wait = self._claim(self._own.claim_id)
                     failures = pauses()
@@ -764,10 +765,13 @@ class Agent:
                         return task
                 except NoAnswer as error:
                     wait = max(error.wait, next(failures))
-                    if self._ready and not self._stopping.is_set():  # else this claim was withdrawn
+                    if self._may_claim():  # else it was withdrawn
                         logger.warning("%s Next try in %.1f s.", error, wait)
             self._stopping.wait(wait)
         return None
+
+    def _may_claim(self) -> bool:
+        return self._ready and self.session != "" and not self._stopping.is_set()
 
     def _claim(self, claim_id: str) -> tuple[Task | None, float]:
         session = self.session
@@ -777,7 +781,7 @@ class Agent:
         body = {"session": session, "claim_id": claim_id, "wait": CLAIM_WAIT}
         answer = self.server.call("POST", "/claim", body, CLAIM_WAIT + TIMEOUT, once=True)
         if answer.status == 200:
-            task = Task(self, answer.body, session, uptime())  # and not since the request, which may have waited long
+            task = Task(self, answer.body, session)
             with self._lock:
                 if task.key not in self._running and session == self.session:
                     return self._begin(task), 0
@@ -873,6 +877,8 @@ def main() -> None:
     )
     parser.add_argument("--verbose", action="store_true", help="log what the tasks log, too")
     given = parser.parse_args()
+    if given.lanes < 1:
+        parser.error("--lanes must be at least 1")
     level = logging.DEBUG if given.verbose else logging.INFO
     logging.basicConfig(level=level, format="%(asctime)s fmv-agent %(levelname)s %(message)s")
     token_file = given.token_file or given.home / "token"

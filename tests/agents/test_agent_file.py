@@ -1,7 +1,9 @@
 """The file that robots get, as real processes of it behind a proxy that breaks what networks break."""
 
 import ast
+import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from tests.support.factories import make_robot, make_token
 
 EACH_ROUTE = ("/claim", "/renew", "/log", "/finish")
 LEASE = 3.0  # seconds, of the handlers below
+ENDS = (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
 
 pytestmark = pytest.mark.usefixtures("bells")
 
@@ -48,8 +51,7 @@ def now(task: Task) -> Task:
 
 def wait_for(task: Task, *statuses: Status, seconds: float = 60) -> Task:
     """Return the task once it has one of the statuses; by default once it is over."""
-    ends = statuses or (Status.SUCCESS, Status.FAILURE, Status.REVOKED)
-    wait_until(lambda: now(task).status in ends, seconds, "the task did not get there")
+    wait_until(lambda: now(task).status in (statuses or ENDS), seconds, "the task did not get there")
     return now(task)
 
 
@@ -96,6 +98,16 @@ def test_it_reports_the_state_and_runs_tasks_in_order_with_progress_log_and_resu
     wait_until(lambda: agent.journal() == [])
     assert agent.stop() == 0
     assert agents.session_of(agent.robot.name) is None
+
+
+def test_a_task_that_comes_after_a_long_wait_is_claimed_once(proxy, make_agent, order):
+    agent = make_agent().start()
+    wait_until(lambda: 200 in proxy.statuses("/state"))
+    time.sleep(LEASE + 1)  # longer than the lease of a claim
+    assert wait_for(order(agent, "robot.mark")).status == Status.SUCCESS
+    wait_until(lambda: 200 in proxy.statuses("/finish"))
+    assert proxy.statuses("/claim") == [200]
+    assert "WARNING" not in agent.log
 
 
 def test_a_skill_that_cannot_succeed_fails_the_task_and_the_agent_goes_on(make_agent, order):
@@ -247,6 +259,7 @@ def test_killed_in_a_task_it_goes_on_with_the_checkpoint_in_the_same_attempt(mak
     assert sorted(set(steps)) == list(range(12))
     assert len(steps) <= 13  # the kill may come between a mark and its checkpoint
     assert len({mark.pid for mark in read_marks(marks)}) == 2
+    assert log_of(task)[-1] == "step 11"
 
 
 def test_killed_in_a_task_that_cannot_go_on_it_begins_another_attempt(make_agent, order, marks):
@@ -305,15 +318,6 @@ def test_a_wall_clock_that_is_a_day_off_and_jumps_makes_no_difference(make_agent
     clock.shift(hours=-24)
     task = wait_for(task)
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
-
-
-def test_a_task_that_comes_late_to_a_waiting_claim_begins_at_the_first_try(make_agent, order, marks):
-    agent = make_agent().start()
-    wait_until(lambda: "Connected" in agent.log)
-    time.sleep(LEASE)  # the answer's lease is shorter than the wait for the answer
-    task = wait_for(order(agent, "robot.mark"))
-    assert (task.status, task.attempt) == (Status.SUCCESS, 1)
-    assert "is to end" not in agent.log
 
 
 @pytest.mark.clocks
@@ -417,3 +421,48 @@ def test_the_files_for_robots_are_of_python_3_8_and_need_no_packages(file):
     imports = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imports |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in imports} <= {*sys.stdlib_module_names, "fmv_agent"}
+
+
+# --- Everything at once ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_in_a_bad_network_with_kills_and_freezes_nothing_is_lost_or_doubled(
+    seed, proxy, make_agent, order, marks, maintenance
+):
+    chance, until, kills = random.Random(seed), uptime() + 300, 0
+    maintenance(os.environ["FMV_BROKER_URL"])
+    agent = make_agent().start()
+    tasks = [order(agent, "robot.steps", steps=chance.randint(1, 8), seconds=0.1) for _ in range(20)]
+    proxy.delay = 2
+    proxy.chances = dict.fromkeys(fault_proxy.Fault, 0.03)
+    while any(now(task).status not in ENDS for task in tasks) and uptime() < until:
+        time.sleep(chance.uniform(0, 4))
+        match chance.choice(["kill", "stop", "freeze", "lift"]):
+            case "kill":
+                kills += 1
+                agent.kill()
+                agent.start()
+            case "stop":
+                agent.stop()
+                agent.start()
+            case "freeze":
+                agent.process.send_signal(signal.SIGSTOP)
+                time.sleep(chance.uniform(0, LEASE))
+                agent.process.send_signal(signal.SIGCONT)
+            case "lift":
+                proxy.is_down = True
+                time.sleep(chance.uniform(0, LEASE))
+                proxy.is_down = False
+    ends = [now(task) for task in tasks]
+    assert [task.status for task in ends] == [Status.SUCCESS] * len(tasks)
+    left = read_marks(marks)
+    for task in ends:
+        steps = [int(mark.more) for mark in left if (mark.task, mark.attempt) == (str(task.pk), task.attempt)]
+        assert sorted(set(steps)) == list(range(task.params["steps"]))
+        assert len(steps) - len(set(steps)) <= kills  # each may come between a mark and its checkpoint
+    attempts = [attempt for attempt, _ in itertools.groupby(left, lambda mark: (mark.task, mark.attempt))]
+    assert len(attempts) == len(set(attempts)), "two attempts ran at the same time on one lane"
+    assert "A fault of the agent" not in agent.log
