@@ -346,7 +346,7 @@ def sample_agent() -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     url = url_of_web_server(read_environment())
     home = str(AGENTS / sys.argv[2])
-    os.execv(sys.executable, [sys.executable, str(SAMPLE_ROBOT), url, "--home", home, "--stop-seconds", "2"])  # noqa: S606 # nosec B606
+    os.execv(sys.executable, [sys.executable, str(SAMPLE_ROBOT), url, "--home", home, "--stop-seconds", "2"])
 
 
 def answers(url: str, host: str) -> bool:
