@@ -7,7 +7,7 @@ import orjson
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import Rfc3339Field, StrictCharField, StrictFloatField, StrictIntegerField
+from fmv.http.fields import Rfc3339Field, StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField
 from fmv.http.json import check_json
 
 MODES = ("automatic", "semi_automatic", "manual", "service", "teach_in")
@@ -79,7 +79,7 @@ UNKNOWN: dict[str, Any] = {"required": False, "allow_null": True}
 
 class BatterySerializer(serializers.Serializer):
     charge = StrictFloatField(min_value=0, max_value=100, help_text="Percent.", **UNKNOWN)
-    charging = serializers.BooleanField(**UNKNOWN)
+    charging = StrictBooleanField(**UNKNOWN)
     voltage = StrictFloatField(help_text="V.", **UNKNOWN)
 
 
@@ -88,7 +88,7 @@ class PositionSerializer(serializers.Serializer):
     x = StrictFloatField(help_text="m.", **UNKNOWN)
     y = StrictFloatField(help_text="m.", **UNKNOWN)
     theta = StrictFloatField(help_text="rad.", **UNKNOWN)
-    localized = serializers.BooleanField(help_text="Whether the robot knows where it is.", **UNKNOWN)
+    localized = StrictBooleanField(help_text="Whether the robot knows where it is.", **UNKNOWN)
 
 
 class VelocitySerializer(serializers.Serializer):
@@ -97,7 +97,7 @@ class VelocitySerializer(serializers.Serializer):
 
 
 class LoadSerializer(serializers.Serializer):
-    present = serializers.BooleanField(**UNKNOWN)
+    present = StrictBooleanField(**UNKNOWN)
     description = StrictCharField(max_length=500, allow_blank=True, **UNKNOWN)
 
 
@@ -127,11 +127,11 @@ class ReportedSerializer(serializers.Serializer):
     battery = BatterySerializer(**UNKNOWN)
     position = PositionSerializer(**UNKNOWN)
     velocity = VelocitySerializer(**UNKNOWN)
-    driving = serializers.BooleanField(**UNKNOWN)
-    paused = serializers.BooleanField(**UNKNOWN)
+    driving = StrictBooleanField(**UNKNOWN)
+    paused = StrictBooleanField(**UNKNOWN)
     mode = Word(*MODES, **UNKNOWN)
     emergency_stop = Word(*EMERGENCY_STOPS, **UNKNOWN)
-    safety_field_violated = serializers.BooleanField(**UNKNOWN)
+    safety_field_violated = StrictBooleanField(**UNKNOWN)
     load = LoadSerializer(**UNKNOWN)
     task = HeldTaskSerializer(help_text="The task that the robot believes it runs.", **UNKNOWN)
     extra = Extra(**UNKNOWN)
@@ -147,7 +147,7 @@ class StateInputSerializer(ReportedSerializer):
     session = StrictCharField(
         max_length=100, help_text="The agent's session; left out, the report counts in any.", **UNKNOWN
     )
-    online = serializers.BooleanField(help_text="false: a goodbye; the robot is offline at once.", **UNKNOWN)
+    online = StrictBooleanField(help_text="false: a goodbye; the robot is offline at once.", **UNKNOWN)
 
     def to_internal_value(self, data: Any) -> Any:
         values = super().to_internal_value(data)

@@ -7,7 +7,7 @@ import orjson
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import StrictCharField, StrictIntegerField
+from fmv.http.fields import StrictBooleanField, StrictCharField, StrictIntegerField
 from fmv.http.json import check_json
 from tasks.api.examples import TASK_EXAMPLE
 from tasks.api.serializers import AnyJSON, RobotTaskSerializer
@@ -260,7 +260,7 @@ class FinishSerializer(OfAttemptSerializer):
     outcome = serializers.ChoiceField(choices=["succeeded", "failed", "cancelled"])
     result = AnyOrNull(required=False, help_text="What the handler's `result` describes.")
     error = ReportedErrorSerializer(required=False, allow_null=True)
-    retryable = serializers.BooleanField(default=True, help_text="Whether another attempt may help.")
+    retryable = StrictBooleanField(default=True, help_text="Whether another attempt may help.")
 
 
 @extend_schema_serializer(

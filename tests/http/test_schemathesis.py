@@ -73,7 +73,8 @@ def sign_in(role: str, issuer: Issuer) -> dict[str, str]:
     if role == AGENT:
         robot = make_robot(lanes=MAX_LANES)  # it has a name that no other role may hit upon, to delete it
         submit([{"robot": robot.name, "handler": "drive", "params": {"x": 1, "y": 2}}] * WAITING, by="test")
-        return {"FMV_TEST_JWT": make_token(robot=robot.name).text}
+        token = make_token(robot=robot.name).text
+        return {"FMV_TEST_JWT": token, "FMV_TEST_AGENT": token}
     token = api_tokens.build(make_user(role), "schemathesis")
     api_tokens.store(token, by="test")
     return {"FMV_TEST_TOKEN": token.text, "FMV_TEST_JWT": issuer.token(fmv_role=role, exp=int(time.time()) + 86400)}

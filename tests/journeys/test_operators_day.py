@@ -163,7 +163,7 @@ def test_a_viewer_sees_and_cannot_touch(site, visit):
     viewer = make_user("viewer")
     page = visit()
     sign_in(page, viewer)
-    offered = re.compile("cancel|retry|run|service|edit|delete", re.IGNORECASE)
+    offered = re.compile("cancel|retry|run|service|edit|delete|connect", re.IGNORECASE)
     for address in (
         "/admin/",
         "/admin/tasks/task/",
@@ -177,7 +177,10 @@ def test_a_viewer_sees_and_cannot_touch(site, visit):
         main = page.get_by_role("main")
         assert main.get_by_role("button", name=offered).count() == 0, address
         assert (
-            main.get_by_role("link", name=re.compile("^(run a|run one|take|edit|delete)", re.IGNORECASE)).count() == 0
+            main.get_by_role(
+                "link", name=re.compile("^(run a|run one|take|edit|delete|connect)", re.IGNORECASE)
+            ).count()
+            == 0
         )
     token = next(cookie["value"] for cookie in page.context.cookies() if cookie["name"] == "csrftoken")
     by_hand = {"csrfmiddlewaretoken": token, "action": "cancel", "scope": "all", "confirmed": "yes", "queue": "cancel"}
@@ -189,6 +192,7 @@ def test_a_viewer_sees_and_cannot_touch(site, visit):
         "/admin/robots/robot/Marvin/out/",
         "/admin/robots/robot/Marvin/in/",
         "/admin/robots/robot/Marvin/edit/",
+        "/admin/robots/robot/Marvin/connect/",
         "/admin/robots/robot/Marvin/delete/",
     ):
         answer = page.context.request.post(address, form=by_hand, headers={"Origin": site})
