@@ -661,7 +661,8 @@ class Agent:
         about = {"agent": "fmv_agent.py", "version": VERSION, "boot_id": self._boot_id, "handlers": sorted(_skills)}
         answer = self.server.call("POST", "/session", about)
         if answer.status != 200:
-            raise NoAnswer(f"FMV opens no session: {answer.status} {answer.body}", REFUSED_WAIT)
+            wait = 0 if answer.status == 409 else REFUSED_WAIT  # 409: the request came twice, and the other won
+            raise NoAnswer(f"FMV opens no session: {answer.status} {answer.body}", wait)
         if answer.body.get("protocol", PROTOCOL) != PROTOCOL:
             logger.warning("FMV speaks protocol %s, this agent %s.", answer.body["protocol"], PROTOCOL)
         self.report_seconds = float(answer.body.get("report_seconds") or self.report_seconds)

@@ -16,11 +16,10 @@ from robots import agents
 from robots.agents import Session
 from robots.errors import SessionReplaced
 from robots.models import Robot
-from tasks import registry
 from tasks.agents.errors import AlreadyReported, AttemptLost, LinesMissing
 from tasks.models import LogLine, Status, Task
 from tasks.models.error_document import encodable, error_document
-from tasks.models.robot_attempt import RobotAttempt, attempts_held, claim_lease_of, lease_of
+from tasks.models.robot_attempt import RobotAttempt, attempts_held, claim_lease_of, handler_of, hold_of, lease_of
 from tasks.models.task import LaneTaken
 from tasks.queue.doorbell import ring_for_next
 from tasks.queue.errors import UnknownTask
@@ -33,6 +32,7 @@ logger = logging.getLogger(__name__)
 MAX_LOG_LINES = 10_000  # an attempt
 TRIES = 10  # of a claim, while others are faster
 CANCEL_NOTE = "cancel asked for by "
+WENT_ON = "its agent was started again and goes on"
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,33 @@ def open_session(robot: str, *, handlers: list[str], **about: str) -> tuple[Sess
     """Open a session of the robot's agent, which ends the one before; return it with the attempts that it holds.
 
     An agent that still runs keeps its attempts. One that was started again keeps those whose handler can go on; the
-    others are tried again or fail. `about`: agent, version, boot_id. Raises UnknownRobot.
+    others are tried again or fail. `about`: agent, version, boot_id. Raises UnknownRobot, and SessionReplaced if the
+    agent opens another one meanwhile, which then has all attempts.
     """
     robots.services.get(robot)
     session = agents.open_session(robot, handlers=handlers, **about)
     free_lanes_of(robot)
-    held = [mine for task, attempt in attempts_held(robot) if (mine := _take_over(task, attempt, session))]
+    held = attempts_held(robot)
+    while others := [each for each in held if each[1].session != session.id]:
+        _require_session(robot, session.id)  # after the look, so that nothing is taken from a newer session
+        for task, attempt in others:
+            _take_over(task, attempt, session)
+        held = attempts_held(robot)
     ring_for_next(robot)
-    return session, held
+    return session, [_held(task, resumed=_went_on(task)) for task, _ in held]
 
 
-def _take_over(task: Task, attempt: RobotAttempt, session: Session) -> Held | None:
+def _take_over(task: Task, attempt: RobotAttempt, session: Session) -> None:
     if agents.same_start(attempt.session, session.id):
-        kept, resumed = attempt.change_session(session.id, "kept by a new session of its agent"), False
-    elif _handler_of(task).resume:
-        kept, resumed = attempt.change_session(session.id, "its agent was started again and goes on"), True
+        attempt.change_session(session.id, "kept by a new session of its agent")
+    elif handler_of(task.handler).resume and task.handler in session.handlers:
+        attempt.change_session(session.id, WENT_ON)
     else:
         _end_restarted(task, attempt)
-        return None
-    return _held(task, resumed=resumed) if kept else None
+
+
+def _went_on(task: Task) -> bool:
+    return any((line["attempt"], line["note"]) == (task.attempt, WENT_ON) for line in task.history)
 
 
 def _end_restarted(task: Task, attempt: RobotAttempt) -> None:
@@ -88,31 +96,15 @@ def _end_restarted(task: Task, attempt: RobotAttempt) -> None:
     if task.cancel_requested:
         task.stop("its agent was started again while it was being cancelled")
     elif task.attempts_left:
-        task.retry(error, delay=_handler_of(task).retry.delay(task.attempt - task.uncounted))
+        task.retry(error, delay=handler_of(task.handler).retry.delay(task.attempt - task.uncounted))
     else:
         task.fail(error)
     logger.warning("Task %s: the agent of robot %s was started again in attempt %d", task.pk, task.robot, task.attempt)
 
 
-def _handler_of(task: Task) -> registry.Handler[Any]:
-    try:
-        return registry.get(task.handler)
-    except registry.UnknownHandler:  # it was removed, or this process runs another version of the code
-        return registry.Handler(task.handler, None, registry.Params, task.timeout, registry.RetryPolicy())
-
-
 def _held(task: Task, *, resumed: bool = False) -> Held:
     lease = lease_of(task.handler)
     return Held(task, lease, hold_of(task.handler), resumed)
-
-
-def hold_of(handler: str) -> float:
-    """Return for how many seconds after a renewal FMV gives an attempt to nobody else."""
-    try:
-        known = registry.get(handler)
-    except registry.UnknownHandler:
-        return registry.Handler.lease + registry.Handler.lost_after
-    return known.lease + (known.lost_after if known.on_lost == "wait" else 0)
 
 
 def _require_session(robot: str, session: str) -> Session:
@@ -260,7 +252,7 @@ def _cancel_of(task: Task) -> Cancel | None:
         return None
     notes = [line["note"] for line in task.history if line["note"].startswith(CANCEL_NOTE)]
     by, _, reason = notes[-1].removeprefix(CANCEL_NOTE).partition(": ") if notes else ("", "", "")
-    return Cancel(by, reason, _handler_of(task).cancel_grace)
+    return Cancel(by, reason, handler_of(task.handler).cancel_grace)
 
 
 def log(robot: str, id: UUID, session: str, attempt: int, first: int, lines: list[str]) -> int:
@@ -346,7 +338,7 @@ def _finish(
     if outcome == "succeeded":
         try:
             plain = storable(result)
-            _handler_of(task).check_result(plain)
+            handler_of(task.handler).check_result(plain)
         except (InvalidResult, ValueError) as invalid:
             return mine.fail(error_document("InvalidResult", str(invalid)), outcome)
         return mine.succeed(plain)
@@ -359,7 +351,7 @@ def _finish(
     logger.info("Task %s: attempt %d failed on the robot: %s", task.pk, task.attempt, failed["message"])
     if not retryable or not task.attempts_left:
         return mine.fail(failed, outcome)
-    delay = _handler_of(task).retry.delay(task.attempt - task.uncounted)
+    delay = handler_of(task.handler).retry.delay(task.attempt - task.uncounted)
     return mine.retry(failed, delay, outcome) or (
         task.cancel_requested and mine.stop("cancelled instead of tried again", outcome)
     )

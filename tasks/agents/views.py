@@ -41,6 +41,7 @@ from tasks.agents.serializers import (
 from tasks.agents.services import Held
 from tasks.api.rendering import render_object
 from tasks.api.serializers import RobotTaskSerializer
+from tasks.models.robot_attempt import hold_of, lease_of
 from tasks.queue.waiting import WaitingClaim
 
 TASK_ID = OpenApiParameter("task_id", UUID, OpenApiParameter.PATH, description="The task's id, as in the claim.")
@@ -84,7 +85,7 @@ class SessionView(AgentView):
         operation_id="open_session_agent_session_post",
         tags=["agents"],
         request=OpenSessionSerializer,
-        responses=SessionSerializer,
+        responses={200: SessionSerializer, 409: CONFLICT},
     )
     def post(self, request: Request) -> HttpResponse:
         """Open a session of the robot's agent.
@@ -189,8 +190,8 @@ class RenewView(AgentView):
         handler, cancel = services.renew(self.robot, task_id, body["session"], body["attempt"], report)
         return answer(
             {
-                "lease_seconds": services.lease_of(handler),
-                "hold_seconds": services.hold_of(handler),
+                "lease_seconds": lease_of(handler),
+                "hold_seconds": hold_of(handler),
                 "cancel": cancel and cancel._asdict(),
             }
         )

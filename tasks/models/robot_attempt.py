@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +20,26 @@ from tasks.models.transitions import NEXT_CHANGE, apply, apply_returning
 RENEWAL_COLUMNS = ("handler", "attempt", "cancel_requested", "cancel_requested_at")
 
 
-def lease_of(handler: str) -> float:
-    """Return the seconds of the lease that an agent has on a task of this handler, whether this process knows it."""
+def handler_of(name: str) -> registry.Handler[Any]:
+    """Return the handler that runs on the robot.
+
+    One that this process does not know, because it runs another version of the code, has the usual options.
+    """
     try:
-        return registry.get(handler).lease
+        return registry.get(name)
     except registry.UnknownHandler:
-        return registry.Handler.lease
+        return registry.Handler(name, None, registry.Params, registry.MAX_TIMEOUT, registry.RetryPolicy())
+
+
+def lease_of(handler: str) -> float:
+    """Return the seconds of the lease that an agent has on a task of this handler."""
+    return handler_of(handler).lease
+
+
+def hold_of(handler: str) -> float:
+    """Return for how many seconds after a renewal FMV gives an attempt to nobody else."""
+    known = handler_of(handler)
+    return known.lease + (known.lost_after if known.on_lost == "wait" else 0)
 
 
 def claim_lease_of(handler: str) -> float:
@@ -126,7 +139,7 @@ class RobotAttempt:
         return {"$expr": {"$ne": ["$reported.attempt", self.attempt]}}
 
 
-def attempts_held(robot: str) -> Iterable[tuple[Task, RobotAttempt]]:
+def attempts_held(robot: str) -> list[tuple[Task, RobotAttempt]]:
     """Return the started tasks that run on the robot, each with its attempt."""
     started = [task for task in Task.objects.started().of_robot(robot) if task.runs_on == "robot"]
     return [(task, RobotAttempt(robot, task.pk, task.attempt, task.session)) for task in started]

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from fmv import audit
 from fmv.monitoring import counters
-from tasks import registry
 from tasks.models import Status, Task
 from tasks.models.error_document import error_document
-from tasks.models.robot_attempt import claim_lease_of
+from tasks.models.robot_attempt import claim_lease_of, handler_of
 from tasks.queue.doorbell import ring_for_next
 from tasks.queue.errors import LaneNotBlocked, NotOutOfContact
 
@@ -44,7 +43,7 @@ def judge(seen: Sight, now: float) -> Verdict | None:
 
     Only the sweeper's own clock decides, because any other may jump.
     """
-    handler = _handler_of(seen.handler)
+    handler = handler_of(seen.handler)
     silent = now - seen.lease_since
     if seen.cancel_since is not None and now - seen.cancel_since >= handler.cancel_grace:
         return Verdict.STOP
@@ -58,13 +57,6 @@ def judge(seen: Sight, now: float) -> Verdict | None:
     if seen.is_out_of_contact:
         return Verdict.END if silent >= handler.lease + handler.lost_after else None
     return Verdict.TIME_OUT if now - seen.attempt_since >= seen.timeout + TIMEOUT_GRACE else None
-
-
-def _handler_of(name: str) -> registry.Handler[registry.Params]:
-    try:
-        return registry.get(name)
-    except registry.UnknownHandler:  # this process runs another version of the code
-        return registry.Handler(name, None, registry.Params, registry.MAX_TIMEOUT, registry.RetryPolicy())
 
 
 def recover(task: Task, verdict: Verdict) -> Status | None:
@@ -100,7 +92,7 @@ def _act(task: Task, verdict: Verdict) -> Status | None:
 
 
 def _patience(task: Task) -> float:
-    handler = _handler_of(task.handler)
+    handler = handler_of(task.handler)
     return handler.lease + (handler.lost_after if task.out_of_contact_since else 0)
 
 
@@ -118,7 +110,7 @@ def _release(task: Task) -> Status | None:
 
 def _end(task: Task, why: str) -> Status | None:
     """End the attempt by the policy of its handler."""
-    handler, error = _handler_of(task.handler), error_document("AgentLost", why)
+    handler, error = handler_of(task.handler), error_document("AgentLost", why)
     if task.attempts_left and handler.on_lost != "fail":
         delay = handler.retry.delay(task.attempt - task.uncounted)
         return Status.RETRY if task.retry(error, delay=delay, if_unrenewed=True) else None

@@ -37,7 +37,7 @@ COSTS = {
     ),
     "sign in": (
         lambda agent: agent.sign_in(),
-        ["find robots_robot", "findAndModify robots_robotstate", READ, READ, WRITE, NEXT],
+        ["find robots_robot", "findAndModify robots_robotstate", READ, READ, STATE, WRITE, READ, NEXT],
     ),
 }
 

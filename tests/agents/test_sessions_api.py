@@ -1,10 +1,12 @@
 """POST and DELETE /agent/session: what a robot holds when its agent comes back."""
 
 import uuid
+from unittest.mock import patch
 
 import pytest
 
 from robots import agents
+from tasks.agents import services
 from tasks.models import Status, Task
 from tests.support.agent_requests import Agent, code, submit
 from tests.support.api import Api
@@ -95,6 +97,45 @@ def test_a_claim_whose_answer_was_lost_is_in_the_answer_to_the_next_session():
     [held] = agent.sign_in().json()["tasks"]
     assert held["task"]["task_id"] == agent.task_id
     assert agent.claim(id).json()["task"]["task_id"] == agent.task_id
+
+
+def test_a_robot_goes_on_also_if_the_first_answer_after_its_restart_was_lost():
+    agent = agent_with("patrol")
+    agent.renew(checkpoint={"leg": 3})
+    agent.restarted()
+    [held] = agent.sign_in().json()["tasks"]
+    assert (held["attempt"], held["resumed"], held["checkpoint"]) == (1, True, {"leg": 3})
+
+
+def test_a_task_does_not_go_on_in_an_agent_that_has_lost_the_skill():
+    agent = agent_with("patrol")
+    agent.handlers = ["turn"]
+    assert agent.restarted().json()["tasks"] == []
+    assert agent.task.error["type"] == "AgentRestarted"
+
+
+@pytest.mark.parametrize("moment", ["free_lanes_of", "attempts_held", "_require_session", "_take_over"])
+@pytest.mark.parametrize("handler", ["patrol", "turn"])
+def test_of_two_sessions_that_begin_at_once_the_newer_one_has_the_tasks(moment, handler):
+    """An agent that had no answer in time signs in again, while its first request is still being worked on."""
+    agent = agent_with(handler)
+    agent.boot_id = "boot 2" if handler == "patrol" else agent.boot_id
+    again, original = [], getattr(services, moment)
+
+    def meanwhile(*args):
+        found = original(*args) if moment == "attempts_held" else None
+        if not again:
+            again.append(None)
+            again[0] = agent.sign_in()
+        return original(*args) if found is None else found
+
+    with patch.object(services, moment, meanwhile):
+        first = Agent(agent.robot, boot_id=agent.boot_id).sign_in()
+    [held] = again[0].json()["tasks"]
+    assert held["task"]["task_id"] == agent.task_id
+    assert agent.task.session == agent.session
+    assert code(first) == "session_replaced"
+    assert agent.renew().status_code == 200
 
 
 def test_a_goodbye_closes_the_session():
