@@ -717,7 +717,7 @@ class Agent:
             self.session, self._ready = "", False
             if uptime() - self._signed_in_at > 600:
                 self._comebacks = pauses(600)
-            wait = 1 + next(self._comebacks)
+            wait = 5 + next(self._comebacks)
             self._come_back_at = uptime() + wait
         logger.error("Another agent has signed in with this robot's token. This one tries again in %.0f s.", wait)
         for task in [*self._running.values()]:
