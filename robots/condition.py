@@ -41,6 +41,11 @@ class Condition:
         kinds += ["low_battery"] if self.low_battery else []
         return kinds + (["with_errors"] if self.fresh and self.state.errors else [])
 
+    def knows(self, handler: str) -> bool:
+        """Return whether the agent that is signed in can run the handler."""
+        session = self.state.session
+        return session is not None and handler in session["handlers"]
+
     def mismatch(self, running: Collection[tuple[str, int]]) -> dict[str, Any] | None:
         """Return the task that the robot believes it runs, if it is none of these attempts: pairs of id and number."""
         task: dict[str, Any] | None = self.reported.get("task") if self.fresh else None

@@ -114,7 +114,9 @@ def handlers() -> Iterator[CheckMessage]:
 
 
 def agents() -> Iterator[CheckMessage]:
-    """Check that no two agents take a robot's session from each other, and report how many agents are online."""
+    """Check that no two agents take a robot's session from each other, that robots and FMV mean the same task, and that
+    tasks for robots have an agent which knows them; and report how many agents are online.
+    """
     if several := {name: times for name, times in connections.replaced().items() if times > 1}:
         shown = ", ".join(f"{name!a} ({times} times)" for name, times in sorted(several.items())[:MAX_SHOWN_NAMES])
         more = f", and {len(several) - MAX_SHOWN_NAMES} more" if len(several) > MAX_SHOWN_NAMES else ""
@@ -127,6 +129,18 @@ def agents() -> Iterator[CheckMessage]:
         yield Warn(
             f"{len(wrong)} robots say that they run a task which is not running on them: {shown}.",
             "Look at what each robot does; start its agent again if it has lost its way.",
+        )
+    away, unknown = mismatches.unserved()
+    if away:
+        shown = ", ".join(map(ascii, away[:MAX_SHOWN_NAMES]))
+        yield Warn(
+            f"Tasks wait for {len(away)} robots whose agent is not online: {shown}.",
+            "Start these agents; 'Connect this robot' on the robot's page shows how. Or cancel the tasks.",
+        )
+    for name, handler in unknown[:MAX_SHOWN_NAMES]:
+        yield Warn(
+            f"The agent of {name!a} does not know {handler}: tasks wait, and so do those behind them.",
+            "Start the agent with that skill, or cancel these tasks.",
         )
     number = connections.counts()
     yield Info(f"{number['online']} robots are online, {number['offline']} with an agent are offline.")

@@ -1,4 +1,6 @@
-"""Robots that say that they run a task which FMV does not count as running on them."""
+"""Where robots and FMV do not fit together: a robot says that it runs a task which FMV does not count as running on it;
+tasks wait for an agent that is not there, or that does not know their handler.
+"""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -6,11 +8,12 @@ from typing import Any
 
 from fmv.mongodb.server import recent_now
 from robots.condition import Condition
-from robots.models import RobotState
+from robots.models import Robot, RobotState
 from tasks.models import Task
 from tasks.models.status import EPOCH
 
 SETTLED = dt.timedelta(seconds=2)  # between the last change of a task and a report that counts
+MAX_QUEUED = 10_000  # tasks that `unserved` reads
 MAX_ROBOTS = 1000  # of which `of_all` reads the state
 
 #: the task as the robot names it: {task_id, attempt}
@@ -29,6 +32,20 @@ def of_all() -> dict[str, HeldTask]:
         if task := condition.mismatch(mine):
             found.append((condition.state, task))
     return settled(found)
+
+
+def unserved() -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the robots in service for whose agent tasks wait while it is not online, and the pairs of robot and
+    handler whose online agent does not know the handler. Three queries; of very long queues the first tasks count.
+    """
+    now = recent_now()
+    queued = Task.objects.queued().filter(runs_on="robot").order_by().values_list("robot", "handler")
+    waiting = set(queued[:MAX_QUEUED])
+    names = set(Robot.objects.in_service().filter(pk__in={robot for robot, _ in waiting}).values_list("pk", flat=True))
+    conditions = {state.robot: Condition(state, now) for state in RobotState.objects.filter(pk__in=names)}
+    online = {name for name, condition in conditions.items() if condition.online}
+    unknown = [(name, handler) for name, handler in waiting if name in online and not conditions[name].knows(handler)]
+    return sorted(names - online), sorted(unknown)
 
 
 def settled(found: Iterable[tuple[RobotState, HeldTask]]) -> dict[str, HeldTask]:

@@ -82,6 +82,7 @@ OTHERS = {
     *("django_celery_results_taskresult_add", "django_celery_results_taskresult_delete"),
     *("tasks_bulk_add", "tasks_bulk_delete", "tasks_bulk_history", "tasks_bulk_stop"),
     *("tasks_task_add", "tasks_task_delete", "tasks_task_history", "tasks_task_act", "tasks_task_cancel"),
+    *("tasks_task_end", "tasks_task_free"),
     *("tasks_task_retry", "robots_robot_delete", "robots_robot_history", "robots_robot_in"),
 }
 WHO = ["aggregate fmv_session", "aggregate fmv_user"]

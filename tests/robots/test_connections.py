@@ -63,3 +63,15 @@ def test_the_doctor_warns_of_tasks_that_only_robots_believe_in():
     warning, _ = diagnostics.agents()
     assert isinstance(warning, Warn)
     assert warning.msg.startswith("1 robots say that they run a task which is not running on them: 'Wrong':")
+
+
+def test_the_doctor_warns_of_tasks_without_an_agent_that_runs_them():
+    for name, agent in (("Fine", ["drive"]), ("Other", ["lift"]), ("Gone", ["drive"]), ("None", None), ("Out", None)):
+        make_task(robot=make_robot(name=name, enabled=name != "Out"), handler="drive", runs_on="robot")
+        if agent:
+            agents.open_session(name, handlers=agent)
+    make_task(robot=make_robot(name="Worker"), handler="wait")
+    agents.close_session("Gone")
+    away, unknown, _ = diagnostics.agents()
+    assert away.msg == "Tasks wait for 2 robots whose agent is not online: 'Gone', 'None'."
+    assert unknown.msg.startswith("The agent of 'Other' does not know drive:")
