@@ -149,9 +149,11 @@ class ClaimView(AgentView):
             return self._answer(services.claim(self.robot, *asked), retry_after(*PAUSE))
         with closing(waiting):
             held = services.claim(self.robot, *asked)
-            while held is None and time.monotonic() < until and not waiting.server_is_stopping():
+            while held is None:
                 if not waiting.wait(request._request, until):
                     return nothing()  # nobody reads it
+                if time.monotonic() >= until or waiting.server_is_stopping():
+                    break  # the agent's next claim looks at once
                 self._check_again(request)
                 held = services.claim(self.robot, *asked)
             return self._answer(held, retry_after() if waiting.server_is_stopping() else "0")

@@ -164,6 +164,15 @@ def test_one_query_asks_for_all_that_wait():
     wait_until(lambda: "waiting claims" not in {thread.name for thread in threading.enumerate()})
 
 
+def test_a_wait_that_ends_in_vain_looks_for_no_task_again():
+    agent = Agent.signed_in(make_robot())
+    agent.claim()
+    with listening() as commands:
+        assert agent.claim(wait=0.3).status_code == 204
+    sent = [sent.split()[1] for sent in commands.sent]
+    assert [sent.count("robots_robotstate"), sent.count("fmv_apitoken")] == [1, 1], commands.sent
+
+
 def test_a_claim_that_is_woken_in_vain_is_left_alone_for_longer_each_time(monkeypatch):
     monkeypatch.setattr(waiting, "_add", lambda claim: None)
     now = [100.0]
