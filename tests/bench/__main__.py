@@ -9,6 +9,7 @@ from pathlib import Path
 from fmv.devstack import stack
 from fmv.devstack.embedded_mongodb import StackError
 from tests.bench import backlog, figures, growth, listeners, memory, pools, profile, report, requests, servers, tasks
+from tests.bench.agents import latency, load, waiting
 from tests.bench.stage import Stage, what_is_missing
 
 DIRECTORY = stack.ROOT / "var" / "bench"
@@ -24,6 +25,9 @@ PARTS = {
     "profile": profile.measure,
     "memory": memory.measure,
     "listeners": listeners.measure,
+    "agents": load.measure,
+    "agents-waiting": waiting.measure,
+    "agents-latency": latency.measure,
     "growth": growth.measure,  # last: it connects Django to other databases
 }
 
