@@ -17,6 +17,7 @@ MAX_WAIT = 25  # seconds that a claim waits at most
 MAX_CHECKPOINT = 64 * 1024  # bytes of JSON
 MAX_LINES = 1000  # in a request
 MAX_DELAY = 86_400.0  # seconds
+MAX_NUMBER = 2**31 - 1  # of an attempt or a line
 
 SESSION = "3f1c9a7e52d04b68-8d1f0a6c7e2b4935"
 OF_ATTEMPT = {"session": SESSION, "attempt": 1}
@@ -74,7 +75,7 @@ class InSessionSerializer(serializers.Serializer):
 
 
 class OfAttemptSerializer(InSessionSerializer):
-    attempt = StrictIntegerField(min_value=1, help_text="As the answer to the claim names it.")
+    attempt = StrictIntegerField(min_value=1, max_value=MAX_NUMBER, help_text="As the answer to the claim names it.")
 
 
 @extend_schema_serializer(
@@ -225,7 +226,9 @@ class RenewedSerializer(serializers.Serializer):
 class LogSerializer(OfAttemptSerializer):
     """Lines of the log of an attempt. FMV counts them, so that a line sent twice is stored once."""
 
-    first = StrictIntegerField(min_value=0, help_text="The number of the first of these lines, from 0.")
+    first = StrictIntegerField(
+        min_value=0, max_value=MAX_NUMBER, help_text="The number of the first of these lines, from 0."
+    )
     lines = serializers.ListField(
         child=StrictCharField(allow_blank=True, trim_whitespace=False),
         max_length=MAX_LINES,

@@ -1,10 +1,12 @@
 """POST /agent/claim: an agent asks for its robot's next task."""
 
 import datetime as dt
+import random
 import uuid
 
 import pytest
 
+from tasks.agents import services as agents
 from tasks.models import Status, Task
 from tasks.queue import services
 from tests.support.agent_requests import Agent, code, submit
@@ -65,6 +67,23 @@ def test_one_order_holds_over_both_kinds():
     assert taken.succeed(None, "")
     assert take(robot) is None
     assert agent.claim().json()["task"]["task_id"] == str(own.pk)
+
+
+def test_a_long_queue_of_both_kinds_is_run_in_one_order():
+    robot = make_robot()
+    agent = Agent.signed_in(robot)
+    tasks = [submit(robot, random.choice(["carry", "noop"]), priority=random.randint(0, 9)) for _ in range(30)]
+    order = []
+    while len(order) < len(tasks):
+        for _ in range(random.randint(0, 2)):  # whoever comes in vain changes nothing
+            held = agents.claim(robot.name, agent.session, uuid.uuid4())
+            if held:
+                order.append(held.task.pk)
+                agents.finish(robot.name, held.task.pk, agent.session, 1, "succeeded")
+        if task := take(robot):
+            order.append(task.pk)
+            assert task.succeed(None, "")
+    assert order == [task.pk for task in sorted(tasks, key=lambda task: (-task.priority, task.pk))]
 
 
 def test_a_worker_leaves_a_task_of_the_robot_and_passes_no_message_on(bells):

@@ -187,3 +187,4 @@ def test_unknown_fields_are_ignored_and_wrong_ones_named():
     assert refused.status_code == 422
     assert {problem["loc"][-1] for problem in refused.json()["detail"]} == {"progress", "checkpoint"}
     assert agent.finish("done").status_code == 422
+    assert agent.call("renew", attempt=1e300).status_code == 422
