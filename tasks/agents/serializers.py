@@ -113,11 +113,11 @@ class ClaimedSerializer(serializers.Serializer):
     task = RobotTaskSerializer()
     attempt = serializers.IntegerField(help_text="Names the attempt in all that the agent reports of it.")
     lease_seconds = serializers.FloatField(
-        help_text="Seconds from the request on within which the agent must renew. The first renewal confirms that it "
+        help_text="Seconds from the answer on within which the agent must renew. The first renewal confirms that it "
         "has the task."
     )
     hold_seconds = serializers.FloatField(
-        help_text="Seconds from the request on for which the attempt stays the robot's if nothing is heard of it."
+        help_text="Seconds from the answer on for which the attempt stays the robot's if nothing is heard of it."
     )
     resumed = serializers.BooleanField(help_text="The attempt began before the agent was started again.")
     checkpoint = AnyJSON(help_text="What the attempt has stored last; null if nothing.")

@@ -16,7 +16,7 @@ from fmv.accounts.permissions import still_allowed
 from fmv.http.fields import read_body
 from fmv.http.json import answer, nothing
 from fmv.http.query import StrictQuery
-from fmv.http.waiting import TooManyWait, retry_after
+from fmv.http.waiting import TooManyWait, client_is_there, retry_after
 from robots import agents
 from robots.state_serializers import StateInputSerializer
 from tasks import registry
@@ -140,6 +140,8 @@ class ClaimView(AgentView):
         """
         body = read_body(ClaimSerializer, request.data)
         asked = body["session"], body["claim_id"]
+        if not client_is_there(request._request):
+            return nothing()  # nobody reads it
         until = time.monotonic() + body["wait"]
         try:
             waiting = WaitingClaim(self.robot) if body["wait"] else None

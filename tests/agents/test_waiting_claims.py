@@ -22,7 +22,7 @@ from tasks.models import Status, Task
 from tasks.queue import services, waiting
 from tests.conftest import wait_until
 from tests.support.agent_requests import Agent, submit
-from tests.support.factories import make_robot, make_task
+from tests.support.factories import make_robot, make_task, make_token
 from tests.support.probes import listening, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
@@ -52,11 +52,17 @@ def claim(url: str, agent: Agent, wait: float = LONG) -> requests.Response:
 
 
 def let_wait(pool: ThreadPoolExecutor, url: str, *agents: Agent) -> list[Future[requests.Response]]:
-    """Let the agents' claims wait; return when they do, for as long as a request is on its way at most."""
+    """Let the agents' claims wait; return when they do."""
     futures = [pool.submit(claim, url, agent) for agent in agents]
-    time.sleep(1)
-    assert not any(future.done() for future in futures)
+    wait_until(lambda: number_waiting(url) == len(agents))
     return futures
+
+
+def number_waiting(url: str) -> float:
+    """Return how many claims wait in the web server."""
+    headers = {"Authorization": f"Bearer {make_token().text}"}
+    shown = requests.get(f"{url}/metrics", headers=headers, timeout=60).text
+    return float(shown.partition("\nfmv_waiting_claims ")[2].partition("\n")[0] or 0)
 
 
 def test_a_task_of_another_process_answers_a_claim_that_waits(serve, pool):
@@ -131,7 +137,7 @@ def test_a_claim_whose_client_has_gone_takes_no_task(serve):
     )
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
         client.sendall(head.encode() + body)
-        time.sleep(1)
+        wait_until(lambda: number_waiting(url) == 1)
     task = submit(agent.robot)
     time.sleep(2)
     assert Task.objects.get(pk=task.pk).status == Status.QUEUED
