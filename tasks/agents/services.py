@@ -19,7 +19,15 @@ from robots.models import Robot
 from tasks.agents.errors import AlreadyReported, AttemptLost, LinesMissing
 from tasks.models import LogLine, Status, Task
 from tasks.models.error_document import encodable, error_document
-from tasks.models.robot_attempt import RobotAttempt, attempts_held, claim_lease_of, handler_of, hold_of, lease_of
+from tasks.models.robot_attempt import (
+    RobotAttempt,
+    attempts_held,
+    claim_lease_of,
+    handler_of,
+    hold_of,
+    is_unconfirmed,
+    lease_of,
+)
 from tasks.models.task import LaneTaken
 from tasks.queue.doorbell import ring_for_next
 from tasks.queue.errors import UnknownTask
@@ -95,6 +103,9 @@ def _end_restarted(task: Task, attempt: RobotAttempt) -> None:
     error = error_document("AgentRestarted", "The agent was started again while the task ran")
     if task.cancel_requested:
         task.stop("its agent was started again while it was being cancelled")
+    elif is_unconfirmed(task.handler, task.started_at, task.lease_expires_at):
+        if task.release("handed back: its agent was started again before it had the task"):
+            task.promote()
     elif task.attempts_left:
         task.retry(error, delay=handler_of(task.handler).retry.delay(task.attempt - task.uncounted))
     else:
@@ -177,7 +188,7 @@ def _next_of(robot: str, session: Session) -> tuple[Robot | None, Task | None]:
     if found[0].runs_on != "robot":
         return owner, None
     if found[0].handler not in session.handlers:
-        logger.info("Task %s waits: the agent of %s does not know %s", found[0].pk, robot, found[0].handler)
+        logger.debug("Task %s waits: the agent of %s does not know %s", found[0].pk, robot, found[0].handler)
         return owner, None
     return owner, found[0]
 

@@ -23,7 +23,6 @@ def render(task: Document) -> dict[str, Any]:
         "status": task["status"],
         "robot": task["robot"],
         "handler": task["handler"],
-        "runs_on": task.get("runs_on") or "worker",  # an earlier FMV's tasks have none
         "params": task["params"],
         "priority": task["priority"],
         "labels": task["labels"],
@@ -40,6 +39,7 @@ def render(task: Document) -> dict[str, Any]:
         "started_at": rfc3339(task["started_at"]),
         "finished_at": rfc3339(task["finished_at"]),
         "worker": task["worker"],
+        "runs_on": task.get("runs_on") or "worker",  # an earlier FMV's tasks have none
         "requested_by": task["requested_by"],
         "retry_of": dashed(task["retry_of"]),
         "cancel_requested": task["cancel_requested"],

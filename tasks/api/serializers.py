@@ -60,9 +60,6 @@ class RobotTaskSerializer(serializers.Serializer):
     status = serializers.ChoiceField(choices=Status.choices)
     robot = serializers.CharField()
     handler = serializers.CharField()
-    runs_on = serializers.ChoiceField(
-        choices=["worker", "robot"], help_text="In a worker process of FMV, or on the robot."
-    )
     params = JSONObject()
     priority = serializers.IntegerField(help_text="0 to 9; tasks with a higher number start first.")
     labels = serializers.ListField(child=serializers.CharField())
@@ -81,7 +78,10 @@ class RobotTaskSerializer(serializers.Serializer):
     created_at = Rfc3339Field()
     started_at = Rfc3339Field(allow_null=True, help_text="The start of the current or last attempt.")
     finished_at = Rfc3339Field(allow_null=True)
-    worker = serializers.CharField(help_text="The process that runs the task, or ran it last.")
+    worker = serializers.CharField(help_text="The process or agent that runs the task, or ran it last.")
+    runs_on = serializers.ChoiceField(
+        choices=["worker", "robot"], help_text="In a worker process of FMV, or on the robot."
+    )
     requested_by = serializers.CharField(help_text="The name of the user who submitted the task.")
     retry_of = serializers.UUIDField(allow_null=True, help_text="The task that this one repeats.")
     cancel_requested = serializers.BooleanField(help_text="A cancel was requested while the task was running.")

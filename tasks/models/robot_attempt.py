@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,13 @@ def hold_of(handler: str) -> float:
 def claim_lease_of(handler: str) -> float:
     """Return the seconds of the first lease: until the agent renews it, nobody knows that it got the answer."""
     return min(registry.CLAIM_LEASE, lease_of(handler))
+
+
+def is_unconfirmed(handler: str, started_at: dt.datetime | None, lease_expires_at: dt.datetime | None) -> bool:
+    """Return whether an attempt has its first lease still: its robot may not know that it has the task."""
+    if started_at is None or lease_expires_at is None:
+        return False
+    return lease_expires_at - started_at == dt.timedelta(seconds=claim_lease_of(handler))
 
 
 def _until() -> Mql:

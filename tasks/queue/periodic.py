@@ -26,7 +26,7 @@ from robots.agents import with_agents
 from robots.models import Robot
 from tasks.models import Bulk, Status, Task, WorkerProcess
 from tasks.models.error_document import error_document
-from tasks.models.robot_attempt import claim_lease_of
+from tasks.models.robot_attempt import is_unconfirmed
 from tasks.queue import robots_lost, submissions
 from tasks.queue.doorbell import ring, ring_all, ring_for
 from tasks.queue.services import delete_every
@@ -67,8 +67,8 @@ class Sight(NamedTuple):
     handler: str
     timeout: float
     is_out_of_contact: bool
-    #: its lease is the one with which it began
-    is_new_claim: bool
+    #: its robot may not know that it has the task
+    is_unconfirmed: bool
 
 
 SEEN = ("runs_on", "handler", "timeout", "out_of_contact_since")
@@ -131,13 +131,9 @@ def _look_at_leases() -> float:
             handler=handler,
             timeout=timeout,
             is_out_of_contact=silent_since is not None,
-            is_new_claim=runs_on == "robot" and _lasts(started_at, lease, claim_lease_of(handler)),
+            is_unconfirmed=runs_on == "robot" and is_unconfirmed(handler, started_at, lease),
         )
     return now
-
-
-def _lasts(since: dt.datetime | None, until: dt.datetime | None, seconds: float) -> bool:
-    return since is not None and until is not None and until - since == dt.timedelta(seconds=seconds)
 
 
 def _is_as_seen(task: Task) -> bool:

@@ -47,7 +47,7 @@ def judge(seen: Sight, now: float) -> Verdict | None:
     silent = now - seen.lease_since
     if seen.cancel_since is not None and now - seen.cancel_since >= handler.cancel_grace:
         return Verdict.STOP
-    if seen.is_new_claim and silent >= claim_lease_of(seen.handler):
+    if seen.is_unconfirmed and silent >= claim_lease_of(seen.handler):
         return Verdict.RELEASE if seen.cancel_since is None else Verdict.STOP
     if silent >= handler.lease and not seen.is_out_of_contact:
         waits = handler.on_lost == "wait" or seen.cancel_since is not None

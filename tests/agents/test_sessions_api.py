@@ -89,6 +89,14 @@ def test_an_outcome_from_the_disk_is_taken_after_a_restart(handler, delivers):
     assert statuses(agent.task)[-1] == "SUCCESS"
 
 
+def test_a_task_that_the_agent_never_had_is_handed_back_uncounted_after_a_restart():
+    agent = Agent.signed_in(make_robot())
+    submit(agent.robot, max_attempts=1)
+    agent.claim()
+    assert agent.restarted().json()["tasks"] == []
+    assert (agent.task.status, agent.task.attempts_left) == (Status.QUEUED, 1)
+
+
 def test_a_claim_whose_answer_was_lost_is_in_the_answer_to_the_next_session():
     agent = Agent.signed_in(make_robot())
     submit(agent.robot)

@@ -282,6 +282,9 @@ class Life(RuleBasedStateMachine):
             model = self.models[pk]
             if model.own and model.cancelling:
                 model.enter(Status.REVOKED)
+            elif model.own and not model.confirmed:
+                model.release()
+                model.enter(Status.QUEUED)
             elif model.own and model.attempts_left:
                 model.due = True
                 model.enter(Status.RETRY)

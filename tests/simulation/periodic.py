@@ -142,6 +142,8 @@ def ring_waiting(work: Work) -> Steps:
         longer = first._replace(patience=min(2 * waits[robot].patience, periodic.LONGEST_PATIENCE))
         waits[robot] = longer if free else first
         wake_ups += [robot] * min(free, len(robot.queue))
+    if wake_ups:
+        yield work.read("aggregate robots_robotstate", len({id(robot) for robot in wake_ups}))
     for robot in wake_ups:
         yield work.ring(robot)
 
