@@ -202,6 +202,13 @@ class Life(RuleBasedStateMachine):
         assert held.task.attempt == model.attempt
         self.on_robot.append(RobotAttempt("R", head, model.attempt, self.session))
 
+    @rule()
+    def send_off(self) -> None:
+        """Let a task run on the robot: most events of this kind need one."""
+        self.submit(priority=2, max_attempts=3, later=None, expired=False, own=True)
+        self.claim_on_robot()
+        self.the_documents_are_as_the_model_says()
+
     def attempt_on_robot(self, pick: int) -> tuple[RobotAttempt, Model, bool]:
         """Some attempt of the agent, an old one too; its task's model, and whether it is the task's last, not over."""
         mine = self.on_robot[-1 - pick % len(self.on_robot)]
@@ -393,14 +400,19 @@ class Life(RuleBasedStateMachine):
         periodic._sights[pk] = periodic._sights[pk]._replace(lease_since=float("-inf"))
         self.models[pk].lost = True
 
-    @precondition(lambda self: self.in_status(Status.STARTED))
-    @rule(pick=picks)
-    def let_a_cancel_wait(self, pick: int) -> None:
-        pk = self.running(pick)
+    @precondition(lambda self: any(self.models[pk].own for pk in self.in_status(Status.STARTED)))
+    @rule()
+    def let_a_robot_ignore_a_cancel(self) -> None:
+        pk = next(pk for pk in self.in_status(Status.STARTED) if self.models[pk].own)
         model = self.models[pk]
-        if model.own and model.cancelling:
-            periodic._sights[pk] = periodic._sights[pk]._replace(cancel_since=float("-inf"))
-            model.overdue = True
+        if not model.cancelling:
+            services.cancel(Task.objects.get(pk=pk), by="test")
+            model.enter(Status.STARTED)
+            model.cancelling = True
+        periodic._look_at_leases()
+        periodic._sights[pk] = periodic._sights[pk]._replace(cancel_since=float("-inf"))
+        model.overdue = True
+        self.recover()
 
     def running(self, pick: int) -> Any:
         periodic._look_at_leases()
