@@ -6,8 +6,7 @@ lost an attempt changes nothing.
 
 import logging
 import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 import robots.services
@@ -16,6 +15,7 @@ from robots import agents
 from robots.agents import Session
 from robots.errors import SessionReplaced
 from robots.models import Robot
+from tasks.agents.answers import Cancel, Held
 from tasks.agents.errors import AlreadyReported, AttemptLost, LinesMissing
 from tasks.models import LogLine, Status, Task
 from tasks.models.error_document import encodable, error_document
@@ -41,25 +41,6 @@ MAX_LOG_LINES = 10_000  # an attempt
 TRIES = 10  # of a claim, while others are faster
 CANCEL_NOTE = "cancel asked for by "
 WENT_ON = "its agent was started again and goes on"
-
-
-@dataclass(frozen=True)
-class Held:
-    """An attempt that a robot holds: the task, for how many seconds, and whether it goes on after a restart."""
-
-    task: Task
-    lease_seconds: float
-    #: for which FMV gives the attempt to nobody else while nothing is heard of the robot
-    hold_seconds: float
-    resumed: bool = False
-
-
-class Cancel(NamedTuple):
-    """A cancel that the robot is to confirm: by whom, why, and within how many seconds after the request."""
-
-    by: str
-    reason: str
-    grace_seconds: float
 
 
 # --- Sessions --------------------------------------------------------------------------------------------------------

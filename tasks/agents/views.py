@@ -21,6 +21,7 @@ from robots import agents
 from robots.state_serializers import StateInputSerializer
 from tasks import registry
 from tasks.agents import services
+from tasks.agents.answers import Held
 from tasks.agents.errors import AttemptLost
 from tasks.agents.serializers import (
     PROTOCOL,
@@ -38,7 +39,6 @@ from tasks.agents.serializers import (
     SessionSerializer,
     StateTakenSerializer,
 )
-from tasks.agents.services import Held
 from tasks.api.rendering import render_object
 from tasks.api.serializers import RobotTaskSerializer
 from tasks.models.robot_attempt import hold_of, lease_of
