@@ -29,8 +29,21 @@ import requests
 from pymongo import MongoClient
 
 from fmv.devstack.embedded_mongodb import StackError
+from tests.chaos.agents import Agents
 from tests.chaos.client import Client, Submit, make_submit
-from tests.chaos.judge import FINISHED, NEVER, SECOND, Kill, Record, Run, Verdict, judge, percentile, read_runs
+from tests.chaos.judge import (
+    FINISHED,
+    MUST_BE_0,
+    NEVER,
+    SECOND,
+    Kill,
+    Record,
+    Run,
+    Verdict,
+    judge,
+    percentile,
+    read_runs,
+)
 from tests.chaos.world import MAINTENANCE, WORKERS, World, children, what_is_missing
 
 HARD_LIMIT = 600  # seconds of the whole run
@@ -43,7 +56,22 @@ DRAIN_LIMIT = 240.0  # seconds for the last tasks after everything is up again; 
 RECONNECT_TIME = 3  # seconds from a server's return until all processes have reconnected
 CLIENTS = 8
 ROBOTS = [f"Robot {number:02}" for number in range(40)]
-KILLS = ["process", "worker", "busy", "group", "busy", "maintenance", "busy", "busy", "worker", "group"]
+WITH_AGENTS = ROBOTS[:6]
+SHARE_OF_AGENTS = 0.5  # of the tasks are for these robots
+KILLS = [
+    "process",
+    "agent",
+    "worker",
+    "busy",
+    "group",
+    "agent",
+    "busy",
+    "maintenance",
+    "busy",
+    "agent",
+    "busy",
+    "worker",
+]
 
 
 class TooLong(Exception):
@@ -79,7 +107,9 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Break everything, lose nothing.")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="default: a random one")
     parser.add_argument("--tasks", type=int, default=500, help="tasks to submit (default: 500)")
-    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs of pool processes and workers (default: 20)")
+    parser.add_argument(
+        "--kills", type=int, default=20, help="SIGKILLs of pool processes, workers and robots' agents (default: 20)"
+    )
     options = parser.parse_args()
     if not (40 <= options.tasks <= 5000 and 1 <= options.kills <= 100):
         parser.error("--tasks must be 40 to 5000, --kills 1 to 100")
@@ -96,8 +126,9 @@ def run(options: argparse.Namespace, directory: Path) -> Verdict:
     with World(directory, **settings) as world:
         chaos = Chaos(world, options)
         chaos.register_robots()
-        chaos.run()
-        chaos.drain()
+        with chaos.agents:
+            chaos.run()
+            chaos.drain()
         return chaos.judge()
 
 
@@ -110,6 +141,7 @@ class Chaos:
         self.record.lanes = {name: self.chance.choices([1, 2, 3], [6, 1, 1])[0] for name in ROBOTS}
         self.client = Client(world.url, self.record, self.violation)
         self.window = max(36.0, options.tasks * 0.25, options.kills * 4.5)  # seconds for submits and events
+        self.agents = Agents(world, self.record, {name: self.record.lanes[name] for name in WITH_AGENTS}, self)
         self.events: list[tuple[float, Callable[[], None]]] = []  # ordered by time
         self.threads: list[threading.Thread] = []
         self.stopping: dict[str, float] = {}  # worker -> when it got SIGTERM
@@ -164,6 +196,7 @@ class Chaos:
             self.at(chance.uniform(0.05, 0.95) * window, self.stop_worker, name)
         for _ in range(max(6, self.options.tasks // 12)):
             self.at(chance.uniform(0.05, 0.98) * window, self.in_thread, self.cancel, fork(chance))
+        self.agents.plan(chance, window, self.options.kills)
         for name in chance.sample(ROBOTS, 5):
             self.at(chance.uniform(0.05, 0.7) * window, self.in_thread, self.disable, name, chance.uniform(6, 12))
 
@@ -193,7 +226,9 @@ class Chaos:
         self.plan()
         submits: queue.SimpleQueue[tuple[float, Submit]] = queue.SimpleQueue()
         for number in range(self.options.tasks):
-            submit = make_submit(f"s{number}", self.chance.choice(ROBOTS), self.world.marks, self.chance)
+            has_agent = self.chance.random() < SHARE_OF_AGENTS
+            robot = self.chance.choice(WITH_AGENTS if has_agent else ROBOTS[len(WITH_AGENTS) :])
+            submit = make_submit(f"s{number}", robot, self.world.marks, self.chance, has_agent=has_agent)
             submits.put((self.window * 0.92 * number / self.options.tasks, submit))
         self.began = time.monotonic()
         for _ in range(CLIENTS):
@@ -229,7 +264,7 @@ class Chaos:
                     self.violation(f"{name} ended by itself with status {process.returncode}")
                 else:
                     self.say(f"  {name} has stopped, after {self.now - since:.1f} s")
-                self.at(self.now, self.world.start, name)
+                self.at(self.now, self.start, name)
             elif since is not None and self.now - since > STOP_LIMIT:
                 self.violation(f"{name} has not stopped within {STOP_LIMIT:g} s of SIGTERM")
                 self.kill_worker(name, "group")
@@ -244,18 +279,27 @@ class Chaos:
             self.supervise()
             time.sleep(0.2)
         late = time.monotonic() >= deadline
+        if not late:
+            self.agents.drain()
         self.say(f"Some tasks have not ended after {DRAIN_LIMIT:g} s." if late else "All tasks have ended.")
 
     def runs(self) -> list[Run]:
         lines = self.world.marks.read_text().splitlines() if self.world.marks.exists() else []
-        return read_runs(lines, self.record.deaths)
+        return read_runs(lines, self.record.deaths, self.record.agents)
 
     # Events.
 
+    def start(self, name: str) -> None:
+        self.world.start(name)
+        self.agents.started(name)
+
     def kill(self, kind: str, chance: random.Random) -> None:
+        if kind == "agent":
+            self.agents.kill(chance)
+            return
         names = [name for name in (MAINTENANCE if kind == "maintenance" else WORKERS) if name in self.world.up]
         processes = [pid for name in names for pid in children(self.world.up[name].pid)]
-        busy = [run.pid for run in self.runs() if run.end == NEVER]
+        busy = [run.pid for run in self.runs() if run.end == NEVER and run.pid not in self.record.agents]
         if not processes or (kind == "busy" and not busy and self.now < self.window):
             self.at(self.now + 0.2, self.kill, kind, chance)  # all have just been killed, or none runs a task
             return
@@ -285,7 +329,7 @@ class Chaos:
 
     def stop_worker(self, name: str) -> None:
         process = self.world.up.get(name)
-        if process is None or name in self.stopping:
+        if process is None or name in self.stopping or self.agents.is_frozen(process.pid):
             self.at(self.now + 2, self.stop_worker, name)
             return
         self.say(f"SIGTERM to {name}")
@@ -318,7 +362,7 @@ class Chaos:
         self.in_thread(self.await_rabbitmq, since)
 
     def await_rabbitmq(self, since: float) -> None:
-        self.world.wait_until(self.world.broker_answers, "rabbitmq")
+        self.world.wait_until(self.world.broker_answers, "rabbitmq", DRAIN_LIMIT)  # an idle machine needs 10 s
         self.back("RabbitMQ", since)
 
     def freeze_rabbitmq(self) -> None:
@@ -381,7 +425,7 @@ class Chaos:
     def report(self, verdict: Verdict, tasks: list[dict[str, Any]]) -> None:
         print("\nVerdict")
         for name, value in verdict.figures.items():
-            due = "  must be 0" if name in ("unfinished", "overlaps", "doubled") else ""
+            due = "  must be 0" if name in MUST_BE_0 else ""
             print(f"  {name:16} {value!s:>8}{due}")
         answers = self.client.answer_times
         attempts = sum(task["attempt"] for task in tasks)
@@ -390,6 +434,7 @@ class Chaos:
             f"{self.record.broken} connections broke."
         )
         print(f"{attempts} attempts, {len(self.record.cancels)} cancels accepted, {len(verdict.waits)} runs killed.")
+        print(f"What the proxy did to the agents' requests: {self.agents.faults()}.")
         undisturbed = [wait.seconds for wait in verdict.waits if not wait.during_outage]
         times = f"{percentile(undisturbed, 0.5)} s (median), {percentile(undisturbed, 0.99)} s (p99)"
         print(f"With RabbitMQ and MongoDB up, {len(undisturbed)} of these ran again or ended after {times}. Slowest:")

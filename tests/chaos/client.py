@@ -23,7 +23,10 @@ class Submit(NamedTuple):
     expected: str  # the status with which its task must end
 
 
-def make_submit(name: str, robot: str, marks: Path, chance: random.Random) -> Submit:
+def make_submit(name: str, robot: str, marks: Path, chance: random.Random, *, has_agent: bool = False) -> Submit:
+    """Make a submit at random; for a robot with an agent half of them are tasks that run on the robot."""
+    if has_agent and chance.random() < 0.5:
+        return make_submit_on_robot(name, robot, marks, chance)
     kind = chance.choices(
         ["plain", "long", "fails", "fails for good", "permanent", "poison", "dies once", "blocks", "scheduled"],
         [61, 6, 8, 4, 3, 3, 3, 4, 8],
@@ -51,6 +54,34 @@ def make_submit(name: str, robot: str, marks: Path, chance: random.Random) -> Su
     delay = chance.uniform(2, 6) if kind == "scheduled" else None
     ends_badly = kind in ("fails for good", "permanent", "poison", "blocks")
     return Submit(name, robot, body, delay, "FAILURE" if ends_badly else "SUCCESS")
+
+
+def make_submit_on_robot(name: str, robot: str, marks: Path, chance: random.Random) -> Submit:
+    kind = chance.choices(
+        ["plain", "careful", "walk", "long", "fails", "fails for good", "never", "not now", "scheduled"],
+        [30, 15, 20, 10, 8, 3, 3, 3, 8],
+    )[0]
+    params: dict[str, Any] = {"file": str(marks), "seconds": round(chance.random() ** 2, 2)}
+    body: dict[str, Any] = {"handler": "robot.mark", "params": params, "queue_anyway": True, "max_attempts": 20}
+    if chance.random() < 0.3:
+        body["priority"] = chance.randrange(10)
+    match kind:
+        case "careful":
+            body["handler"] = "robot.careful"
+            params["seconds"] = round(chance.uniform(0.2, 4), 2)
+        case "walk":
+            body["handler"] = "robot.walk"
+            params |= {"seconds": 0.2, "steps": chance.randint(2, 20)}
+        case "long":
+            params["seconds"] = round(chance.uniform(2, 4), 2)
+        case "fails":
+            params["fail"] = chance.randint(1, 3)
+        case "fails for good":
+            params["fail"], body["max_attempts"] = 99, 2
+        case "never" | "not now":
+            params["how"] = kind
+    delay = chance.uniform(2, 6) if kind == "scheduled" else None
+    return Submit(name, robot, body, delay, "FAILURE" if kind in ("fails for good", "never", "not now") else "SUCCESS")
 
 
 class Client:

@@ -17,6 +17,13 @@ from fmv.devstack import embedded_mongodb, stack
 
 BIN = "/usr/lib/rabbitmq/bin"  # Debian's; not /usr/sbin, whose wrappers change user and directory
 RABBITMQ = shutil.which("rabbitmq-server", path=f"{BIN}:{os.environ.get('PATH', os.defpath)}")
+MAKE_TOKENS = """
+import django, sys
+django.setup()
+from django.core.management import call_command
+for robot in sys.argv[1:]:
+    call_command("tokens", "create", "--robot", robot)
+"""
 PR_SET_CHILD_SUBREAPER = 36
 WORKERS = ("work1", "work2", "work3")
 MAINTENANCE = ("maintenance1", "maintenance2")
@@ -111,6 +118,7 @@ class World:
         self.marks = directory / "marks"
         self.watch = Watch()
         self.up: dict[str, subprocess.Popen[bytes]] = {}
+        self.agents: dict[str, Sequence[str]] = {}  # name of the process -> its command
         self.mongodb_port, self.amqp_port, self.dist_port, self.epmd_port, self.web_port = (
             embedded_mongodb.free_port(None) for _ in range(5)
         )
@@ -190,13 +198,24 @@ class World:
             )
         self.watch.find_new()
 
-    # Web server and workers.
+    # Web server, workers and robots' agents.
+
+    def make_tokens(self, robots: Sequence[str]) -> list[str]:
+        """Make a token for the agent of each robot."""
+        with self.log("tokens").open("ab") as log:
+            command = (sys.executable, "-c", MAKE_TOKENS, *robots)
+            done = subprocess.run(
+                command, env=self.environment, cwd=self.directory, stdout=subprocess.PIPE, stderr=log, check=True
+            )
+        return done.stdout.decode().split()
 
     def start(self, name: str) -> None:
         if name == "web":
             self.spawn(name, *stack.WEB)
         elif name in WORKERS:
             self.spawn(name, *stack.CELERY, "-Q", "work", "-n", f"{name}@%h", "-c", "2")
+        elif name in self.agents:
+            self.spawn(name, *self.agents[name], PYTHONPATH=str(stack.ROOT / "robots" / "agent"))
         else:
             self.spawn(name, *stack.CELERY, "-Q", "maintenance", "-n", f"{name}@%h", "-c", "1", "-B")
 

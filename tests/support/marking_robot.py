@@ -58,6 +58,7 @@ END["large"] = lambda: "x" * (2 * 1024 * 1024)
 
 
 skill("robot.strict")(leave_marks)
+skill("robot.careful")(leave_marks)
 
 
 @skill("robot.steps", resume=True)
@@ -70,6 +71,19 @@ def take_steps(task):
         task.progress(100 * (step + 1) / task.params["steps"], f"step {step}")
         task.sleep(task.params["seconds"])
     return {"resumed": task.resumed}
+
+
+@skill("robot.walk", resume=True)
+def walk(task):
+    """Take steps, and mark start and end of each time that this is called."""
+    mark(task, "start")
+    last = "interrupted"
+    try:
+        result = take_steps(task)
+        last = "end"
+    finally:
+        mark(task, last)
+    return result
 
 
 @state

@@ -209,3 +209,8 @@ class Steps(Params):
 robot_handler("robot.mark", params=MarkOnRobot, timeout=60, lease=3, retry=AT_ONCE)
 robot_handler("robot.strict", params=MarkOnRobot, timeout=60, lease=3, on_lost="retry", retry=AT_ONCE)
 robot_handler("robot.steps", params=Steps, timeout=60, lease=3, resume=True, retry=AT_ONCE)
+
+# For chaos: leases that a busy machine does not lose, and attempts enough for all that happens to an agent.
+OFTEN = RetryPolicy(max_attempts=20, first=0.1, longest=1)
+robot_handler("robot.careful", params=MarkOnRobot, timeout=60, lease=6, on_lost="retry", retry=OFTEN)
+robot_handler("robot.walk", params=Steps, timeout=120, lease=5, lost_after=5, cancel_grace=6, resume=True, retry=OFTEN)
