@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
@@ -102,20 +102,26 @@ def open_session(
     """Open a session for the robot's agent, end the one before, and return it.
 
     `boot_id` names one start of the agent's process; the session's id begins with a digest of it (see `same_start`).
+    While this start has the session it gets the same one again: networks deliver a request twice, and the agent may
+    have the answer to either.
     `handlers` are the names of those that it can run.
     """
     start = hashlib.sha256(boot_id.encode()).hexdigest()[:16]
     session = Session(f"{start}-{secrets.token_hex(8)}", robot, agent, version, boot_id, frozenset(handlers))
-    if _store_session(session):
+    id, has_replaced = _store_session(session)
+    if has_replaced:
         counters.count("sessions_replaced")
-    return session
+    return replace(session, id=id)
 
 
 @wrap_database_errors
-def _store_session(session: Session) -> bool:
-    """Store the session; return whether it ended one of an agent that still seems to live (see `_replaces`)."""
+def _store_session(session: Session) -> tuple[str, bool]:
+    """Store the session unless this start of the agent has one.
+
+    Return the id of the one that it has now, and whether that ended one of an agent that still seems to live (see
+    `_replaces`).
+    """
     values = {
-        "id": session.id,
         "boot_id": session.boot_id,
         "agent": session.agent,
         "version": session.version,
@@ -130,7 +136,7 @@ def _store_session(session: Session) -> bool:
     }
     replaced = {"$cond": [_replaces(session), {"$concatArrays": [remembered, [NOW]]}, remembered]}
     stage = _ONLINE | {
-        "session": {"$mergeObjects": [literal(values), {"started_at": NOW}]},
+        "session": {"$mergeObjects": [literal(values), {"id": _id_of(session), "started_at": NOW}]},
         "replaced_at": {"$slice": [replaced, -MAX_REPLACED]},
         "signed_off": literal(False),
         "reported_at": {"$ifNull": ["$reported_at", None]},
@@ -141,7 +147,16 @@ def _store_session(session: Session) -> bool:
         {"_id": session.robot}, [{"$set": stage}], upsert=True, return_document=ReturnDocument.AFTER
     )
     # SecantusDB returns no new document
-    return bool(after and after["replaced_at"] and after["replaced_at"][-1] == after["session"]["started_at"])
+    if not after:
+        return session.id, False
+    return after["session"]["id"], bool(
+        after["replaced_at"] and after["replaced_at"][-1] == after["session"]["started_at"]
+    )
+
+
+def _id_of(session: Session) -> Mql:
+    is_open = {"$eq": ["$session.boot_id", literal(session.boot_id)]}
+    return {"$cond": [is_open, "$session.id", literal(session.id)]}
 
 
 def _replaces(session: Session) -> Mql:

@@ -90,9 +90,10 @@ class SessionView(AgentView):
     def post(self, request: Request) -> HttpResponse:
         """Open a session of the robot's agent.
 
-        It ends the session before, whose requests are then answered with 409 `session_replaced`. The answer lists the
-        attempts that the robot holds. After a restart of the program (another `boot_id`) these are only those whose
-        handler can go on (`resume`); the others are tried again or fail.
+        It ends the session before, whose requests are then answered with 409 `session_replaced`. If the same start of
+        the program (the same `boot_id`) has the session already, that goes on: the request may be repeated. The answer
+        lists the attempts that the robot holds. After a restart of the program (another `boot_id`) these are only those
+        whose handler can go on (`resume`); the others are tried again or fail.
         """
         session, held = services.open_session(self.robot, **read_body(OpenSessionSerializer, request.data))
         lease = registry.Handler.lease

@@ -134,7 +134,7 @@ def test_a_robot_with_two_lanes_runs_two_tasks():
 def test_a_claim_in_a_session_before_is_refused():
     agent = Agent.signed_in(make_robot())
     old = agent.session
-    agent.sign_in()
+    agent.restarted()
     submit(agent.robot)
     agent.session, new = old, agent.session
     assert code(agent.claim()) == "session_replaced"

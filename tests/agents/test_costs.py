@@ -15,6 +15,7 @@ FIND = "find tasks_task"
 WRITE = "update tasks_task"
 RENEWAL = "findAndModify tasks_task"
 NEXT = READ  # whose turn it is
+COUNTER = "findAndModify fmv_counter"
 
 #: what is done -> what it costs
 COSTS = {
@@ -37,7 +38,11 @@ COSTS = {
     ),
     "sign in": (
         lambda agent: agent.sign_in(),
-        ["find robots_robot", "findAndModify robots_robotstate", READ, READ, STATE, WRITE, READ, NEXT],
+        ["find robots_robot", "findAndModify robots_robotstate", READ, READ, NEXT],
+    ),
+    "sign in after a restart": (
+        lambda agent: agent.restarted(),
+        ["find robots_robot", "findAndModify robots_robotstate", COUNTER, READ, READ, STATE, WRITE, READ, NEXT],
     ),
 }
 

@@ -30,9 +30,21 @@ def test_a_session_says_what_an_agent_needs_to_know():
     assert agents.session_of("R2").id == body["session"]
 
 
+def test_a_start_that_signs_in_again_has_the_same_session_and_all_its_tasks():
+    agent = agent_with()
+    before = agent.task.history
+    old = agent.session
+    [held] = agent.sign_in().json()["tasks"]
+    assert (agent.session, agent.task.history) == (old, before)
+    assert (held["task"]["task_id"], held["attempt"], held["resumed"]) == (agent.task_id, 1, False)
+    assert (held["lease_seconds"], held["hold_seconds"]) == (30, 130)
+    assert agent.renew().status_code == 200
+
+
 def test_a_new_session_of_the_same_start_keeps_all_tasks():
     agent = agent_with()
     old = agent.session
+    agents.close_session(agent.robot, old)
     [held] = agent.sign_in().json()["tasks"]
     assert (held["task"]["task_id"], held["attempt"], held["resumed"]) == (agent.task_id, 1, False)
     assert (held["lease_seconds"], held["hold_seconds"]) == (30, 130)
@@ -123,11 +135,11 @@ def test_a_task_does_not_go_on_in_an_agent_that_has_lost_the_skill():
 
 
 @pytest.mark.parametrize("moment", ["free_lanes_of", "attempts_held", "_require_session", "_take_over"])
-@pytest.mark.parametrize("handler", ["patrol", "turn"])
-def test_of_two_sessions_that_begin_at_once_the_newer_one_has_the_tasks(moment, handler):
+@pytest.mark.parametrize("first_start", ["boot 1", "boot 2", "boot 3"])
+def test_of_two_sign_ins_at_once_the_newer_one_has_the_tasks(moment, first_start):
     """An agent that had no answer in time signs in again, while its first request is still being worked on."""
-    agent = agent_with(handler)
-    agent.boot_id = "boot 2" if handler == "patrol" else agent.boot_id
+    agent = agent_with("patrol")
+    agent.boot_id = "boot 1" if first_start == "boot 1" else "boot 2"
     again, original = [], getattr(services, moment)
 
     def meanwhile(*args):
@@ -138,11 +150,15 @@ def test_of_two_sessions_that_begin_at_once_the_newer_one_has_the_tasks(moment, 
         return original(*args) if found is None else found
 
     with patch.object(services, moment, meanwhile):
-        first = Agent(agent.robot, boot_id=agent.boot_id).sign_in()
+        first = Agent(agent.robot, boot_id=first_start).sign_in()
+    again = again or [agent.sign_in()]  # its own session is not taken over
     [held] = again[0].json()["tasks"]
     assert held["task"]["task_id"] == agent.task_id
     assert agent.task.session == agent.session
-    assert code(first) == "session_replaced"
+    if first_start == agent.boot_id:  # it is the same session, whichever answer the agent gets
+        assert first.json()["session"] == agent.session
+    else:
+        assert code(first) == "session_replaced"
     assert agent.renew().status_code == 200
 
 

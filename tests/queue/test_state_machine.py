@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from fmv.mongodb.server import server_now
+from robots.agents import Session
 from robots.errors import SessionReplaced
 from robots.models import Robot, RobotState
 from tasks.agents import services as agent_services
+from tasks.agents.answers import Held
 from tasks.agents.errors import AlreadyReported, AttemptLost
 from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.models.error_document import error_document
@@ -107,11 +109,13 @@ class Life(RuleBasedStateMachine):
 
     def sign_in(self) -> str:
         """As after a start of the agent."""
-        session, held = agent_services.open_session(
-            "R", handlers=["carry"], agent="test", version="1", boot_id=str(uuid.uuid4())
-        )
+        self.boot_id = str(uuid.uuid4())
+        session, held = self.open_session()
         assert held == []
         return session.id
+
+    def open_session(self) -> tuple[Session, list[Held]]:
+        return agent_services.open_session("R", handlers=["carry"], agent="test", version="1", boot_id=self.boot_id)
 
     def model(self, task: Task) -> Model:
         return self.models[task.pk]
@@ -297,6 +301,15 @@ class Life(RuleBasedStateMachine):
                 model.enter(Status.RETRY)
             elif model.own:
                 model.enter(Status.FAILURE)
+
+    @rule()
+    def sign_in_again(self) -> None:
+        """As when the answer to the agent's sign-in was lost, or a network delivers its request twice."""
+        session, held = self.open_session()
+        self.hear_robot()
+        running = [pk for pk in self.in_status(Status.STARTED) if self.models[pk].own]
+        assert session.id == self.session
+        assert sorted(each.task.pk for each in held) == sorted(running)
 
     @precondition(lambda self: self.attempts)
     @rule(pick=picks)

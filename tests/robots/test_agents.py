@@ -71,9 +71,18 @@ def test_a_newer_session_ends_the_older() -> None:
     assert state_of(old.robot).online
 
 
+def test_a_start_of_an_agent_gets_its_session_again_while_it_has_one() -> None:
+    first = opened("boot 1")
+    again = opened("boot 1", first.robot, handlers=["drive"])
+    assert again.id == first.id
+    assert agents.session_of(first.robot) == again
+    agents.close_session(first.robot, first.id)
+    assert opened("boot 1", first.robot).id != first.id
+
+
 def test_session_ids_say_whether_the_same_start_of_an_agent_opened_both() -> None:
     first = opened("boot 1")
-    again, other = opened("boot 1", first.robot), opened("boot 2", first.robot)
+    other, again = opened("boot 2", first.robot), opened("boot 1", first.robot)
     assert first.id != again.id
     assert agents.same_start(first.id, again.id)
     assert not agents.same_start(first.id, other.id)
