@@ -573,6 +573,7 @@ class Agent:
         self._running: dict[tuple[str, int], Task] = {}
         self._given: list[Task] = []  # which this robot held already when the session began
         self._ready = False  # to take tasks
+        self._heard = threading.Event()  # FMV has taken the state since a claim failed last
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._claims: list[http.client.HTTPConnection] = []
@@ -643,6 +644,7 @@ class Agent:
         try:
             if self.session or self._sign_in():
                 self._send_state()
+                self._heard.set()
             else:
                 wait = 1.0
             self._failures = pauses()
@@ -765,9 +767,14 @@ class Agent:
                     if task is not None:
                         return task
                 except NoAnswer as error:
+                    self._heard.clear()
                     wait = max(error.wait, next(failures))
                     if self._may_claim():  # else it was withdrawn
-                        logger.warning("%s Next try in %.1f s.", error, wait)
+                        logger.warning("%s Next try in %.1f s at the latest.", error, wait)
+                    if not error.wait and self._heard.wait(wait):  # FMV can be reached, and may hold a task for us
+                        failures, wait = pauses(), random.uniform(0.05, 1)
+                    elif not error.wait:
+                        wait = 0
             self._stopping.wait(wait)
         return None
 

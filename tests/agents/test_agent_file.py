@@ -353,6 +353,36 @@ def test_of_two_agents_with_one_token_the_newer_one_has_the_robot(
     wait_until(lambda: now(task).attempt >= 2)
 
 
+PATIENT = """#!{python}
+import itertools, runpy, sys, fmv_agent
+fmv_agent.pauses = lambda *_: itertools.repeat(3600.0)
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_claim_that_failed_is_repeated_as_soon_as_fmv_takes_the_state(proxy, make_agent, order, marks, tmp_path):
+    patient = tmp_path / "python"  # with the longest pause there can be, and more
+    patient.write_text(PATIENT.format(python=sys.executable))
+    patient.chmod(0o700)
+    proxy.next("/claim", fault_proxy.DROP_ANSWER)
+    agent = make_agent()
+    task = order(agent, "robot.mark")
+    agent.start(python=str(patient))
+    task = wait_for(task)
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+
+
+def test_a_sign_in_that_arrives_twice_disturbs_nothing(proxy, make_agent, order, marks):
+    agent = make_agent()
+    proxy.next("/session", fault_proxy.LATE_DUPLICATE)
+    task = order(agent, "robot.mark", seconds=proxy.delay + 3)
+    agent.start()
+    task = wait_for(task)
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+    assert "Another agent has signed in" not in agent.log
+
+
 def test_a_second_agent_with_the_same_directory_is_refused(make_agent):
     agent = make_agent().start()
     wait_until(lambda: "Connected" in agent.log)
