@@ -63,7 +63,7 @@ def describe(error: BaseException) -> tuple[int, Any, dict[str, str]]:
             wait = getattr(error, "wait", None)
             return error.status_code, str(error.detail), {"Retry-After": f"{math.ceil(wait)}"} if wait else {}
         case _ if sentence := trouble(error):
-            logger.warning("%s %s", sentence, error)
+            logger.warning("%s %s", sentence, error.__cause__ or error)  # Django's own error has no text
             return 503, f"{sentence} Try again soon.", {"Retry-After": "5"}
     logger.error("Unexpected %s", type(error).__name__, exc_info=error)
     return 500, "Internal Server Error", {}

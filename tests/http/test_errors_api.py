@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from django_mongodb_backend.query import wrap_database_errors
+from pymongo.errors import NetworkTimeout
 
 from tests.support.api import Api, assert_refused, problems, stored
 from tests.support.factories import make_robot, make_task
@@ -254,6 +256,18 @@ def test_a_fault_of_ours_is_told_without_its_details(task, monkeypatch, caplog):
     assert_refused(answer, 500)
     assert answer.content == b'{"detail":"Internal Server Error"}'
     assert "a secret" in caplog.text
+
+
+def test_why_the_database_did_not_answer_is_logged(monkeypatch, caplog):
+    from tasks.api import robots
+
+    @wrap_database_errors
+    def broken(*args, **kwargs):
+        raise NetworkTimeout("mongo:27017: timed out")
+
+    monkeypatch.setattr(robots.RobotPages, "answer", broken)
+    assert_refused(Api("viewer")("GET", "/robot/"), 503)
+    assert "The database cannot be reached. mongo:27017: timed out" in caplog.text
 
 
 # --- Over the real server --------------------------------------------------------------------------------------------

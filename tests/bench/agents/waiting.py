@@ -67,7 +67,7 @@ def of(stage: Stage, claims: int, seconds: float, pace: Pace) -> Waiting:
         crew.wait_for(claims, "sign-in")
         time.sleep(SETTLED)
         found.append((resident(web), read_threads(web), *spent(stage, seconds)))
-        if any(answer.seconds < pace.wait for answer in crew.answers() if answer.asked == "claim"):
+        if any(answer.seconds < pace.wait for answer in crew.answers() if answer.status == 204):
             raise embedded_mongodb.StackError(f"not all of {claims} claims waited.")
         crew.stop()
         time.sleep(pace.wait)  # until the server has noticed that nobody waits any more
