@@ -12,7 +12,8 @@ from tests.bench.stage import Stage
 
 LONGEST = 600.0  # seconds until all agents have got that far
 SETTLED = 3.0  # seconds after the last sign-in until all claims wait
-OK = (200, 204)
+NOT_NOW = 503  # the answer when MongoDB is too slow; agents then ask again
+OK = (200, 204, NOT_NOW)
 
 
 class Crew:
@@ -37,7 +38,7 @@ class Crew:
         self.marks.write_bytes(b"")
 
     def answers(self) -> list[Mark]:
-        """Return the answers that the agents have got. Raises StackError if there is another than 200 and 204."""
+        """Return the answers that the agents have got. Raises StackError if a request was refused."""
         found = [Mark.read(line) for line in self.marks.read_text().splitlines()]
         if bad := [mark for mark in found if mark.status not in OK]:
             raise embedded_mongodb.StackError(f"an agent's request was refused: {bad[0]}; there are {len(bad)} more.")
@@ -45,8 +46,8 @@ class Crew:
 
     def wait_for(self, number: int, asked: str, seconds: float = LONGEST) -> list[Mark]:
         """Return the answers to that request once there are so many. Raises StackError."""
-        deadline, word = time.monotonic() + seconds, f" {asked} ".encode()
-        while self.marks.read_bytes().count(word) < number:
+        deadline, words = time.monotonic() + seconds, (f" {asked} 200 ".encode(), f" {asked} 204 ".encode())
+        while sum(map(self.marks.read_bytes().count, words)) < number:
             if time.monotonic() > deadline:
                 raise embedded_mongodb.StackError(f"there were no {number} answers to {asked} in {seconds:g} s.")
             if self.stage.up["fleet"].poll():

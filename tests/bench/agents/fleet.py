@@ -16,6 +16,7 @@ import json
 import sys
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -106,7 +107,7 @@ class Agent:
 
     async def sign_in(self) -> None:
         body = {"agent": "bench", "version": "1", "boot_id": uuid.uuid4().hex, "handlers": HANDLERS}
-        self.session = (await self.connection.call("sign-in", "POST", "/session", body))["session"]
+        self.session = (await until_200(lambda: self.connection.call("sign-in", "POST", "/session", body)))["session"]
 
     async def claim(self, wait: float) -> dict[str, Any]:
         body = {"session": self.session, "claim_id": str(uuid.uuid4()), "wait": wait}
@@ -118,7 +119,7 @@ class Agent:
 
     async def works(self) -> None:
         """Keep a task, with one connection for its renewals and one for the reports, as the agent of robots has."""
-        claimed = await self.claim(0)
+        claimed = await until_200(lambda: self.claim(0))
         await self._tell("renew", claimed)
         await asyncio.gather(self._renew_always(claimed), self._report_always(self._connect()))
 
@@ -141,6 +142,13 @@ class Agent:
                 await self._tell("finish", claimed, outcome="succeeded", result={"degrees": 1})
             else:
                 await asyncio.sleep(claimed["pause"])
+
+
+async def until_200(ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """Ask until the answer is 200, with the pauses that the server wishes; return that answer."""
+    while (answer := await ask())["status"] != 200:
+        await asyncio.sleep(answer["pause"])
+    return answer
 
 
 async def every(seconds: float, place: float) -> Any:

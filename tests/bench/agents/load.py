@@ -75,7 +75,7 @@ def of(stage: Stage, agents: int, seconds: int, pace: Pace) -> Load:
     before, begin = costs(stage), time.monotonic_ns()
     time.sleep(seconds)
     after, end = costs(stage), time.monotonic_ns()
-    answers = [answer for answer in crew.answers() if begin <= answer.at <= end]
+    answers = [answer for answer in crew.answers() if begin <= answer.at <= end and answer.status == 200]
     crew.stop()
     require_contact(agents)
     took = (end - begin) / 1e9
