@@ -69,7 +69,7 @@ def of(stage: Stage, agents: int, seconds: int, pace: Pace) -> Load:
     stage.spawn("maintenance", *stack.MAINTENANCE)
     stage.wait_until(lambda: children(stage.up["maintenance"].pid), "maintenance")
     crew.start(stage.serve("fmv", *stack.WEB), "works")
-    crew.wait_for(agents, "renew")
+    crew.wait_for(agents, "claim")
     time.sleep(pace.renew)
     crew.forget()
     before, begin = costs(stage), time.monotonic_ns()
