@@ -190,8 +190,14 @@ class Handler(Generic[P]):
 
     def check_result(self, value: Any) -> None:
         """Raise ValueError, which names each problem, if the result is not as `result` declares it."""
-        if self.result is not None:
+        if self.result is None:
+            return
+        try:
             self.result.model_validate_json(json.dumps(value))
+        except ValueError:
+            raise
+        except Exception as error:  # of a validator of the author's
+            raise ValueError(f"{self.result.__name__} cannot check it: {type(error).__name__}: {error}") from error
 
 
 _handlers: dict[str, Handler[Any]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 from rest_framework import exceptions, serializers
 
 from fmv.errors import did_you_mean
+from fmv.http.json import MAX_INTEGER, MIN_INTEGER
 
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # JSON Schema pattern: a character that `trim_whitespace` does not remove
 
@@ -31,12 +32,17 @@ class StrictCharField(serializers.CharField):
 
 
 class StrictIntegerField(serializers.IntegerField):
-    """A whole number, and no string or boolean that DRF would convert to one. In JSON, 4.0 is a whole number."""
+    """A whole number of at most 64 bits, and no string or boolean that DRF would convert to one.
+
+    In JSON, 4.0 and 1e3 are whole numbers.
+    """
 
     default_error_messages = {"invalid": "Input should be a valid integer"}
 
     def to_internal_value(self, data: Any) -> int:
         if isinstance(data, bool) or not isinstance(data, int | float) or data % 1:
+            self.fail("invalid")
+        if not MIN_INTEGER <= int(data) <= MAX_INTEGER:
             self.fail("invalid")
         return int(data)
 

@@ -10,6 +10,10 @@ class AttemptLost(FmvError):
 
     code = "attempt_lost"
 
+    def __init__(self, stored: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.extra = {"stored": stored} if stored else {}
+
 
 class AlreadyReported(FmvError):
     """Another outcome of this attempt is stored already."""

@@ -7,7 +7,7 @@ import orjson
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import StrictBooleanField, StrictCharField, StrictIntegerField
+from fmv.http.fields import StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField
 from fmv.http.json import check_json
 from tasks.api.examples import TASK_EXAMPLE
 from tasks.api.serializers import AnyJSON, RobotTaskSerializer
@@ -40,15 +40,6 @@ CLAIMED_EXAMPLE = {
     "resumed": False,
     "checkpoint": None,
 }
-
-
-class SecondsField(serializers.FloatField):
-    """A number of seconds, and no text or boolean."""
-
-    def to_internal_value(self, data: Any) -> float:
-        if isinstance(data, bool | str):
-            self.fail("invalid")
-        return super().to_internal_value(data)
 
 
 class AnyOrNull(AnyJSON):
@@ -167,7 +158,7 @@ class ClaimSerializer(InSessionSerializer):
     claim_id = serializers.UUIDField(
         help_text="A new one for each task. If the answer was lost, the same one again gets the same attempt."
     )
-    wait = SecondsField(
+    wait = StrictFloatField(
         default=0, min_value=0, max_value=MAX_WAIT, help_text="Seconds to wait for a task if there is none now."
     )
 
@@ -184,7 +175,7 @@ class ClaimSerializer(InSessionSerializer):
 class RenewSerializer(OfAttemptSerializer):
     """A sign of life of an attempt, and what is new of it."""
 
-    progress = serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=100, help_text="Percent.")
+    progress = StrictFloatField(required=False, allow_null=True, min_value=0, max_value=100, help_text="Percent.")
     message = StrictCharField(required=False, allow_blank=True, help_text="At most 500 characters are kept.")
     checkpoint = CheckpointField(required=False, help_text="From where the attempt can go on; at most 64 KiB.")
 
@@ -195,7 +186,7 @@ class CancelSerializer(serializers.Serializer):
     by = serializers.CharField(help_text="Who asked for it.")
     reason = serializers.CharField()
     grace_seconds = serializers.FloatField(
-        help_text="Seconds after the request for it. Then the task ends without an answer of the robot."
+        help_text="Seconds from the answer on, after which the task ends without a word of the robot."
     )
 
 
@@ -279,7 +270,7 @@ class ReleaseSerializer(OfAttemptSerializer):
     """An attempt that the robot gives back."""
 
     reason = StrictCharField(default="", allow_blank=True, max_length=500)
-    delay = SecondsField(
+    delay = StrictFloatField(
         default=0, min_value=0, max_value=MAX_DELAY, help_text="Seconds after which it may be started again."
     )
 
@@ -298,18 +289,19 @@ class StateTakenSerializer(serializers.Serializer):
 
 
 class StoredOutcomeSerializer(serializers.Serializer):
-    """What is stored of an attempt."""
+    """What is stored of the task's last attempt."""
 
     attempt = serializers.IntegerField()
-    outcome = serializers.CharField()
+    outcome = serializers.CharField(allow_null=True, help_text="Null: none is reported.")
     status = serializers.CharField(help_text="The status of the task.")
 
 
 class AgentConflictSerializer(serializers.Serializer):
     """A conflict, explained in one sentence, with its code for programs.
 
-    `attempt_lost`: stop the attempt and drop it. `session_replaced`: another session has begun, or none is open.
-    `already_reported`: another outcome is stored, see `stored`. `lines_missing`: send the lines from `next` on.
+    `attempt_lost`: stop the attempt and drop it; `stored` is the one that counts. `session_replaced`: another session
+    has begun, or none is open. `already_reported`: another outcome is stored, see `stored`. `lines_missing`: send the
+    lines from `next` on.
     """
 
     detail = serializers.CharField()

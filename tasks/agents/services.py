@@ -15,7 +15,7 @@ from robots import agents
 from robots.agents import Session
 from robots.errors import SessionReplaced
 from robots.models import Robot
-from tasks.agents.answers import Cancel, Held
+from tasks.agents.answers import Cancel, Held, cancel_of, timed_out
 from tasks.agents.errors import AlreadyReported, AttemptLost, LinesMissing
 from tasks.models import LogLine, Status, Task
 from tasks.models.error_document import encodable, error_document
@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 
 MAX_LOG_LINES = 10_000  # an attempt
 TRIES = 10  # of a claim, while others are faster
-CANCEL_NOTE = "cancel asked for by "
 WENT_ON = "its agent was started again and goes on"
 
 
@@ -82,7 +81,10 @@ def _went_on(task: Task) -> bool:
 def _end_restarted(task: Task, attempt: RobotAttempt) -> None:
     """End an attempt whose agent was started again. The outcome may still come, from the agent's disk."""
     error = error_document("AgentRestarted", "The agent was started again while the task ran")
-    if task.cancel_requested:
+    asked = cancel_of(task)
+    if asked and asked.is_timeout:
+        task.fail(timed_out(task))
+    elif asked:
         task.stop("its agent was started again while it was being cancelled")
     elif is_unconfirmed(task.handler, task.started_at, task.lease_expires_at):
         if task.release("handed back: its agent was started again before it had the task"):
@@ -193,9 +195,9 @@ def renew(robot: str, id: UUID, session: str, attempt: int, report: dict[str, An
     if renewed is None:
         task = _get(robot, id)
         _require_regained(task, mine, report)
-        return task.handler, _cancel_of(task)
+        return task.handler, cancel_of(task)
     cancelled = renewed["cancel_requested"]
-    return renewed["handler"], _cancel_of(_get(robot, id)) if cancelled else None
+    return renewed["handler"], cancel_of(_get(robot, id)) if cancelled else None
 
 
 def _require_regained(task: Task, mine: RobotAttempt, report: dict[str, Any]) -> None:
@@ -225,7 +227,8 @@ def _require_held(task: Task, mine: RobotAttempt) -> None:
 def _refuse(task: Task) -> NoReturn:
     if free_lanes_of(task.robot):
         ring_for_next(task.robot)
-    raise AttemptLost
+    outcome = None if _is_unreported(task) else (task.reported or {}).get("outcome")
+    raise AttemptLost({"attempt": task.attempt, "outcome": outcome, "status": task.status})
 
 
 def _is_unreported(task: Task) -> bool:
@@ -239,14 +242,6 @@ def _get(robot: str, id: UUID) -> Task:
     return task
 
 
-def _cancel_of(task: Task) -> Cancel | None:
-    if not task.cancel_requested:
-        return None
-    notes = [line["note"] for line in task.history if line["note"].startswith(CANCEL_NOTE)]
-    by, _, reason = notes[-1].removeprefix(CANCEL_NOTE).partition(": ") if notes else ("", "", "")
-    return Cancel(by, reason, handler_of(task.handler).cancel_grace)
-
-
 def log(robot: str, id: UUID, session: str, attempt: int, first: int, lines: list[str]) -> int:
     """Store lines of the log of an attempt, of which `first` is the number of the first; return the next number.
 
@@ -258,7 +253,7 @@ def log(robot: str, id: UUID, session: str, attempt: int, first: int, lines: lis
         _require_held(task, RobotAttempt(robot, id, attempt, session))
         _refuse(task)
     stored = LogLine.objects.numbered(id, attempt)
-    if first > stored:
+    if first > stored and stored < MAX_LOG_LINES:
         raise LinesMissing(stored)
     new = lines[stored - first :][: max(0, MAX_LOG_LINES - stored)]
     rows = [
@@ -334,14 +329,15 @@ def _finish(
         except (InvalidResult, ValueError) as invalid:
             return mine.fail(error_document("InvalidResult", str(invalid)), outcome)
         return mine.succeed(plain)
-    if outcome == "cancelled" and task.cancel_requested:
-        return _confirm_cancel(mine, task)
+    asked = cancel_of(task)
+    if outcome == "cancelled" and asked:
+        return _confirm_cancel(mine, task, asked)
     if outcome == "cancelled":
         error = {"type": "Cancelled", "message": "Cancelled by the robot"}
     given = error or {}
     failed = error_document(given.get("type") or "Error", given.get("message") or "")
     logger.info("Task %s: attempt %d failed on the robot: %s", task.pk, task.attempt, failed["message"])
-    if not retryable or not task.attempts_left:
+    if not retryable or not task.attempts_left or (asked and asked.is_timeout):
         return mine.fail(failed, outcome)
     delay = handler_of(task.handler).retry.delay(task.attempt - task.uncounted)
     return mine.retry(failed, delay, outcome) or (
@@ -349,11 +345,10 @@ def _finish(
     )
 
 
-def _confirm_cancel(mine: RobotAttempt, task: Task) -> bool:
-    asked = _cancel_of(task)
-    if asked and asked.by == "FMV":
-        return mine.fail(error_document("TimedOut", f"Ran longer than {task.timeout:g} s"), "cancelled")
-    return mine.stop("stopped, as asked")
+def _confirm_cancel(mine: RobotAttempt, task: Task, asked: Cancel, outcome: str = "cancelled") -> bool:
+    if asked.is_timeout:
+        return mine.fail(timed_out(task), outcome)
+    return mine.stop("stopped, as asked", outcome)
 
 
 def release(robot: str, id: UUID, session: str, attempt: int, reason: str, delay: float) -> Task:
@@ -376,8 +371,8 @@ def release(robot: str, id: UUID, session: str, attempt: int, reason: str, delay
 
 
 def _release(mine: RobotAttempt, task: Task, reason: str, delay: float) -> bool:
-    if task.cancel_requested:
-        return mine.stop("stopped, as asked", "released")
+    if asked := cancel_of(task):
+        return _confirm_cancel(mine, task, asked, "released")
     if task.uncounted >= MAX_RELEASED:
         often = error_document("ReleasedTooOften", f"{MAX_RELEASED} attempts were given back before. {reason}")
         return mine.fail(often, "released")

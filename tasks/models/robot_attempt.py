@@ -18,7 +18,7 @@ from tasks.models.task import LaneTaken, Task
 from tasks.models.transitions import NEXT_CHANGE, apply, apply_returning
 
 #: what a renewal returns of the task
-RENEWAL_COLUMNS = ("handler", "attempt", "cancel_requested", "cancel_requested_at")
+RENEWAL_COLUMNS = ("handler", "cancel_requested")
 
 
 def handler_of(name: str) -> registry.Handler[Any]:

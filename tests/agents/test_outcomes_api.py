@@ -1,13 +1,21 @@
 """POST /agent/task/{id}/finish and /release: how an attempt ends, reported once, twice, or late."""
 
-import pytest
+import dataclasses
+import datetime as dt
+import uuid
+from unittest.mock import patch
 
+import pytest
+from pydantic import BaseModel, field_validator
+
+from tasks import registry
+from tasks.agents import services as agent_services
 from tasks.models import Status, Task
 from tasks.queue import services
 from tasks.queue.robots_lost import MAX_RELEASED
 from tests.support.agent_requests import Agent, code, submit
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import statuses
+from tests.support.probes import PAST, statuses
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 DONE = {"result": {"degrees": 90}}
@@ -75,7 +83,14 @@ def test_a_cancel_rides_on_the_renewal_and_is_confirmed():
     agent = agent_with()
     services.cancel(agent.task, by="fry")
     answer = agent.renew(progress=10).json()
-    assert answer["cancel"] == {"by": "fry", "reason": "", "grace_seconds": 60}
+    cancel = answer["cancel"]
+    assert (cancel["by"], cancel["reason"]) == ("fry", "")
+    assert 50 < cancel["grace_seconds"] <= 60
+    earlier = agent.task.cancel_requested_at - dt.timedelta(seconds=45)
+    Task.objects.filter(pk=agent.task_id).update(cancel_requested_at=earlier)
+    assert agent.renew().json()["cancel"]["grace_seconds"] < 15  # seconds to go
+    Task.objects.filter(pk=agent.task_id).update(cancel_requested_at=PAST)
+    assert agent.renew().json()["cancel"]["grace_seconds"] == 0
     assert agent.task.progress == 10
     assert agent.task.cancel_requested_at is not None
     assert agent.finish("cancelled").json()["status"] == "REVOKED"
@@ -161,7 +176,14 @@ def test_an_earlier_attempt_changes_nothing(verb):
     before = agent.task
     agent.attempt = 1
     more = {"finish": {"outcome": "succeeded"}, "log": {"first": 0, "lines": ["x"]}}.get(verb, {})
-    assert agent.call(verb, **more).status_code == 409
+    refused = agent.call(verb, **more)
+    stored = {"attempt": 2, "outcome": None, "status": "STARTED"}
+    if verb in ("finish", "release"):
+        assert code(refused) == "already_reported"
+        stored |= {"attempt": 1, "outcome": "failed"}
+    else:
+        assert code(refused) == "attempt_lost"
+    assert refused.json()["stored"] == stored
     after = agent.task
     assert (after.history, after.lease_expires_at) == (before.history, before.lease_expires_at)
     assert after.log_lines().count() == 0
@@ -178,6 +200,74 @@ def test_lines_of_the_log_are_stored_once_and_without_gaps():
     assert [line.text for line in agent.task.log_lines()] == ["one", "two", "three", "  "]
     agent.finish(**DONE)
     assert agent.log(4, "after the end").json() == {"next": 5}
+
+
+def test_lines_beyond_the_most_that_are_kept_are_dropped_without_a_gap():
+    agent = agent_with()
+    with patch.object(agent_services, "MAX_LOG_LINES", 3):
+        assert agent.log(0, "one", "two", "three", "four").json() == {"next": 4}
+        assert agent.log(4, "five").json() == {"next": 5}
+    assert [line.text for line in agent.task.log_lines()] == ["one", "two", "three"]
+
+
+TIMED_OUT = "cancel asked for by FMV: ran longer than 60 s"
+
+
+@pytest.mark.parametrize(
+    ("note", "status"),
+    [(TIMED_OUT, "FAILURE"), ("cancel asked for by FMV", "REVOKED"), ("cancel asked for by fry", "REVOKED")],
+)
+@pytest.mark.parametrize("reports", ["cancelled", "failed", "released", "restarted"])
+def test_a_task_that_ran_for_too_long_fails_however_its_robot_ends_it(reports, note, status):
+    agent = agent_with()
+    agent.task.request_cancel(note)
+    if reports == "restarted":
+        agent.restarted()
+    else:
+        assert (agent.release() if reports == "released" else agent.finish(reports)).status_code == 200
+    assert agent.task.status == status
+    assert reports == "failed" or status == "REVOKED" or agent.task.error["type"] == "TimedOut"
+
+
+class Unsure(BaseModel):
+    degrees: float
+
+    @field_validator("degrees")
+    @classmethod
+    def check(cls, value: float) -> float:
+        raise KeyError(value)
+
+
+def test_a_result_whose_check_breaks_is_a_failure_and_not_reported_for_ever():
+    agent = agent_with()
+    with patch.dict(registry._handlers, turn=dataclasses.replace(registry.get("turn"), result=Unsure)):
+        answer = agent.finish(**DONE)
+    assert answer.status_code == 200
+    assert answer.json()["error"]["message"] == "Unsure cannot check it: KeyError: 90.0"
+
+
+@pytest.mark.parametrize("wrong", [1e30, 2**63, 2**70, 1.5, True, "1", None, 0])
+@pytest.mark.parametrize("verb", ["renew", "log", "finish", "release", "state"])
+def test_an_attempt_is_a_whole_number(verb, wrong):
+    agent = Agent.signed_in(make_robot())
+    agent.task_id = str(uuid.uuid4())
+    more = {"finish": {"outcome": "succeeded"}, "log": {"first": 0, "lines": []}}.get(verb, {})
+    if verb == "state":
+        refused = agent.api("PUT", "/agent/state", {"task": {"task_id": agent.task_id, "attempt": wrong}})
+    else:
+        refused = agent.call(verb, **more, attempt=wrong)
+    assert refused.status_code == 422
+    assert [problem["loc"][-1] for problem in refused.json()["detail"]] == ["attempt"]
+
+
+@pytest.mark.parametrize(("verb", "field"), [("renew", "progress"), ("release", "delay"), ("log", "first")])
+@pytest.mark.parametrize("wrong", ["5", True, -1, 1e30])
+def test_numbers_are_numbers_and_within_bounds(verb, field, wrong):
+    agent = Agent.signed_in(make_robot())
+    agent.task_id, agent.attempt = str(uuid.uuid4()), 1
+    refused = agent.call(verb, **{"lines": []} if verb == "log" else {}, **{field: wrong})
+    assert refused.status_code == 422
+    assert [problem["loc"][-1] for problem in refused.json()["detail"]] == [field]
 
 
 def test_unknown_fields_are_ignored_and_wrong_ones_named():

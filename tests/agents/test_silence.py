@@ -204,7 +204,8 @@ def test_a_task_that_runs_longer_than_its_timeout_is_cancelled_and_fails(sweeper
     sweeper.after(25)
     agent.renew()
     assert sweeper.after(21) == {"STARTED": 1}
-    assert agent.renew().json()["cancel"] == {"by": "FMV", "reason": "ran longer than 60 s", "grace_seconds": 60}
+    cancel = agent.renew().json()["cancel"]
+    assert (cancel["by"], cancel["reason"]) == ("FMV", "ran longer than 60 s")
     answer = agent.finish("cancelled").json()
     assert (answer["status"], answer["error"]["type"]) == ("FAILURE", "TimedOut")
 
