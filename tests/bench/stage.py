@@ -183,6 +183,6 @@ def what_is_missing(parts: Sequence[str]) -> str:
     if shutil.which("wrk") is None and {"requests", "requests-first", "servers", "memory", "listeners"} & set(parts):
         return (
             "the parts requests, requests-first, servers, memory and listeners call the web server with wrk, which is "
-            "not installed (apt-get install wrk). PARTS=tasks,backlog,pools,profile,growth do not need it."
+            "not installed (apt-get install wrk). The others do not need it."
         )
     return ""
