@@ -7,6 +7,7 @@ with FaultProxy(url) as proxy:
     proxy.is_down = True                       # until it is False again
 """
 
+import copy
 import enum
 import http.client
 import random
@@ -137,7 +138,8 @@ class _Request(BaseHTTPRequestHandler):
         if fault is DUPLICATE:
             self.forward_again(body)
         elif fault is LATE_DUPLICATE:
-            threading.Timer(proxy.delay, self.forward_again, (body,)).start()
+            this = copy.copy(self)  # another request may come on this connection meanwhile
+            threading.Timer(proxy.delay, this.forward_again, (body,)).start()
         if fault is DROP_ANSWER or proxy.is_down:
             self.end_without_answer(body, fault, answer.status)
             return
