@@ -80,6 +80,7 @@ def test_p99_is_the_value_that_99_of_100_do_not_exceed():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_parts_measure_agents(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", PARTS],
