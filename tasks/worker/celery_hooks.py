@@ -1,6 +1,7 @@
 """Hooks into Celery's workers: safe forks, and a stop that releases running tasks."""
 
 import contextlib
+import faulthandler
 import functools
 import logging
 import os
@@ -30,6 +31,8 @@ from tasks.worker.lease import INTERRUPT, KILL_GRACE
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for a new pool process to be prepared. Celery waits without a limit for those with which a worker starts.
+PREPARE_TIMEOUT = 20.0
 RECONNECT = 2.0  # seconds at most between two attempts to reach the broker; Celery's own pauses grow to 30 s
 
 
@@ -49,13 +52,15 @@ def migrations_first(**_: Any) -> None:
 @signals.worker_process_init.connect
 def on_fork(sender: str, **_: Any) -> None:
     """Prepare a new pool process of the worker `sender`, or end it: Celery only logs what this raises, and would give
-    tasks to a process without a heartbeat.
+    tasks to a process without a heartbeat. One that is stuck ends with its traceback, and the pool starts another.
     """
+    faulthandler.dump_traceback_later(PREPARE_TIMEOUT, exit=True, file=2)
     try:
         prepare(sender)
     except BaseException:
         logger.exception("A process of the worker cannot be prepared, so it ends")
         os._exit(1)
+    faulthandler.cancel_dump_traceback_later()
 
 
 def prepare(sender: str) -> None:

@@ -230,7 +230,7 @@ def test_a_client_that_reads_too_slowly_is_ended_before_many_bytes_wait_for_it_a
         live(small, "succeed")
         assert len(other.until(lambda block: block.status == "SUCCESS")) == 3  # what it does not ask for does not wait
         seen = [block.id for block in slow.events()]
-        assert 0 < len(seen) < 300
+        assert len(seen) < 300  # none if one poll finds them all
         last_id = slow.last_id
     while len(seen) < 403:
         with Sse(f"{server}/events", **{"Last-Event-ID": last_id}) as stream:

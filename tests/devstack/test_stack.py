@@ -266,13 +266,3 @@ def test_a_place_where_it_cannot_write_is_named_in_a_sentence(checkout, name):
     else:
         place.touch()  # a file where the directory should be; root may write into a read-only one
     assert refusal(checkout).startswith(f"fmv: cannot use {place} (")
-
-
-@pytest.mark.slow
-def test_without_its_valkey_it_still_takes_tasks_and_ctrl_c_leaves_nothing_behind(checkout):
-    run = Run(checkout)
-    run.wait_for("Ctrl-C stops everything")
-    os.kill(int((checkout / "var" / "valkey.lock").read_text()), signal.SIGKILL)
-    assert run.call("POST", "/api/v1/robot/Bender/run", {"handler": "primes", "params": {"count": 10}})[0] == 200
-    assert run.press_ctrl_c() == 0
-    assert not processes_in(checkout)

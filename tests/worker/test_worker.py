@@ -234,6 +234,31 @@ def test_handlers_that_cannot_be_interrupted_end_and_their_processes_are_replace
     assert len({now(task).result["pid"] for task in again}) == 3
 
 
+STUCK_ONCE = """
+import pathlib, time
+from tasks.worker import celery_hooks
+
+def prepare(sender, prepare=celery_hooks.prepare, mark=pathlib.Path("was-stuck")):
+    if not mark.exists():
+        mark.touch()
+        time.sleep(600)
+    prepare(sender)
+
+celery_hooks.prepare, celery_hooks.PREPARE_TIMEOUT = prepare, 1.0
+"""
+
+
+def test_a_process_that_is_stuck_while_it_is_prepared_makes_room_for_another(any_broker, worker, tmp_path):
+    (tmp_path / "stuck").mkdir()
+    (tmp_path / "stuck" / "__init__.py").touch()
+    (tmp_path / "stuck" / "handlers.py").write_text(STUCK_ONCE)
+    worker(any_broker, FMV_APPS="tests.support.test_handlers,stuck")
+    task = submit(make_robot(), "noop")
+    wait_until(over(task))
+    assert now(task).status == Status.SUCCESS
+    assert 'stuck/handlers.py", line 8 in prepare' in (tmp_path / "worker.log").read_text()
+
+
 # --- An operator's word ----------------------------------------------------------------------------------------------
 
 
