@@ -55,6 +55,12 @@ def test_the_list_tells_why_a_task_failed_without_its_traceback():
     assert [task.error for task in answer.context["tasks"]] == [{"type": "OSError", "message": f"answered {NASTY}"}]
 
 
+def test_how_many_tasks_match_is_said_in_good_english():
+    for said in ("0 tasks match,", "1 task matches,", "2 tasks match,"):
+        assert said in text(admin().get(TASKS + "?robot=R2"))
+        make_task(robot="R2")
+
+
 def test_without_tasks_the_list_says_so():
     assert "There are no tasks yet" in text(admin().get(TASKS))
     assert "No task matches" in text(admin().get(TASKS + "?robot=x"))
