@@ -19,6 +19,16 @@ class Condition:
         self.reported: dict[str, Any] = state.reported
 
     @property
+    def offline_since(self) -> dt.datetime:
+        """Since when its agent is offline, if it is."""
+        return self.state.last_seen if self.state.online else self.state.since
+
+    @property
+    def why_offline(self) -> str:
+        """Why its agent counts as offline, if it does."""
+        return "it said goodbye" if self.state.signed_off else "nothing is heard from it"
+
+    @property
     def charge(self) -> float | None:
         """Percent of the battery; None if unknown."""
         charge: float | None = (self.reported.get("battery") or {}).get("charge")

@@ -26,14 +26,16 @@ from fmv.mongodb.server import recent_now
 from fmv.monitoring import servers as server_health
 from fmv.templatetags.display import counted
 from tasks.admin import charts
+from tasks.admin.attention import attention
 from tasks.models import FINISHED, UNFINISHED, Status, Task
 from tasks.reports import queue_stats, tallies
-from tasks.reports.fleet import current_fleet, unknown_handlers
+from tasks.reports.fleet import current_fleet
 from tasks.reports.robot_status import STATES
 
 logger = logging.getLogger(__name__)
 
 CACHE_SECONDS = 2.0  # for which a panel's result is shown to everybody
+ATTENTION_CACHE_SECONDS = 4.0  # the same for the panel that asks most
 DAY_CACHE_SECONDS = 15.0  # the same for the panel of the last day
 STALE_SECONDS = 10.0  # for which an expired result is still shown while another request renews it
 QUERY_TIMEOUT = 5.0  # seconds MongoDB may take for a panel
@@ -42,7 +44,6 @@ HALF_HOURS = 48
 MAX_FAILURES = 8
 MAX_WORKERS = 30  # processes listed, busy ones first
 MAX_LOST_WORKERS = 10
-STUCK_CAP = 100  # stuck tasks counted at most
 
 
 @dataclass(frozen=True)
@@ -155,40 +156,6 @@ def servers() -> list[server_health.Health]:
     return [server_health.mongodb.health(), server_health.broker.health()]
 
 
-def attention() -> list[tuple[str, str, str]]:
-    """Return what needs attention as (state, sentence, URL or ""): four round trips more than the other panels."""
-    said = [("error", f"{server.title}: {server.text}", "") for server in servers() if server.state == "error"]
-    found = look("fleet").get("data")
-    if found and not found["fleet"].serves("work"):
-        said.append(("error", "No worker is running: tasks wait until one is started.", ""))
-    if found and not found["fleet"].serves("maintenance"):
-        said.append(
-            (
-                "error",
-                "No maintenance worker is running: due, lost and expired tasks stay as they are until one is started.",
-                "",
-            )
-        )
-    said += [
-        (
-            "error",
-            f"No worker knows the handler {handler}: {count} queued tasks wait for one.",
-            task_list(status="QUEUED", handler=handler),
-        )
-        for handler, count in sorted(unknown_handlers().items())
-    ]
-    if stuck := Task.objects.stuck(recent_now()).up_to(STUCK_CAP):
-        tasks = "task" if stuck == 1 else "tasks"
-        said.append(
-            (
-                "warning",
-                f"{counted(stuck, STUCK_CAP)} {tasks} stuck: overdue for more than a minute.",
-                task_list(show="stuck"),
-            )
-        )
-    return said
-
-
 # --- Panels ----------------------------------------------------------------------------------------------------------
 
 
@@ -227,7 +194,8 @@ class Panel:
             return {"error": "MongoDB did not answer. Trying again in a moment."}
 
 
-PANELS = {find.__name__: Panel(find) for find in (figures, failures, oldest, robots, fleet, servers, attention)}
+PANELS = {find.__name__: Panel(find) for find in (figures, failures, oldest, robots, fleet, servers)}
+PANELS["attention"] = Panel(attention, ATTENTION_CACHE_SECONDS)
 PANELS["day"] = Panel(day, DAY_CACHE_SECONDS)
 
 #: parts of the page that are refreshed together: name -> (panels, seconds between two refreshes)
@@ -256,6 +224,12 @@ def may_see(request: HttpRequest) -> bool:
     return bool(user.has_perms(("tasks.view_task", "robots.view_robot")))
 
 
+def may_do(request: HttpRequest) -> dict[str, Any]:
+    """Return which buttons the page has."""
+    user: Any = request.user
+    return {"may_operate": user.has_perms(("tasks.operate_task", "robots.operate_robot"))}
+
+
 def index(request: HttpRequest) -> dict[str, Any]:
     """Return the context of the template admin/index.html."""
     if not may_see(request):
@@ -264,7 +238,7 @@ def index(request: HttpRequest) -> dict[str, Any]:
         (name, f"admin/dashboard/{name}.html", reverse(f"admin:dashboard_{name}"), seconds)
         for name, (_, seconds) in PARTS.items()
     ]
-    return {"may_see": True, "parts": parts} | {name: look(name) for name in PANELS}
+    return {"may_see": True, "parts": parts} | may_do(request) | {name: look(name) for name in PANELS}
 
 
 def part(request: HttpRequest, name: str) -> HttpResponse:
@@ -272,7 +246,8 @@ def part(request: HttpRequest, name: str) -> HttpResponse:
     if not may_see(request):
         raise PermissionDenied
     panels, _ = PARTS[name]
-    answer = render(request, f"admin/dashboard/{name}.html", {panel: look(panel) for panel in panels})
+    context = may_do(request) | {panel: look(panel) for panel in panels}
+    answer = render(request, f"admin/dashboard/{name}.html", context)
     answer["X-Live"] = "goes on"
     return answer
 

@@ -1,6 +1,7 @@
 """Robots in the admin: the list, a robot's page, and the forms of operators and managers."""
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -33,7 +34,9 @@ from tasks.api.serializers import SubmitSerializer
 from tasks.models import Status, Task
 from tasks.queue import services
 from tasks.queue.errors import RobotOutOfService
+from tasks.reports import waiting_reason
 from tasks.reports.robot_status import QUEUE_CAP, STATES, RobotStatus, in_state, robot_statuses, slim
+from tasks.reports.waiting_reason import Waiting
 from tasks.templatetags.fleet import robot_url
 
 WORDS = ("state", "label", "q", "after")  # parameters of the list
@@ -45,6 +48,7 @@ MAX_SUGGESTIONS = 500  # robot names that a field offers
 QUEUE_FIELDS = ("id", "handler", "runs_on", "priority", "requested_by")
 LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
 ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at", "lane")
+GOES_ON = ("robot_busy", "starting")  # reasons why a task waits that are as they should be
 QUEUE_CHOICES = {"keep": "Keep it until the robot is back", "cancel": "Cancel it", "move": "Move it to another robot"}
 
 
@@ -292,8 +296,10 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
         found = found.filter(name__gt=words["after"])
     robots = list(in_state(found, words["state"]).order_by("name")[: PAGE_ROWS + 1])
     shown = robots[:PAGE_ROWS]
+    statuses = robot_statuses(shown)
     return {
-        "robot_statuses": robot_statuses(shown),
+        "robot_statuses": statuses,
+        "held_up": _held_up(statuses),
         "words": words,
         "query": urlencode(words),
         "first": urlencode(words | {"after": ""}),
@@ -308,7 +314,7 @@ def _states(words: dict[str, str]) -> list[tuple[str, Any, bool, str]]:
 
 
 def _live(robot: Robot) -> dict[str, Any]:
-    """Return the live part of a robot's page: eleven queries, each bounded."""
+    """Return the live part of a robot's page: eleven queries, each bounded, and those of its queue's reason."""
     [status] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)
@@ -317,7 +323,7 @@ def _live(robot: Robot) -> dict[str, Any]:
         "robot": robot,
         "robot_status": status,
         "next": queue,
-        "held_up": _held_up(status, queue),
+        "held_up": _held_up([status]).get(robot.name),
         "blocking": [task for task in ended if task.lane],
         "later": counted(of_robot.waiting_for_time().up_to(QUEUE_CAP), QUEUE_CAP),
         "bars": charts.task_bars(ended),
@@ -328,16 +334,10 @@ def _live(robot: Robot) -> dict[str, Any]:
     }
 
 
-def _held_up(status: RobotStatus, queue: list[Task]) -> str:
-    """Return why the agent will not take the robot's next task, "" if it may, or if a worker takes it."""
-    if not queue or queue[0].runs_on != "robot":
-        return ""
-    if status.condition is None:
-        return f"{queue[0].handler} runs on the robot, and no agent has connected yet."
-    known = (status.condition.state.session or {}).get("handlers")
-    if known is None or queue[0].handler in known:  # an agent without a session is shown as offline
-        return ""
-    return f"Its agent does not know {queue[0].handler}. The tasks behind it wait, too."
+def _held_up(statuses: Iterable[RobotStatus]) -> dict[str, tuple[Task, Waiting]]:
+    """Return the next task of each of these robots that does not take it, and why, by the robot's name."""
+    found = waiting_reason.of_robots([status.robot.name for status in statuses if status.queued])
+    return {name: (task, why) for name, (task, why) in found.items() if why.reason not in GOES_ON}
 
 
 def _toggle(words: dict[str, str], state: str) -> str:

@@ -20,6 +20,7 @@ from tasks.models import LogLine, Status, Task
 from tasks.models.querysets import TaskQuerySet
 from tasks.queue import bulk, robots_lost, services
 from tasks.queue.errors import UnknownTask
+from tasks.reports import waiting_reason
 from tasks.reports.robot_status import slim
 
 PAGE_ROWS = 50  # tasks on a page of the list
@@ -27,7 +28,8 @@ MAX_LOG_LINES = 200  # on a task's page
 MAX_REPETITIONS = 20  # on a task's page
 ROW_FIELDS = (
     "id", "robot", "handler", "status", "progress", "message", "attempt", "max_attempts", "started_at", "finished_at",
-    "requested_by", "cancel_requested", "runs_on", "out_of_contact_since", "labels", "error__type", "error__message",
+    "requested_by", "cancel_requested", "priority", "run_at", "runs_on", "out_of_contact_since", "labels",
+    "error__type", "error__message",
 )  # fmt: skip
 ACTIONS = {"cancel": "Cancel", "retry": "Retry"}
 
@@ -236,6 +238,7 @@ def _rows(request: HttpRequest, asked: TaskFilter) -> dict[str, Any]:
     shown = tasks[:PAGE_ROWS]
     return {
         "tasks": shown,
+        "reasons": waiting_reason.of_tasks(shown),
         "filtered": bool(asked),
         "query": asked.query(before=before),
         "filter_query": asked.query(),
@@ -284,7 +287,8 @@ def _state(task: Task) -> dict[str, Any]:
         {**line, "after": line["at"] - before["at"] if before else None}
         for before, line in zip([None, *task.history], task.history, strict=False)
     ]
-    return {"task": task, "steps": steps, "repetitions": _repetitions(task)}
+    waiting = waiting_reason.of_task(task)
+    return {"task": task, "waiting": waiting, "steps": steps, "repetitions": _repetitions(task)}
 
 
 def _repetitions(task: Task) -> list[Task]:

@@ -94,4 +94,44 @@ STATS_EXAMPLE = {
     },
     "behind": 0.0,
 }
+WAITING_EXAMPLE = {
+    "task_id": "019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10",
+    "status": "QUEUED",
+    "waiting": {
+        "reason": "workers_busy",
+        "sentence": "Both workers are busy, with wait for Marvin and primes for Wall-E, since 2026-11-23 08:00:00 UTC.",
+        "since": "2026-11-23T08:00:00.000Z",
+        "until": None,
+        "blocked_by": "019ab0f2-1a2b-7c3d-8e4f-5a6b7c8d9e0f",
+        "first_task": None,
+        "remedy": "show_workers",
+    },
+}
+ATTENTION_EXAMPLE = {
+    "lines": [
+        {
+            "kind": "offline",
+            "severity": "warning",
+            "robot": "Wall-E",
+            "task_id": None,
+            "handler": None,
+            "worker": None,
+            "reason": "Its agent is offline, because nothing is heard from it",
+            "since": "2026-11-23T08:00:00.000Z",
+            "remedy": "show_robot",
+        },
+        {
+            "kind": "stuck",
+            "severity": "error",
+            "robot": "Bender",
+            "task_id": "019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10",
+            "handler": "primes",
+            "worker": None,
+            "reason": "Its worker has not renewed its lease",
+            "since": "2026-11-23T08:00:00.000Z",
+            "remedy": "show_task",
+        },
+    ],
+    "more": {},
+}
 LOG_LINE_EXAMPLE = {"at": "2026-11-23T08:00:00.015Z", "attempt": 1, "text": "GET http://robot.example/: 200"}

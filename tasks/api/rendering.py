@@ -4,13 +4,16 @@ A page of a list has a hundred tasks of some thirty fields. Serializers process 
 than MongoDB's query; here each task is one dict. Tests compare both results.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fmv.http.fields import rfc3339
 from fmv.mongodb.documents import columns_of
 from fmv.mongodb.uuid7 import dashed, time_of
 from tasks.models import Task
+from tasks.reports.attention.lines import Line
+from tasks.reports.attention.sources import Found
+from tasks.reports.waiting_reason import Waiting
 
 Document = Mapping[str, Any]
 
@@ -60,3 +63,37 @@ def render_new(task: Task) -> dict[str, Any]:
 def render_line(line: Document) -> dict[str, Any]:
     """Return the same as LogLineSerializer."""
     return {"at": rfc3339(time_of(line["_id"])), "attempt": line["attempt"], "text": line["text"]}
+
+
+def render_waiting(task: Task, waiting: Waiting | None) -> dict[str, Any]:
+    """Return the same as TaskWaitingSerializer."""
+    why = waiting and {
+        "reason": waiting.reason,
+        "sentence": waiting.sentence,
+        "since": rfc3339(waiting.since),
+        "until": rfc3339(waiting.until),
+        "blocked_by": dashed(waiting.task),
+        "first_task": dashed(waiting.first.pk) if waiting.first else None,
+        "remedy": waiting.remedy.do if waiting.remedy else None,
+    }
+    return {"task_id": str(task.pk), "status": task.status, "waiting": why}
+
+
+def render_attention(found: Iterable[Found]) -> dict[str, Any]:
+    """Return the same as AttentionSerializer."""
+    shown = list(found)
+    lines = [{"kind": each.source.kind} | _attention_line(line) for each in shown for line in each.lines]
+    return {"lines": lines, "more": {each.source.kind: each.more for each in shown if each.more}}
+
+
+def _attention_line(line: Line) -> dict[str, Any]:
+    return {
+        "severity": "error" if line.is_error else "warning",
+        "robot": line.robot or None,
+        "task_id": dashed(line.task),
+        "handler": line.handler or None,
+        "worker": line.worker or None,
+        "reason": line.reason,
+        "since": rfc3339(line.since),
+        "remedy": line.remedy.do if line.remedy else None,
+    }

@@ -14,9 +14,10 @@ from fmv.http.json import answer
 from fmv.http.openapi import conflict_schema
 from fmv.http.pagination import Pages
 from fmv.http.query import StrictQuery, read_query
+from tasks.api.attention_serializers import TaskWaitingSerializer
 from tasks.api.examples import STOPPING_EXAMPLE
 from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
-from tasks.api.rendering import render, render_line, render_new, render_object
+from tasks.api.rendering import render, render_line, render_new, render_object, render_waiting
 from tasks.api.serializers import (
     BatchSerializer,
     LogLineSerializer,
@@ -27,6 +28,7 @@ from tasks.api.serializers import (
 )
 from tasks.models import Task
 from tasks.queue import services
+from tasks.reports import waiting_reason
 
 TASK_ID = OpenApiParameter(
     "task_id", UUID, OpenApiParameter.PATH, description="The task's id, as in the answer to its submit."
@@ -52,6 +54,7 @@ class TaskViewSet(StrictQuery, ViewSet):
     roles: ClassVar[dict[str, Role]] = {
         "list": Role.VIEWER,
         "retrieve": Role.VIEWER,
+        "waiting": Role.VIEWER,
         "batch": Role.OPERATOR,
         "cancel": Role.OPERATOR,
         "retry": Role.OPERATOR,
@@ -78,6 +81,20 @@ class TaskViewSet(StrictQuery, ViewSet):
     def retrieve(self, request: Request, task_id: UUID) -> HttpResponse:
         """Get a task in its current state."""
         return answer(render(services.document(task_id)))
+
+    @extend_schema(
+        operation_id="waiting_task__task_id__waiting_get",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        responses=TaskWaitingSerializer,
+    )
+    def waiting(self, request: Request, task_id: UUID) -> HttpResponse:
+        """Get why a task waits: its robot, the lanes, the task before it, the workers, the robot's agent, or its time.
+
+        Of several reasons it is the one that must end first.
+        """
+        task = services.get(task_id)
+        return answer(render_waiting(task, waiting_reason.of_task(task)))
 
     @extend_schema(
         operation_id="batch_task_batch_post",

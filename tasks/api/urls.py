@@ -3,7 +3,7 @@
 from typing import Any
 
 from fmv.http.openapi import both
-from tasks.api import events, handlers, robots, stats, tasks
+from tasks.api import attention, events, handlers, robots, stats, tasks
 
 ROBOT: dict[str, Any] = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
 
@@ -17,8 +17,10 @@ urlpatterns = [
     *both("task/<uuid:task_id>/cancel", tasks.TaskViewSet.as_view({"post": "cancel"}), "cancel"),
     *both("task/<uuid:task_id>/retry", tasks.TaskViewSet.as_view({"post": "retry"}), "retry"),
     *both("task/<uuid:task_id>/log", tasks.TaskLogViewSet.as_view({"get": "list"}), "log"),
+    *both("task/<uuid:task_id>/waiting", tasks.TaskViewSet.as_view({"get": "waiting"}), "waiting"),
     *both("task/<uuid:task_id>/events", events.EventViewSet.as_view({"get": "of_task"}), "task_events"),
     *both("events", events.EventViewSet.as_view({"get": "of_all"}), "events"),
+    *both("attention", attention.AttentionView.as_view(), "attention"),
     *both("stats", stats.StatsView.as_view(), "stats"),
     *both("handler/", handlers.HandlerViewSet.as_view({"get": "list"}), "handlers"),
     *both("handler/<str:name>", handlers.HandlerViewSet.as_view({"get": "retrieve"}), "handler"),

@@ -21,17 +21,18 @@ from fmv.monitoring.servers import ask_mongodb, rabbitmq
 from robots import connections
 from robots.models import Robot, look
 from tasks.models import Bulk, LogLine, Submission, Task, WorkerProcess
-from tasks.reports import mismatches, queue_stats
-from tasks.reports.fleet import current_fleet, unknown_handlers
+from tasks.reports import queue_stats
+from tasks.reports.attention import sources
+from tasks.reports.fleet import current_fleet
 
 QUEUES = ("work", "maintenance")
 BEAT_WARNING = (
     90.0  # seconds since the last maintenance run that was stored; of a step that finds nothing one a minute is
 )
 BEAT_ERROR = 300.0
-WAITING_WARNING = 3600.0  # seconds
 PROGRESS_TIMEOUT = dt.timedelta(minutes=5)  # for a submission to reach the queue, for a bulk run to make a step
-MAX_COUNTED = 1000  # tasks, submissions, bulk runs
+MAX_COUNTED = 1000  # submissions, bulk runs
+MAX_SHOWN_LINES = 5  # of what needs attention, of a kind
 MAX_SHOWN_NAMES = 5  # pairs
 MESSAGES_WARNING = 10_000  # in one queue
 
@@ -75,6 +76,17 @@ def _check_queue(queue: Queue, connection: Any) -> Iterator[CheckMessage]:
 # --- Workers and beat ------------------------------------------------------------------------------------------------
 
 
+def attention(check: str) -> Iterator[CheckMessage]:
+    """Yield what needs a person, of the sources that belong to this check."""
+    for found in sources.found(MAX_SHOWN_LINES, [each for each in sources.SOURCES if each.check == check]):
+        for line in found.lines:
+            kind = Error if line.is_error else Warn
+            yield kind(line.sentence, line.hint or found.source.hint)
+        if found.more:
+            number = f"{found.more} or more" if found.more == sources.MAX_COUNTED else str(found.more)
+            yield Warn(f"{found.source.title}: and {number} more.", found.source.hint)
+
+
 def workers() -> Iterator[CheckMessage]:
     fleet = current_fleet()
     for queue in QUEUES:
@@ -82,66 +94,21 @@ def workers() -> Iterator[CheckMessage]:
         if alive:
             busy = sum(worker.task is not None for worker in alive)
             yield Info(f"{queue}: {len(alive)} processes are alive, {busy} of them run a task.")
-        else:
-            yield Error(f"{queue}: no worker is alive.", f"Start a worker: celery -A fmv worker -Q {queue}")
-    if fleet.lost:
-        names = ", ".join(f"{process.name} ({process.seen_at:%F %T}Z)" for process in fleet.lost[:5])
-        yield Warn(
-            f"{len(fleet.lost)} processes were lost within a day, the latest: {names}.",
-            "Their tasks have been recovered. Read the logs of their machines: out of memory?",
-        )
+    yield from attention("workers")
 
 
 def handlers() -> Iterator[CheckMessage]:
     """Check that workers know the handlers of the queued tasks, and the versions of their parameters."""
-    hint = "Start or update workers with the code of the handler, or cancel these tasks: their robots wait for them."
-    known = WorkerProcess.objects.known_handlers(server_now())
-    if not known:
+    if not WorkerProcess.objects.known_handlers(server_now()):
         yield Info("No worker is alive that knows a handler: see `workers`.")
         return
-    unknown = unknown_handlers()
-    for handler, count in sorted(unknown.items()):
-        yield Error(f"No worker knows the handler {handler}: {count} tasks wait for one.", hint)
-    queued = Task.objects.queued().order_by().values_list("handler", "params_version")[:MAX_COUNTED]
-    others = {handler for handler, version in queued if version and f"{handler}@{version}" not in known}
-    for handler in sorted(others - unknown.keys()):
-        yield Warn(
-            f"No worker knows the parameters of {handler} with which queued tasks were submitted.",
-            f"A worker with other parameters takes those that are valid for it; the others wait. {hint}",
-        )
-    if not unknown and not others:
-        yield Info("Workers know the handlers of all queued tasks.")
+    unknown = list(attention("handlers"))
+    yield from unknown or [Info("Workers know the handlers of all queued tasks.")]
 
 
 def agents() -> Iterator[CheckMessage]:
-    """Check that no two agents take a robot's session from each other, that robots and FMV mean the same task, and that
-    tasks for robots have an agent which knows them; and report how many agents are online.
-    """
-    if several := {name: times for name, times in connections.replaced().items() if times > 1}:
-        shown = ", ".join(f"{name!a} ({times} times)" for name, times in sorted(several.items())[:MAX_SHOWN_NAMES])
-        more = f", and {len(several) - MAX_SHOWN_NAMES} more" if len(several) > MAX_SHOWN_NAMES else ""
-        yield Warn(
-            f"Agents' sessions were replaced more than once within an hour: {shown}{more}.",
-            "Two agents use one token, or an agent starts again and again: read its log. Give each robot one agent.",
-        )
-    if wrong := mismatches.of_all():
-        shown = ", ".join(f"{name!a}: {task['task_id']}" for name, task in sorted(wrong.items())[:MAX_SHOWN_NAMES])
-        yield Warn(
-            f"{len(wrong)} robots say that they run a task which is not running on them: {shown}.",
-            "Look at what each robot does; start its agent again if it has lost its way.",
-        )
-    away, unknown = mismatches.unserved()
-    if away:
-        shown = ", ".join(map(ascii, away[:MAX_SHOWN_NAMES]))
-        yield Warn(
-            f"Tasks wait for {len(away)} robots whose agent is not online: {shown}.",
-            "Start these agents; 'Connect this robot' on the robot's page shows how. Or cancel the tasks.",
-        )
-    for name, handler in unknown[:MAX_SHOWN_NAMES]:
-        yield Warn(
-            f"The agent of {name!a} does not know {handler}: tasks wait, and so do those behind them.",
-            "Start the agent with that skill, or cancel these tasks.",
-        )
+    """Check that robots and their agents need nobody; and report how many agents are online."""
+    yield from attention("agents")
     number = connections.counts()
     yield Info(f"{number['online']} robots are online, {number['offline']} with an agent are offline.")
 
@@ -162,20 +129,14 @@ def beat() -> Iterator[CheckMessage]:
 
 
 def tasks() -> Iterator[CheckMessage]:
-    """Check that no task is stuck, and report the longest wait."""
-    if count := Task.objects.stuck(server_now()).up_to(MAX_COUNTED):
-        number = f"{count} or more" if count == MAX_COUNTED else str(count)
-        hint = "The maintenance worker moves them: see `workers` and `beat` above. `list_tasks --stuck` lists them."
-        yield Error(f"{number} tasks are stuck: their time has come, and they have not moved.", hint)
+    """Check that no task is stuck, fails again and again, or waits for long, and report the longest wait."""
+    found = list(attention("tasks"))
+    yield from found or [Info("None is stuck.")]
+    if waiting := queue_stats.longest_waiting():
+        age = dt.timedelta(seconds=round(max(0.0, (server_now() - waiting.since).total_seconds())))
+        yield Info(f"{waiting.robot}'s task {waiting.id} has waited longest: {age}.")
     else:
-        yield Info("None is stuck.")
-    if not (waiting := queue_stats.longest_waiting()):
         yield Info("None is queued for a robot in service.")
-        return
-    age = (server_now() - waiting.since).total_seconds()
-    text = f"{waiting.robot}'s task {waiting.id} has waited longest: {dt.timedelta(seconds=round(max(0.0, age)))}."
-    hint = "See `workers` above, and whether the robot has many tasks or a long one."
-    yield Warn(text, hint) if age > WAITING_WARNING else Info(text)
 
 
 def submits() -> Iterator[CheckMessage]:

@@ -1,6 +1,4 @@
-"""Where robots and FMV do not fit together: a robot says that it runs a task which FMV does not count as running on it;
-tasks wait for an agent that is not there, or that does not know their handler.
-"""
+"""Tasks which robots say they run, and which FMV does not count as running there."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -8,12 +6,11 @@ from typing import Any
 
 from fmv.mongodb.server import recent_now
 from robots.condition import Condition
-from robots.models import Robot, RobotState
+from robots.models import RobotState
 from tasks.models import Task
 from tasks.models.status import EPOCH
 
 SETTLED = dt.timedelta(seconds=2)  # between the last change of a task and a report that counts
-MAX_QUEUED = 10_000  # tasks that `unserved` reads
 MAX_ROBOTS = 1000  # of which `of_all` reads the state
 
 #: the task as the robot names it: {task_id, attempt}
@@ -23,29 +20,18 @@ HeldTask = dict[str, Any]
 def of_all() -> dict[str, HeldTask]:
     """Return the tasks that robots wrongly believe they run, by robot: three queries."""
     now = recent_now()
-    states = [state for state in RobotState.objects.fresh(now)[:MAX_ROBOTS] if "task" in state.reported]
+    fresh = RobotState.objects.fresh(now).values_list("robot", "online", "last_seen", "reported_at", "reported__task")
+    states = [
+        RobotState(robot=robot, online=online, last_seen=seen, reported_at=reported_at, reported={"task": task})
+        for robot, online, seen, reported_at, task in fresh[:MAX_ROBOTS]
+        if task
+    ]
     running = Task.objects.started().filter(robot__in=[state.robot for state in states]).order_by()
-    held = {(robot, str(pk), attempt) for robot, pk, attempt in running.values_list("robot", "pk", "attempt")}
-    found = []
-    for condition in (Condition(state, now) for state in states):
-        mine = [(pk, attempt) for robot, pk, attempt in held if robot == condition.state.robot]
-        if task := condition.mismatch(mine):
-            found.append((condition.state, task))
-    return settled(found)
-
-
-def unserved() -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the robots in service for whose agent tasks wait while it is not online, and the pairs of robot and
-    handler whose online agent does not know the handler. Three queries; of very long queues the first tasks count.
-    """
-    now = recent_now()
-    queued = Task.objects.queued().filter(runs_on="robot").order_by().values_list("robot", "handler")
-    waiting = set(queued[:MAX_QUEUED])
-    names = set(Robot.objects.in_service().filter(pk__in={robot for robot, _ in waiting}).values_list("pk", flat=True))
-    conditions = {state.robot: Condition(state, now) for state in RobotState.objects.filter(pk__in=names)}
-    online = {name for name, condition in conditions.items() if condition.online}
-    unknown = [(name, handler) for name, handler in waiting if name in online and not conditions[name].knows(handler)]
-    return sorted(names - online), sorted(unknown)
+    held: dict[str, list[tuple[str, int]]] = {}
+    for robot, pk, attempt in running.values_list("robot", "pk", "attempt"):
+        held.setdefault(robot, []).append((str(pk), attempt))
+    mismatches = ((state, Condition(state, now).mismatch(held.get(state.robot, []))) for state in states)
+    return settled((state, task) for state, task in mismatches if task)
 
 
 def settled(found: Iterable[tuple[RobotState, HeldTask]]) -> dict[str, HeldTask]:

@@ -1,6 +1,9 @@
 """How pages show tasks and robots."""
 
 import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
 
 from django import template
 from django.contrib.admin.utils import quote
@@ -9,6 +12,7 @@ from django.utils import timezone
 
 from fmv.admin_base import badge
 from tasks.models import Task
+from tasks.reports.remedies import Remedy
 
 register = template.Library()
 
@@ -45,3 +49,29 @@ def duration(task: Task) -> dt.timedelta | None:
 def shows_progress(task: Task) -> bool:
     """Return whether to show the task's progress: it has some and is not finished."""
     return task.progress is not None and not task.is_finished
+
+
+@register.filter
+def of(found: Mapping[Any, Any], key: Any) -> Any:
+    """Return what was found about this key; None if nothing was."""
+    return found.get(key)
+
+
+@register.filter
+def remedy_url(remedy: Remedy) -> str:
+    """Return the URL of the page that a remedy leads to, or to which its button posts."""
+    match remedy.do:
+        case "put_in_service":
+            return robot_url(remedy.robot, "in")
+        case "free_lane":
+            return reverse("admin:tasks_task_free", args=[remedy.task])
+        case "end":
+            return reverse("admin:tasks_task_end", args=[remedy.task])
+        case "show_task" | "show_failure":
+            return reverse("admin:tasks_task_change", args=[remedy.task])
+        case "show_robot":
+            return robot_url(remedy.robot)
+        case "show_queued":
+            query = urlencode({"status": "QUEUED", "handler": remedy.handler})
+            return f"{reverse('admin:tasks_task_changelist')}?{query}"
+    return f"{reverse('admin:index')}#workers-title"

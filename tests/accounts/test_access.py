@@ -26,9 +26,11 @@ ROUTES = {
     ("GET", "/task/"): "viewer",
     ("GET", "/task/{task}"): "viewer",
     ("GET", "/task/{task}/log"): "viewer",
+    ("GET", "/task/{task}/waiting"): "viewer",
     ("GET", "/handler/"): "viewer",
     ("GET", "/handler/primes"): "viewer",
     ("GET", "/stats"): "viewer",
+    ("GET", "/attention"): "viewer",
     ("HEAD", "/events"): "viewer",  # as GET, whose stream would not end
     ("HEAD", "/task/{task}/events"): "viewer",
     ("POST", "/robot/{robot}/run"): "operator",
@@ -67,7 +69,7 @@ def test_the_routes_above_are_all_there_are():
 
     parts = [part for part in get_resolver().url_patterns if str(part.pattern).startswith("api/v1/")]
     wanted = "health login logout openapi openapi_3_0 docs stats robots robot run batch tasks task cancel retry log"
-    wanted += " handlers handler events task_events"
+    wanted += " handlers handler events task_events waiting attention"
     wanted += " agent_session agent_claim agent_renew agent_log agent_finish agent_release agent_state"
     assert sorted(name for part in parts for name in names(part)) == sorted(wanted.split(" "))
 

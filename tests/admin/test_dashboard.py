@@ -14,6 +14,7 @@ from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import servers
 from fmv.templatetags.display import counted
+from robots.models import Robot
 from tasks.admin import charts, dashboard
 from tasks.models import Status, Tally, Task, WorkerProcess
 from tasks.models.error_document import error_document
@@ -303,40 +304,62 @@ def test_of_many_workers_some_are_listed(monkeypatch):
 # --- What needs attention --------------------------------------------------------------------------------------------
 
 
-def attention() -> list[tuple[str, str, str]]:
+def attention() -> dict[str, list[str]]:
+    """What needs attention: the sentences by kind."""
     for server in (servers.mongodb, servers.broker):
         server.health()
         wait_until(lambda server=server: server.health().state != "unknown")
-    return found("attention")
+    return {group.kind: [line.sentence for line in group.lines] for group in found("attention")}
 
 
-def test_a_handler_that_no_worker_knows_needs_attention():
-    process("host/1", queues=["work", "maintenance"], handlers=["wait@1"])
-    make_task(handler="wait")
-    make_task(handler="new")
-    ((state, sentence, url),) = attention()
-    assert (state, sentence) == ("error", "No worker knows the handler new: 1 queued tasks wait for one.")
-    assert url.endswith("?status=QUEUED&handler=new")
-
-
-def test_nothing_needs_attention():
+def test_nothing_needs_attention_is_said_in_one_sentence():
     process("host/1"), process("host/2", queues=["maintenance"])
-    assert attention() == []
-    assert "fmv-attention" not in part("now")
+    assert attention() == {}
+    page = part("now")
+    assert page.count("Nothing needs attention.") == 1
+    assert "fmv-attention" not in page
 
 
 def test_nobody_works():
-    assert [state for state, _, _ in attention()] == ["error", "error"]
+    assert len(attention()["no_worker"]) == 2
     process("host/1", queues=["work", "maintenance"])
-    assert attention() == []
+    assert attention() == {}
 
 
-def test_stuck_tasks():
+def test_what_needs_attention_comes_first_and_leads_on():
     process("host/1", queues=["work", "maintenance"])
-    make_task(robot="R2", status="RETRY", run_at=server_now() - 5 * MINUTE)
-    ((state, sentence, url),) = attention()
-    assert (state, url) == ("warning", "/admin/tasks/task/?show=stuck")
-    assert "1 task" in sentence
+    task = make_task(robot="R2", status="RETRY", run_at=server_now() - 5 * MINUTE)
+    make_task(robot="<b>bold</b>", handler="new", status="RETRY", run_at=server_now() - 5 * MINUTE)
+    page = part("now")
+    assert page.index("Tasks that are stuck") < page.index("Tasks now")
+    assert f'href="/admin/tasks/task/{task.pk}/change/"' in page
+    assert 'href="/admin/robots/robot/R2/change/"' in page
+    assert f'aria-label="Show the task: wait …{str(task.pk)[-8:]} for R2"' in page
+    assert "<b>bold" not in page
+
+
+def test_of_many_lines_some_are_shown_and_a_link_leads_to_all():
+    process("host/1", queues=["work", "maintenance"])
+    for number in range(12):
+        make_task(robot=f"R{number}", status="RETRY", run_at=server_now() - 5 * MINUTE)
+    page = part("now")
+    assert page.count("Its time has come") == 5
+    assert 'and 7 more: <a href="/admin/tasks/task/?show=stuck">' in page
+
+
+def test_only_operators_have_buttons_and_they_do_what_they_say():
+    process("host/1", queues=["work", "maintenance"])
+    old = server_now() - dt.timedelta(days=2)
+    Robot.objects.filter(pk=make_robot(name="Marvin", enabled=False).pk).update(updated_at=old)
+    assert "Robots out of service for more than a day" in part("now")
+    assert "<button" not in part("now")
+    client = visitor(Role.OPERATOR)
+    page = part("now", client)
+    assert page.count("<button") == 1
+    assert 'form="fmv-operate" formaction="/admin/robots/robot/Marvin/in/"' in page
+    assert 'id="fmv-operate"' in client.get("/admin/").content.decode()
+    client.post("/admin/robots/robot/Marvin/in/")
+    assert "Nothing needs attention." in part("now", client)
 
 
 # --- Servers ---------------------------------------------------------------------------------------------------------
@@ -351,11 +374,10 @@ def test_servers_that_answer_say_what_they_are():
 def test_a_dead_broker_is_what_needs_attention_and_holds_no_page_up():
     process("host/1", queues=["work", "maintenance"])
     with using_broker("amqp://guest:guest@127.0.0.1:1//"):
-        ((state, sentence, _),) = attention()
-        assert state == "error"
+        [sentence] = attention()["server"]
         assert sentence.startswith("Broker: Cannot be reached: ")
         page = part("now")
-        assert sentence in page
+        assert "Servers that do not answer" in page
         assert "seen from this web server" in page
         assert visitor().get("/admin/").status_code == 200
 
@@ -390,7 +412,7 @@ def test_one_that_failed_is_asked_again_soon():
 # --- What it costs ---------------------------------------------------------------------------------------------------
 
 #: what a look at each panel asks of MongoDB, beside its clock, when nobody has looked of late
-COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 4, "fleet": 3, "day": 4, "servers": 0, "attention": 6}
+COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 4, "fleet": 3, "day": 4, "servers": 0, "attention": 14}
 
 
 def fill(times: int) -> None:
@@ -406,7 +428,7 @@ def fill(times: int) -> None:
 def test_each_panel_costs_a_few_questions_with_many_tasks_as_with_few(panel):
     servers.mongodb.health(), servers.broker.health()
     spent = []
-    for times in (1, 20):
+    for times in (3, 20):  # with three failures of a robot its latest tasks are read
         fill(times)
         with listening() as commands:
             dashboard.forget()
@@ -476,7 +498,7 @@ def test_every_question_is_narrowed_by_an_index_or_limited():
     with patch.object(Collection, "aggregate", recording):
         for panel in dashboard.PANELS:
             found(panel)
-    indexed = {"status", "finished_at", "enabled", "_id", "stopped_at"}
+    indexed = {"status", "finished_at", "enabled", "_id", "stopped_at", "online", "robot"}
     assert len(seen) > 15
     for collection, pipeline in seen:
         if collection == "django_migrations":  # a dozen documents

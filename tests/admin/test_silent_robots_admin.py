@@ -57,7 +57,7 @@ def test_the_robots_page_says_why_the_agent_does_not_take_the_next_task():
     client = admin()
     assert "grip runs on the robot, and no agent has connected yet." in text(client.get(robot_url("R2")))
     Agent.signed_in(robot, handlers=("turn",))
-    assert "Its agent does not know grip. The tasks behind it wait, too." in text(client.get(robot_url("R2")))
+    assert "The robot&#x27;s agent does not know grip." in text(client.get(robot_url("R2")))
     Agent.signed_in(robot, handlers=("turn", "grip"))
     shown = text(client.get(robot_url("R2")))
     assert "does not know" not in shown

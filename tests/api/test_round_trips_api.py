@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 ROBOT, TASK = "find robots_robot", "find tasks_task"
 ROBOTS, TASKS = "aggregate robots_robot", "aggregate tasks_task"
+PROCESSES = "aggregate tasks_workerprocess"
 STATE, STATES = "find robots_robotstate", "aggregate robots_robotstate"
 AUDIT = "insert fmv_auditentry"
 BODY = {"name": "R2", "location": "Tatooine", "description": "beep"}
@@ -38,6 +39,20 @@ READS = [
     ("GET", "/task/?created_after=2026-01-01T00:00:00Z&created_before=2126-01-01T00:00:00Z", None, [TASK]),
     ("GET", "/task/{task}", None, [TASK]),
     ("GET", "/task/{task}/log", None, [TASK, "find tasks_logline"]),
+    (
+        *("GET", "/task/{task}/waiting", None),
+        # the task; its robot, the first of the robot's queue, the lanes in use, the workers: there are none
+        [TASK, ROBOTS, TASKS, TASK, PROCESSES],
+    ),
+    (
+        *("GET", "/attention", None),
+        [
+            *(PROCESSES, PROCESSES),  # the workers, and those that were lost
+            *(TASK, STATES, STATE),  # the lanes in use; what robots say that they run; who reports errors
+            *(TASKS, TASKS, STATES, STATE),  # failures, the first of the queues, who is offline, two agents
+            *(ROBOTS, TASKS),  # out of service, stuck
+        ],
+    ),
     (
         *("GET", "/stats", None),
         [

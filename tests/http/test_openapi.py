@@ -332,7 +332,9 @@ def test_real_answers_are_as_it_says(newest, settings):
     streams = ("/events", "/task/{task_id}/events")  # see test_events_api.py
     ours = {(method, path) for path, item in newest["paths"].items() for method in item if path not in streams}
     assert {
-        where for where in ours if where[1].startswith(("/robot", "/task/{", "/handler", "/health", "/stats"))
+        where
+        for where in ours
+        if where[1].startswith(("/robot", "/task/{", "/handler", "/health", "/stats", "/attention"))
     } <= checked
 
 
@@ -382,6 +384,9 @@ def real_calls():
     yield "GET", "/task/{task_id}", f"/task/{done.pk}", b"", 200
     yield "GET", "/task/{task_id}", f"/task/{unknown}", b"", 404
     yield "GET", "/task/{task_id}/log", f"/task/{done.pk}/log", b"", 200
+    yield "GET", "/task/{task_id}/waiting", f"/task/{waits.pk}/waiting", b"", 200
+    yield "GET", "/task/{task_id}/waiting", f"/task/{done.pk}/waiting", b"", 200
+    yield "GET", "/attention", "/attention", b"", 200
     yield "POST", "/task/{task_id}/cancel", f"/task/{waits.pk}/cancel", b"", 200
     yield "POST", "/task/{task_id}/cancel", f"/task/{runs.pk}/cancel", b"", 202
     yield "POST", "/task/{task_id}/cancel", f"/task/{done.pk}/cancel", b"", 409

@@ -30,6 +30,7 @@ from fmv.backup import restore
 from fmv.management.commands import doctor
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import database, server_now
+from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import diagnostic_checks, servers
 from fmv.monitoring.diagnostics import Check, DiagnosticRun
 from robots.models import Robot
@@ -414,7 +415,8 @@ def test_what_is_kept_for_ever_is_reported():
 def test_a_queue_without_workers_is_an_error():
     worker_process("host/1", queues=["work"])
     found = only("workers")
-    assert (found["severity"], found["message"]) == ("error", "maintenance: no worker is alive.")
+    assert found["severity"] == "error"
+    assert found["message"].startswith("No maintenance worker is running: ")
     assert found["hint"] == "Start a worker: celery -A fmv worker -Q maintenance"
 
 
@@ -428,7 +430,7 @@ def test_handlers_that_no_worker_knows_are_reported():
     for _ in range(2):
         make_task(handler="new", params_version="1")
     found = only("handlers")
-    assert (found["severity"], found["message"]) == ("error", "No worker knows the handler new: 2 tasks wait for one.")
+    assert (found["severity"], found["message"]) == ("error", "new: No worker knows this handler: 2 tasks wait.")
     assert "cancel these tasks" in found["hint"]
 
 
@@ -438,7 +440,8 @@ def test_parameters_that_no_worker_knows_are_a_warning():
     make_task(handler="wait")  # stored by an earlier FMV
     found = only("handlers")
     assert found["severity"] == "warning"
-    assert found["message"] == "No worker knows the parameters of wait with which queued tasks were submitted."
+    text = "wait: No worker knows the parameters with which queued tasks of this handler were submitted."
+    assert found["message"] == text
 
 
 def test_lost_workers_are_reported(well):
@@ -446,7 +449,7 @@ def test_lost_workers_are_reported(well):
     worker_process("host/3", seen_at=server_now() - HOUR, stopped_at=server_now() - HOUR)
     found = only("workers")
     assert found["severity"] == "warning"
-    assert found["message"].startswith("1 processes were lost within a day, the latest: host/2 (")
+    assert found["message"].startswith("host/2: Nothing is heard from it, and its tasks were recovered, since 20")
 
 
 @pytest.mark.parametrize(("age", "severity"), [(60, "info"), (120, "warning"), (600, "error"), (None, "error")])
@@ -458,30 +461,41 @@ def test_a_beat_that_has_stopped_is_reported(age, severity):
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "why"),
     [
-        STARTED | {"status": "STARTED", "lease_expires_at": PAST},
-        {"status": "SCHEDULED", "run_at": PAST},
-        {"status": "RETRY", "run_at": PAST},
+        (STARTED | {"status": "STARTED", "lease_expires_at": PAST}, "Its worker has not renewed its lease"),
+        ({"status": "SCHEDULED", "run_at": PAST}, "Its time has come, and it was not queued"),
+        ({"status": "RETRY", "run_at": PAST}, "Its time has come, and it was not queued"),
     ],
 )
-def test_stuck_tasks_are_an_error(fields):
-    make_task(**fields)
+def test_stuck_tasks_are_an_error(fields, why):
+    task = make_task(**fields)
     found = only("tasks")
-    assert (found["severity"], found["message"]) == (
-        "error",
-        "1 tasks are stuck: their time has come, and they have not moved.",
-    )
+    about = f"wait …{str(task.pk)[-8:]} for {task.robot}"
+    assert (found["severity"], found["message"]) == ("error", f"{about}: {why}, since 2020-01-01 00:00:00 UTC.")
+
+
+def test_of_many_lines_of_a_kind_the_first_are_printed_with_one_hint():
+    for _ in range(7):
+        make_task(status="RETRY", run_at=PAST)
+    found = [finding for finding in examine("tasks") if not finding["ok"]]
+    assert len(found) == 6
+    assert found[-1]["message"] == "Tasks that are stuck: and 2 more."
+    _, printed = run("--quiet")
+    assert printed.count("The maintenance worker moves them") == 1
 
 
 def test_a_task_that_waits_for_long_is_reported():
-    make_task(robot=make_robot(name="Flexo", enabled=False), run_at=server_now() - 9 * HOUR)
+    worker_process(handlers=["wait@1"])
+    make_task(robot=make_robot(name="Flexo", enabled=False), id=id_at(server_now() - 9 * HOUR))
     assert severities("tasks") == {"info"}
-    make_task(robot=make_robot(name="Bender"), run_at=server_now() - 2 * HOUR)
+    task = make_task(robot=make_robot(name="Bender"), id=id_at(server_now() - 2 * HOUR))
     found = only("tasks")
     assert found["severity"] == "warning"
-    assert found["message"].startswith("Bender's task ")
-    assert "2:00:0" in found["message"]
+    about = f"wait …{str(task.pk)[-8:]} for Bender"
+    assert found["message"].startswith(f"{about}: It waits. A worker is free, and has not taken it")
+    [longest] = [finding for finding in examine("tasks") if finding["ok"]]
+    assert longest["message"].startswith(f"Bender's task {task.pk} has waited longest: 2:00:0")
 
 
 def test_robots_whose_names_look_the_same_are_reported():

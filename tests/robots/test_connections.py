@@ -3,7 +3,7 @@
 import datetime as dt
 
 import pytest
-from django.core.checks import Info
+from django.core.checks import Error, Info
 from django.core.checks import Warning as Warn
 
 from fmv.mongodb.server import server_now
@@ -49,7 +49,7 @@ def test_the_doctor_warns_of_two_agents_with_one_token():
     agents.open_session("R2", boot_id="a")
     warning, number = diagnostics.agents()
     assert isinstance(warning, Warn)
-    assert "'R2' (2 times)" in warning.msg
+    assert warning.msg == "R2: The session of its agent was replaced 2 times within an hour."
     assert number.msg == "1 robots are online, 0 with an agent are offline."
 
 
@@ -60,9 +60,9 @@ def test_the_doctor_warns_of_tasks_that_only_robots_believe_in():
         session = agents.open_session(name)
         agents.report(name, session.id, {"task": {"task_id": str(task.pk), "attempt": attempt}})
         Task.objects.filter(pk=task.pk).update(changed_at=server_now() if name == "Late" else old)
-    warning, _ = diagnostics.agents()
-    assert isinstance(warning, Warn)
-    assert warning.msg.startswith("1 robots say that they run a task which is not running on them: 'Wrong':")
+    error, _ = diagnostics.agents()
+    assert isinstance(error, Error)
+    assert error.msg.startswith("Wrong: It says that it runs task ")
 
 
 def test_the_doctor_warns_of_tasks_without_an_agent_that_runs_them():
@@ -72,6 +72,7 @@ def test_the_doctor_warns_of_tasks_without_an_agent_that_runs_them():
             agents.open_session(name, handlers=agent)
     make_task(robot=make_robot(name="Worker"), handler="wait")
     agents.close_session("Gone")
-    away, unknown, _ = diagnostics.agents()
-    assert away.msg == "Tasks wait for 2 robots whose agent is not online: 'Gone', 'None'."
-    assert unknown.msg.startswith("The agent of 'Other' does not know drive:")
+    gone, none, other, _ = diagnostics.agents()
+    assert gone.msg.startswith("Gone: Its agent is offline, because it said goodbye, and tasks wait for it, since 20")
+    assert none.msg == "None: No agent has connected yet, and tasks wait for it."
+    assert other.msg.startswith("Other: Its agent does not know drive: tasks wait, and so do those behind them")

@@ -1,6 +1,7 @@
 import sys
 from argparse import ArgumentParser
 from collections import Counter
+from itertools import zip_longest
 from typing import Any
 
 from django.core import checks
@@ -41,18 +42,18 @@ class Command(FmvCommand):
         if self.json:
             self.stdout.write(as_json([as_dict(message) for message in shown]))
         else:
-            for message in shown:
-                self._print(message)
+            for message, following in zip_longest(shown, shown[1:]):
+                self._print(message, says_hint=following is None or not _share_hint(message, following))
             self._print_summary(found)
         self.stdout.flush()
         if status := max((STATUSES[message.level] for message in found), default=0):
             sys.exit(status)
 
-    def _print(self, message: CheckMessage) -> None:
+    def _print(self, message: CheckMessage, says_hint: bool) -> None:
         style = {checks.WARNING: self.style.WARNING, checks.ERROR: self.style.ERROR}.get(message.level, str)
         self.stdout.write(LABELS[message.level], style, ending="")
         self.stdout.write(f"  {message.obj:10}  {visible(message.msg)}")
-        if message.hint and message.level > checks.INFO:
+        if message.hint and says_hint and message.level > checks.INFO:
             self.stdout.write(f"{'':21}{visible(message.hint)}")
 
     def _print_summary(self, found: list[CheckMessage]) -> None:
@@ -62,6 +63,11 @@ class Command(FmvCommand):
             self.stdout.write(f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}.")
         else:
             self.stdout.write("All is well.")
+
+
+def _share_hint(one: CheckMessage, other: CheckMessage) -> bool:
+    """Return whether the hint of the second does for both, because they are of one kind."""
+    return (one.obj, one.hint) == (other.obj, other.hint) and other.level > checks.INFO
 
 
 def as_dict(message: CheckMessage) -> dict[str, Any]:
