@@ -307,6 +307,7 @@ FMV_BACKUP_FIRST = [
     "fmv.AuditEntry",
     "tasks.Bulk",
     "tasks.Submission",
+    "tasks.SpanTally",
     "tasks.Tally",
     "tasks.LastOutcomes",
     "tasks.LogLine",

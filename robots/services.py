@@ -16,7 +16,7 @@ from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import Document, find_document, insert, stored_form
 from robots.errors import Changed, NameTaken, NotPossible, UnknownRobot
-from robots.models import Robot, RobotQuerySet, RobotSamples, RobotState, plain_name
+from robots.models import Absence, Robot, RobotQuerySet, RobotSamples, RobotState, plain_name
 
 MAX_VALUE = 60  # characters of a value in the audit list
 TITLES = {field.attname: str(field.verbose_name) for field in Robot._meta.fields}
@@ -125,6 +125,7 @@ def delete(name: str, *, by: str, revisions: Collection[int] | None = None) -> N
     api_tokens.revoke_all_of(name, by=by)
     RobotState.objects.filter(pk=name).delete()
     RobotSamples.objects.of(name).delete()
+    Absence.objects.filter(robot=name).delete()
     if not deleted:
         raise UnknownRobot
     audit.record("robot.delete", by=by, kind="robot", key=name)

@@ -1,5 +1,6 @@
 """The models of the registry: `from robots.models import Robot`."""
 
+from robots.models.absence import Absence
 from robots.models.robot import (
     MAX_LABELS,
     MAX_LANES,
@@ -17,6 +18,7 @@ __all__ = [
     "LOW_BATTERY",
     "MAX_LABELS",
     "MAX_LANES",
+    "Absence",
     "Robot",
     "RobotQuerySet",
     "RobotSamples",

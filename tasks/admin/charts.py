@@ -41,6 +41,10 @@ class Strip:
     def middle(self) -> float:
         return self.height / 2
 
+    @property
+    def half(self) -> float:
+        return self.width / 2
+
 
 def strip(columns: Sequence[tuple[str, dict[str, float]]], height: int) -> Strip:
     """Return a strip with one bar for each column: its title, and the numbers by kind that are stacked in it."""

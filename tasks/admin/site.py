@@ -11,6 +11,7 @@ from django.urls import URLPattern, URLResolver, reverse
 
 from fmv.accounts import oidc_login, user_audit
 from tasks.admin import dashboard, handlers
+from tasks.admin.pages import compare, timeline
 
 
 class Entry(NamedTuple):
@@ -33,6 +34,8 @@ NAVIGATION = [
             Entry("Tasks", "admin:tasks_task_changelist", "task"),
             Entry("Handlers", "admin:handlers", "handler", "tasks.view_task"),
             Entry("Bulk runs", "admin:tasks_bulk_changelist", "bulk"),
+            Entry("Timeline", "admin:timeline", "timeline", "tasks.view_task"),
+            Entry("Compare", "admin:compare", "compare", "tasks.view_task"),
         ],
     ),
     (
@@ -68,7 +71,13 @@ class FleetSite(AdminSite):
     enable_nav_sidebar = False  # Django's lists apps and models; ours is in the header, see admin/navigation.html
 
     def get_urls(self) -> list[URLResolver | URLPattern]:
-        pages = [*oidc_login.pages(), *dashboard.pages(self), *handlers.pages(self)]
+        pages = [
+            *oidc_login.pages(),
+            *dashboard.pages(self),
+            *handlers.pages(self),
+            *compare.pages(self),
+            *timeline.pages(self),
+        ]
         return [*pages, *super().get_urls()]  # the last of Django's routes matches any path
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:

@@ -30,6 +30,7 @@ TEXTS = {
     "requested_by": "Requested by",
     "error": "Error type",
 }
+FINISHED = {"finished_after": "Finished after", "finished_before": "Finished before"}
 MAX_TEXT_LENGTH = 150
 #: the tasks among which an error is looked for, unless others are chosen: no index has errors, and these are few
 FAILED = [Status.FAILURE.value, Status.RETRY.value]
@@ -43,20 +44,23 @@ class TaskFilter:
     show: str = ""
     age: str = ""
     texts: dict[str, str] = field(default_factory=dict)
+    #: of FINISHED: when the tasks ended
+    times: dict[str, dt.datetime] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.status or self.show or self.age or self.texts)
+        return bool(self.status or self.show or self.age or self.texts or self.times)
 
     def conditions(self, now: dt.datetime) -> dict[str, Any]:
         """Return the arguments of `Task.objects.matching`."""
         failed = FAILED if "error" in self.texts and not self.show else []
         status = list(self.status or failed)
         asked = {"status": status} if status else {}
-        return asked | dict(self.texts) | _age(self.age, now) | _preset(self.show, now)
+        return asked | dict(self.texts) | _age(self.age, now) | self.times | _preset(self.show, now)
 
     def query(self, **changed: Any) -> str:
         """Return the query string of this filter with some parameters changed; None and [] remove one."""
-        words = {"status": self.status, "show": self.show, "age": self.age, **self.texts, **changed}
+        times = {name: moment.isoformat().replace("+00:00", "Z") for name, moment in self.times.items()}
+        words = {"status": self.status, "show": self.show, "age": self.age, **self.texts, **times, **changed}
         query = QueryDict(mutable=True)
         for name, value in words.items():
             if value:
@@ -89,11 +93,17 @@ def read(query: QueryDict, *others: str) -> TaskFilter:
     Raises InvalidInput for an unknown parameter, one given twice, or an invalid value: if it were ignored, an action on
     "all that match" would be on all tasks.
     """
-    said = {name: query.get(name, "") for name in (*TEXTS, *_WORDS)}
+    said = {name: query.get(name, "") for name in (*TEXTS, *_WORDS, *FINISHED)}
     texts = {name: said[name].strip() for name in TEXTS if said[name].strip()}
     status = list(dict.fromkeys(status for status in query.getlist("status") if status))
+    times = {name: time_of(said[name]) for name in FINISHED if said[name].strip()}
     problems = [
-        *wrong_words(query, *TEXTS, *_WORDS, *others, repeatable=("status", "id")),
+        *wrong_words(query, *TEXTS, *_WORDS, *FINISHED, *others, repeatable=("status", "id")),
+        *(
+            Problem(("query", name), f"{FINISHED[name]} should be a time as in 2027-01-31T08:00Z, with its offset.")
+            for name, moment in times.items()
+            if moment is None
+        ),
         *(_unknown("status", value, Status.values) for value in status if value not in Status.values),
         *(_unknown(name, said[name], known) for name, known in _WORDS.items() if said[name] not in ("", *known)),
         *(
@@ -106,7 +116,7 @@ def read(query: QueryDict, *others: str) -> TaskFilter:
     ]
     if problems:
         raise InvalidInput(problems)
-    return TaskFilter(status, said["show"], said["age"], texts)
+    return TaskFilter(status, said["show"], said["age"], texts, {name: each for name, each in times.items() if each})
 
 
 _WORDS = {"show": list(PRESETS), "age": list(AGES)}
@@ -114,6 +124,15 @@ _WORDS = {"show": list(PRESETS), "age": list(AGES)}
 
 def _unknown(name: str, value: str, known: list[str]) -> Problem:
     return Problem(("query", name), f"Unknown {name} {value[:50]!r}. Use one of: {', '.join(known)}.")
+
+
+def time_of(text: str) -> dt.datetime | None:
+    """Return the time in UTC that an ISO 8601 text with an offset says; None if it says none."""
+    try:
+        moment = dt.datetime.fromisoformat(text.strip())
+        return moment.astimezone(dt.UTC) if moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def uuid_or_none(text: str) -> UUID | None:

@@ -15,7 +15,7 @@ from fmv.mongodb.server import stored_now
 from robots.errors import UnknownRobot
 from tasks import registry
 from tasks.admin.base import PagesAdmin, username
-from tasks.admin.task_filters import AGES, PRESETS, TaskFilter, read, uuid_or_none
+from tasks.admin.task_filters import AGES, FINISHED, PRESETS, TaskFilter, read, uuid_or_none
 from tasks.models import LogLine, Status, Task
 from tasks.models.querysets import TaskQuerySet
 from tasks.queue import bulk, robots_lost, services
@@ -228,7 +228,8 @@ def _controls(asked: TaskFilter) -> dict[str, Any]:
     """Return the content of the list's filter form."""
     handlers = [handler.name for handler in registry.all_handlers()]
     chips = {"statuses": _status_choices(asked), "presets": _presets(asked)}
-    return {"filter": asked, "ages": AGES, "handlers": handlers, **chips}
+    finished = [(name, title, asked.times.get(name)) for name, title in FINISHED.items()]
+    return {"filter": asked, "ages": AGES, "handlers": handlers, "finished": finished, **chips}
 
 
 def _rows(request: HttpRequest, asked: TaskFilter) -> dict[str, Any]:

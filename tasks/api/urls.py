@@ -3,13 +3,14 @@
 from typing import Any
 
 from fmv.http.openapi import both
-from tasks.api import attention, events, handlers, robots, stats, tasks
+from tasks.api import attention, compare, events, handlers, robots, stats, tasks, timeline
 
 ROBOT: dict[str, Any] = {"get": "retrieve", "put": "update", "patch": "partial_update", "delete": "destroy"}
 
 urlpatterns = [
     *both("task/<uuid:task_id>", tasks.TaskViewSet.as_view({"get": "retrieve"}), "task"),
     *both("robot/<str:name>/run", robots.RobotViewSet.as_view({"post": "run"}), "run"),
+    *both("robot/<str:name>/timeline", timeline.TimelineView.as_view(), "timeline"),
     *both("robot/<str:name>", robots.RobotViewSet.as_view(ROBOT), "robot"),
     *both("robot/", robots.RobotViewSet.as_view({"get": "list", "post": "create"}), "robots"),
     *both("task/", tasks.TaskViewSet.as_view({"get": "list"}), "tasks"),
@@ -22,6 +23,7 @@ urlpatterns = [
     *both("events", events.EventViewSet.as_view({"get": "of_all"}), "events"),
     *both("attention", attention.AttentionView.as_view(), "attention"),
     *both("stats", stats.StatsView.as_view(), "stats"),
+    *both("compare", compare.CompareView.as_view(), "compare"),
     *both("handler/", handlers.HandlerViewSet.as_view({"get": "list"}), "handlers"),
     *both("handler/<str:name>", handlers.HandlerViewSet.as_view({"get": "retrieve"}), "handler"),
 ]

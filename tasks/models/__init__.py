@@ -6,7 +6,7 @@ from tasks.models.last_outcomes import LastOutcomes
 from tasks.models.log_line import LogLine
 from tasks.models.status import FINISHED, UNFINISHED, WAITING, Status
 from tasks.models.submission import Submission
-from tasks.models.tally import Tally
+from tasks.models.tally import SpanTally, Tally
 from tasks.models.task import Task
 from tasks.models.worker_process import WorkerProcess
 
@@ -18,6 +18,7 @@ __all__ = [
     "HistoryField",
     "LastOutcomes",
     "LogLine",
+    "SpanTally",
     "Status",
     "Submission",
     "Tally",

@@ -22,7 +22,7 @@ from fmv.mongodb.counting import collection
 from fmv.mongodb.server import recent_now, server_now
 from tasks.models import Status, Tally, Task
 from tasks.models.status import EPOCH
-from tasks.reports import outcomes
+from tasks.reports import outcomes, spans
 
 MINUTE = dt.timedelta(minutes=1)
 HOUR = dt.timedelta(hours=1)
@@ -73,11 +73,15 @@ class FinishedTotals(dict[tuple[str, str, str], float]):
 
 
 def roll_up() -> int:
-    """Roll up the past minutes that no tally covers yet, and return their number. Delete old tallies."""
+    """Roll up the past minutes that no tally covers yet, and return their number. Delete old tallies.
+
+    Then roll up the past hours (tasks.reports.spans).
+    """
     now = server_now()
     added = 0
     while _roll_up_next(now - ROLLUP_DELAY):
         added += 1
+    spans.roll_up(now - ROLLUP_DELAY)
     if needed := latest_tally(now - RETENTION):
         Tally.objects.filter(until__lt=needed.until).delete()
     return added

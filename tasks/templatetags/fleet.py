@@ -30,6 +30,12 @@ def robot_url(name: str, page: str = "change") -> str:
 
 
 @register.filter
+def timeline_url(name: str) -> str:
+    """Return the URL of a robot's timeline."""
+    return reverse("admin:robot_timeline", args=[quote(name)])
+
+
+@register.filter
 def short(value: object) -> str:
     """Show the end of an id, which differs most between neighbours."""
     return f"…{str(value)[-8:]}"

@@ -31,6 +31,8 @@ ROUTES = {
     ("GET", "/handler/primes"): "viewer",
     ("GET", "/stats"): "viewer",
     ("GET", "/attention"): "viewer",
+    ("GET", "/compare"): "viewer",
+    ("GET", "/robot/{robot}/timeline"): "viewer",
     ("HEAD", "/events"): "viewer",  # as GET, whose stream would not end
     ("HEAD", "/task/{task}/events"): "viewer",
     ("POST", "/robot/{robot}/run"): "operator",
@@ -69,7 +71,7 @@ def test_the_routes_above_are_all_there_are():
 
     parts = [part for part in get_resolver().url_patterns if str(part.pattern).startswith("api/v1/")]
     wanted = "health login logout openapi openapi_3_0 docs stats robots robot run batch tasks task cancel retry log"
-    wanted += " handlers handler events task_events waiting attention"
+    wanted += " handlers handler events task_events waiting attention compare timeline"
     wanted += " agent_session agent_claim agent_renew agent_log agent_finish agent_release agent_state"
     assert sorted(name for part in parts for name in names(part)) == sorted(wanted.split(" "))
 

@@ -77,7 +77,14 @@ WRITES = [
         *("DELETE", "/robot/Idle", None),
         [
             *(TASKS, "delete robots_robot", "aggregate fmv_apitoken"),
-            *("delete robots_robotstate", "delete robots_robotsamples", AUDIT, TASKS, "delete tasks_lastoutcomes"),
+            *(
+                "delete robots_robotstate",
+                "delete robots_robotsamples",
+                "delete robots_absence",
+                AUDIT,
+                TASKS,
+                "delete tasks_lastoutcomes",
+            ),
         ],
     ),
     ("POST", "/auth/logout", None, []),

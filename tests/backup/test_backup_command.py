@@ -35,8 +35,8 @@ from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.counting import collection
 from fmv.monitoring.models import Counter
 from robots import agents
-from robots.models import Robot, RobotSamples
-from tasks.models import Bulk, LastOutcomes, LogLine, Submission, Tally, Task, WorkerProcess
+from robots.models import Absence, Robot, RobotSamples
+from tasks.models import Bulk, LastOutcomes, LogLine, SpanTally, Submission, Tally, Task, WorkerProcess
 from tasks.queue import periodic
 from tests.conftest import wait_until
 from tests.support.factories import make_process, make_robot, make_task, make_token, make_user
@@ -134,10 +134,12 @@ def fill():
     LogLine.objects.create(task=task.pk, attempt=1, text="a line")
     Submission.objects.create(pk="key", fingerprint="f", tasks=[task.as_submitted()], stored=True, created_at=PAST)
     Tally.objects.create(until=PAST, totals=[{"status": "SUCCESS", "handler": "wait", "count": 1}])
+    SpanTally.objects.create(id="R2/2026-11-27T08/1", robot="R2", hours=1, begun=PAST, handlers=[{"handler": "wait"}])
     LastOutcomes.objects.create(robot=robot.name, success={"at": PAST, "id": task.pk.hex})
     Counter.objects.create(name="lost_workers", value=2**40)
     agents.open_session(robot.name, agent="fmv-agent", handlers=["drive"])
     RobotSamples.objects.create(id=f"{robot.name}/2026-11-27T08", hour=PAST, minutes={"07": {"charge": 71.5}})
+    Absence.objects.create(id="R2/offline/1", robot="R2", kind="offline", begun=PAST)
     audit.record("robot.disable", by="fry", kind="robot", key=robot.name)
     Bulk.objects.create(action="cancel", by="fry", changed_at=PAST)
 
@@ -218,6 +220,7 @@ def test_what_refers_to_others_is_read_before_them():
         ("tasks.Bulk", "tasks.Task"),
         ("tasks.Submission", "tasks.Task"),
         ("tasks.Tally", "tasks.Task"),
+        ("tasks.SpanTally", "tasks.Task"),
         ("tasks.Tally", "tasks.LastOutcomes"),
         ("tasks.LastOutcomes", "tasks.Task"),
         ("tasks.LogLine", "tasks.Task"),

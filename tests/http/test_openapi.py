@@ -334,7 +334,7 @@ def test_real_answers_are_as_it_says(newest, settings):
     assert {
         where
         for where in ours
-        if where[1].startswith(("/robot", "/task/{", "/handler", "/health", "/stats", "/attention"))
+        if where[1].startswith(("/robot", "/task/{", "/handler", "/health", "/stats", "/attention", "/compare"))
     } <= checked
 
 
@@ -396,6 +396,15 @@ def real_calls():
     yield "GET", "/handler/{name}", "/handler/http", b"", 200
     yield "GET", "/handler/{name}", "/handler/nope", b"", 404
     yield "GET", "/stats", "/stats", b"", 200
+    yield (
+        "GET",
+        "/robot/{name}/timeline",
+        "/robot/Bender/timeline?from=2020-01-01T00:00:00Z&to=2020-01-02T00:00:00Z",
+        b"",
+        200,
+    )
+    yield "GET", "/robot/{name}/timeline", "/robot/nobody/timeline", b"", 404
+    yield "GET", "/compare", "/compare?by=robot&span=day", b"", 200
     make_robot(name="Idle")
     yield "DELETE", "/robot/{name}", "/robot/Idle", b"", 204
 

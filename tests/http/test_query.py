@@ -1,5 +1,7 @@
 """Query parameters on every route of the API: a misspelt one is refused, because scripts act on what comes back."""
 
+import datetime as dt
+
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 
@@ -25,6 +27,11 @@ VALUES = {
     "status": "QUEUED",
     "created_after": "2026-01-01T00:00:00Z",
     "created_before": "2026-01-01T00:00:00Z",
+    "by": "robot",
+    "span": "day",
+    "until": "2026-01-01T00:00:00Z",
+    "from": f"{dt.datetime.now(dt.UTC) - dt.timedelta(days=1):%Y-%m-%dT%H:%M:%SZ}",
+    "to": "2026-01-01T00:00:00Z",
 }
 
 

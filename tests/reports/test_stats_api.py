@@ -215,7 +215,7 @@ def sent(db):
         yield seen
 
 
-INDEXED = ("status", "finished_at", "enabled", "_id", "online")
+INDEXED = ("status", "finished_at", "enabled", "_id", "online", "hours")
 
 
 def test_every_question_is_narrowed_by_an_index_or_limited(sent):

@@ -1,6 +1,8 @@
 """Plain functions that store what a test starts from: `make_robot(lanes=2)`, `make_task(status="STARTED")`."""
 
 import datetime as dt
+import secrets
+import uuid
 from itertools import count
 from typing import Any
 
@@ -14,6 +16,7 @@ from fmv.accounts.models import ApiToken, User
 from fmv.accounts.permissions import Role
 from fmv.accounts.sessions import Session, SessionStore
 from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
 from tasks.models import Task, WorkerProcess
 
@@ -33,6 +36,20 @@ def make_task(**fields: Any) -> Task:
     name = robot if isinstance(robot, str) else robot.name
     fields = {"handler": "wait", "params": {"seconds": 0}, "timeout": 30.0, "requested_by": "test"} | fields
     return Task.objects.create(robot=name, **fields)
+
+
+def make_finished(
+    at: dt.datetime, status: str = "SUCCESS", *, waited: float = 5, took: float = 60, **fields: Any
+) -> Task:
+    """Store a task that finished then, with the history of one attempt: `waited` seconds in the queue, then `took`."""
+    started = at - dt.timedelta(seconds=took)
+    queued = started - dt.timedelta(seconds=waited)
+    steps = [(queued, "QUEUED", 0), (started, "STARTED", 1), (at, str(status), 1)]
+    history = [{"at": moment, "status": name, "attempt": attempt, "note": ""} for moment, name, attempt in steps]
+    fields = {"robot": "R2", "attempt": 1, "history": history, "started_at": started} | fields
+    return make_task(
+        **{"id": uuid.UUID(int=id_at(queued).int | secrets.randbits(60))} | fields, status=status, finished_at=at
+    )
 
 
 def make_user(role: str = Role.VIEWER, **fields: Any) -> User:

@@ -1,0 +1,280 @@
+"""The admin's pages Timeline: what a robot did, and what the fleet did, in an hour to a week."""
+
+import datetime as dt
+from collections import defaultdict
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+
+from fmv.admin_base import wrong_words
+from fmv.mongodb.server import recent_now
+from robots.models import Absence, Robot
+from tasks.admin.pages.timeline_chart import KINDS, Scale, chart
+from tasks.admin.task_filters import time_of
+from tasks.reports import spans, timeline
+from tasks.reports.spans import DAY, HOUR, day_of, hour_of
+from tasks.reports.timeline import MAX_FINISHED, Bar
+from tasks.templatetags.fleet import timeline_url
+
+ZOOMS = {"Hour": HOUR, "6 hours": 6 * HOUR, "Day": DAY, "Week": 7 * DAY}
+SHORTEST, LONGEST = dt.timedelta(minutes=1), 31 * DAY
+BY_ATTEMPT = 6 * HOUR  # a longer span of the fleet is shown by the hour, from rolled-up totals
+TABLE_ROWS = 500
+ROBOTS = 50  # on a page of the fleet
+CELLS = 28  # of a robot on a page of the fleet, about
+MIDDLE = 14  # height of a row of the fleet
+
+
+def pages(site: Any) -> list[URLPattern]:
+    def fleet(request: HttpRequest) -> HttpResponse:
+        _check_may_view(request)
+        return render(request, "admin/pages/fleet_timeline.html", site.each_context(request) | of_fleet(request))
+
+    def robot(request: HttpRequest, name: str) -> HttpResponse:
+        _check_may_view(request)
+        name = unquote(name)
+        if "\0" in name or not Robot.objects.filter(pk=name).exists():
+            messages.error(request, f"There is no robot {name[:64]}.")
+            return HttpResponseRedirect(reverse("admin:robots_robot_changelist"))
+        return render(request, "admin/pages/timeline.html", site.each_context(request) | of_robot(request, name))
+
+    return [
+        path("timeline/", site.admin_view(fleet), name="timeline"),
+        path("timeline/robot/<path:name>/", site.admin_view(robot), name="robot_timeline"),
+    ]
+
+
+def _check_may_view(request: HttpRequest) -> None:
+    user: Any = request.user
+    if not user.has_perms(("tasks.view_task", "robots.view_robot")):
+        raise PermissionDenied
+
+
+# --- The span --------------------------------------------------------------------------------------------------------
+
+
+class Span:
+    """The span that the address asks for, and the addresses of others."""
+
+    def __init__(self, request: HttpRequest, begun: dt.datetime, until: dt.datetime, *others: str) -> None:
+        """`begun`, `until`: the span of an address without one. `others`: further parameters that it may have."""
+        said = {name: request.GET.get(name, "").strip() for name in ("from", "to")}
+        self.problems = [problem.msg for problem in wrong_words(request.GET, "from", "to", *others)]
+        self.begun, self.until = begun, until
+        if any(said.values()) and not self.problems:
+            given = {name: time_of(text) for name, text in said.items()}
+            self._take(given["from"], given["to"])
+        self.kept = {name: request.GET[name] for name in others if request.GET.get(name)}
+
+    def _take(self, begun: dt.datetime | None, until: dt.datetime | None) -> None:
+        if begun is None or until is None or not 2000 <= begun.year <= until.year < 9000:
+            self.problems.append("from and to should be times as in 2027-01-31T08:00Z, with their offsets.")
+        elif not SHORTEST <= until - begun <= LONGEST:
+            self.problems.append("to should be later than from, by a minute to 31 days.")
+        else:
+            self.begun, self.until = begun, until
+
+    def query(self, begun: dt.datetime, until: dt.datetime, **others: str) -> str:
+        return "?" + urlencode({"from": _text(begun), "to": _text(until)} | others)
+
+    @property
+    def length(self) -> dt.timedelta:
+        return self.until - self.begun
+
+    def controls(self) -> dict[str, Any]:
+        """Return what the templates need for the links to other spans."""
+        today = day_of(recent_now())
+        days = {"Today": (today, today + DAY), "Yesterday": (today - DAY, today)}
+        zooms = {title: self._zoomed(length) for title, length in ZOOMS.items()}
+        links = [
+            (title, span == (self.begun, self.until), self.query(*span, **self.kept))
+            for title, span in (days | zooms).items()
+        ]
+        return {
+            "span": self,
+            "problems": self.problems,
+            "links": links,
+            "link": self.query(self.begun, self.until, **self.kept),
+            "earlier": self.query(self.begun - self.length, self.begun, **self.kept),
+            "later": self.query(self.until, self.until + self.length, **self.kept),
+            "from_text": _text(self.begun),
+            "to_text": _text(self.until),
+            "parts": self._parts(),
+            "marks": [_mark(self.begun + number * self.length / 4, self.length) for number in range(5)],
+        }
+
+    def _zoomed(self, length: dt.timedelta) -> tuple[dt.datetime, dt.datetime]:
+        """Return a span of this length about the same time: from a full hour, or from midnight."""
+        if length <= self.length:
+            begun = hour_of(self.begun) if length < DAY else day_of(self.begun)
+        else:
+            begun = hour_of(self.until - dt.timedelta(microseconds=1)) + HOUR - length
+            begun = begun if length < DAY else day_of(begun + DAY - HOUR)
+        return begun, begun + length
+
+    def _parts(self) -> list[tuple[str, list[tuple[str, str, str]]]]:
+        """Return the hours, or in a long span the days, to zoom into: (day, [(text, name, query)])."""
+        if self.length <= HOUR:
+            return []
+        step = HOUR if self.length <= 3 * DAY else DAY
+        begun = hour_of(self.begun) if step == HOUR else day_of(self.begun)
+        found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        while begun < self.until:
+            name = f"{begun:%H:%M} to {begun + step:%H:%M}, {begun:%a %d %b}"
+            text, name = (f"{begun:%H}", name) if step == HOUR else (f"{begun:%a %d %b}", f"{begun:%a %d %b}")
+            found[f"{begun:%a %d %b}" if step == HOUR else ""].append(
+                (text, name, self.query(begun, begun + step, **self.kept))
+            )
+            begun += step
+        return list(found.items())
+
+
+def _text(moment: dt.datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}".replace(":00Z", "Z")
+
+
+def _mark(moment: dt.datetime, length: dt.timedelta) -> str:
+    return f"{moment:%H:%M}" if length <= DAY else f"{moment:%a %H:%M}"
+
+
+# --- A robot ---------------------------------------------------------------------------------------------------------
+
+
+def of_robot(request: HttpRequest, name: str) -> dict[str, Any]:
+    """Return the context of a robot's page. Without a span in the address it shows yesterday and today."""
+    today = day_of(recent_now())
+    span = Span(request, today - DAY, today + DAY)
+    context = {"title": f"Timeline of {name}", "robot": name, **span.controls()}
+    if span.problems:
+        return context
+    found = timeline.of_robot(name, span.begun, span.until)
+    rows = _table(found)
+    return context | {
+        "found": found,
+        "chart": chart(found),
+        "rows": rows[:TABLE_ROWS],
+        "more": len(rows[TABLE_ROWS:]),
+        "max_finished": MAX_FINISHED,
+        "empty": not (found.attempts or found.waits or found.absences or found.marks),
+    }
+
+
+def _table(found: timeline.Timeline) -> list[dict[str, Any]]:
+    """Return a row for each attempt, absence and mark, and each wait without an attempt, by time."""
+    waits = {(wait.task, wait.ended): wait for wait in found.waits}
+    rows = []
+    for bar in found.attempts:
+        wait = waits.pop((bar.task, bar.begun), None)
+        waited = bar.begun - wait.begun if wait else None
+        rows.append({"at": bar.begun, "bar": bar, "waited": waited, "took": (bar.ended or found.now) - bar.begun})
+    rows += [
+        {"at": wait.begun, "bar": wait, "waited": (wait.ended or found.now) - wait.begun, "took": None}
+        for wait in waits.values()
+    ]
+    rows += [
+        {"at": each.begun, "absence": each, "took": (each.ended or found.now) - each.begun} for each in found.absences
+    ]
+    rows += [{"at": mark.at, "mark": mark} for mark in found.marks]
+    return sorted(rows, key=lambda row: row["at"])
+
+
+# --- The fleet -------------------------------------------------------------------------------------------------------
+
+
+def of_fleet(request: HttpRequest) -> dict[str, Any]:
+    """Return the context of the fleet's page: robots by name, beginning after the name `after`."""
+    today = day_of(recent_now())
+    span = Span(request, today - DAY, today + DAY, "after")
+    context: dict[str, Any] = {"title": "Timeline", **span.controls()}
+    if span.problems:
+        return context
+    names = list(
+        Robot.objects.filter(name__gt=request.GET.get("after", "").replace("\0", ""))
+        .order_by("name")
+        .values_list("name", flat=True)[: ROBOTS + 1]
+    )
+    shown = names[:ROBOTS]
+    by_attempt = span.length <= BY_ATTEMPT
+    cells, complete = _attempts(span, shown) if by_attempt else (_cells(span, shown), True)
+    absent = defaultdict(list)
+    scale = Scale(span.begun, span.until)
+    for each in timeline.absences(shown, span.begun, span.until):
+        x, width = scale.place(each.begun, each.ended or recent_now())
+        absent[each.robot].append({"kind": each.kind, "x": x, "width": width, "title": Absence.Kind(each.kind).label})
+    query = span.query(span.begun, span.until)
+    return context | {
+        "rows": [
+            {"name": name, "url": timeline_url(name) + query, "cells": cells[name], "absences": absent[name]}
+            | _totals(cells[name])
+            for name in shown
+        ],
+        "by_attempt": by_attempt,
+        "complete": complete,
+        "max_finished": MAX_FINISHED,
+        "height": MIDDLE,
+        "more": span.query(span.begun, span.until, after=shown[-1]) if len(names) > ROBOTS else "",
+    }
+
+
+def _totals(cells: list[dict[str, Any]]) -> dict[str, int]:
+    return {name: sum(cell[name] for cell in cells) for name in ("succeeded", "failed")}
+
+
+def _attempts(span: Span, robots: list[str]) -> tuple[dict[str, list[dict[str, Any]]], bool]:
+    """Return the attempts of these robots as cells, and whether all are read."""
+    found, scale = timeline.of_fleet(span.begun, span.until), Scale(span.begun, span.until)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in robots}
+    for bar in found.attempts:
+        if bar.robot in rows:
+            x, width = scale.place(bar.begun, bar.ended or found.now)
+            url = reverse("admin:tasks_task_change", args=[bar.task])
+            kind = KINDS.get(bar.outcome, "other")
+            rows[bar.robot].append(
+                {"kind": kind, "x": x, "width": width, "url": url, "title": _said(bar)}
+                | {"succeeded": int(kind == "ok"), "failed": int(kind == "failed")}
+            )
+    return rows, found.complete
+
+
+def _said(bar: Bar) -> str:
+    ended = f"{bar.ended:%H:%M:%S}" if bar.ended else "now"
+    return f"{bar.handler}: {bar.outcome.value}, {bar.begun:%a %H:%M:%S} to {ended} UTC"
+
+
+def _cells(span: Span, robots: list[str]) -> dict[str, list[dict[str, Any]]]:
+    """Return what these robots did in each hour, or each few hours of a long span, as cells."""
+    size = HOUR * max(1, round(span.length / HOUR / CELLS))
+    begun, scale = hour_of(span.begun), Scale(span.begun, span.until)
+    sums: dict[tuple[str, int], spans.Sums] = defaultdict(spans.Sums)
+    for each in spans.between(begun, hour_of(span.until + HOUR - dt.timedelta(microseconds=1)), robots, by_day=False):
+        for found in each.handlers.values():
+            sums[each.robot, (each.begun - begun) // size].add(found)
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in robots}
+    for (robot, number), found in sorted(sums.items()):
+        since = begun + number * size
+        x, width = scale.place(since, since + size)
+        said = f"{found.succeeded:,} succeeded, {found.failed:,} failed, {found.cancelled:,} cancelled"
+        rows[robot].append(
+            {
+                "kind": _kind(found),
+                "x": x,
+                "width": max(2.0, width - 2),
+                "succeeded": found.succeeded,
+                "failed": found.failed,
+            }
+            | {"url": timeline_url(robot) + span.query(since, since + size)}
+            | {"title": f"{since:%a %d %b %H:%M} to {since + size:%H:%M} UTC: {said}"}
+        )
+    return rows
+
+
+def _kind(found: spans.Sums) -> str:
+    if found.failed:
+        return "failed" if found.failed >= found.succeeded else "retry"
+    return "ok" if found.succeeded else "other"
