@@ -11,6 +11,7 @@ from fmv.devstack.embedded_mongodb import StackError
 from tests.bench import backlog, figures, growth, listeners, memory, pools, profile, report, requests, servers, tasks
 from tests.bench.agents import latency, load, waiting
 from tests.bench.stage import Stage, what_is_missing
+from tests.bench.timelines import week
 
 DIRECTORY = stack.ROOT / "var" / "bench"
 PARTS = {
@@ -28,7 +29,8 @@ PARTS = {
     "agents": load.measure,
     "agents-waiting": waiting.measure,
     "agents-latency": latency.measure,
-    "growth": growth.measure,  # last: it connects Django to other databases
+    "growth": growth.measure,  # last, with the next: they connect Django to other databases
+    "timelines": week.measure,
 }
 
 
