@@ -1,7 +1,8 @@
 """Absences: when robots were offline or out of service, for their timelines.
 
-The periodic step `notice_silent` compares what is so now with the absences that go on, and writes the difference. So no
-report of a robot and no request costs more, and an absence that begins and ends between two runs is not recorded.
+The periodic step `sample_robots` compares once a minute what is so now with the absences that go on, and writes the
+difference. So no report of a robot and no request costs more. The times are those of the changes themselves, but an
+absence that begins and ends between two runs is not recorded.
 """
 
 import datetime as dt

@@ -24,7 +24,6 @@ from fmv.mongodb.expressions import NOW, Mql, later, literal
 from fmv.mongodb.server import clock, recent_now
 from fmv.mongodb.updates import SetStage, update, update_by_key
 from fmv.monitoring import counters
-from robots import absences
 from robots.errors import SessionReplaced
 from robots.models import RobotState
 from robots.models.state import REPORTED
@@ -287,12 +286,11 @@ def notice_silent() -> int:
     """Store that the robots are offline whose agents have said nothing for FMV_OFFLINE_AFTER; return how many.
 
     It waits until this process has seen MongoDB's clock run evenly for as long: after a jump, or an outage of FMV
-    itself, the agents have time to be heard again. In any case it notes which absences have begun or ended.
+    itself, the agents have time to be heard again.
     """
-    number = 0
-    if clock.even_for() >= settings.ENVIRONMENT.offline_after:
-        number = update(RobotState, RobotState.objects.silent(recent_now()).criteria(), _OFFLINE)
+    if clock.even_for() < settings.ENVIRONMENT.offline_after:
+        return 0
+    number = update(RobotState, RobotState.objects.silent(recent_now()).criteria(), _OFFLINE)
     if number:
         logger.warning("%d robots went offline without a goodbye", number, extra={"robots": number})
-    absences.note()
     return number

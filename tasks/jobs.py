@@ -6,7 +6,7 @@ from typing import Any
 from celery import Task, shared_task
 
 from fmv.mongodb.server import recent_now
-from robots import agents, samples
+from robots import absences, agents, samples
 from tasks.queue import bulk, doorbell, periodic, submissions
 from tasks.reports import tallies
 from tasks.worker import celery_hooks as _worker  # noqa: F401 - connects to the worker's signals
@@ -83,7 +83,7 @@ def notice_silent() -> int:
 
 @shared_task(name="tasks.sample_robots", base=Step)
 def sample_robots() -> int:
-    return samples.take()
+    return absences.note() + samples.take()
 
 
 @shared_task(name="tasks.purge", base=Step)
@@ -99,3 +99,4 @@ def count_finished() -> int:
 @shared_task(name="tasks.forget_runs", base=Step)
 def forget_runs() -> None:
     periodic.forget_runs()
+    tallies.roll_up_hours()

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from django.http import HttpResponse
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -12,6 +12,7 @@ from fmv.accounts.permissions import Role
 from fmv.http.fields import Rfc3339Field, StrictCharField
 from fmv.http.json import answer
 from fmv.http.query import StrictQuery, read_query
+from tasks.api.examples import COMPARISON_EXAMPLE
 from tasks.reports.comparison import BY, SPANS, Asked, compare
 
 
@@ -34,10 +35,10 @@ class CompareFilterSerializer(serializers.Serializer):
         default=None,
         help_text="The end of the span, cut to a full hour; the last full hour if omitted.",
     )
-    handler = StrictCharField(required=False, default="", help_text="Only tasks of this handler.")
-    robot = StrictCharField(required=False, default="", help_text="Only tasks of this robot.")
-    location = StrictCharField(required=False, default="", help_text="Only tasks of robots at this location.")
-    label = StrictCharField(required=False, default="", help_text="Only tasks of robots with this label.")  # type: ignore[assignment]
+    handler = StrictCharField(required=False, help_text="Only tasks of this handler.")
+    robot = StrictCharField(required=False, help_text="Only tasks of this robot.")
+    location = StrictCharField(required=False, help_text="Only tasks of robots at this location.")
+    label = StrictCharField(required=False, help_text="Only tasks of robots with this label.")  # type: ignore[assignment]
 
 
 class FiguresSerializer(serializers.Serializer):
@@ -77,6 +78,7 @@ class GroupSerializer(serializers.Serializer):
     before = FiguresSerializer()
 
 
+@extend_schema_serializer(examples=[OpenApiExample("a week", COMPARISON_EXAMPLE, response_only=True)])
 class ComparisonSerializer(serializers.Serializer):
     """A span of time, and the one before."""
 

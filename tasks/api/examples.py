@@ -135,3 +135,46 @@ ATTENTION_EXAMPLE = {
     "more": {},
 }
 LOG_LINE_EXAMPLE = {"at": "2026-11-23T08:00:00.015Z", "attempt": 1, "text": "GET http://robot.example/: 200"}
+FIGURES_EXAMPLE = {
+    "succeeded": 980,
+    "failed": 20,
+    "cancelled": 3,
+    "success_rate": 98.0,
+    "per_hour": 6.4,
+    "wait_p50": 1.7,
+    "wait_p95": 14.9,
+    "run_p50": 21.2,
+    "run_p95": 62.5,
+}
+COMPARISON_EXAMPLE = {
+    "now": {"begin": "2026-11-17T00:00:00.000Z", "end": "2026-11-23T08:00:00.000Z"},
+    "before": {"begin": "2026-11-10T00:00:00.000Z", "end": "2026-11-16T08:00:00.000Z"},
+    "total": {"name": "", "now": FIGURES_EXAMPLE, "before": FIGURES_EXAMPLE},
+    "groups": [{"name": "primes", "now": FIGURES_EXAMPLE, "before": FIGURES_EXAMPLE}],
+    "complete": True,
+}
+TIMELINE_EXAMPLE = {
+    "begin": "2026-11-23T08:00:00.000Z",
+    "end": "2026-11-23T09:00:00.000Z",
+    "complete": True,
+    "attempts": [
+        {
+            "task_id": "019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10",
+            "handler": "primes",
+            "attempt": 1,
+            "begin": "2026-11-23T08:00:02.000Z",
+            "end": "2026-11-23T08:00:03.000Z",
+            "outcome": "SUCCESS",
+        }
+    ],
+    "waits": [
+        {
+            "task_id": "019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10",
+            "handler": "primes",
+            "begin": "2026-11-23T08:00:00.000Z",
+            "end": "2026-11-23T08:00:02.000Z",
+        }
+    ],
+    "absences": [{"kind": "offline", "begin": "2026-11-23T08:30:00.000Z", "end": None}],
+    "marks": [{"at": "2026-11-23T08:40:00.000Z", "text": "disable in service: yes → no", "by": "fry", "task_id": None}],
+}

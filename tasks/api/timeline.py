@@ -4,7 +4,7 @@ import datetime as dt
 from typing import ClassVar
 
 from django.http import HttpResponse
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -17,6 +17,7 @@ from fmv.http.json import answer
 from fmv.http.query import StrictQuery, read_query
 from fmv.mongodb.server import recent_now
 from robots.models import Absence
+from tasks.api.examples import TIMELINE_EXAMPLE
 from tasks.api.robots import NAME
 from tasks.models import Status
 from tasks.reports import timeline
@@ -28,10 +29,10 @@ LONGEST = 31 * DAY
 class SpanSerializer(serializers.Serializer):
     """The span of a timeline, at most 31 days."""
 
-    to = Rfc3339Field(required=False, default=None, help_text="The first moment after the span; now if omitted.")
+    to = Rfc3339Field(required=False, help_text="The first moment after the span; now if omitted.")
 
     def get_fields(self) -> dict[str, serializers.Field]:
-        begun = Rfc3339Field(required=False, default=None, help_text="Its first moment; a day before `to` if omitted.")
+        begun = Rfc3339Field(required=False, help_text="Its first moment; a day before `to` if omitted.")
         return {"from": begun} | super().get_fields()
 
 
@@ -74,6 +75,7 @@ class TimelineMarkSerializer(serializers.Serializer):
     task_id = serializers.UUIDField(source="task", allow_null=True)
 
 
+@extend_schema_serializer(examples=[OpenApiExample("an hour", TIMELINE_EXAMPLE, response_only=True)])
 class TimelineSerializer(serializers.Serializer):
     """What a robot did in a span of time."""
 
@@ -102,7 +104,7 @@ class TimelineView(StrictQuery, APIView):
         """Get what a robot did in a span of time.
 
         Attempts and waits of its tasks, each list by time: those that have a moment in the span, whole. Tasks that were
-        purged are not here. Absences that are shorter than about ten seconds may be missing.
+        purged are not here. Absences that are shorter than a minute may be missing.
         """
         begun, until = _span(request)
         robot = robots.services.get(name)
@@ -111,8 +113,8 @@ class TimelineView(StrictQuery, APIView):
 
 def _span(request: Request) -> tuple[dt.datetime, dt.datetime]:
     said = read_query(SpanSerializer, request)
-    until = said["to"] or recent_now()
-    begun = said["from"] or until - DAY
+    until = said.get("to") or recent_now()
+    begun = said.get("from") or until - DAY
     if not dt.timedelta() < until - begun <= LONGEST:
         raise InvalidInput([Problem(("query", "to"), "Should be later than `from`, by at most 31 days", "span")])
     return begun, until

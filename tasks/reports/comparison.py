@@ -175,9 +175,8 @@ def _columns(period: Period, step: dt.timedelta, sums: Mapping[dt.datetime, Sums
 def _robots(asked: Asked) -> list[str] | None:
     """Return the names of the robots to read; None: each."""
     if asked.location or asked.label:
-        found = Robot.objects.matching(
-            **({"location": asked.location} if asked.location else {}), label=asked.label or None
-        )
+        found = Robot.objects.matching(label=asked.label or None)
+        found = found.filter(location=asked.location) if asked.location else found
         names = list(found.order_by().values_list("name", flat=True))
         return [name for name in names if asked.robot in ("", name)]
     if asked.robot:

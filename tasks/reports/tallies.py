@@ -75,16 +75,25 @@ class FinishedTotals(dict[tuple[str, str, str], float]):
 def roll_up() -> int:
     """Roll up the past minutes that no tally covers yet, and return their number. Delete old tallies.
 
-    Then roll up the past hours (tasks.reports.spans).
+    If there were any, an hour may be over too: see `roll_up_hours`.
     """
     now = server_now()
     added = 0
     while _roll_up_next(now - ROLLUP_DELAY):
         added += 1
-    spans.roll_up(now - ROLLUP_DELAY)
+    if added:
+        roll_up_hours()
     if needed := latest_tally(now - RETENTION):
         Tally.objects.filter(until__lt=needed.until).delete()
     return added
+
+
+def roll_up_hours() -> int:
+    """Roll up the past hours (tasks.reports.spans); return how many.
+
+    `roll_up` calls it, and a job every ten minutes, so that the last hour of a fleet that has become quiet is found.
+    """
+    return spans.roll_up(recent_now() - ROLLUP_DELAY)
 
 
 def _roll_up_next(limit: dt.datetime) -> bool:

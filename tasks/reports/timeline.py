@@ -100,7 +100,7 @@ def _read(begun: dt.datetime, until: dt.datetime, robot: str | None) -> Timeline
         if task["_id"] < last.hex:
             _tell(found, task)
     found.absences = absences([robot], begun, until) if robot is not None else []
-    found.marks += _audit(begun, until, robot)
+    found.marks += audit_marks(begun, until, robot)
     for bars in (found.attempts, found.waits):
         bars.sort(key=lambda bar: (bar.begun, bar.task))
     found.marks.sort(key=lambda mark: mark.at)
@@ -159,7 +159,7 @@ def _tell(found: Timeline, task: Mapping[str, Any]) -> None:
         add(found.attempts, started, None, Status.STARTED)
 
 
-def _audit(begun: dt.datetime, until: dt.datetime, robot: str | None) -> list[Mark]:
+def audit_marks(begun: dt.datetime, until: dt.datetime, robot: str | None = None) -> list[Mark]:
     """Return the first entries of the audit about robots: by the index `audit_of_object`, or `audit_by_kind`."""
     entries = AuditEntry.objects.filter(kind="robot", id__gte=id_at(begun), id__lt=id_at(until)).order_by("id")
     entries = entries if robot is None else entries.filter(key=robot)

@@ -36,7 +36,7 @@ COSTS = {
     "dashboard_day": 4,
     "dashboard_rest": 4,
     "compare": 4,  # for each span, which days are added up, and the totals
-    "timeline": 3,  # robots, totals, absences
+    "timeline": 4,  # robots, totals, entries of the audit, absences
     "robot_timeline": 8,
     "handlers": 3,
     "handler": 7,

@@ -6,7 +6,9 @@ from html import unescape
 
 import pytest
 
+from fmv.audit.models import AuditEntry
 from fmv.mongodb.server import server_now
+from fmv.mongodb.uuid7 import id_at
 from robots.models import Absence
 from tasks.admin.pages import timeline as pages
 from tasks.admin.pages import timeline_chart
@@ -152,7 +154,7 @@ def test_a_day_of_the_fleet_is_shown_by_the_hour():
     page = unescape(text(admin("viewer").get(f"{FLEET}?from=2026-11-26T00:00Z&to=2026-11-27T00:00Z")))
     assert rects(page, "ok") == [("541.7", "0", "39.7")]
     assert rects(page, "failed") == [("541.7", "0", "39.7")]
-    assert rects(page, "offline") == [("583.3", "16", "41.7")]
+    assert rects(page, "offline") == [("583.3", "18", "41.7")]
     assert f"{ROBOT}?from=2026-11-26T13%3A00Z&to=2026-11-26T14%3A00Z" in page
     assert "1 succeeded, 1 failed, 0 cancelled" in page
 
@@ -165,7 +167,23 @@ def test_an_hour_of_the_fleet_is_shown_by_attempt():
     assert f"/admin/tasks/task/{task.pk}/change/" in page
 
 
-def test_a_week_of_the_fleet_has_few_cells_and_takes_three_commands():
+def test_cancels_and_changes_of_robots_are_beside_the_fleet():
+    make_robot(name="R2")
+    lines = [{"at": at(5), "status": "QUEUED", "attempt": 0, "note": ""}]
+    lines.append({"at": at(10), "status": "REVOKED", "attempt": 0, "note": "cancel asked for by leela"})
+    task = make_task(robot="R2", history=lines, status="REVOKED", finished_at=at(10), id=id_at(at(5)))
+    entry = {"by": "fry", "action": "robot.disable", "kind": "robot", "key": "R2", "text": "in service: yes → no"}
+    AuditEntry.objects.create(id=id_at(at(20)), **entry)
+    client = admin("viewer")
+    hour = text(client.get(FLEET + SPAN))
+    assert rects(hour, "waits") == [("83.3", "15", "83.3")]
+    assert f'<a href="/admin/tasks/task/{task.pk}/change/">wait: cancel asked for by leela</a>' in hour
+    day = text(client.get(f"{FLEET}?from=2026-11-26T00:00Z&to=2026-11-27T00:00Z"))
+    for page in (hour, day):
+        assert "disable in service: yes → no" in page
+
+
+def test_a_week_of_the_fleet_has_few_cells_and_takes_four_commands():
     for number in range(3):
         make_robot(name=f"R{number}")
         for hour in range(0, 168, 5):
@@ -176,7 +194,7 @@ def test_a_week_of_the_fleet_has_few_cells_and_takes_three_commands():
     with listening() as commands:
         page = text(client.get(f"{FLEET}?from=2026-11-26T00:00Z&to=2026-12-03T00:00Z"))
     assert len(rects(page, "ok")) <= 3 * (pages.CELLS + 1)
-    assert len(commands.sent) == 2 + 3, commands.sent
+    assert len(commands.sent) == 2 + 4, commands.sent
 
 
 def test_the_robots_come_in_pages(monkeypatch):

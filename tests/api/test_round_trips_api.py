@@ -19,6 +19,7 @@ ROBOT, TASK = "find robots_robot", "find tasks_task"
 ROBOTS, TASKS = "aggregate robots_robot", "aggregate tasks_task"
 PROCESSES = "aggregate tasks_workerprocess"
 STATE, STATES = "find robots_robotstate", "aggregate robots_robotstate"
+SPANS = "aggregate tasks_spantally"
 AUDIT = "insert fmv_auditentry"
 BODY = {"name": "R2", "location": "Tatooine", "description": "beep"}
 BENDER = BODY | {"name": "Bender"}
@@ -43,6 +44,12 @@ READS = [
         *("GET", "/task/{task}/waiting", None),
         # the task; its robot, the first of the robot's queue, the lanes in use, the workers: there are none
         [TASK, ROBOTS, TASKS, TASK, PROCESSES],
+    ),
+    ("GET", "/compare", None, 2 * [SPANS, "find tasks_spantally"]),  # each week: which days are added up; the totals
+    (
+        *("GET", "/robot/Bender/timeline", None),
+        # tasks that ended in the span, next, and those of three statuses
+        [ROBOT, *(5 * [TASK]), "aggregate robots_absence", "aggregate fmv_auditentry"],
     ),
     (
         *("GET", "/attention", None),

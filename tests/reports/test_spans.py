@@ -6,6 +6,7 @@ import random
 import pytest
 
 from fmv.mongodb.server import server_now
+from tasks import jobs
 from tasks.models import SpanTally, Task
 from tasks.reports import histogram, spans, tallies
 from tasks.reports.spans import DAY, FLEET, HOUR
@@ -75,6 +76,12 @@ def test_an_hour_is_rolled_up_by_robot_and_handler_when_it_is_over():
 def test_the_periodic_step_rolls_up_the_hours_too():
     make_finished(server_now() - 2 * HOUR)
     tallies.roll_up()
+    assert SpanTally.objects.filter(hours=1).count() == 2
+
+
+def test_the_last_hour_of_a_quiet_fleet_is_rolled_up_too(trusted_clock):
+    make_finished(server_now() - 2 * HOUR)
+    jobs.forget_runs()
     assert SpanTally.objects.filter(hours=1).count() == 2
 
 

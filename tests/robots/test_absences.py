@@ -7,6 +7,7 @@ import pytest
 from fmv.mongodb.server import server_now
 from robots import absences, agents, services
 from robots.models import Absence, Robot, RobotState
+from tasks import jobs
 from tests.support.factories import make_robot
 from tests.support.probes import listening
 
@@ -49,10 +50,10 @@ def test_a_robot_whose_agent_goes_and_comes_back():
 
 
 @pytest.mark.usefixtures("trusted_clock")
-def test_the_periodic_step_notes_a_silent_robot():
+def test_the_periodic_steps_note_a_silent_robot():
     agents.open_session(make_robot(name="R2").name)
     RobotState.objects.update(last_seen=server_now() - HOUR)
-    assert agents.notice_silent() == 1
+    assert (jobs.notice_silent(), jobs.sample_robots()) == (1, 1)
     assert noted() == [("R2", "offline", True)]
 
 

@@ -186,8 +186,8 @@ def count_finished(work: Work) -> Steps:
             fleet.rolled_up_until, fleet.ended = settled // MINUTE * MINUTE, fleet.ended - ended
         yield work.read("aggregate tasks_tally")
         yield work.read("aggregate tasks_task", 1)
-    yield work.read("aggregate tasks_spantally")  # the last hour; once an hour, the tasks that finished in it besides
-    yield work.read("aggregate tasks_task", 1)
+        yield work.read("aggregate tasks_spantally")  # once an hour, the tasks that finished in it besides
+        yield work.read("aggregate tasks_task", 1)
     yield work.read("aggregate tasks_tally")
 
 
@@ -221,18 +221,20 @@ def forget_runs(work: Work) -> Steps:
     yield work.change("delete fmv_session", 0)
     yield work.change("delete robots_robotsamples", 0)
     yield work.change("delete robots_absence", 0)
+    yield work.read("aggregate tasks_spantally")
+    yield work.read("aggregate tasks_task", 1)
 
 
 def notice_silent(work: Work) -> Steps:
-    """`robots.agents.notice_silent` of a fleet without agents, all of whose robots are in service."""
+    """`robots.agents.notice_silent` of a fleet without agents."""
     yield work.read_clock()
     yield work.change("update robots_robotstate", 0)
-    for name in ("robot", "robotstate", "absence"):
-        yield work.read(f"aggregate robots_{name}")
 
 
 def sample_robots(work: Work) -> Steps:
-    """`robots.samples.take` of a fleet without agents."""
+    """`robots.absences.note` and `robots.samples.take` of a fleet without agents, with all robots in service."""
+    for name in ("robot", "robotstate", "absence"):
+        yield work.read(f"aggregate robots_{name}")
     yield work.read("find robots_robotstate")
 
 

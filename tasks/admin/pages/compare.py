@@ -187,7 +187,8 @@ def _title(column: Column) -> str:
 
 def _charts(found: Comparison) -> list[dict[str, Any]]:
     """Return the charts: a bar for each hour or day, first those before, then those now."""
-    tasks, runs = [], []
+    tasks: list[tuple[str, dict[str, float]]] = []
+    runs: list[tuple[str, dict[str, float]]] = []
     for column in found.columns:
         figures, title = column.figures, _title(column)
         sums = figures.sums

@@ -17,6 +17,7 @@ from fmv.mongodb.server import recent_now
 from robots.models import Absence, Robot
 from tasks.admin.pages.timeline_chart import KINDS, Scale, chart
 from tasks.admin.task_filters import time_of
+from tasks.models import Status
 from tasks.reports import spans, timeline
 from tasks.reports.spans import DAY, HOUR, day_of, hour_of
 from tasks.reports.timeline import MAX_FINISHED, Bar
@@ -28,7 +29,6 @@ BY_ATTEMPT = 6 * HOUR  # a longer span of the fleet is shown by the hour, from r
 TABLE_ROWS = 500
 ROBOTS = 50  # on a page of the fleet
 CELLS = 28  # of a robot on a page of the fleet, about
-MIDDLE = 14  # height of a row of the fleet
 
 
 def pages(site: Any) -> list[URLPattern]:
@@ -93,8 +93,8 @@ class Span:
         days = {"Today": (today, today + DAY), "Yesterday": (today - DAY, today)}
         zooms = {title: self._zoomed(length) for title, length in ZOOMS.items()}
         links = [
-            (title, span == (self.begun, self.until), self.query(*span, **self.kept))
-            for title, span in (days | zooms).items()
+            (title, (begun, until) == (self.begun, self.until), self.query(begun, until, **self.kept))
+            for title, (begun, until) in (days | zooms).items()
         ]
         return {
             "span": self,
@@ -201,7 +201,11 @@ def of_fleet(request: HttpRequest) -> dict[str, Any]:
     )
     shown = names[:ROBOTS]
     by_attempt = span.length <= BY_ATTEMPT
-    cells, complete = _attempts(span, shown) if by_attempt else (_cells(span, shown), True)
+    if by_attempt:
+        found = timeline.of_fleet(span.begun, span.until)
+        cells, complete, said = _attempts(span, shown, found), found.complete, found.marks
+    else:
+        cells, complete, said = _cells(span, shown), True, timeline.audit_marks(span.begun, span.until)
     absent = defaultdict(list)
     scale = Scale(span.begun, span.until)
     for each in timeline.absences(shown, span.begun, span.until):
@@ -217,7 +221,7 @@ def of_fleet(request: HttpRequest) -> dict[str, Any]:
         "by_attempt": by_attempt,
         "complete": complete,
         "max_finished": MAX_FINISHED,
-        "height": MIDDLE,
+        "said": said[:TABLE_ROWS],
         "more": span.query(span.begun, span.until, after=shown[-1]) if len(names) > ROBOTS else "",
     }
 
@@ -226,25 +230,26 @@ def _totals(cells: list[dict[str, Any]]) -> dict[str, int]:
     return {name: sum(cell[name] for cell in cells) for name in ("succeeded", "failed")}
 
 
-def _attempts(span: Span, robots: list[str]) -> tuple[dict[str, list[dict[str, Any]]], bool]:
-    """Return the attempts of these robots as cells, and whether all are read."""
-    found, scale = timeline.of_fleet(span.begun, span.until), Scale(span.begun, span.until)
+def _attempts(span: Span, robots: list[str], found: timeline.Timeline) -> dict[str, list[dict[str, Any]]]:
+    """Return the attempts of these robots, and the waits of their tasks, as cells."""
+    scale = Scale(span.begun, span.until)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in robots}
-    for bar in found.attempts:
+    for bar in (*found.waits, *found.attempts):
         if bar.robot in rows:
             x, width = scale.place(bar.begun, bar.ended or found.now)
             url = reverse("admin:tasks_task_change", args=[bar.task])
-            kind = KINDS.get(bar.outcome, "other")
+            kind = "waits" if bar.outcome == Status.QUEUED else KINDS.get(bar.outcome, "other")
             rows[bar.robot].append(
                 {"kind": kind, "x": x, "width": width, "url": url, "title": _said(bar)}
                 | {"succeeded": int(kind == "ok"), "failed": int(kind == "failed")}
             )
-    return rows, found.complete
+    return rows
 
 
 def _said(bar: Bar) -> str:
     ended = f"{bar.ended:%H:%M:%S}" if bar.ended else "now"
-    return f"{bar.handler}: {bar.outcome.value}, {bar.begun:%a %H:%M:%S} to {ended} UTC"
+    how = "waits" if bar.outcome == Status.QUEUED else bar.outcome.value
+    return f"{bar.handler}: {how}, {bar.begun:%a %H:%M:%S} to {ended} UTC"
 
 
 def _cells(span: Span, robots: list[str]) -> dict[str, list[dict[str, Any]]]:

@@ -1,6 +1,7 @@
 """The picture of a robot's timeline: pure geometry, in units of their own."""
 
 import datetime as dt
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,7 @@ def chart(found: Timeline) -> Chart:
         top = y + ROW * row_of[bar]
         rects.append(_rect(KINDS.get(bar.outcome, "other"), scale, bar.begun, bar.ended or now, top, BAR, bar))
     y += ROW * max(1, rows)
+    starts: dict[tuple[uuid.UUID, dt.datetime | None], int]
     starts = {(bar.task, bar.begun): row_of[bar] for bar in found.attempts}
     unmet = [wait for wait in found.waits if (wait.task, wait.ended) not in starts]
     for wait in found.waits:
