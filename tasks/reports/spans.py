@@ -8,6 +8,7 @@ changes nothing. When a day is over, its hours are added up, so that a week of a
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from tasks.reports.histogram import bucket
 HOUR = dt.timedelta(hours=1)
 DAY = dt.timedelta(days=1)
 RETENTION = dt.timedelta(days=366)
-MAX_HOURS = 24  # that one run rolls up: after an upgrade, the hours of all kept tasks are due
+BUDGET = 3.0  # seconds that a run takes, and one hour at least: after an upgrade the hours of all kept tasks are due
 FLEET = ""  # in the place of a robot's name: all robots together
 READ_BATCH = 1000  # documents in one reply of the server
 #: what is read of a task
@@ -87,13 +88,13 @@ ByHandler = defaultdict[str, Sums]  # handler -> its sums
 
 
 def roll_up(limit: dt.datetime) -> int:
-    """Roll up the hours before `limit` that are not yet, at most MAX_HOURS; return how many. Delete old ones then.
+    """Roll up the hours before `limit` that are not yet, for about BUDGET; return how many. Delete old ones then.
 
     Two round trips while there is no such hour.
     """
     last = rolled_up_until()
-    done = 0
-    while done < MAX_HOURS:
+    done, end = 0, time.monotonic() + BUDGET
+    while not done or time.monotonic() < end:
         first = Task.objects.finished_since(last or EPOCH).values_list("finished_at", flat=True).first()
         if first is None or (begun := hour_of(first)) + HOUR > limit:
             break

@@ -19,6 +19,11 @@ MIDNIGHT = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 LATE = dt.datetime(2026, 12, 1, tzinfo=dt.UTC)
 
 
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch):
+    monkeypatch.setattr(spans, "BUDGET", 60.0)
+
+
 def hours(hour: float):
     return MIDNIGHT + hour * HOUR
 
@@ -115,10 +120,11 @@ def test_a_day_is_added_up_when_the_next_one_begins():
     assert [span.begun for span in all_of("R2", hours(2), hours(26))] == [hours(8), hours(23), hours(25)]
 
 
-def test_one_run_rolls_up_so_many_hours_at_most():
-    for hour in range(30):
+def test_a_run_ends_in_time_and_the_next_goes_on(monkeypatch):
+    for hour in range(3):
         make_finished(hours(hour + 0.5))
-    assert [spans.roll_up(hours(40)) for _ in range(3)] == [spans.MAX_HOURS, 30 - spans.MAX_HOURS, 0]
+    monkeypatch.setattr(spans, "BUDGET", 0)
+    assert [spans.roll_up(hours(40)) for _ in range(4)] == [1, 1, 1, 0]
 
 
 def test_hours_are_kept_for_a_year():
