@@ -30,11 +30,7 @@ class WaitingReasonSerializer(serializers.Serializer):
         allow_null=True,
         help_text="The first task of the robot's queue, if that is another one: the reason is why that one waits.",
     )
-    remedy = serializers.ChoiceField(
-        choices=list(LABELS),
-        allow_null=True,
-        help_text=REMEDIES,
-    )
+    remedy = serializers.CharField(allow_null=True, help_text=REMEDIES)
 
 
 @extend_schema_serializer(examples=[OpenApiExample("a queued task", WAITING_EXAMPLE, response_only=True)])
@@ -43,7 +39,9 @@ class TaskWaitingSerializer(serializers.Serializer):
 
     task_id = serializers.UUIDField()
     status = serializers.ChoiceField(choices=Status.choices)
-    waiting = WaitingReasonSerializer(allow_null=True, help_text="Null if the task runs or is finished.")
+    waiting = WaitingReasonSerializer(
+        required=False, allow_null=True, help_text="Null if the task runs or is finished."
+    )
 
 
 class AttentionLineSerializer(serializers.Serializer):
@@ -57,7 +55,7 @@ class AttentionLineSerializer(serializers.Serializer):
     worker = serializers.CharField(allow_null=True, help_text="A worker process.")
     reason = serializers.CharField(help_text="What is wrong, for people.")
     since = Rfc3339Field(allow_null=True, help_text="Since when it is so; null if unknown.")
-    remedy = serializers.ChoiceField(choices=list(LABELS), allow_null=True, help_text=REMEDIES)
+    remedy = serializers.CharField(allow_null=True, help_text=REMEDIES)
 
 
 @extend_schema_serializer(examples=[OpenApiExample("two lines", ATTENTION_EXAMPLE, response_only=True)])

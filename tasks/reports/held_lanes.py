@@ -10,6 +10,7 @@ from fmv.mongodb.counting import collection
 from tasks.models import Status, Task
 
 MAX_HELD = 5000  # lanes that are read
+HOLDING = [Status.STARTED.value, Status.REVOKED.value]
 COLUMNS = ("robot", "status", "handler", "started_at", "finished_at", "out_of_contact_since")
 
 
@@ -35,12 +36,17 @@ def held_lanes(robots: Collection[str] | None = None) -> Iterator[HeldLane]:
     """Yield the lanes that tasks of these robots hold, or of all, at most MAX_HELD: one query.
 
     The index `task_lane` contains the tasks that hold a lane, and no others. MongoDB uses it for queries that name the
-    types which are its condition.
+    types which are its condition; it joins the two stages to one query. The embedded server finds by the first stage.
     """
     text = {"$type": "string"}
-    whose: dict[str, Any] = text if robots is None else text | {"$in": sorted(robots)}
-    found = collection(Task).find({"robot": whose, "lane": text}, dict.fromkeys(COLUMNS, 1), limit=MAX_HELD)
-    for row in found:
+    of: dict[str, Any] = {"status": {"$in": HOLDING}} if robots is None else {"robot": {"$in": sorted(robots)}}
+    pipeline: list[dict[str, Any]] = [
+        {"$match": of | {"lane": text}},
+        {"$match": {"robot": text}},
+        {"$limit": MAX_HELD},
+        {"$project": dict.fromkeys(COLUMNS, 1)},
+    ]
+    for row in collection(Task).aggregate(pipeline):
         times = {name: _aware(row.get(name)) for name in ("started_at", "finished_at", "out_of_contact_since")}
         yield HeldLane(row["robot"], uuid.UUID(row["_id"]), row["handler"], row["status"], **times)
 

@@ -43,7 +43,7 @@ READS = [
     (
         *("GET", "/task/{task}/waiting", None),
         # the task; its robot, the first of the robot's queue, the lanes in use, the workers: there are none
-        [TASK, ROBOTS, TASKS, TASK, PROCESSES],
+        [TASK, ROBOTS, TASKS, TASKS, PROCESSES],
     ),
     ("GET", "/compare", None, 2 * [SPANS, "find tasks_spantally"]),  # each week: which days are added up; the totals
     (
@@ -55,7 +55,7 @@ READS = [
         *("GET", "/attention", None),
         [
             *(PROCESSES, PROCESSES),  # the workers, and those that were lost
-            *(TASK, STATES, STATE),  # the lanes in use; what robots say that they run; who reports errors
+            *(TASKS, STATES, STATE),  # the lanes in use; what robots say that they run; who reports errors
             *(TASKS, TASKS, STATES, STATE),  # failures, the first of the queues, who is offline, two agents
             *(ROBOTS, TASKS),  # out of service, stuck
         ],
