@@ -412,7 +412,7 @@ def test_one_that_failed_is_asked_again_soon():
 # --- What it costs ---------------------------------------------------------------------------------------------------
 
 #: what a look at each panel asks of MongoDB, beside its clock, when nobody has looked of late
-COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 4, "fleet": 3, "day": 4, "servers": 0, "attention": 14}
+COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 4, "fleet": 3, "day": 4, "servers": 0, "attention": 13}
 
 
 def fill(times: int) -> None:

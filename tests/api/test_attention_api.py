@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture
 def api() -> Api:
-    make_process("host/1", queues=["work", "maintenance"], handlers=["wait@1"])
+    make_process("host/1", ago=-3600, queues=["work", "maintenance"], handlers=["wait@1"])
     return Api("viewer")
 
 

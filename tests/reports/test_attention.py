@@ -23,7 +23,7 @@ JAM = {"type": "gripper jam", "level": "fatal", "description": "It is stuck.", "
 
 @pytest.fixture(autouse=True)
 def workers():
-    make_process("host/1", queues=["work", "maintenance"], handlers=["wait@1"])
+    make_process("host/1", ago=-3600, queues=["work", "maintenance"], handlers=["wait@1"])
 
 
 def ago(hours: float) -> dt.datetime:
