@@ -119,7 +119,7 @@ def shown() -> dict[str, Any]:
     tallies.roll_up()
     make_task(robot=robot, status="STARTED", lane="Bender/0", **STARTED)
     make_task(robot=make_robot(name="Off", enabled=False))  # since when is it out of service?
-    make_process(STARTED["worker"], handlers=["wait@1", "noop@1"])
+    make_process(STARTED["worker"], ago=-3600, handlers=["wait@1", "noop@1"])
     return {
         "/handlers/": "noop",
         "/user/": fry.pk,
