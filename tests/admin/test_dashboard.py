@@ -14,6 +14,7 @@ from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import servers
 from fmv.templatetags.display import counted
+from robots import absences
 from robots.models import Robot
 from tasks.admin import charts, dashboard
 from tasks.models import Status, Tally, Task, WorkerProcess
@@ -351,6 +352,7 @@ def test_only_operators_have_buttons_and_they_do_what_they_say():
     process("host/1", queues=["work", "maintenance"])
     old = server_now() - dt.timedelta(days=2)
     Robot.objects.filter(pk=make_robot(name="Marvin", enabled=False).pk).update(updated_at=old)
+    absences.note()
     assert "Robots out of service for more than a day" in part("now")
     assert "<button" not in part("now")
     client = visitor(Role.OPERATOR)

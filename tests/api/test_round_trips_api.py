@@ -57,7 +57,7 @@ READS = [
             *(PROCESSES, PROCESSES),  # the workers, and those that were lost
             *(TASKS, STATES, STATE),  # the lanes in use; what robots say that they run; who reports errors
             *(TASKS, TASKS, STATES, STATE),  # failures, the first of the queues, who is offline, two agents
-            *(ROBOTS, TASKS),  # out of service, stuck
+            *("aggregate robots_absence", TASKS),  # out of service, stuck
         ],
     ),
     (

@@ -9,7 +9,7 @@ import pytest
 
 from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import id_at
-from robots import agents
+from robots import absences, agents
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services
@@ -53,6 +53,7 @@ def trouble() -> None:
     make_task_in(Status.RETRY, robot="Due")
     make_task_in(Status.STARTED, robot="Lost", runs_on="robot", out_of_contact_since=PAST)
     Robot.objects.filter(pk=make_robot(name="Resting", enabled=False).pk).update(updated_at=PAST)
+    absences.note()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -178,6 +179,7 @@ def test_a_thousand_robots_in_trouble_fit_on_the_first_page(two_workers, visit, 
         Robot(name=f"R{number:04}", location="Lab", description="-", enabled=False) for number in range(1000)
     )
     Robot.objects.update(updated_at=past)
+    absences.note()
     make_robot(name="Late"), make_task(robot="Late", id=id_at(past), expires_at=FUTURE)
     page = operator(visit, size=size)
     page.goto("/admin/")

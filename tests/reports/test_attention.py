@@ -4,9 +4,10 @@ import datetime as dt
 
 import pytest
 
+import robots.services
 from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import id_at
-from robots import agents
+from robots import absences, agents
 from robots.models import Robot, RobotState
 from tasks.models import Status, Task
 from tasks.queue import services
@@ -158,13 +159,16 @@ def test_a_success_of_another_handler_does_not_hide_a_failing_one():
 def test_a_robot_that_is_out_of_service_for_more_than_a_day():
     for name in ("Old", "New", "Serving"):
         make_robot(name=name)
-    for name in ("Old", "New"):
+    for name, hours in (("Old", 25), ("New", 23), ("Serving", 25)):
         services.take_out_of_service(name, by="fry")
-    Robot.objects.filter(pk__in=["Old", "Serving"]).update(updated_at=ago(25))
+        Robot.objects.filter(pk=name).update(updated_at=ago(hours))
+    absences.note()
+    services.put_in_service("Serving", by="fry")
+    robots.services.change("Old", by="fry", location="Moon")  # it is out of service since then all the same
     assert lines() == {"out_of_service": ["Old: It has been out of service for more than a day"]}
     [found] = sources.found(5)
     assert found.lines[0].since is not None
-    assert abs(found.lines[0].since - server_now()) < HOUR
+    assert abs(found.lines[0].since - ago(25)) < HOUR
 
 
 def test_a_robot_out_of_contact_and_a_lane_that_is_blocked():
@@ -231,6 +235,7 @@ def trouble(times: int) -> None:
         make_task_in(Status.STARTED, robot=f"silent {name}", runs_on="robot", out_of_contact_since=PAST)
         make_process(f"lost {name}", ago=3600)
     Robot.objects.filter(enabled=False).update(updated_at=ago(25))
+    absences.note()
 
 
 def test_much_trouble_costs_as_many_questions_as_a_little():

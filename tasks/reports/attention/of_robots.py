@@ -3,11 +3,10 @@
 import datetime as dt
 from collections.abc import Iterator
 
-from fmv import audit
 from fmv.mongodb.server import recent_now
 from robots import connections
 from robots.condition import Condition
-from robots.models import Robot, RobotState, RobotStateQuerySet
+from robots.models import Absence, Robot, RobotState, RobotStateQuerySet
 from tasks.reports import mismatches
 from tasks.reports.attention import failing
 from tasks.reports.attention.lines import Line, Look, Source
@@ -117,13 +116,15 @@ def _held(lane: HeldLane, text: str, since: dt.datetime | None, do: str) -> Line
 
 
 def long_out(look: Look) -> Iterator[Line]:
-    """Yield robots that are out of service, and have not been changed for LONG_OUT."""
-    found = Robot.objects.out_of_service().filter(updated_at__lt=look.now - LONG_OUT)
-    names = list(found.order_by("name").values_list("pk", flat=True)[:MAX_ROBOTS])
-    since = audit.latest("robot.disable", "robot", names[: look.shown])
-    for name in names:
-        remedy = Remedy("put_in_service", robot=name)
-        yield Line("It has been out of service for more than a day", since.get(name), robot=name, remedy=remedy)
+    """Yield robots that have been out of service for LONG_OUT, those that are so longest first."""
+    kind = Absence.Kind.OUT_OF_SERVICE
+    absent = Absence.objects.now().filter(kind=kind, begun__lt=look.now - LONG_OUT).order_by("begun", "robot")
+    since = dict(absent.values_list("robot", "begun")[:MAX_ROBOTS])
+    still = set(Robot.objects.out_of_service().filter(pk__in=list(since)).order_by().values_list("pk", flat=True))
+    text = "It has been out of service for more than a day"
+    for name, begun in since.items():
+        if name in still:  # the absence of one that was put in service ends with the next run of the periodic step
+            yield Line(text, begun, robot=name, remedy=Remedy("put_in_service", robot=name))
 
 
 ROBOTS = (
