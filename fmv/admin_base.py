@@ -14,6 +14,7 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 
 from fmv.errors import Problem, did_you_mean
+from fmv.templatetags.display import coded
 
 
 def badge(text: object, *classes: str) -> str:
@@ -93,6 +94,13 @@ class FleetAdmin(admin.ModelAdmin):
         if "\0" in search_term:
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term)
+
+    def formfield_for_dbfield(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the form's field; what its help text has between backticks is shown as code."""
+        field = super().formfield_for_dbfield(*args, **kwargs)
+        if field is not None and "`" in str(field.help_text):
+            field.help_text = coded(field.help_text)
+        return field
 
     def log_addition(self, *args: Any) -> Any:
         """Leave out Django's own record of changes, because the services write audit entries."""

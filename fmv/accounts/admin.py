@@ -1,6 +1,7 @@
 """Users and API tokens in the admin."""
 
 from typing import Any
+from uuid import uuid4
 
 from django import forms
 from django.conf import settings
@@ -11,18 +12,26 @@ from django.contrib.auth.forms import UserChangeForm, UserCreationForm
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 
 from fmv import audit
 from fmv.accounts import api_tokens, superusers, user_audit
 from fmv.accounts.models import ApiToken, User
 from fmv.admin_base import FleetAdmin, badge
 from fmv.errors import FmvError
+from fmv.http import sent_forms
 
 
 class NewUserForm(UserCreationForm):
     class Meta:
         model = User
         fields = ("username", "role")
+
+
+HELP = {
+    "is_active": "A user who is not active cannot sign in. Users are not deleted, because the audit names them.",
+    "subject": "The user's id at the organisation: the OIDC claim sub.",
+}
 
 
 class UserForm(UserChangeForm):
@@ -56,6 +65,9 @@ class UserAdmin(FleetAdmin, DjangoUserAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # the audit list names users: deactivate them instead
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, change=change, **{"help_texts": HELP} | kwargs)
 
     @admin.display(description="role")
     def rights(self, user: User) -> str:
@@ -175,12 +187,18 @@ class ApiTokenAdmin(FleetAdmin):
         return {"user": request.user.pk, **super().get_changeform_initial_data(request)}
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
-        api_tokens.store(obj, by=request.user.get_username())
+        if sent_forms.is_first(request):
+            api_tokens.store(obj, by=request.user.get_username())
 
     def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: Any = None) -> HttpResponse:
         """Show the secret in this answer, because a message or a redirect would have to store it."""
+        if obj._state.adding:
+            messages.warning(request, "This form was sent before, so no other token was created.")
+            return HttpResponseRedirect(reverse("admin:fmv_apitoken_changelist"))
         context = {**self.admin_site.each_context(request), "title": "A new API token", "opts": self.opts, "token": obj}
-        return TemplateResponse(request, "admin/fmv/apitoken/created.html", context)
+        answer: Any = TemplateResponse(request, "admin/fmv/apitoken/created.html", context)
+        answer.shown_once = True
+        return answer
 
     @admin.display(description="role")
     def rights(self, token: ApiToken) -> str:
@@ -207,6 +225,7 @@ class ApiTokenAdmin(FleetAdmin):
     ) -> HttpResponse:
         if obj := options.get("obj"):
             context |= {"audit": audit.of("token", obj.short_id), "token": obj}
+        context["once"] = uuid4()
         return super().render_change_form(request, context, *args, **options)
 
     @admin.action(description="Revoke the selected tokens")

@@ -1,5 +1,6 @@
 """The audit list in the admin."""
 
+import re
 from typing import Any
 
 from django.conf import settings
@@ -15,6 +16,8 @@ from django.utils.timezone import localtime
 from fmv.admin_base import ReadOnlyAdmin
 from fmv.audit.models import AuditEntry
 from fmv.mongodb.counting import collection
+
+UUID_FORM = re.compile("[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
 
 
 class FewValuesFilter(admin.SimpleListFilter):
@@ -50,7 +53,7 @@ class ActorFilter(FewValuesFilter):
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
     heading = "Audit"
-    list_display = ("when", "who", "action", "object", "text", "request_id")
+    list_display = ("when", "who", "action", "object", "text", "request")
     list_display_links = ("when",)
     list_filter = (ActorFilter, ActionFilter, KindFilter)
     search_fields = ("key",)
@@ -77,5 +80,16 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     def object(self, entry: AuditEntry) -> str:
         page = settings.FMV_AUDIT_PAGES.get(entry.kind)
         if not page:
-            return f"{entry.kind} {entry.key}"
-        return format_html('{} <a href="{}">{}</a>', entry.kind, reverse(page, args=[quote(entry.key)]), entry.key)
+            return format_html("{} {}", entry.kind, _short(entry.key))
+        return format_html(
+            '{} <a href="{}">{}</a>', entry.kind, reverse(page, args=[quote(entry.key)]), _short(entry.key)
+        )
+
+    @admin.display(description="request id")
+    def request(self, entry: AuditEntry) -> str:
+        return _short(entry.request_id)
+
+
+def _short(text: str) -> str:
+    """Return an id as its end, with the whole in its title; another text, such as a robot's name, as it is."""
+    return format_html('<span title="{}">…{}</span>', text, text[-8:]) if UUID_FORM.fullmatch(text) else text

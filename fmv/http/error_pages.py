@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.defaults import bad_request, server_error
 
+from fmv.http import sent_forms
 from fmv.http.errors import describe, error_response
 
 
@@ -20,8 +21,15 @@ def _page(request: HttpRequest, status: int, title: str, text: str) -> HttpRespo
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Answer a form without a valid CSRF token. Django's page has an inline style, which our policy forbids."""
-    return _page(request, 403, "The form is out of date", "Go back, reload the page, and send the form again.")
+    """Answer a form without a valid CSRF token. Django's page has an inline style, which our policy forbids.
+
+    A form of ours has lost its token because somebody has signed in or out in another tab: what it holds is kept.
+    """
+    if request.method == "POST" and sent_forms.from_our_page(request) and sent_forms.may_be_kept(request):
+        return sent_forms.refused(request)
+    return _page(
+        request, 403, "The form is out of date", "Nothing was changed. Open the page again to fill in the form."
+    )
 
 
 def handle_400(request: HttpRequest, exception: Exception) -> HttpResponse:

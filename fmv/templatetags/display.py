@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 from typing import Any
 
 from django import template
@@ -69,9 +70,18 @@ def pretty(value: Any) -> str:
 
 
 @register.filter
+def coded(text: object) -> str:
+    """Show a text with what stands between backticks as code."""
+    parts = re.split("`([^`]+)`", str(text))  # text and code by turns
+    return format_html_join(
+        "", "{}", ((format_html("<code>{}</code>", p) if n % 2 else p,) for n, p in enumerate(parts))
+    )
+
+
+@register.filter
 def paragraphs(text: str) -> str:
     """Show a docstring as paragraphs, without its line breaks."""
-    return format_html_join("\n", "<p>{}</p>", ((" ".join(part.split()),) for part in text.split("\n\n")))
+    return format_html_join("\n", "<p>{}</p>", ((coded(" ".join(part.split())),) for part in text.split("\n\n")))
 
 
 @register.filter

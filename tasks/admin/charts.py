@@ -77,6 +77,7 @@ def round_up(most: float) -> int:
 # --- A bar a task ----------------------------------------------------------------------------------------------------
 
 MAX_BARS = 60
+MIN_BARS = 5  # fewer than these are no chart: the table of the latest tasks says as much
 CHART_WIDTH, CHART_HEIGHT = 600, 96
 MIN_BAR_HEIGHT = 3
 
@@ -100,7 +101,7 @@ class TaskBar:
 def task_bars(ended: Sequence[Task]) -> list[TaskBar]:
     """Return a bar for each of these tasks, which come latest first; the latest is at the right."""
     longest = max((seconds_of(task) for task in ended), default=0.0) or 1.0
-    step = CHART_WIDTH / MAX_BARS
+    step = CHART_WIDTH / max(len(ended), MIN_BARS)
     return [
         TaskBar(
             task,

@@ -1,6 +1,7 @@
 """How an operator connects a robot: the page with the tokens of its agent, which shows when the agent has reported."""
 
 from typing import Any
+from uuid import uuid4
 
 from django import forms
 from django.conf import settings
@@ -13,6 +14,7 @@ import robots.services
 from fmv.accounts import api_tokens
 from fmv.accounts.models import ApiToken
 from fmv.errors import FmvError
+from fmv.http import sent_forms
 from fmv.mongodb.server import recent_now
 from robots.models import Robot, RobotState
 from robots.models.state import heard_since
@@ -47,15 +49,21 @@ class ConnectPages(PagesAdmin):
             return self._revoke(request, robot)
         form, token = TokenForm(request.POST if request.method == "POST" else None), None
         if form.is_bound and form.is_valid():
+            if not sent_forms.is_first(request):
+                messages.warning(request, "This form was sent before, so no other token was created.")
+                return HttpResponseRedirect(robot_url(robot.name, "connect"))
             token = _create(request, robot, form)
         context = {
             "robot": robot,
             "form": form,
             "tokens": _latest_tokens(robot),
+            "once": uuid4(),
             "address": request.build_absolute_uri("/").rstrip("/"),
             **_connection(robot, token),
         }
-        return self.page(request, "robots/robot/connect.html", f"Connect {robot.name}", **context)
+        page: Any = self.page(request, "robots/robot/connect.html", f"Connect {robot.name}", **context)
+        page.shown_once = token is not None  # its secret is not stored
+        return page
 
     def connection_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show whether the agent is online, or with a new `token` (its short id) whether it has reported with it."""

@@ -25,6 +25,7 @@ class Property:
     schema: Mapping[str, Any]
     nullable: bool
     required: bool
+    title: str = ""  # its own: a schema that it refers to has the name of a class
 
     @property
     def default(self) -> Any:
@@ -40,7 +41,9 @@ class Property:
 
     @property
     def label(self) -> str:
-        return str(self.schema.get("title") or self.name)
+        """The name, by which programs and errors call it; and before it a title that says more."""
+        same = not self.title or _letters(self.title) == _letters(self.name)
+        return self.name if same else f"{self.title} ({self.name})"
 
     @property
     def choices(self) -> list[Any] | None:
@@ -59,6 +62,10 @@ class Property:
         elif self.when_empty is None:
             said.append("Empty means none.")
         return " ".join(f"{text.rstrip('.')}." for text in said if text)
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.casefold() if letter.isalnum())
 
 
 def _is_plain(value: Any) -> bool:
@@ -92,13 +99,14 @@ def takes_more(schema: Mapping[str, Any]) -> bool:
 
 
 def _property(name: str, schema: Any, defs: Mapping[str, Any], required: bool) -> Property:
+    title = str(schema.get("title") or "") if isinstance(schema, dict) else ""
     schema = _resolved(schema if isinstance(schema, dict) else {}, defs)
     others = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
     nullable = 0 < len(others) < len(schema.get("anyOf", ()))
     if nullable:
         whole = {key: value for key, value in schema.items() if key != "anyOf"}
         schema = {**(_resolved(others[0], defs) if len(others) == 1 else {"anyOf": others}), **whole}
-    return Property(name, schema, nullable, required)
+    return Property(name, schema, nullable, required, title)
 
 
 def _resolved(schema: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, Any]:

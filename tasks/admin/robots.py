@@ -1,6 +1,5 @@
 """Robots in the admin: the list, a robot's page, and the forms of operators and managers."""
 
-import uuid
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
@@ -11,29 +10,20 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
-from rest_framework.exceptions import ValidationError
 
 import robots.services
 from fmv import audit
 from fmv.admin_base import wrong_words
 from fmv.errors import FmvError, InvalidInput
-from fmv.http.errors import flatten
-from fmv.http.fields import read_body
-from fmv.http.json import check_json
 from fmv.mongodb.server import recent_now
 from fmv.templatetags.display import counted
 from robots.models import Robot, plain_name
-from tasks import registry
 from tasks.admin import charts, robot_day
 from tasks.admin.base import username
 from tasks.admin.connect import ConnectPages
-from tasks.admin.run_form import RunForm
-from tasks.admin.task_filters import uuid_or_none
-from tasks.admin.tasks import task_url
-from tasks.api.serializers import SubmitSerializer
+from tasks.admin.run_page import RunPage
 from tasks.models import Status, Task
 from tasks.queue import services
-from tasks.queue.errors import RobotOutOfService
 from tasks.reports import waiting_reason
 from tasks.reports.robot_status import QUEUE_CAP, STATES, RobotStatus, in_state, robot_statuses, slim
 from tasks.reports.waiting_reason import Waiting
@@ -49,7 +39,11 @@ QUEUE_FIELDS = ("id", "handler", "runs_on", "priority", "requested_by")
 LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
 ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at", "lane")
 GOES_ON = ("robot_busy", "starting")  # reasons why a task waits that are as they should be
-QUEUE_CHOICES = {"keep": "Keep it until the robot is back", "cancel": "Cancel it", "move": "Move it to another robot"}
+QUEUE_CHOICES = {
+    "keep": "Keep the tasks in its queue until it is back in service",
+    "cancel": "Cancel the tasks in its queue",
+    "move": "Move the tasks in its queue to another robot",
+}
 
 
 class RobotForm(forms.ModelForm):
@@ -70,7 +64,7 @@ class RobotForm(forms.ModelForm):
 
 
 @admin.register(Robot)
-class RobotAdmin(ConnectPages):
+class RobotAdmin(ConnectPages, RunPage):
     form = RobotForm
     pages = ConnectPages.connect_pages | {
         "rows": ("rows/", "rows_view"),
@@ -179,28 +173,6 @@ class RobotAdmin(ConnectPages):
 
     # --- For operators -----------------------------------------------------------------------------------------------
 
-    def run_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        self.check_may_operate(request)
-        robot = _find(object_id)
-        if robot is None:
-            return self.to_list(request, f"There is no robot {unquote(object_id)[:64]}.")
-        if wrong := [*wrong_words(request.GET, "handler", "like")]:  # or the form would be that of another handler
-            messages.error(request, wrong[0].msg)
-            return HttpResponseRedirect(robot_url(robot.name))
-        like = _task_to_repeat(request)
-        try:
-            handler = registry.get(request.GET.get("handler") or (like.handler if like else registry.DEFAULT))
-        except registry.UnknownHandler:
-            messages.error(request, f"There is no handler {request.GET.get('handler', '')[:64]}.")
-            return HttpResponseRedirect(robot_url(robot.name, "run"))
-        form = _run_form(request, robot, handler, like)
-        if request.method == "POST" and form.is_valid() and (task := _submit(request, robot, form)):
-            messages.success(request, f"Submitted. {_when_it_starts(task, robot)}")
-            return HttpResponseRedirect(task_url(task.pk))
-        once = uuid.uuid4() if _is_spent(form) else uuid_or_none(request.POST.get("once", "")) or uuid.uuid4()
-        context = {"robot": robot, "form": form, "handler": handler, "handlers": registry.all_handlers(), "once": once}
-        return self.page(request, "robots/robot/run.html", f"Run a task on {robot.name}", **context)
-
     def out_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask what happens to the robot's queue, then take the robot out of service."""
         self.check_may_operate(request)
@@ -243,11 +215,14 @@ class OutForm(forms.Form):
     """What happens to the queue of a robot that is taken out of service."""
 
     queue = forms.ChoiceField(
-        choices=list(QUEUE_CHOICES.items()), initial="keep", widget=forms.RadioSelect, label="Its queue"
+        choices=list(QUEUE_CHOICES.items()),
+        initial="keep",
+        widget=forms.RadioSelect,
+        label="Its queue",
     )
     to = forms.CharField(
         required=False,
-        label="Move it to",
+        label="Other robot",
         help_text="The name of a robot in service.",
         widget=forms.TextInput(attrs={"list": "robots", "autocomplete": "off"}),
     )
@@ -329,7 +304,7 @@ def _live(robot: Robot) -> dict[str, Any]:
         "bars": charts.task_bars(ended),
         "longest": max((charts.seconds_of(task) for task in ended), default=0.0),
         "failed": sum(task.status == Status.FAILURE for task in ended),
-        "chart": {"width": charts.CHART_WIDTH, "height": charts.CHART_HEIGHT},
+        "chart": {"width": charts.CHART_WIDTH, "height": charts.CHART_HEIGHT, "least": charts.MIN_BARS},
         "latest": slim(of_robot.newest_first()[:LATEST_ROWS], LATEST_FIELDS),
     }
 
@@ -343,49 +318,6 @@ def _held_up(statuses: Iterable[RobotStatus]) -> dict[str, tuple[Task, Waiting]]
 def _toggle(words: dict[str, str], state: str) -> str:
     """Return the query string that filters by this state, or, if it is filtered already, by none."""
     return urlencode(words | {"after": "", "state": "" if state == words["state"] else state})
-
-
-def _task_to_repeat(request: HttpRequest) -> Task | None:
-    """Return the task whose parameters prefill the form."""
-    id = uuid_or_none(request.GET.get("like", ""))
-    return Task.objects.filter(pk=id).first() if id else None
-
-
-def _run_form(request: HttpRequest, robot: Robot, handler: registry.Handler[Any], like: Task | None) -> RunForm:
-    params = like.params if like and like.handler == handler.name else None
-    data = request.POST if request.method == "POST" else None
-    return RunForm(handler, data, params=params, robot_enabled=robot.enabled)
-
-
-def _submit(request: HttpRequest, robot: Robot, form: RunForm) -> Task | None:
-    """Submit what the form says, once however often it is sent; None when the form says what is wrong with it."""
-    body = form.send()
-    key = f"admin form {uuid_or_none(request.POST.get('once', '')) or uuid.uuid4()}"
-
-    try:
-        check_json(body, ("body",))
-        run = {"robot": robot.name, **read_body(SubmitSerializer, body)}
-        return services.submit(run, by=username(request), key=key)
-    except ValidationError as error:
-        form.place(flatten(error.detail, ("body",)))
-    except InvalidInput as error:
-        form.place(error.problems)
-    except FmvError as error:
-        form.add_error("queue_anyway" if isinstance(error, RobotOutOfService) else None, str(error))
-    return None
-
-
-def _is_spent(form: RunForm) -> bool:
-    """Return whether the form was sent before with other values. Sent again, it submits another task."""
-    return any(error.code == "reused" for error in form.non_field_errors().as_data())
-
-
-def _when_it_starts(task: Task, robot: Robot) -> str:
-    if task.run_at:
-        return "The task waits for its time."
-    return (
-        "The task starts when its robot is free." if robot.enabled else "The task waits until its robot is in service."
-    )
 
 
 def _sentences(error: FmvError) -> str:

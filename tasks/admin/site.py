@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import update_wrapper
 from typing import Any, NamedTuple
 
 from django.contrib.admin import AdminSite
+from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, reverse
 
 from fmv.accounts import oidc_login, user_audit
+from fmv.http import sent_forms
 from tasks.admin import dashboard, handlers
 from tasks.admin.pages import compare, timeline
 
@@ -86,12 +89,39 @@ class FleetSite(AdminSite):
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         return super().index(request, dashboard.index(request) | (extra_context or {}))
 
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        """Return the view for signed-in users. Back shows the answer to a form; one without a session is kept."""
+        inner = super().admin_view(view, cacheable)
+
+        def page(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            if not self.has_permission(request):
+                lost = request.method == "POST" and sent_forms.is_browser(request) and not request.user.is_authenticated
+                return (
+                    sent_forms.refused(request)
+                    if lost and sent_forms.may_be_kept(request)
+                    else inner(request, *args, **kwargs)
+                )
+            answer = sent_forms.kept_answer(request)
+            return answer or sent_forms.redirected(request, inner(request, *args, **kwargs))
+
+        return update_wrapper(page, inner)
+
     def app_index(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
         return HttpResponseRedirect(reverse("admin:index"))  # this admin has no page for an app
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        shown = {"organisation_url": oidc_login.sign_in_url(request)}
-        return super().login(request, shown | (extra_context or {}))
+        """Show and check the sign-in form. It may hold a form that was refused, which is then shown again."""
+        kept, path = request.POST.get(sent_forms.KEPT, ""), request.POST.get(REDIRECT_FIELD_NAME, "")
+        shown = {"organisation_url": oidc_login.sign_in_url(request), sent_forms.KEPT: kept} | (extra_context or {})
+        shown["fields"] = sent_forms.unpacked(shown[sent_forms.KEPT])
+        answer = super().login(request, shown)
+        if kept and answer.status_code == 302 and answer.headers["Location"] == path:
+            return sent_forms.signed_in_again(request, kept, path)
+        if request.method == "POST" and answer.status_code == 200:
+            answer["Cache-Control"] = (
+                "private, no-cache"  # Back shows it without asking; without a session none is kept
+            )
+        return answer
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         shown = {"organisation_url": oidc_login.sign_out_url(request)}  # before the session ends

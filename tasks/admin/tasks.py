@@ -1,7 +1,7 @@
 """Tasks in the admin: read-only, with buttons that call the services."""
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, QueryDict
@@ -10,6 +10,7 @@ from django.urls import reverse
 from fmv import audit
 from fmv.admin_base import ReadOnlyAdmin
 from fmv.errors import FmvError, InvalidInput
+from fmv.http import sent_forms
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import stored_now
 from robots.errors import UnknownRobot
@@ -20,6 +21,7 @@ from tasks.models import LogLine, Status, Task
 from tasks.models.querysets import TaskQuerySet
 from tasks.queue import bulk, robots_lost, services
 from tasks.queue.errors import UnknownTask
+from tasks.queue.new_task import due_at
 from tasks.reports import waiting_reason
 from tasks.reports.robot_status import slim
 
@@ -87,19 +89,25 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
         self.check_may_operate(request)
         said = request.POST if request.method == "POST" else request.GET
         try:
-            asked = read(request.GET, "action", "scope")
+            asked = read(request.GET, "action", "scope", "once")
             conditions = _selected(said, asked)
         except InvalidInput as error:
             return self.to_list(request, str(error))
         action, confirmed = said.get("action", ""), request.POST.get("confirmed") == "yes"
         if request.method == "POST" and not confirmed:
-            choice = asked.query(action=action, scope=said.get("scope"), id=said.getlist("id")[:PAGE_ROWS])
+            chosen = {"scope": said.get("scope"), "id": said.getlist("id")[:PAGE_ROWS]}
+            choice = asked.query(action=action, once=uuid4(), **chosen)
             return HttpResponseRedirect(f"{request.path}?{choice}")
         back = f"{list_url()}?{asked.query()}"
         count, more = bulk.estimate(conditions, action) if action in ACTIONS and conditions is not None else (0, False)
         if conditions is None or not count:
             messages.warning(request, "No tasks were changed: none of the selected tasks can be cancelled or retried.")
             return HttpResponseRedirect(back)
+        if confirmed and not sent_forms.is_first(request):
+            messages.warning(
+                request, "This form was sent before, so nothing else was started. Its run is the latest of yours."
+            )
+            return HttpResponseRedirect(reverse("admin:tasks_bulk_changelist"))
         if confirmed:
             return self._begin(request, action, conditions)
         context: dict[str, Any] = {
@@ -110,6 +118,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
             "back": back,
             "scope": said.get("scope"),
             "ids": said.getlist("id"),
+            "once": said.get("once") or uuid4(),
         }
         title = f"{ACTIONS[action]} {context['count']}?"
         return self.page(request, "tasks/task/confirm.html", title, **context)
@@ -155,9 +164,9 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
     def cancel_view(self, request: HttpRequest, id: UUID) -> HttpResponse:
         def cancel(task: Task) -> Task:
             after = services.cancel(task, by=username(request))
-            asked = f"The {after.runs_on} was asked to stop the task."
-            messages.success(request, "The task is cancelled." if after.status == Status.REVOKED else asked)
-            return after
+            if after.status == Status.REVOKED:
+                messages.success(request, "The task is cancelled.")
+            return after  # a running one shows that it is being stopped, for as long as it is
 
         return self._operate(request, id, cancel)
 
@@ -168,7 +177,7 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
                     request, "Somebody else has retried this task meanwhile. To run it once more, press Retry again."
                 )
                 return task
-            new = services.retry(task, by=username(request))
+            new = services.retry(task, by=username(request), now=request.GET.get("when") == "now")
             messages.success(request, f"Retried: this is the new task, which repeats {task.pk}.")
             return new
 
@@ -289,7 +298,8 @@ def _state(task: Task) -> dict[str, Any]:
         for before, line in zip([None, *task.history], task.history, strict=False)
     ]
     waiting = waiting_reason.of_task(task)
-    return {"task": task, "waiting": waiting, "steps": steps, "repetitions": _repetitions(task)}
+    state = {"task": task, "waiting": waiting, "steps": steps, "repetitions": _repetitions(task)}
+    return state | ({"due_at": due_at(task)} if task.is_finished else {})
 
 
 def _repetitions(task: Task) -> list[Task]:

@@ -148,7 +148,8 @@ class TaskViewSet(StrictQuery, ViewSet):
     def retry(self, request: Request, task_id: UUID) -> HttpResponse:
         """Submit a finished task again.
 
-        The new task names the old one in `retry_of`. An unfinished task is refused with 409. Send an
+        The new task names the old one in `retry_of`. It starts as soon as it can, or at the `run_at` of the old one if
+        that was cancelled before this time and the time is still ahead. An unfinished task is refused with 409. Send an
         `Idempotency-Key` to be able to repeat the request safely.
         """
         task = services.retry(services.get(task_id), by=request.user.get_username(), key=idempotency_key(request))

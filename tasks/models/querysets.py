@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 
 #: what a repetition needs to know of the finished task
-REPEATED_FIELDS = ("id", "robot", "handler", "params", "status", "priority", "labels", "timeout", "max_attempts")
+REPEATED_FIELDS = (
+    "id", "robot", "handler", "params", "status", "priority", "labels", "timeout", "max_attempts", "attempt", "history",
+)  # fmt: skip
 #: the statuses of tasks that may have an error: a scheduled one never started, and a success leaves none
 MAY_HAVE_FAILED = [status for status in Status if status not in (Status.SCHEDULED, Status.SUCCESS)]
 STUCK_AFTER = dt.timedelta(minutes=1)  # for things that should happen within seconds

@@ -160,7 +160,7 @@ class Task(models.Model):
         fields = {name: _aware(values[name]) for name in cls.SUBMITTED}
         fields["retry_of"] = uuid.UUID(values["retry_of"]) if values["retry_of"] else None
         task = cls(id=uuid.UUID(values["id"]), **fields)
-        task.history = [first_line(task.pk, Status(task.status), task.requested_by)]
+        task.history = [first_line(task.pk, Status(task.status), task.requested_by, task.run_at)]
         return task
 
     @property

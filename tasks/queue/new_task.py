@@ -10,12 +10,13 @@ import orjson
 from fmv.errors import InvalidInput, Problem
 from fmv.http import request_id
 from fmv.http.json import check_json
+from fmv.mongodb.server import stored_now
 from fmv.mongodb.uuid7 import new_id, time_of
 from robots.errors import UnknownRobot
 from robots.models import Robot, plain_name
 from tasks import registry
 from tasks.models import Status, Task
-from tasks.models.history import first_line
+from tasks.models.history import first_line, scheduled_for
 from tasks.models.status import DEFAULT_PRIORITY
 from tasks.queue.errors import RobotOutOfService, RobotsOutOfService
 
@@ -79,7 +80,7 @@ def _minimal_task(
         expires_at=expires_at,
         requested_by=by,
         request_id=request_id.current.get(),
-        history=[first_line(id, status, by)],
+        history=[first_line(id, status, by, run_at)],
     )
 
 
@@ -136,9 +137,20 @@ def _robot_of(run: Run, robots: Mapping[str, Robot]) -> Robot:
     return robot
 
 
-def repeat_of(task: Task) -> dict[str, Any]:
-    """Return the run that repeats a finished task on its robot, even if the robot is out of service."""
+def due_at(task: Task) -> dt.datetime | None:
+    """Return the time, still ahead, for which a task that never started was scheduled; None if there is none."""
+    planned = scheduled_for(task.history) if task.attempt == 0 else None
+    return planned if planned and planned > stored_now() else None
+
+
+def repeat_of(task: Task, *, now: bool = False) -> dict[str, Any]:
+    """Return the run that repeats a finished task on its robot, even if the robot is out of service.
+
+    One that was cancelled before its time keeps the time, unless it is to run `now`.
+    """
+    run_at = None if now else due_at(task)
     return {
+        **({"run_at": run_at} if run_at else {}),
         "robot": task.robot,
         "handler": task.handler,
         "params": task.params,

@@ -95,14 +95,16 @@ def cancel(task: Task, *, by: str) -> Task:
     raise AlreadyFinished
 
 
-def retry(task: Task, *, by: str, key: str | None = None) -> Task:
+def retry(task: Task, *, by: str, key: str | None = None, now: bool = False) -> Task:
     """Submit a new task that repeats a finished one, and return it; with the same `key` again the first new task.
+
+    A task that was cancelled before the time it was scheduled for keeps that time, unless it is to run `now`.
 
     Raises NotFinished, UnknownRobot, InvalidInput.
     """
     if not task.is_finished:
         raise NotFinished
-    new = submit(repeat_of(task), by=by, key=key)
+    new = submit(repeat_of(task, now=now), by=by, key=key)
     text = f"as {new.pk}"
     if key is None or all(entry.text != text for entry in audit.of("task", task.pk)):
         audit.record("task.retry", by=by, kind="task", key=task.pk, text=text)

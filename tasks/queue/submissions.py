@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import bson
 import orjson
@@ -37,7 +38,7 @@ def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Tas
 
     Raises InvalidInput when the key was used with other `runs`, and whatever `build` raises.
     """
-    id = hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()
+    id = _id(key, by)
     fingerprint = hashlib.sha256(_canonical(runs)).hexdigest()
     submission, robots = Submission.objects.filter(pk=id).first(), None
     if submission is None:
@@ -46,6 +47,16 @@ def submit_idempotent(key: str, runs: Any, *, by: str, build: Build) -> list[Tas
     if submission.fingerprint != fingerprint:
         raise InvalidInput([Problem(("header", "Idempotency-Key"), "This key was used with another request", "reused")])
     return _enqueue(submission, robots)
+
+
+def first_task(key: str, *, by: str) -> UUID | None:
+    """Return the id of the first task that `by` has submitted with this key; None if the key was not used."""
+    submission = Submission.objects.filter(pk=_id(key, by)).first()
+    return Task.submitted(submission.tasks[0]).pk if submission else None
+
+
+def _id(key: str, by: str) -> str:
+    return hashlib.sha256(f"{by}\n{key}".encode()).hexdigest()
 
 
 def _canonical(runs: Any) -> bytes:

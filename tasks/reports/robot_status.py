@@ -34,7 +34,7 @@ STATES = {
     "out": State("out of service", "Starts no task, keeps its queue, and may still run a task that it had started"),
     "failing": State("failing", "The last of its tasks that succeeded or failed has failed"),
     "online": State("online", "Its agent is there"),
-    "offline": State("offline", "Its agent has said goodbye, or nothing for a while"),
+    "offline": State("offline", "Its agent has signed off, or has not called for a while"),
     "low_battery": State("battery low", f"Reports less than {LOW_BATTERY:g} % of charge"),
     "with_errors": State("reports errors", "Reports errors or warnings of its own"),
 }

@@ -52,6 +52,19 @@ def test_a_right_password_leads_to_the_page_that_was_asked_for_and_signing_out_e
     assert page.get_by_role("heading", name="Sign in").is_visible()
 
 
+def test_the_way_back_from_a_sign_in_that_failed_first_sends_nothing(visit):
+    user = make_user("operator")
+    page = visit()
+    sign_in(page, user.username, "swordfish")
+    page.get_by_role("alert").wait_for()
+    page.get_by_label("User name").fill(user.username)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.wait_for_url("**/admin/tasks/task/")
+    page.go_back()
+    assert page.get_by_role("heading", name="Sign in").is_visible()
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_a_wrong_password_is_said_on_the_page(visit, size):
     page = visit(size=size)
@@ -146,6 +159,12 @@ def test_a_form_without_its_token_is_refused_in_words(visit):
     page.get_by_role("button", name="Sign in", exact=True).click()
     page.get_by_role("heading", name="The form is out of date").wait_for()
     assert_fine(page)
+
+
+def test_the_documentation_of_the_api_has_a_main_part_and_a_heading(visit):
+    page = visit("viewer")
+    page.goto("/api/v1/docs")
+    assert page.get_by_role("main").get_by_role("heading", level=1).first.is_visible()
 
 
 def test_browsers_that_ask_for_the_icon_get_it(visit):

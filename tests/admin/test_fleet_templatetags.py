@@ -76,4 +76,6 @@ def test_the_chart_has_the_latest_at_the_right_and_the_longest_highest():
     assert all(bar.y + bar.height == pytest.approx(CHART_HEIGHT) for bar in drawn)
     full = task_bars([short] * MAX_BARS)
     assert 0 <= full[-1].x < full[0].x + full[0].width <= CHART_WIDTH
+    few = task_bars([short] * 6)  # fill the chart, too
+    assert few[-1].x < CHART_WIDTH / 60
     assert task_bars([]) == []

@@ -155,6 +155,19 @@ def test_a_parameter_has_the_field_and_the_help_that_fit_it(name):
     assert (widget, field.help_text) == KINDS[name]
 
 
+class Trip(Params):
+    to: Shelf
+    home: Shelf | None = None
+    max_speed: float = 1.0
+    load: float = Field(1.0, title="Payload in kg")
+
+
+def test_a_parameter_is_labelled_by_its_name_and_not_by_the_class_of_its_value():
+    form = RunForm(handler(Trip))
+    assert [field.label for field in form.param_fields] == ["to", "home", "max_speed", "Payload in kg (load)"]
+    assert [label for label, _ in form.shapes] == ["to", "home"]
+
+
 def test_bounds_and_lengths_are_in_the_page_too():
     form = form_of()
     assert 'min="1"' in str(form[PREFIX + "count"])

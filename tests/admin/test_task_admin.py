@@ -12,6 +12,7 @@ from fmv.mongodb.uuid7 import id_at
 from robots.models import Robot
 from tasks.models import UNFINISHED, Bulk, LogLine, Task
 from tasks.models.error_document import error_document
+from tasks.queue import bulk, services
 from tests.support.api import stored
 from tests.support.factories import make_robot, make_task
 from tests.support.pages import TASKS, admin, messages, robot_url, task_url, text
@@ -295,8 +296,9 @@ def test_a_waiting_task_is_cancelled_and_the_page_tells_by_whom():
 def test_a_running_task_is_asked_to_stop():
     task = make_task(status="STARTED", robot="R2", lane="R2/0")
     answer = admin(Role.OPERATOR).post(task_url(task, "cancel"), follow=True)
-    assert messages(answer) == ["The worker was asked to stop the task."]
+    assert messages(answer) == []  # the page says so, and no longer than it is true
     assert "being stopped" in text(answer)
+    assert f'formaction="{task_url(task, "cancel")}"' not in text(answer)
     assert Task.objects.get().cancel_requested
 
 
@@ -306,6 +308,29 @@ def test_a_finished_task_is_retried_and_the_new_one_is_shown():
     new = Task.objects.queued().get()
     assert answer.redirect_chain == [(task_url(new), 302)]
     assert (new.retry_of, new.robot, new.handler) == (task.pk, "R2", task.handler)
+
+
+def test_a_task_that_was_cancelled_before_its_time_is_retried_at_that_time_or_now():
+    due = (timezone.now() + dt.timedelta(days=3)).replace(microsecond=0)
+    run = {"robot": make_robot(name="R2").name, "handler": "wait", "params": {"seconds": 1}, "run_at": due}
+    task, client = services.submit(run, by="fry"), admin(Role.OPERATOR)
+    services.cancel(task, by="fry")
+    shown = text(client.get(task_url(task)))
+    assert f"Retry at {due:%Y-%m-%d %H:%M} UTC" in shown
+    assert "Retry now" in shown
+    client.post(task_url(task, "retry"), {"repetitions": 0})
+    later = Task.objects.get(retry_of=task.pk)
+    assert (later.status, later.run_at) == ("SCHEDULED", due)
+    client.post(task_url(task, "retry") + "?when=now", {"repetitions": 1})
+    assert Task.objects.filter(retry_of=task.pk, status="QUEUED").count() == 1
+
+
+def test_a_bulk_retry_keeps_the_time_of_tasks_that_were_cancelled_before_it():
+    due = (timezone.now() + dt.timedelta(days=3)).replace(microsecond=0)
+    run = {"robot": make_robot(name="R2").name, "handler": "wait", "params": {"seconds": 1}, "run_at": due}
+    services.cancel(services.submit(run, by="fry"), by="fry")
+    bulk.run(bulk.start("retry", by="amy", conditions={"robot": "R2"}))
+    assert Task.objects.get(requested_by="amy").run_at == due
 
 
 def test_who_did_not_see_that_it_was_retried_meanwhile_is_told():
