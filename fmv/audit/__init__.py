@@ -6,7 +6,7 @@ What FMV does by itself (claims, results, recoveries) and plain submits are in t
 import datetime as dt
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import DatabaseError
@@ -15,10 +15,9 @@ from pymongo.errors import PyMongoError
 
 from fmv.audit.models import AuditEntry
 from fmv.http import request_id
-from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import insert
 from fmv.mongodb.server import recent_now
-from fmv.mongodb.uuid7 import id_at, new_id, time_of
+from fmv.mongodb.uuid7 import id_at, new_id
 
 logger = logging.getLogger(__name__)
 
@@ -61,27 +60,6 @@ def record_all(action: str, *, by: str, kind: str, texts: Mapping[Any, str]) -> 
 def of(kind: str, key: object) -> QuerySet[AuditEntry]:
     """Return the latest entries about one object, newest first."""
     return AuditEntry.objects.filter(kind=kind, key=str(key)).order_by("-id")[:MAX_ON_PAGE]
-
-
-def latest(action: str, kind: str, keys: Collection[str]) -> dict[str, dt.datetime]:
-    """Return when the action was last done to each of these objects, without those to which it never was: one command.
-
-    The index `audit_of_object` finds each; the entries about other actions since then are read, too.
-    """
-    if not keys:
-        return {}
-    entries = collection(AuditEntry)
-    first, *others = (
-        [
-            {"$match": {"kind": kind, "key": key, "action": action}},
-            {"$sort": {"_id": -1}},
-            {"$limit": 1},
-            {"$project": {"key": 1}},
-        ]
-        for key in sorted(keys)
-    )
-    united = [*first, *({"$unionWith": {"coll": entries.name, "pipeline": other}} for other in others)]
-    return {row["key"]: time_of(row["_id"]) for row in entries.aggregate(united)}
 
 
 def forget(days: float, until: float = float("inf")) -> int:

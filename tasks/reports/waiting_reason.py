@@ -10,18 +10,19 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fmv import audit
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import recent_now
 from robots.condition import Condition
-from robots.models import Robot, RobotState
+from robots.models import Absence, Robot, RobotState
 from tasks.models import Status, Task
 from tasks.models.querysets import STUCK_AFTER
 from tasks.models.status import EPOCH
+from tasks.models.task import NEXT_FIRST
 from tasks.reports.fleet import Worker, living
 from tasks.reports.held_lanes import HeldLane, held_lanes
 from tasks.reports.remedies import Remedy
 
+MAX_QUEUED = 50_000  # tasks of many robots that are looked at
 HEAD = ("robot", "handler", "priority", "runs_on", "params_version", "run_at")
 
 #: why a task may wait, for programs
@@ -90,12 +91,12 @@ class _Scene:
 
 
 def of_task(task: Task) -> Waiting | None:
-    """Return why the task waits, None if it does not wait: at most eight queries."""
+    """Return why the task waits, None if it does not wait: at most nine queries."""
     return of_tasks([task]).get(task.pk)
 
 
 def of_tasks(tasks: Iterable[Task]) -> dict[uuid.UUID, Waiting]:
-    """Return why each of these tasks waits, by id, without those that do not: at most eight queries.
+    """Return why each of these tasks waits, by id, without those that do not: at most nine queries.
 
     A task needs its HEAD, status and attempt.
     """
@@ -109,7 +110,7 @@ def of_tasks(tasks: Iterable[Task]) -> dict[uuid.UUID, Waiting]:
 
 
 def of_robots(names: Collection[str]) -> dict[str, tuple[Task, Waiting]]:
-    """Return the first task of each of these robots' queues, with its HEAD, and why it waits: at most eight queries."""
+    """Return the first task of each of these robots' queues, with its HEAD, and why it waits: at most nine queries."""
     if not names:
         return {}
     scene = _look(names)
@@ -130,7 +131,7 @@ def named(handler: str, id: uuid.UUID) -> str:
 
 def _look(names: Collection[str]) -> _Scene:
     now = recent_now()
-    found = Robot.objects.filter(pk__in=names).order_by().values("name", "enabled", "lanes")
+    found = Robot.objects.filter(pk__in=names).order_by().values("name", "enabled", "lanes", "updated_at")
     robots = {row["name"]: Robot(**row) for row in found}
     serving = {name for name, robot in robots.items() if robot.enabled}
     heads = _heads(names)
@@ -143,7 +144,7 @@ def _look(names: Collection[str]) -> _Scene:
     return _Scene(
         now,
         robots,
-        audit.latest("robot.disable", "robot", robots.keys() - serving),
+        _out_since([robot for robot in robots.values() if not robot.enabled]),
         held,
         heads,
         {state.robot: Condition(state, now) for state in states},
@@ -151,21 +152,37 @@ def _look(names: Collection[str]) -> _Scene:
     )
 
 
+def _out_since(robots: Collection[Robot]) -> dict[str, dt.datetime]:
+    """Return since when these robots are out of service. An absence is stored within a minute; then no other change of
+    the robot is likely.
+    """
+    if not robots:
+        return {}
+    kind = Absence.Kind.OUT_OF_SERVICE
+    stored = Absence.objects.now().filter(kind=kind, robot__in=[robot.name for robot in robots])
+    begun = dict(stored.values_list("robot", "begun"))
+    return {robot.name: begun.get(robot.name, robot.updated_at) for robot in robots}
+
+
 def _heads(names: Collection[str]) -> dict[str, Task]:
-    """Return the first of each robot's queue, from one command: one document by the index `task_next` for each."""
-    pipelines: list[list[dict[str, Any]]] = [
-        [
-            {"$match": Task.queue_of(name)},
-            {"$sort": {"priority": -1, "_id": 1}},
-            {"$limit": 1},
-            {"$project": dict.fromkeys(HEAD, 1)},
-        ]
-        for name in sorted(names)
-    ]
+    """Return the first of each robot's queue: one command for one robot, and two for many.
+
+    The index `task_next` has the queues in order. Of many robots at most MAX_QUEUED of its keys are read.
+    """
     tasks = collection(Task)
-    first, *others = pipelines
-    united = [*first, *({"$unionWith": {"coll": tasks.name, "pipeline": other}} for other in others)]
-    return {row["robot"]: _task(row) for row in tasks.aggregate(united)}
+    if len(names) == 1:
+        found = tasks.find(Task.queue_of(*names), dict.fromkeys(HEAD, 1), sort=list(NEXT_FIRST.items()), limit=1)
+    else:
+        first = tasks.aggregate(
+            [
+                {"$match": {"status": Status.QUEUED.value, "robot": {"$in": sorted(names)}}},
+                {"$sort": {"robot": 1} | NEXT_FIRST},
+                {"$limit": MAX_QUEUED},
+                {"$group": {"_id": "$robot", "first": {"$first": "$_id"}}},
+            ]
+        )
+        found = tasks.find({"_id": {"$in": [row["first"] for row in first]}}, dict.fromkeys(HEAD, 1))
+    return {row["robot"]: _task(row) for row in found}
 
 
 def _task(row: dict[str, Any]) -> Task:

@@ -43,7 +43,7 @@ READS = [
     (
         *("GET", "/task/{task}/waiting", None),
         # the task; its robot, the first of the robot's queue, the lanes in use, the workers: there are none
-        [TASK, ROBOTS, TASKS, TASKS, PROCESSES],
+        [TASK, ROBOTS, TASK, TASKS, PROCESSES],
     ),
     ("GET", "/compare", None, 2 * [SPANS, "find tasks_spantally"]),  # each week: which days are added up; the totals
     (

@@ -9,13 +9,11 @@ from typing import Any
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import recent_now
 from tasks.models import Status, Task
-from tasks.models.status import EPOCH
 
 FAILURES = 3  # in a row
 WITHIN = dt.timedelta(days=1)  # in which they failed
 MAX_FAILURES = 1000  # the latest, which are read
-MAX_ROBOTS = 50  # with so many failures, of which the latest tasks are read
-LATEST = 50  # tasks of a robot that are read
+MAX_ENDED = 2000  # the latest tasks of the robots with so many failures, which are read
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,8 @@ class Failing:
 def now_failing() -> Iterator[Failing]:
     """Yield the robots and handlers that fail now, by robot: one query, and one more if any failed so often."""
     pairs = _often_failed()
-    robots = sorted({robot for robot, _ in pairs})[:MAX_ROBOTS]
     ended: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in _latest(robots) if robots else ():
+    for row in _ended_since(min(pairs.values()), {robot for robot, _ in pairs}) if pairs else ():
         ended.setdefault((row["robot"], row["handler"]), []).append(row)
     for robot, handler in sorted(pairs):
         last = ended.get((robot, handler), [])[:FAILURES]
@@ -43,32 +40,27 @@ def now_failing() -> Iterator[Failing]:
             yield Failing(robot, handler, since.replace(tzinfo=dt.UTC), uuid.UUID(last[0]["_id"]), error)
 
 
-def _often_failed() -> set[tuple[str, str]]:
-    """Return the robots and handlers with enough of the latest failures; the index `task_failed` has these in order."""
+def _often_failed() -> dict[tuple[str, str], dt.datetime]:
+    """Return the robots and handlers with enough of the latest failures, each with the time of the last but two.
+
+    The index `task_failed` has the failures in order.
+    """
     pipeline: list[dict[str, Any]] = [
         {"$match": {"status": Status.FAILURE.value, "finished_at": {"$gte": recent_now() - WITHIN}}},
         {"$sort": {"finished_at": -1}},
         {"$limit": MAX_FAILURES},
-        {"$group": {"_id": {"robot": "$robot", "handler": "$handler"}, "count": {"$sum": 1}}},
-        {"$match": {"count": {"$gte": FAILURES}}},
+        {"$group": {"_id": {"robot": "$robot", "handler": "$handler"}, "times": {"$push": "$finished_at"}}},
     ]
-    return {(row["_id"]["robot"], row["_id"]["handler"]) for row in collection(Task).aggregate(pipeline)}
+    found = {(row["_id"]["robot"], row["_id"]["handler"]): row["times"] for row in collection(Task).aggregate(pipeline)}
+    return {pair: times[FAILURES - 1] for pair, times in found.items() if len(times) >= FAILURES}
 
 
-def _latest(robots: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yield the latest tasks of each robot that succeeded or failed, latest first, by the index `task_ended`."""
-    tasks = collection(Task)
+def _ended_since(begun: dt.datetime, robots: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield the MAX_ENDED latest tasks of these robots that succeeded or failed since then, latest first.
+
+    The index `task_ended` has those of each robot in order.
+    """
     shown = dict.fromkeys(("robot", "handler", "status", "finished_at", "error.type"), 1)
-    pipelines: list[list[dict[str, Any]]] = [
-        [
-            {"$match": {"robot": robot, "finished_at": {"$gt": EPOCH}}},
-            {"$sort": {"finished_at": -1}},
-            {"$limit": LATEST},
-            {"$match": {"status": {"$ne": Status.REVOKED.value}}},
-            {"$project": shown},
-        ]
-        for robot in robots
-    ]
-    first, *others = pipelines
-    united = [*first, *({"$unionWith": {"coll": tasks.name, "pipeline": other}} for other in others)]
-    yield from tasks.aggregate(united)
+    match = {"robot": {"$in": sorted(robots)}, "finished_at": {"$gte": begun}}
+    found = collection(Task).find(match, shown, sort=[("finished_at", -1)], limit=MAX_ENDED)
+    yield from (row for row in found if row["status"] != Status.REVOKED)
