@@ -142,6 +142,7 @@ def refused(request: HttpRequest) -> HttpResponse:
         "signed_out": True,
     }
     answer: Any = admin.site.login(request, shown)
+    request.method = "POST"  # as the access log has it
     answer.status_code = 403
     return answer
 
