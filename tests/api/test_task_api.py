@@ -12,7 +12,8 @@ pytestmark = pytest.mark.django_db
 
 KEYS = (
     "task_id status robot handler params priority labels progress message result error attempt max_attempts timeout "
-    "run_at expires_at created_at started_at finished_at worker requested_by retry_of cancel_requested history"
+    "run_at expires_at created_at started_at finished_at worker runs_on requested_by retry_of cancel_requested "
+    "out_of_contact_since history"
 )
 NOON = dt.datetime(2026, 11, 23, 12, 0, 0, 1500, tzinfo=dt.UTC)
 
@@ -65,9 +66,11 @@ def test_it_shows_everything_of_a_task_that_is_over(api):
         "started_at": noon,
         "finished_at": noon,
         "worker": "host/1",
+        "runs_on": "worker",
         "requested_by": "test",
         "retry_of": str(old),
         "cancel_requested": False,
+        "out_of_contact_since": None,
         "history": [{"at": noon, "status": "FAILURE", "attempt": 2, "note": "ValueError: no"}],
     }
 
