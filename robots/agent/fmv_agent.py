@@ -264,8 +264,9 @@ class Task:
         self.to_end = threading.Event()
         self.session = session
         self._agent = agent
-        self._time_over = uptime() + float(document.get("timeout") or float("inf"))
-        self._lease = 0.0
+        self._timeout = float(document.get("timeout") or float("inf"))
+        self._time_over = uptime() + self._timeout
+        self._lease = self._hold = 0.0
         self._held(claimed, uptime())  # a claim may have waited; and only a renewal lets the skill begin
         self._news: dict[str, Any] = {}
         self._lines: list[str] = []
@@ -332,8 +333,8 @@ class Task:
                 self._lines_dropped += 1
 
     def end(self, reason: str) -> None:
-        """Tell the skill to stop."""
-        if not self.reason and not self.ended.is_set():
+        """Tell the skill to stop. That the task is lost counts more than an earlier reason: FMV wants no outcome."""
+        if (not self.reason or (reason == "lost" and self.reason != "lost")) and not self.ended.is_set():
             self.reason = reason
             logger.warning("%s is to end: %s", self, reason)
         self.to_end.set()
@@ -352,7 +353,8 @@ class Task:
         """
         self._lease = float(answer["lease_seconds"])
         self._contact_until = since + self._lease * MARGIN
-        self._held_until = since + float(answer.get("hold_seconds") or self._lease) * MARGIN
+        self._hold = float(answer.get("hold_seconds") or self._lease) * MARGIN
+        self._held_until = since + self._hold
 
     # The rest talks to FMV, in a thread for each task, from the claim until FMV has the outcome.
 
@@ -477,10 +479,12 @@ class Task:
         if isinstance(error, Stopped) and self.reason == "cancelled":
             return "finish", {"outcome": "cancelled"}
         if isinstance(error, Stopped) and self.reason == "agent stops":
-            return "release", {"reason": "The agent stops."}
-        if isinstance(error, Stopped):
-            kind = {"timed out": "TimedOut", "out of contact": "OutOfContact"}.get(self.reason, "Stopped")
-            return "finish", _failed(kind, f"The skill was told to stop: {self.reason}.")
+            return "release", {"reason": "the agent stops"}
+        if isinstance(error, Stopped) and self.reason == "timed out":
+            return "finish", _failed("TimedOut", f"Ran longer than {self._timeout:g} s", retryable=False)
+        if isinstance(error, Stopped) and self.reason == "out of contact":
+            why = f"The agent did not reach FMV for more than {self._hold:g} s and stopped the task"
+            return "finish", _failed("OutOfContact", why)
         for line in "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines():
             self.log(line)
         logger.error("%s fails", self, exc_info=error)
@@ -703,13 +707,13 @@ class Agent:
 
     def is_lost(self, task: Task, answer: Answer, session: str) -> None:
         """Drop a task that FMV says is not ours, or no more because it has the outcome."""
-        if task.ended.is_set():
-            task.delivered.set()
-        else:
-            logger.warning("%s is not ours any more: %s", task, answer.body)
-            task.end("lost")
         if answer.code == "session_replaced":
             self.is_replaced(session)
+        elif task.ended.is_set():
+            task.delivered.set()
+        elif task.reason != "lost":
+            logger.warning("%s is not ours any more: %s", task, answer.body)
+            task.end("lost")
 
     def is_replaced(self, session: str) -> None:
         """Leave the robot to another agent, and come back after a pause, longer each time: they must not fight."""
@@ -822,15 +826,16 @@ class Agent:
                         return False  # the next start sends it
                     time.sleep(min(wait, 1))
                 continue
-            if answer.status in (404, 409):
+            if answer.status == 200:
+                logger.info("Task %s: %s", item["task_id"], body.get("outcome", verb))
+            elif answer.status in (404, 409) or body.get("error", {}).get("type") == "ResultRefused":
                 logger.error("FMV does not take the end of task %s: %s", item["task_id"], answer.body)
                 if answer.code == "session_replaced":
                     self.is_replaced(body["session"])
-            elif answer.status != 200 and body.get("error", {}).get("type") != "ResultRefused":
+            else:
                 reason = f"FMV answered {answer.status} to the outcome: {answer.body}"
                 verb, body = "finish", {**_failed("ResultRefused", reason, retryable=False), **_whose(body)}
                 continue
-            logger.info("Task %s: %s", item["task_id"], body.get("outcome", verb))
             self.journal.forget(item["task_id"], item["attempt"])
             return True
 

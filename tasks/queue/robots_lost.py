@@ -83,9 +83,13 @@ def _act(task: Task, verdict: Verdict) -> Status | None:
         case Verdict.LOSE_CONTACT:
             return Status.STARTED if task.lose_contact() else None
         case Verdict.END:
-            return _end(task, f"The robot was silent for {_patience(task):g} s")
+            return _end(task, f"The robot was silent for more than {_patience(task):g} s")
         case Verdict.STOP:
-            return Status.REVOKED if task.stop_unconfirmed("not confirmed by the robot") else None
+            return (
+                Status.REVOKED
+                if task.stop_unconfirmed("not confirmed by the robot, so its lane stays blocked")
+                else None
+            )
         case Verdict.TIME_OUT:
             asked = task.request_cancel(f"cancel asked for by FMV: ran longer than {task.timeout:g} s")
             return Status.STARTED if asked else None

@@ -15,7 +15,7 @@ import requests
 
 from robots import agents
 from tasks.models import LogLine, Status, Task
-from tasks.queue import periodic, services
+from tasks.queue import periodic, robots_lost, services
 from tests.conftest import wait_until
 from tests.support import fault_proxy
 from tests.support.agent_processes import AGENT, AgentProcess, read_marks, uptime
@@ -158,6 +158,33 @@ def test_a_cancel_stops_the_skill(make_agent, order, marks):
     assert [(mark.word, mark.more) for mark in read_marks(marks)] == [("start", ""), ("stopped", "cancelled")]
 
 
+def test_a_task_that_takes_too_long_has_failed_and_is_not_tried_again(make_agent, marks):
+    agent = make_agent().start()
+    params = {"file": str(marks), "seconds": 50}
+    task = services.submit(
+        {"robot": agent.robot.name, "handler": "robot.mark", "params": params, "timeout": 1, "max_attempts": 3}, by="x"
+    )
+    task = wait_for(task)
+    assert (task.status, task.attempt, task.attempts_left) == (Status.FAILURE, 1, 2)
+    assert task.history[-1]["note"] == "TimedOut: Ran longer than 1 s"
+    assert [(mark.word, mark.more) for mark in read_marks(marks)] == [("start", ""), ("stopped", "timed-out")]
+
+
+def test_a_skill_that_ignores_a_cancel_is_dropped_once_fmv_has_ended_its_task(proxy, make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=8, how="deaf")
+    wait_for_marks(marks, 1)
+    services.cancel(now(task), by="test")
+    wait_until(lambda: "is to end: cancelled" in agent.log)
+    wait_until(lambda: robots_lost.recover(now(task), robots_lost.Verdict.STOP))
+    wait_until(lambda: agent.journal() == [], 60)
+    assert proxy.statuses("/renew").count(409) == 1
+    assert agent.log.count("is not ours any more") == 1
+    assert f"FMV does not take the end of task {task.pk}" in agent.log
+    assert f"{task.pk}: succeeded" not in agent.log
+    assert now(task).status == Status.REVOKED
+
+
 def test_in_manual_mode_the_robot_takes_no_tasks(make_agent, order, marks, tmp_path):
     mode = tmp_path / "mode"
     mode.write_text('{"mode": "manual"}')
@@ -241,7 +268,8 @@ def test_a_skill_is_told_to_stop_before_another_attempt_may_begin(proxy, make_ag
     assert stopped.at - since < LEASE
     proxy.is_down = False
     wait_until(lambda: now(task).attempt == 2)
-    assert "OutOfContact" in " ".join(line["note"] for line in now(task).history)
+    why = "OutOfContact: The agent did not reach FMV for more than 2.7 s and stopped the task"
+    assert why in [line["note"] for line in now(task).history]
 
 
 # --- A robot that breaks ---------------------------------------------------------------------------------------------
@@ -294,6 +322,7 @@ def test_on_sigterm_it_gives_its_task_back_and_the_robot_is_offline(make_agent, 
     assert agent.stop() == 0
     assert read_marks(marks)[1].more == "agent-stops"
     assert (now(task).uncounted, now(task).status in (Status.RETRY, Status.QUEUED)) == (1, True)
+    assert "handed back: the agent stops" in [line["note"] for line in now(task).history]
     assert agents.session_of(agent.robot.name) is None
     assert "Stopped." in agent.log
 
