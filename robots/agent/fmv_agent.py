@@ -266,7 +266,7 @@ class Task:
         self._agent = agent
         self._timeout = float(document.get("timeout") or float("inf"))
         self._time_over = uptime() + self._timeout
-        self._lease = self._hold = 0.0
+        self._lease = self._hold = self._took = 0.0
         self._held(claimed, uptime())  # a claim may have waited; and only a renewal lets the skill begin
         self._news: dict[str, Any] = {}
         self._lines: list[str] = []
@@ -386,9 +386,12 @@ class Task:
         with self._lock:
             news = dict(self._news)
         self._renewed_at = uptime()
-        timeout = min(TIMEOUT, max(1.0, self._lease / 4))
+        timeout = min(TIMEOUT, max(1.0, self._lease / 4, 2 * self._took))  # longer if FMV or the network is slow
         body = {"session": session, "attempt": self.attempt, **news}
-        answer = self._agent.server.call("POST", f"/task/{self.id}/renew", body, timeout)
+        try:
+            answer = self._agent.server.call("POST", f"/task/{self.id}/renew", body, timeout)
+        finally:
+            self._took = uptime() - self._renewed_at
         if answer.status == 200:
             self._held(answer.body, self._renewed_at)
             self._pauses = pauses()
