@@ -161,9 +161,9 @@ class Chaos:
     def supervise(self) -> None:
         """Restart processes that have ended. It is a violation when one ends that was not told to.
 
-        A worker may end within GIVES_UP seconds of a kill of its pool process: Celery ends one whose process dies while
-        it starts ("Could not start worker processes") or reconnects (celery/celery#6052). Its supervisor starts it
-        again; in this run that is the chaos driver.
+        A worker may end within GIVES_UP seconds of a kill of its pool process, or of RabbitMQ's return if that was away
+        meanwhile: Celery ends one whose process dies while it starts ("Could not start worker processes") or
+        reconnects (celery/celery#6052). Its supervisor starts it again; in this run that is the chaos driver.
         """
         for name, process in list(self.world.up.items()):
             since = self.stopping.get(name)
@@ -288,6 +288,8 @@ class Chaos:
     def back(self, name: str, since: float) -> None:
         """Record the outage. It lasts RECONNECT_TIME seconds longer, until all clients of the server are back."""
         self.say(f"  {name} answers again, after {self.now - since:.1f} s")
+        if name == "RabbitMQ":  # a worker that could not connect meets the loss of its process only now
+            self.lost_process |= {worker: self.now for worker, at in self.lost_process.items() if at >= since}
         began = int(self.began * SECOND)
         self.record.outages.append((began + int(since * SECOND), time.monotonic_ns() + RECONNECT_TIME * SECOND))
 
