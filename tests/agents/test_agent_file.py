@@ -234,6 +234,7 @@ def test_requests_that_come_too_late_change_nothing(fault, proxy, make_agent, or
     assert steps == [(str(task.pk), f"{n}") for task in tasks for n in range(4)]
 
 
+@pytest.mark.slow
 def test_a_slow_network_lets_a_task_with_a_short_lease_begin(proxy, make_agent, order):
     proxy.delay, proxy.chances = 1.5, {fault_proxy.DELAY: 1.0}  # a second is the least that a renewal waits
     task = wait_for(order(make_agent().start(), "robot.mark"))
