@@ -208,6 +208,13 @@ class TaskQuerySet(QuerySet["Task"]):
         """Return how many tasks each of these robots runs."""
         return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))
 
+    def running_on(self, robots: Collection[str]) -> dict[str, set[uuid.UUID]]:
+        """Return the ids of the tasks that each of these robots runs; nothing for a robot that runs none."""
+        found: dict[str, set[uuid.UUID]] = {}
+        for robot, id in self.started().filter(robot__in=robots).order_by().values_list("robot", "pk"):
+            found.setdefault(robot, set()).add(id)
+        return found
+
     def up_to(self, limit: int) -> int:
         """Return the number of tasks, at most `limit`."""
         return self.order_by()[:limit].count()
