@@ -9,6 +9,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 from uuid import UUID
 
@@ -95,15 +96,28 @@ def recover_lost() -> dict[str, int]:
 
 
 def _recover_on_robots(now: float) -> dict[str, int]:
-    on_robots = ((pk, seen) for pk, seen in _sights.items() if seen.runs_on == "robot")
-    verdicts = {pk: verdict for pk, seen in on_robots if (verdict := robots_lost.judge(seen, now))}
+    verdicts: dict[UUID, robots_lost.Verdict] = {}
+    for pk, seen in _sights.items():
+        with _others_go_on(pk):
+            if seen.runs_on == "robot" and (verdict := robots_lost.judge(seen, now)):
+                verdicts[pk] = verdict
     outcome: Counter[Status] = Counter()
     for task in _read(list(verdicts)):
-        if status := robots_lost.recover(task, verdicts[task.pk]):
-            outcome[status] += 1
+        with _others_go_on(task.pk):
+            if status := robots_lost.recover(task, verdicts[task.pk]):
+                outcome[status] += 1
     if outcome[Status.RETRY]:
         promote_due()
     return {status.value: count for status, count in outcome.items()}
+
+
+@contextmanager
+def _others_go_on(id: UUID) -> Iterator[None]:
+    """Log an error of one task, whose document somebody has changed by hand: the others do not wait for it."""
+    try:
+        yield
+    except (TypeError, ValueError):
+        logger.exception("Task %s cannot be recovered", id)
 
 
 def _read(ids: list[UUID]) -> Iterator[Task]:
@@ -150,11 +164,9 @@ def recover_from(worker: str, message_id: str) -> dict[str, int]:
 def _recover_all(tasks: Iterable[Task], *, has_died: bool = False) -> dict[str, int]:
     outcome: Counter[Status] = Counter()
     for task in tasks:
-        try:
+        status = None
+        with _others_go_on(task.pk):
             status = _recover(task, has_died)
-        except (TypeError, ValueError):  # somebody has changed its document by hand: the others do not wait for it
-            logger.exception("Task %s cannot be recovered", task.pk)
-            continue
         if status is None:
             continue  # its worker, or another recovery, was faster
         outcome[status] += 1
