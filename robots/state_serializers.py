@@ -7,7 +7,14 @@ import orjson
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import Rfc3339Field, StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField
+from fmv.http.fields import (
+    CutCharField,
+    Rfc3339Field,
+    StrictBooleanField,
+    StrictCharField,
+    StrictFloatField,
+    StrictIntegerField,
+)
 from fmv.http.json import check_json
 
 MODES = ("automatic", "semi_automatic", "manual", "service", "teach_in")
@@ -98,16 +105,16 @@ class VelocitySerializer(serializers.Serializer):
 
 class LoadSerializer(serializers.Serializer):
     present = StrictBooleanField(**UNKNOWN)
-    description = StrictCharField(max_length=500, allow_blank=True, **UNKNOWN)
+    description = CutCharField(limit=500, allow_blank=True, **UNKNOWN)
 
 
 class RobotErrorSerializer(serializers.Serializer):
     """An error or a warning of the robot's own."""
 
-    type = StrictCharField(max_length=200)
+    type = CutCharField(limit=200)
     level = Word(*LEVELS)
-    description = StrictCharField(max_length=2000, allow_blank=True, default="")
-    hint = StrictCharField(max_length=2000, allow_blank=True, help_text="What to do.", **UNKNOWN)
+    description = CutCharField(limit=2000, allow_blank=True, default="")
+    hint = CutCharField(limit=2000, allow_blank=True, help_text="What to do.", **UNKNOWN)
 
 
 class DatedErrorSerializer(RobotErrorSerializer):
@@ -181,7 +188,7 @@ class StateSerializer(ReportedSerializer):
         help_text="Whether its agent was heard within `FMV_OFFLINE_AFTER` seconds and has not said goodbye."
     )
     since = Rfc3339Field(help_text="When `online` last changed.")
-    last_seen = Rfc3339Field(help_text="When its agent last called, exact to some seconds.")
+    last_seen = Rfc3339Field(help_text="When its agent last called in its session, exact to some seconds.")
     reported_at = Rfc3339Field(allow_null=True, help_text="When the values below were reported.")
     stale = serializers.BooleanField(
         help_text="The values below are old, because the robot is offline or does not report any more."
