@@ -57,6 +57,7 @@ MAX_LINES = 1000  # log lines of a task that wait to be sent
 MAX_LINE = 4000  # characters of a log line, and of an error's message
 MAX_MESSAGE = 500  # characters of a message beside the progress, and of the reason of a release
 BATCH = 100  # log lines in a request
+MAX_STARTS = 20  # earlier starts of this program that FMV is told of
 BY_HAND = ("manual", "service", "teach_in")  # the modes in which the agent takes no tasks
 
 logger = logging.getLogger("fmv-agent")
@@ -563,6 +564,19 @@ class Journal:
         return self._directory / f"{uuid.UUID(task_id)}.{int(attempt)}.json"
 
 
+def note_start(path: Path, boot_id: str) -> list[str]:
+    """Add this start of the agent to the file, and return those before, whose late requests are to change nothing."""
+    earlier: list[str] = []
+    try:
+        earlier = path.read_text().split()[-MAX_STARTS:] if path.exists() else []
+        new = path.with_suffix(".new")
+        new.write_text("\n".join([*earlier, boot_id]) + "\n")
+        new.replace(path)
+    except (OSError, ValueError) as error:
+        logger.error("%s cannot be used: %s", path, error)
+    return earlier
+
+
 # --- The agent -------------------------------------------------------------------------------------------------------
 
 
@@ -575,6 +589,7 @@ class Agent:
         #: the session with FMV, "" while there is none
         self.session = ""
         self._boot_id = str(uuid.uuid4())
+        self._earlier_boots = note_start(home / "starts", self._boot_id)
         self.journal = Journal(home / "tasks")
         self._lanes, self._stop_seconds = lanes, stop_seconds
         self._running: dict[tuple[str, int], Task] = {}
@@ -668,7 +683,7 @@ class Agent:
             if not ours and not self._deliver(item):
                 return False
         about = {"agent": "fmv_agent.py", "version": VERSION, "boot_id": self._boot_id, "handlers": sorted(_skills)}
-        answer = self.server.call("POST", "/session", about)
+        answer = self.server.call("POST", "/session", {**about, "earlier_boot_ids": self._earlier_boots})
         if answer.status != 200:
             wait = 0 if answer.status == 409 else REFUSED_WAIT  # 409: the request came twice, and the other won
             raise NoAnswer(f"FMV opens no session: {answer.status} {answer.body}", wait)

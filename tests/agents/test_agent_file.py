@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from robots import agents
+from robots.models import RobotState
 from tasks.models import LogLine, Status, Task
 from tasks.queue import periodic, robots_lost, services
 from tests.conftest import wait_until
@@ -295,6 +296,10 @@ def test_killed_in_a_task_it_goes_on_with_the_checkpoint_in_the_same_attempt(mak
     assert len(steps) <= 13  # the kill may come between a mark and its checkpoint
     assert len({mark.pid for mark in read_marks(marks)}) == 2
     assert log_of(task)[-1] == "step 11"
+    starts = (agent.home / "starts").read_text().split()
+    session = RobotState.objects.get(pk=agent.robot.name).session
+    assert [*session["ended"], session["boot_id"]] == starts[-2:]
+    assert len(starts) == 2
 
 
 def test_killed_in_a_task_that_cannot_go_on_it_begins_another_attempt(make_agent, order, marks):

@@ -1,11 +1,14 @@
 """POST and DELETE /agent/session: what a robot holds when its agent comes back."""
 
+import datetime as dt
 import uuid
 from unittest.mock import patch
 
 import pytest
 
+from fmv.mongodb.server import server_now
 from robots import agents
+from robots.models import RobotState
 from tasks.agents import services
 from tasks.models import Status, Task
 from tests.support.agent_requests import Agent, code, submit
@@ -119,6 +122,17 @@ def test_a_claim_whose_answer_was_lost_is_in_the_answer_to_the_next_session():
     assert agent.claim(id).json()["task"]["task_id"] == agent.task_id
 
 
+def test_a_late_sign_in_of_an_earlier_start_ends_no_task():
+    earlier = Agent.signed_in(make_robot())
+    agent = Agent(earlier.robot, boot_id="boot 2")
+    agent.sign_in(earlier_boot_ids=["boot 1"])
+    submit(agent.robot)
+    agent.take()
+    assert code(earlier.sign_in()) == "session_replaced"
+    assert agent.renew().status_code == 200
+    assert agent.finish(result={"degrees": 1}).json()["attempt"] == 1
+
+
 def test_a_robot_goes_on_also_if_the_first_answer_after_its_restart_was_lost():
     agent = agent_with("patrol")
     agent.renew(checkpoint={"leg": 3})
@@ -169,6 +183,31 @@ def test_a_goodbye_closes_the_session():
     agent.sign_in()
     assert agent.api("DELETE", "/agent/session", {"session": "another"}).status_code == 409
     assert agent.api("DELETE", "/agent/session", {"session": agent.session}).status_code == 204
+
+
+@pytest.mark.parametrize("verb", ["claim", "renew", "log", "finish", "release", "state", "goodbye"])
+def test_an_agent_that_was_replaced_does_not_make_the_robot_look_alive(verb):
+    agent = agent_with("patrol")
+    old = agent.session
+    agent.restarted()
+    before = server_now() - dt.timedelta(seconds=20)
+    RobotState.objects.update(last_seen=before, reported_at=before)
+    current, agent.session = agent.session, old
+    mine = {"session": old}
+    calls = {
+        "claim": agent.claim,
+        "renew": agent.renew,
+        "log": lambda: agent.log(0, "x"),
+        "finish": lambda: agent.call("finish", outcome="succeeded", attempt=2),
+        "release": lambda: agent.call("release", attempt=2),
+        "state": lambda: agent.api("PUT", "/agent/state", mine),
+        "goodbye": lambda: agent.api("DELETE", "/agent/session", mine),
+    }
+    assert code(calls[verb]()) in ("session_replaced", "attempt_lost")
+    assert RobotState.objects.get().last_seen < before + dt.timedelta(seconds=1)
+    agent.session = current
+    assert agent.renew().status_code == 200
+    assert RobotState.objects.get().last_seen > before + dt.timedelta(seconds=15)
 
 
 def test_bad_sessions_are_refused():
