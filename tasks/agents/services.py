@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 import robots.services
+from fmv.escaping import shortened
 from fmv.mongodb.uuid7 import new_id
 from robots import agents
 from robots.agents import Session
@@ -29,6 +30,7 @@ from tasks.models.robot_attempt import (
     lease_of,
 )
 from tasks.models.task import LaneTaken
+from tasks.models.transitions import HANDED_BACK
 from tasks.queue.doorbell import ring_for_next
 from tasks.queue.errors import UnknownTask
 from tasks.queue.lanes import free_lanes, start_on_any
@@ -38,6 +40,7 @@ from tasks.queue.robots_lost import MAX_RELEASED, free_lanes_of
 logger = logging.getLogger(__name__)
 
 MAX_LOG_LINES = 10_000  # an attempt
+MAX_LINE = 4000  # characters
 TRIES = 10  # of a claim, while others are faster
 WENT_ON = "its agent was started again and goes on"
 
@@ -45,15 +48,14 @@ WENT_ON = "its agent was started again and goes on"
 # --- Sessions --------------------------------------------------------------------------------------------------------
 
 
-def open_session(robot: str, *, handlers: list[str], **about: str) -> tuple[Session, list[Held]]:
+def open_session(robot: str, **about: Any) -> tuple[Session, list[Held]]:
     """Open a session of the robot's agent, which ends the one before; return it with the attempts that it holds.
 
     An agent that still runs keeps its attempts. One that was started again keeps those whose handler can go on; the
-    others are tried again or fail. `about`: agent, version, boot_id. Raises UnknownRobot, and SessionReplaced if the
-    agent opens another one meanwhile, which then has all attempts.
+    others are tried again or fail. `about`: as robots.agents.open_session takes it. Raises UnknownRobot, and
+    SessionReplaced if the agent opens another one meanwhile, which then has all attempts, or has ended.
     """
-    robots.services.get(robot)
-    session = agents.open_session(robot, handlers=handlers, **about)
+    session = agents.open_session(robot, **about)
     free_lanes_of(robot)
     held = attempts_held(robot)
     while others := [each for each in held if each[1].session != session.id]:
@@ -87,7 +89,7 @@ def _end_restarted(task: Task, attempt: RobotAttempt) -> None:
     elif asked:
         task.stop("its agent was started again while it was being cancelled")
     elif is_unconfirmed(task.handler, task.started_at, task.lease_expires_at):
-        if task.release("handed back: its agent was started again before it had the task"):
+        if task.release(f"{HANDED_BACK}its agent was started again before it had the task"):
             task.promote()
     elif task.attempts_left:
         task.retry(error, delay=handler_of(task.handler).retry.delay(task.attempt - task.uncounted))
@@ -119,30 +121,40 @@ def claim(robot: str, session: str, claim_id: UUID) -> Held | None:
     """
     current = _require_session(robot, session)
     for _ in range(TRIES):
+        owner, task = _next_of(robot, current)
+        # after that look: a task that the same claim, sent twice, has started since is found here, or is that one
         running = list(Task.objects.started().of_robot(robot))
         if mine := _claimed_before(running, session, claim_id):
             return mine
-        owner, task = _next_of(robot, current)
         if owner is None or task is None:
             return None
         free = free_lanes(owner.name, owner.lanes, {each.lane for each in running if each.lane})
         if not free:
             return None
         try:
-            if _start(task, free, session, claim_id):
-                return _begun(task, session)
+            if _start(task, free, session, claim_id) and (held := _begun(task, session, alone=owner.lanes == 1)):
+                return held
         except LaneTaken:
             free_lanes_of(robot)  # the agent has spoken: what it did not confirm blocks no lane any more
     return None  # others are faster; the agent asks again
 
 
-def _begun(task: Task, session: str) -> Held:
+def _begun(task: Task, session: str, *, alone: bool) -> Held | None:
+    """Return the attempt that a claim has started; None if the same claim, sent twice, has started another task, too.
+
+    `alone`: no other task can run beside it. Raises SessionReplaced.
+    """
+    mine = RobotAttempt(task.robot, task.pk, task.attempt, session)
     try:
         _require_session(task.robot, session)
     except SessionReplaced:  # a newer session has begun meanwhile, and may have looked at the held tasks before this
-        mine = RobotAttempt(task.robot, task.pk, task.attempt, session)
-        _release(mine, task, "another session of the agent has begun", 0)
+        mine.withdraw("another session of the agent has begun")
+        ring_for_next(task.robot)
         raise
+    same = Task.objects.started().of_robot(task.robot).filter(claim_id=task.claim_id, session=session)
+    if not alone and same.exclude(pk=task.pk).exists():
+        mine.withdraw("its claim came twice")  # perhaps both do so, and look again; never are both answered
+        return None
     about = {"task_id": str(task.pk), "handler": task.handler, "robot": task.robot, "attempt": task.attempt}
     logger.info("Task %(task_id)s (%(handler)s) of robot %(robot)r: attempt %(attempt)d", about, extra=about)
     lease = claim_lease_of(task.handler)
@@ -206,6 +218,7 @@ def _require_regained(task: Task, mine: RobotAttempt, report: dict[str, Any]) ->
     if task.status == Status.STARTED and (mine.renew(report) or mine.regain_contact(report)):
         return
     if task.status in (Status.RETRY, Status.QUEUED) and _is_unreported(task):
+        mine = mine.late(task)
         free_lanes_of(task.robot)
         owner = robots.services.get(task.robot)
         for lane in free_lanes(owner.name, owner.lanes, Task.lanes_taken(owner.name)):
@@ -257,7 +270,7 @@ def log(robot: str, id: UUID, session: str, attempt: int, first: int, lines: lis
         raise LinesMissing(stored)
     new = lines[stored - first :][: max(0, MAX_LOG_LINES - stored)]
     rows = [
-        LogLine(id=new_id(), task=id, attempt=attempt, number=stored + place, text=encodable(text[:4000]))
+        LogLine(id=new_id(), task=id, attempt=attempt, number=stored + place, text=encodable(shortened(text, MAX_LINE)))
         for place, text in enumerate(new)
     ]
     LogLine.objects.store_once(rows)
@@ -316,7 +329,7 @@ def _attempt_to_end(task: Task, session: str, attempt: int) -> RobotAttempt:
         _require_session(task.robot, session)
     if task.attempt != attempt or task.is_finished:
         _refuse(task)
-    return RobotAttempt(task.robot, task.pk, attempt, task.session)
+    return RobotAttempt(task.robot, task.pk, attempt, task.session).late(task)
 
 
 def _finish(
@@ -337,9 +350,10 @@ def _finish(
     given = error or {}
     failed = error_document(given.get("type") or "Error", given.get("message") or "")
     logger.info("Task %s: attempt %d failed on the robot: %s", task.pk, task.attempt, failed["message"])
-    if not retryable or not task.attempts_left or (asked and asked.is_timeout):
+    counted = task.attempt - task.uncounted + (mine.uncounted_with_it is not None)
+    if not retryable or counted >= task.max_attempts or (asked and asked.is_timeout):
         return mine.fail(failed, outcome)
-    delay = handler_of(task.handler).retry.delay(task.attempt - task.uncounted)
+    delay = handler_of(task.handler).retry.delay(counted)
     return mine.retry(failed, delay, outcome) or (
         task.cancel_requested and mine.stop("cancelled instead of tried again", outcome)
     )
@@ -376,7 +390,7 @@ def _release(mine: RobotAttempt, task: Task, reason: str, delay: float) -> bool:
     if task.uncounted >= MAX_RELEASED:
         often = error_document("ReleasedTooOften", f"{MAX_RELEASED} attempts were given back before. {reason}")
         return mine.fail(often, "released")
-    released = mine.release(f"handed back: {reason}"[:500], delay)
+    released = mine.release(f"{HANDED_BACK}{reason}", delay)
     if released and delay <= 0:
         task.promote()
     return released

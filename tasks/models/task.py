@@ -26,7 +26,7 @@ from tasks.models.history import HistoryField, first_line
 from tasks.models.log_line import LogLine
 from tasks.models.querysets import TaskQuerySet
 from tasks.models.status import DEFAULT_PRIORITY, EPOCH, FINISHED, WAITING, Status
-from tasks.models.transitions import EXPIRED, FRESH, NEXT_CHANGE, apply, reassigned
+from tasks.models.transitions import EXPIRED, FRESH, HANDED_BACK, NEXT_CHANGE, apply, reassigned
 
 NEXT_FIRST = {"priority": -1, "_id": 1}  # the order in which a robot takes its tasks: priority, then age
 
@@ -178,6 +178,12 @@ class Task(models.Model):
     @property
     def attempts_left(self) -> int:
         return max(0, self.max_attempts - (self.attempt - self.uncounted))
+
+    @property
+    def was_handed_back(self) -> bool:
+        """Whether its last attempt has ended and does not count. It counts again if its robot is heard of after all."""
+        turns = [line for line in self.history if line["status"] in (Status.STARTED, Status.RETRY)]
+        return bool(turns) and turns[-1]["note"].startswith(HANDED_BACK)
 
     def log_lines(self) -> models.QuerySet[LogLine]:
         return LogLine.objects.filter(task=self.pk)

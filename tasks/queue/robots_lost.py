@@ -16,6 +16,7 @@ from fmv.monitoring import counters
 from tasks.models import Status, Task
 from tasks.models.error_document import error_document
 from tasks.models.robot_attempt import claim_lease_of, handler_of
+from tasks.models.transitions import HANDED_BACK, TIMEOUT_ASKED
 from tasks.queue.doorbell import ring_for_next
 from tasks.queue.errors import LaneNotBlocked, NotOutOfContact
 
@@ -91,7 +92,7 @@ def _act(task: Task, verdict: Verdict) -> Status | None:
                 else None
             )
         case Verdict.TIME_OUT:
-            asked = task.request_cancel(f"cancel asked for by FMV: ran longer than {task.timeout:g} s")
+            asked = task.request_cancel(f"{TIMEOUT_ASKED}ran longer than {task.timeout:g} s")
             return Status.STARTED if asked else None
 
 
@@ -105,7 +106,7 @@ def _release(task: Task) -> Status | None:
     if task.uncounted >= MAX_RELEASED:
         error = error_document("ReleasedTooOften", f"{MAX_RELEASED} attempts were given back or never confirmed")
         return Status.FAILURE if task.fail(error, if_unrenewed=True) else None
-    note = "handed back: the robot has not confirmed that it has the task"
+    note = f"{HANDED_BACK}the robot has not confirmed that it has the task"
     if not task.release(note, if_unrenewed=True):
         return None
     task.promote()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+from django.db import connection
 
 from fmv.monitoring import counters
 from tasks.models import Status, Task
@@ -133,7 +134,42 @@ def test_a_claim_that_is_not_confirmed_goes_back_to_the_queue_uncounted(sweeper)
     task = agent.task
     assert (task.status, task.uncounted, task.attempts_left) == (Status.QUEUED, 1, 1)
     assert agent.renew().status_code == 200  # it has the task after all
-    assert (agent.task.status, agent.task.attempt) == (Status.STARTED, 1)
+    task = agent.task
+    assert (task.status, task.attempt, task.uncounted, task.attempts_left) == (Status.STARTED, 1, 0, 0)
+    assert agent.finish("failed").json()["status"] == "FAILURE"
+
+
+@pytest.mark.parametrize(
+    ("report", "status"),
+    [({"outcome": "failed"}, "FAILURE"), ({"outcome": "succeeded", "result": {"degrees": 1}}, "SUCCESS")],
+)
+@pytest.mark.parametrize("promoted", [True, False])
+def test_an_outcome_of_an_attempt_that_was_handed_back_counts_the_attempt(sweeper, report, status, promoted):
+    agent = Agent.signed_in(make_robot())
+    submit(agent.robot, max_attempts=1)
+    agent.claim()
+    sweeper.after(0)
+    sweeper.after(16)
+    if not promoted:
+        Task.objects.filter(pk=agent.task_id).update(status=Status.RETRY)
+    assert agent.task.attempts_left == 1
+    assert agent.finish(**report).json()["status"] == status
+    assert agent.task.uncounted == 0
+
+
+def test_an_attempt_that_is_regained_is_counted_once(sweeper):
+    agent = Agent.signed_in(make_robot())
+    submit(agent.robot, max_attempts=3)
+    agent.claim()
+    sweeper.after(0)
+    sweeper.after(16)
+    agent.renew()
+    sweeper.after(0)
+    sweeper.after(31)
+    sweeper.after(100)
+    assert agent.task.error["type"] == "AgentLost"
+    assert agent.renew().status_code == 200
+    assert (agent.task.attempt, agent.task.uncounted) == (1, 0)
 
 
 @pytest.mark.parametrize(("handler", "status"), [("grip", "RETRY"), ("pour", "FAILURE")])
@@ -209,6 +245,20 @@ def test_a_task_that_runs_longer_than_its_timeout_is_cancelled_and_fails(sweeper
     assert (cancel["by"], cancel["reason"]) == ("FMV", "ran longer than 60 s")
     answer = agent.finish("cancelled").json()
     assert (answer["status"], answer["error"]["type"]) == ("FAILURE", "TimedOut")
+
+
+@pytest.mark.parametrize("broken", ["max_attempts", "timeout"])
+def test_a_task_that_somebody_has_changed_by_hand_does_not_hold_up_the_others(sweeper, caplog, broken):
+    wrong, sound = agent_with("grip"), agent_with("grip")
+    tasks = connection.database[Task._meta.db_table]
+    assert tasks.update_one({"_id": wrong.task.pk.hex}, {"$set": {broken: None}}).modified_count
+    sweeper.after(0)
+    sweeper.after(29)
+    sound.renew()
+    sweeper.after(0)
+    assert sweeper.after(61) == {"RETRY": 1 if broken == "max_attempts" else 2}
+    assert sound.task.error["type"] == "AgentLost"
+    assert f"Task {wrong.task_id} cannot be recovered" in caplog.text
 
 
 def test_the_end_of_a_worker_process_ends_no_task_of_a_robot():
