@@ -114,7 +114,8 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
 
     def _begin(self, request: HttpRequest, action: str, conditions: dict[str, Any]) -> HttpResponse:
         again = action == "retry" and request.POST.get("again") == "yes"
-        run = bulk.start(action, by=username(request), conditions=conditions, again=again)
+        reason = request.POST.get("reason", "").strip()[: services.MAX_REASON] if action == "cancel" else ""
+        run = bulk.start(action, by=username(request), conditions=conditions, again=again, reason=reason)
         bulk.run(run, services.REQUEST_BUDGET)
         return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]))
 

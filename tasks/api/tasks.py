@@ -1,6 +1,6 @@
 """The API's routes about tasks."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -19,6 +19,7 @@ from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.rendering import render, render_line, render_new, render_object
 from tasks.api.serializers import (
     BatchSerializer,
+    CancellationSerializer,
     LogLineSerializer,
     RobotTaskSerializer,
     SubmittedTaskSerializer,
@@ -101,7 +102,7 @@ class TaskViewSet(StrictQuery, ViewSet):
         operation_id="cancel_task__task_id__cancel_post",
         tags=["tasks"],
         parameters=[TASK_ID],
-        request=None,
+        request=CancellationSerializer,
         responses={
             200: OpenApiResponse(RobotTaskSerializer, description="The task had not started and is now REVOKED"),
             202: OpenApiResponse(
@@ -116,9 +117,11 @@ class TaskViewSet(StrictQuery, ViewSet):
         """Cancel a task.
 
         A task that has not started is revoked at once (200). A running one is asked to stop (202); it becomes REVOKED
-        when its handler has stopped. A finished task is refused with 409.
+        when its handler has stopped. A finished task is refused with 409. The body may be left out, or say why.
         """
-        task = services.cancel(services.get(task_id), by=request.user.get_username())
+        body: Any = request.data
+        reason = read_body(CancellationSerializer, {} if body is None else body)["reason"]
+        task = services.cancel(services.get(task_id), by=request.user.get_username(), reason=reason)
         return answer(render_object(task), 200 if task.is_finished else 202)
 
     @extend_schema(

@@ -15,6 +15,7 @@ from fmv.mongodb.documents import Document, find_document, insert
 from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks.models import WAITING, Bulk, LogLine, Status, Task
+from tasks.models.transitions import cancel_asked
 from tasks.queue import bulk
 from tasks.queue.doorbell import ring_all, ring_for_new
 from tasks.queue.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
@@ -24,6 +25,7 @@ from tasks.queue.waiting import wake
 from tasks.reports import outcomes
 
 REQUEST_BUDGET = 1.0  # seconds that a request works on a bulk run; the periodic job does the rest
+MAX_REASON = 500  # characters of the reason of a cancel
 DELETE_STEP = 1000  # tasks deleted at a time
 
 
@@ -78,18 +80,20 @@ def _new(run: Run, by: str) -> tuple[list[Task], list[Robot]]:
     return [new_task(robot, by=by, **options_of(run))], [robot]
 
 
-def cancel(task: Task, *, by: str) -> Task:
-    """Revoke a waiting task, or ask the worker of a running one to stop it; return the task as it is then.
+def cancel(task: Task, *, by: str, reason: str = "") -> Task:
+    """Revoke a waiting task, or ask whoever runs it to stop it; return the task as it is then.
 
-    Raises AlreadyFinished, also if a running task ends before its worker notices the request.
+    The `reason` is for people; a robot's agent gets it too. Raises AlreadyFinished, also if a running task ends before
+    its worker notices the request.
     """
-    note = f"cancel asked for by {by}"
+    note = cancel_asked(by, reason)
     while not task.is_finished:
         asked = task.revoke(note) or task.request_cancel(note)
         task = get(task.pk)
         being_stopped = task.status == Status.STARTED and task.cancel_requested
         if asked:
-            audit.record("task.cancel", by=by, kind="task", key=task.pk, text=f"it is {task.status}")
+            text = f"it is {task.status}" + (f"; {reason}" if reason else "")
+            audit.record("task.cancel", by=by, kind="task", key=task.pk, text=text)
         if being_stopped or (asked and task.status == Status.REVOKED):
             return task
     raise AlreadyFinished
