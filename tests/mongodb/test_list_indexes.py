@@ -11,7 +11,8 @@ from django.db import connection
 from uuid_utils.compat import uuid7
 
 from fmv.mongodb.plan import planned_indexes
-from robots.models import Robot
+from robots import agents, connections, samples
+from robots.models import Robot, RobotState
 from robots.serializers import RobotFilterSerializer
 from tasks.api.serializers import TaskFilterSerializer
 from tasks.models import LogLine, Status, Task
@@ -35,7 +36,7 @@ TASK_FILTERS = {
     "created_after": NOW,
     "created_before": NOW,
 }
-ROBOT_FILTERS = {"location": "Earth", "is_great": True, "enabled": True, "label": "night", "q": "beep"}
+ROBOT_FILTERS = {"location": "Earth", "is_great": True, "enabled": True, "label": "night", "q": "beep", "online": True}
 #: A text somewhere in a robot's words is looked for in all robots, by their names: there are not that many.
 SCANNED = {"q"}
 
@@ -66,7 +67,7 @@ def is_answered_by_an_index(queryset) -> bool:
 
 def test_every_filter_is_looked_at_here():
     assert TASK_FILTERS.keys() == TaskFilterSerializer().fields.keys()
-    assert ROBOT_FILTERS.keys() == RobotFilterSerializer().fields.keys()
+    assert {*ROBOT_FILTERS, "state"} == RobotFilterSerializer().fields.keys()  # `state` says what is shown of each
 
 
 @pytest.mark.parametrize("name", [None, *TASK_FILTERS])
@@ -78,6 +79,7 @@ def test_a_list_of_tasks_walks_an_index(name):
 
 @pytest.mark.parametrize("name", [None, *sorted(ROBOT_FILTERS.keys() - SCANNED)])
 def test_a_list_of_robots_walks_an_index(name):
+    agents.open_session(make_robot(name="Bender").name, agent="fmv-agent")
     found = Robot.objects.matching(**({name: ROBOT_FILTERS[name]} if name else {}))
     for order in ("name", "-name"):
         assert is_answered_by_an_index(found.order_by(order)[:1001]), order
@@ -111,6 +113,12 @@ HOT = {
     "busy robots": queue_stats.busy_robots,
     "workers": fleet.current_fleet,
     "changes": lambda: list(Task.objects.changed_since(NOW).order_by().values_list("pk", "changed_at")),
+    "claims that wait": lambda: Task.objects.robots_queued(["Bender"]),
+    "silent robots": lambda: list(RobotState.objects.silent(NOW).values_list("pk", flat=True)),
+    "low batteries": lambda: connections.names("low_battery"),
+    "changes of robots": lambda: list(RobotState.objects.changed_since(NOW).order_by().values_list("pk", "changed_at")),
+    "samples": samples.take,
+    "forget samples": samples.forget,
 }
 
 
