@@ -27,7 +27,7 @@ from tasks.api.serializers import (
     TaskFilterSerializer,
 )
 from tasks.models import Task
-from tasks.queue import services
+from tasks.queue import robots_lost, services
 
 TASK_ID = OpenApiParameter(
     "task_id", UUID, OpenApiParameter.PATH, description="The task's id, as in the answer to its submit."
@@ -56,6 +56,8 @@ class TaskViewSet(StrictQuery, ViewSet):
         "batch": Role.OPERATOR,
         "cancel": Role.OPERATOR,
         "retry": Role.OPERATOR,
+        "end": Role.OPERATOR,
+        "free": Role.OPERATOR,
     }
 
     @extend_schema(
@@ -139,6 +141,39 @@ class TaskViewSet(StrictQuery, ViewSet):
         """
         task = services.retry(services.get(task_id), by=request.user.get_username(), key=idempotency_key(request))
         return answer(render_new(task))
+
+    @extend_schema(
+        operation_id="end_task__task_id__end_post",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        request=None,
+        responses={200: RobotTaskSerializer, 409: conflict_schema()},
+    )
+    def end(self, request: Request, task_id: UUID) -> HttpResponse:
+        """End the wait for a robot that is out of contact.
+
+        The attempt ends at once and is tried again, or fails if no attempts are left. The robot may still move: look
+        first. A task whose robot is in contact, or whose cancel was asked for, is refused with 409.
+        """
+        robots_lost.end_silent(services.get(task_id), by=request.user.get_username())
+        return answer(render_object(services.get(task_id)))
+
+    @extend_schema(
+        operation_id="free_task__task_id__free_post",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        request=None,
+        responses={200: RobotTaskSerializer, 409: conflict_schema()},
+    )
+    def free(self, request: Request, task_id: UUID) -> HttpResponse:
+        """Free the lane that a task has kept after its end.
+
+        When a robot does not confirm that it has stopped a task, no other task starts on that lane until the robot's
+        agent reports the end of the attempt, or is started again. Free the lane only if you have seen that the robot
+        stands still. A task that keeps no lane is refused with 409.
+        """
+        robots_lost.free_lane(services.get(task_id), by=request.user.get_username())
+        return answer(render_object(services.get(task_id)))
 
 
 class TaskLogViewSet(StrictQuery, ViewSet):

@@ -92,11 +92,14 @@ def test_its_status_is_the_real_one(api):
         assert api("GET", f"/task/{task.pk}").json()["status"] == status.value
 
 
+VERBS = ("cancel", "retry", "end", "free")
+
+
 def test_an_unknown_task_is_not_found_and_never_a_made_up_one(api):
     known = str(make_task().pk)
     odd = [str(uuid.uuid4()), "00000000-0000-0000-0000-000000000000", "x", "%00", known[:-1], known + "0", "..", "$ne"]
     for id in [*odd, "%7B" + known + "%7D", "urn:uuid:" + known, known + "%20", known + "%0A", "x" * 10_000, "1e3"]:
-        for method, path in (("GET", ""), ("GET", "/log"), ("POST", "/cancel"), ("POST", "/retry")):
+        for method, path in (("GET", ""), ("GET", "/log"), *(("POST", f"/{verb}") for verb in VERBS)):
             answer = Api("operator")(method, f"/task/{id}{path}")
             assert (answer.status_code, answer.content) == (404, b'{"detail":"Not Found"}'), id
 
