@@ -44,7 +44,7 @@ MAX_SUGGESTIONS = 500  # robot names that a field offers
 
 QUEUE_FIELDS = ("id", "handler", "runs_on", "priority", "requested_by")
 LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
-ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at", "lane")
+ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at")
 QUEUE_CHOICES = {"keep": "Keep it until the robot is back", "cancel": "Cancel it", "move": "Move it to another robot"}
 
 
@@ -308,7 +308,7 @@ def _states(words: dict[str, str]) -> list[tuple[str, Any, bool, str]]:
 
 
 def _live(robot: Robot) -> dict[str, Any]:
-    """Return the live part of a robot's page: eleven queries, each bounded."""
+    """Return the live part of a robot's page: eleven queries, twelve of one with an agent, each bounded."""
     [status] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)
@@ -318,7 +318,7 @@ def _live(robot: Robot) -> dict[str, Any]:
         "robot_status": status,
         "next": queue,
         "held_up": _held_up(status, queue),
-        "blocking": [task for task in ended if task.lane],
+        "blocking": Task.blocking(robot.name) if status.condition else [],
         "later": counted(of_robot.waiting_for_time().up_to(QUEUE_CAP), QUEUE_CAP),
         "bars": charts.task_bars(ended),
         "longest": max((charts.seconds_of(task) for task in ended), default=0.0),

@@ -192,6 +192,8 @@ class RenewView(AgentView):
 
         Do so at a third of the lease. The answer says if a cancel is asked for: stop, and finish the attempt as
         `cancelled`. A renewal that comes late is accepted while no later attempt has begun and the task is not over.
+        If FMV has ended the task because the cancel was not confirmed in time, the answer asks for it again, and the
+        lane is free when the attempt is finished.
         """
         body = self.read(RenewSerializer, request)
         report = {name: body[name] for name in REPORTED if name in body}

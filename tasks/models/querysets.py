@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +73,6 @@ class TaskQuerySet(QuerySet["Task"]):
     def out_of_contact(self) -> TaskQuerySet:
         """Started tasks whose robot is silent."""
         return self.started().exclude(out_of_contact_since=None)
-
-    def blocking(self) -> TaskQuerySet:
-        """Tasks that ended without a word of their robot and keep its lane until it speaks.
-
-        Of one robot: `task_next` finds its revoked tasks, which are read.
-        """
-        return self.filter(status=Status.REVOKED).exclude(lane=None)
 
     def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
         """The started task that this process runs for this message. A message may reach two processes."""
@@ -203,10 +195,6 @@ class TaskQuerySet(QuerySet["Task"]):
             older = self.filter(status=status, robot__in=robots, id__lt=before)
             found.update(older.order_by().values_list("robot", flat=True).distinct())
         return found
-
-    def runs_by_robot(self, robots: Iterable[str]) -> Counter[str]:
-        """Return how many tasks each of these robots runs."""
-        return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))
 
     def running_on(self, robots: Collection[str]) -> dict[str, set[uuid.UUID]]:
         """Return the ids of the tasks that each of these robots runs; nothing for a robot that runs none."""

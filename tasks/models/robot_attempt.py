@@ -137,6 +137,10 @@ class RobotAttempt:
     def stop(self, note: str, outcome: str = "cancelled") -> bool:
         return self._report("report_stop", outcome, note)
 
+    def stop_late(self, outcome: str) -> bool:
+        """Confirm the cancel of a task that is over already: its lane is free."""
+        return self._report("report_late_stop", outcome, "stopped, as asked: its lane is free")
+
     def release(self, note: str, delay: float) -> bool:
         """Give it back, the attempt not counted; False also when its cancel was requested meanwhile."""
         return self._report("report_release", "released", note, run_at=later(NOW, delay))

@@ -96,11 +96,12 @@ TRANSITIONS: dict[str, Transition] = {
                         fenced=True, unless_cancelled=True),
     "release":        T((STARTED,),           RETRY,    RELEASED, ("progress", "message"),
                         fenced=True, unless_cancelled=True),
-    # by the recovery, of a task that runs on a robot which is silent or does not confirm a cancel; and what frees the
-    # lane that such a task keeps after its end:
+    # by the recovery, of a task that runs on a robot which is silent or does not confirm a cancel (of a user, or of FMV
+    # because of the timeout); and what frees the lane that such a task keeps after its end:
     "lose_contact":     T((STARTED,),         None,     {"out_of_contact_since": NOW}, fenced=True),
     "stop_unconfirmed": T((STARTED,),         REVOKED,  UNCONFIRMED_END, fenced=True),
-    "free_lane":        T((REVOKED,),         None,     literals(lane=None)),
+    "fail_unconfirmed": T((STARTED,),         FAILURE,  UNCONFIRMED_END, ("error",), fenced=True),
+    "free_lane":        T((REVOKED, FAILURE), None,     literals(lane=None)),
     # by the agent of the robot that runs the task:
     "renew_on_robot":   T((STARTED,),         None,     {}, (*RENEWED, "changed_at"), fenced=True, noted=False),
     "claim_again":      T((STARTED,),         None,     {"started_at": NOW}, ("lease_expires_at",),
@@ -113,6 +114,7 @@ TRANSITIONS: dict[str, Transition] = {
                           ("result", *REPORTED), fenced=True),
     "report_failure":   T(UNREPORTED,         FAILURE,  REPORTED_END, ("error", *REPORTED), fenced=True),
     "report_stop":      T(UNREPORTED,         REVOKED,  REPORTED_END, REPORTED, fenced=True),
+    "report_late_stop": T((REVOKED, FAILURE), None,     literals(lane=None), REPORTED, fenced=True),
     "report_retry":     T(UNREPORTED,         RETRY,    FREE_LANE, ("error", "run_at", *REPORTED),
                           fenced=True, unless_cancelled=True),
     "report_release":   T((STARTED,),         RETRY,    FREE_LANE | UNCOUNTED, ("run_at", "reported"),

@@ -40,7 +40,7 @@ class NotOutOfContact(FmvError):
 
 
 class LaneNotBlocked(FmvError):
-    """The task keeps no lane: only one that was revoked without an answer of its robot does."""
+    """The task keeps no lane: only one that has ended without a word of its robot does."""
 
 
 class NothingToDo(FmvError):

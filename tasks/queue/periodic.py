@@ -8,7 +8,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 from uuid import UUID
@@ -234,10 +234,12 @@ def ring_waiting(patience: float = 0.0) -> int:
     chosen = random.sample(due, min(MAX_ROBOTS_RUNG, len(due)))
     if not chosen:
         return 0
-    busy = Task.objects.runs_by_robot(chosen)
+    held = Task.lanes_held(chosen)
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
-    bells = {name: _rings(name, robots.get(name), busy[name]) for name in chosen}
-    agents_turn = _agents_turn({name: times for name, times in bells.items() if name in robots})
+    bells = {name: _rings(name, robots.get(name), held[name]) for name in chosen}
+    ringing = {name for name, times in bells.items() if times > 0 and name in robots}
+    rung_before = {name for name in ringing if _waits[name].patience > patience}
+    agents_turn = _agents_turn(rung_before | with_agents(ringing - rung_before))
     longer = {name: first._replace(patience=min(2 * _waits[name].patience, LONGEST_PATIENCE)) for name in chosen}
     _waits |= {name: longer[name] if bells[name] else first for name in chosen}
     rung = {name: times for name, times in bells.items() if times > 0 and name not in agents_turn}
@@ -245,17 +247,16 @@ def ring_waiting(patience: float = 0.0) -> int:
     return len(rung)
 
 
-def _rings(name: str, robot: Robot | None, running: int) -> int:
+def _rings(name: str, robot: Robot | None, held: int) -> int:
     """Return how many of its queued tasks the robot could start now; 1 for a deleted robot."""
     if robot is None:
         return 1
-    free = robot.lanes - running if robot.enabled else 0
+    free = robot.lanes - held if robot.enabled else 0
     return free if free <= 1 else Task.objects.queued().of_robot(name).up_to(free)
 
 
-def _agents_turn(bells: Mapping[str, int]) -> set[str]:
-    """Return those of these robots whose next task waits for their agent. To robots without one the worker goes."""
-    names = with_agents([name for name, times in bells.items() if times > 0])
+def _agents_turn(names: Iterable[str]) -> set[str]:
+    """Return those of these robots whose next task waits for their agent; each costs a command, as a worker's look."""
     return {name for name in names if Task.objects.next_runs_on(name) == "robot"}
 
 

@@ -3,11 +3,12 @@
 import pytest
 
 from fmv.accounts.permissions import Role
+from tasks.admin.charts import MAX_BARS
 from tasks.models import Status, Task
 from tests.support.agent_requests import Agent, submit
-from tests.support.factories import make_robot
+from tests.support.factories import make_robot, make_task
 from tests.support.pages import TASKS, admin, messages, robot_url, task_url, text
-from tests.support.probes import PAST, make_task_in
+from tests.support.probes import FUTURE, PAST, make_task_in
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -39,10 +40,16 @@ def test_a_cancel_waits_for_the_robot():
     assert "Do not wait for the robot" not in text(answer)
 
 
-def test_a_blocked_lane_is_shown_and_can_be_freed():
-    task = on_robot(Status.REVOKED, lane="R2/0", attempt=1)
+@pytest.mark.parametrize("status", [Status.REVOKED, Status.FAILURE])
+def test_a_blocked_lane_is_shown_and_can_be_freed(status):
+    Agent.signed_in(make_robot(name="R2"))
+    task = make_task_in(status, robot="R2", handler="turn", runs_on="robot", lane="R2/0", attempt=1)
+    for _ in range(MAX_BARS):  # which ended later
+        make_task(robot="R2", status="SUCCESS", started_at=PAST, finished_at=FUTURE)
     client = admin(Role.OPERATOR)
-    assert "Its lane R2/0 is blocked until its agent calls again." in text(client.get(task_url(task)))
+    assert "Its lane R2/0 is blocked until its agent reports the end, or is started again." in text(
+        client.get(task_url(task))
+    )
     assert "A lane is blocked" in text(client.get(robot_url("R2")))
     answer = client.post(f"/admin/tasks/task/{task.pk}/free/", follow=True)
     assert messages(answer) == ["Lane R2/0 is free."]

@@ -42,7 +42,7 @@ COSTS = {
     ),
     "sign in after a restart": (
         lambda agent: agent.restarted(),
-        ["findAndModify robots_robotstate", "find robots_robot", COUNTER, READ, READ, STATE, WRITE, READ, NEXT],
+        ["findAndModify robots_robotstate", "find robots_robot", COUNTER, READ, STATE, WRITE, READ, READ, NEXT],
     ),
 }
 

@@ -148,7 +148,7 @@ def test_a_task_does_not_go_on_in_an_agent_that_has_lost_the_skill():
     assert agent.task.error["type"] == "AgentRestarted"
 
 
-@pytest.mark.parametrize("moment", ["free_lanes_of", "attempts_held", "_require_session", "_take_over"])
+@pytest.mark.parametrize("moment", ["attempts_held", "_require_session", "_take_over"])
 @pytest.mark.parametrize("first_start", ["boot 1", "boot 2", "boot 3"])
 def test_of_two_sign_ins_at_once_the_newer_one_has_the_tasks(moment, first_start):
     """An agent that had no answer in time signs in again, while its first request is still being worked on."""
