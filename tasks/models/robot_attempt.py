@@ -149,8 +149,10 @@ class RobotAttempt:
         """Give it back at once, not counted, because its agent was never told of it."""
         if self.release(f"{HANDED_BACK}{why}", 0):
             apply(Task, {"attempt": self.attempt}, "promote", "due", self.task.hex)
-        else:
-            self.stop("cancelled before its robot had it", "released")
+        else:  # a cancel was asked for since it began, or somebody else has taken it
+            cancelled = self._unreported() | {"cancel_requested": True}
+            reported = literal({"attempt": self.attempt, "outcome": "released"})
+            self._apply("report_stop", "cancelled before its robot had it", cancelled, reported=reported)
 
     def late(self, task: Task) -> RobotAttempt:
         """Return it for a task that may have handed it back before its robot was heard: then it counts again."""
