@@ -70,6 +70,8 @@ def test_a_conditional_delete_is_one_write_and_never_takes_the_robot_out_of_serv
     robot = make_robot()
     with listening() as commands:
         services.delete_robot(robot.name, by="amy", revisions={robot.revision})
-    written = [body for sent, body in zip(commands.sent, commands.bodies, strict=True) if "robots_robot" in sent]
+    written = [
+        body for sent, body in zip(commands.sent, commands.bodies, strict=True) if sent.endswith(" robots_robot")
+    ]
     conditions = {"_id": robot.name, "revision": robot.revision}
     assert [body["deletes"][0]["q"] for body in written] == [conditions]
