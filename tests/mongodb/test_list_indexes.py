@@ -13,11 +13,13 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.plan import planned_indexes
 from robots import agents, connections, samples
 from robots.models import Robot, RobotState
+from robots.models.state import documents_with_state
 from robots.serializers import RobotFilterSerializer
 from tasks.api.serializers import TaskFilterSerializer
 from tasks.models import LogLine, Status, Task
 from tasks.queue import bulk, periodic, submissions
 from tasks.reports import fleet, queue_stats, tallies
+from tasks.reports.robot_status import in_state
 from tasks.worker.claim import run_next
 from tests.support.factories import make_robot, make_task
 from tests.support.pipelines import pipeline
@@ -85,6 +87,67 @@ def test_a_list_of_robots_walks_an_index(name):
         assert is_answered_by_an_index(found.order_by(order)[:1001]), order
 
 
+def asked_filters(command) -> list[dict]:
+    """The filters by which a command looks for documents."""
+    parts = [*command.get("updates", ()), *command.get("deletes", ())]
+    first = next(iter(command.get("pipeline", ())), {})
+    asked = [part["q"] for part in parts] + [command.get("filter"), command.get("query"), first.get("$match")]
+    return [dict(each) for each in asked if each]
+
+
+def asked_while(look) -> list[tuple[str, dict]]:
+    """The collection and the filter of each command that is sent meanwhile."""
+    with listening() as commands:
+        look()
+    return [
+        (command[kind.partition(" ")[0]], asked)
+        for kind, command in zip(commands.sent, commands.bodies, strict=True)
+        for asked in asked_filters(command)
+        if command.get("hint") not in USES  # the server refuses an index that it cannot use
+    ]
+
+
+def alternatives(asked: dict) -> list[set[str]]:
+    """The columns of each part of an $or, or of the whole."""
+    if "$or" in asked:
+        return [columns for part in asked["$or"] for columns in alternatives(part)]
+    if "$and" in asked:
+        return [set().union(*(columns for part in asked["$and"] for columns in alternatives(part)))]
+    return [set(asked)]
+
+
+def is_by_key_or_sight(collection: str, asked: dict) -> bool:
+    """Whether a command looks for robots by name, or for states by name or by the columns of `state_by_sight`."""
+    first = {"_id", "online"} if collection == RobotState._meta.db_table else {"_id"}
+    return all(columns & first for columns in alternatives(asked))
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_list_of_robots_by_sight_walks_indexes(online):
+    """Those of the states, then those of the names that they gave."""
+    assert ["online", "last_seen"] in indexes(RobotState)
+    agents.open_session(make_robot(name="R2").name)
+    asked = asked_while(lambda: list(Robot.objects.matching(online=online).order_by("name")[:101]))
+    assert [collection for collection, _ in asked][:1] == [RobotState._meta.db_table]
+    assert [each for each in asked if not is_by_key_or_sight(*each)] == []
+
+
+@pytest.mark.parametrize("kind", connections.KINDS)
+def test_the_admin_s_list_of_robots_by_what_they_report_walks_indexes(kind):
+    agents.open_session(make_robot(name="R2").name)
+    asked = asked_while(lambda: list(in_state(Robot.objects.all(), kind).order_by("name")[:51]))
+    assert asked
+    assert [each for each in asked if not is_by_key_or_sight(*each)] == []
+
+
+def test_states_beside_a_list_of_robots_are_found_by_name():
+    agents.open_session(make_robot(name="R2").name)
+    asked = asked_while(lambda: list(documents_with_state(Robot, {}, limit=101, batch_size=101)))
+    assert [filter for collection, filter in asked if collection == RobotState._meta.db_table] == [
+        {"_id": {"$in": ["R2"]}}
+    ]
+
+
 def test_so_do_a_profile_s_tasks_and_a_log():
     assert is_answered_by_an_index(Task.objects.of_robot("Bender").newest_first()[:50])
     assert is_answered_by_an_index(LogLine.objects.filter(task=make_task().pk)[:101])
@@ -122,14 +185,6 @@ HOT = {
 }
 
 
-def asked_filters(command) -> list[dict]:
-    """The filters by which a command looks for documents."""
-    parts = [*command.get("updates", ()), *command.get("deletes", ())]
-    first = next(iter(command.get("pipeline", ())), {})
-    asked = [part["q"] for part in parts] + [command.get("filter"), command.get("query"), first.get("$match")]
-    return [dict(each) for each in asked if each]
-
-
 def is_served(name: str, asked: dict) -> bool:
     """Whether the server finds the documents by an index.
 
@@ -155,14 +210,7 @@ def test_what_runs_all_the_time_walks_indexes(name):
     make_robot(name="Bender", lanes=2)
     for status in Status:
         make_task_in(status, robot="Bender")
-    with listening() as commands:
-        HOT[name]()
-    seen = [
-        (command[kind.partition(" ")[0]], asked)
-        for kind, command in zip(commands.sent, commands.bodies, strict=True)
-        for asked in asked_filters(command)
-        if command.get("hint") not in USES  # the server refuses an index that it cannot use
-    ]
+    seen = asked_while(HOT[name])
     assert seen
     for collection, asked in seen:
         assert is_served(collection, asked), (collection, asked)
