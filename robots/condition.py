@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Collection
 from typing import Any
 
+from fmv.mongodb.documents import Document
 from robots.models import LOW_BATTERY, RobotState
 from robots.models.state import heard_since
 
@@ -17,6 +18,15 @@ class Condition:
         self.online = state.online and state.last_seen >= since
         self.fresh = bool(self.online and state.reported_at and state.reported_at >= since)
         self.reported: dict[str, Any] = state.reported
+
+    @classmethod
+    def of(cls, document: Document, now: dt.datetime) -> "Condition":
+        """Return that of a RobotState by its document."""
+        columns = {name: value for name, value in document.items() if name != "_id"}
+        for name, value in columns.items():
+            if isinstance(value, dt.datetime):
+                columns[name] = value.replace(tzinfo=dt.UTC)
+        return cls(RobotState(robot=document["_id"], **columns), now)
 
     @property
     def charge(self) -> float | None:

@@ -16,6 +16,7 @@ from fmv.http.fields import (
     StrictIntegerField,
 )
 from fmv.http.json import check_json
+from robots.connections import ALARMS
 
 MODES = ("automatic", "semi_automatic", "manual", "service", "teach_in")
 EMERGENCY_STOPS = ("none", "manual", "remote", "auto_ack")
@@ -43,6 +44,7 @@ SHOWN_EXAMPLE = {
     "last_seen": "2026-11-23T08:00:00.000Z",
     "reported_at": "2026-11-23T08:00:00.000Z",
     "stale": False,
+    "alarms": [],
     "agent": {"name": "fmv-agent", "version": "1.0"},
     "handlers": ["drive"],
     **STATE_EXAMPLE,
@@ -192,6 +194,13 @@ class StateSerializer(ReportedSerializer):
     reported_at = Rfc3339Field(allow_null=True, help_text="When the values below were reported.")
     stale = serializers.BooleanField(
         help_text="The values below are old, because the robot is offline or does not report any more."
+    )
+    alarms = serializers.ListField(
+        child=serializers.ChoiceField(choices=list(ALARMS)),
+        required=False,
+        help_text="What is wrong between the robot and FMV; left out in events. "
+        + "; ".join(f"`{alarm}`: {says}" for alarm, says in ALARMS.items())
+        + ".",
     )
     agent = AgentSerializer(help_text="The agent that is signed in; null if none is.", **UNKNOWN)
     handlers = serializers.ListField(child=serializers.CharField(), help_text="The handlers that the agent can run.")

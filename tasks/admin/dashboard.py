@@ -25,16 +25,18 @@ from pymongo.errors import PyMongoError
 from fmv.mongodb.server import recent_now
 from fmv.monitoring import servers as server_health
 from fmv.templatetags.display import counted
+from robots import connections
 from tasks.admin import charts
 from tasks.models import FINISHED, UNFINISHED, Status, Task
-from tasks.reports import queue_stats, tallies
+from tasks.reports import mismatches, queue_stats, tallies
 from tasks.reports.fleet import current_fleet, unknown_handlers
 from tasks.reports.robot_status import STATES
+from tasks.templatetags.fleet import robot_url
 
 logger = logging.getLogger(__name__)
 
 CACHE_SECONDS = 2.0  # for which a panel's result is shown to everybody
-DAY_CACHE_SECONDS = 15.0  # the same for the panel of the last day
+DAY_CACHE_SECONDS = 15.0  # the same for the panels of the last day and of the alarms
 STALE_SECONDS = 10.0  # for which an expired result is still shown while another request renews it
 QUERY_TIMEOUT = 5.0  # seconds MongoDB may take for a panel
 HALF_HOUR = dt.timedelta(minutes=30)
@@ -128,13 +130,19 @@ def oldest() -> dict[str, Any] | None:
 
 
 def robots() -> dict[str, Any]:
-    """Count robots by state: four round trips."""
-    listed, counts = reverse("admin:robots_robot_changelist"), queue_stats.robots_by_state()
-    states = [
+    """Count robots by state, and those with an agent by what it says: five round trips."""
+    counts, kinds = queue_stats.robots_by_state(), connections.counts()
+    connected = kinds["online"] + kinds["offline"] > 0
+    reported = {kind: count for kind, count in kinds.items() if connected and (count or kind in ("online", "offline"))}
+    return {"states": _robot_figures(counts), "agents": _robot_figures(reported), "any": any(counts.values())}
+
+
+def _robot_figures(counts: dict[str, int]) -> list[tuple[str, str, str, str]]:
+    listed = reverse("admin:robots_robot_changelist")
+    return [
         (state, STATES[state].title.capitalize(), counted(count), f"{listed}?state={state}")
         for state, count in counts.items()
     ]
-    return {"states": states, "any": any(counts.values())}
 
 
 def fleet() -> dict[str, Any]:
@@ -153,6 +161,15 @@ def fleet() -> dict[str, Any]:
 def servers() -> list[server_health.Health]:
     """Return the state of MongoDB and the broker, which a thread checks in the background."""
     return [server_health.mongodb.health(), server_health.broker.health()]
+
+
+def alarms() -> list[tuple[str, str, str]]:
+    """Return what is wrong between robots and FMV, as `attention` does: seven round trips."""
+    said = []
+    for alarm, names in mismatches.raised().items():
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        said += [("warning", f"{name}{more}: {connections.ALARMS[alarm]}.", robot_url(name)) for name in names[:1]]
+    return said
 
 
 def attention() -> list[tuple[str, str, str]]:
@@ -186,7 +203,8 @@ def attention() -> list[tuple[str, str, str]]:
                 task_list(show="stuck"),
             )
         )
-    return said
+    between = look("alarms")
+    return said + ([("warning", between["error"], "")] if "error" in between else between["data"])
 
 
 # --- Panels ----------------------------------------------------------------------------------------------------------
@@ -228,7 +246,7 @@ class Panel:
 
 
 PANELS = {find.__name__: Panel(find) for find in (figures, failures, oldest, robots, fleet, servers, attention)}
-PANELS["day"] = Panel(day, DAY_CACHE_SECONDS)
+PANELS |= {"day": Panel(day, DAY_CACHE_SECONDS), "alarms": Panel(alarms, DAY_CACHE_SECONDS)}
 
 #: parts of the page that are refreshed together: name -> (panels, seconds between two refreshes)
 PARTS = {

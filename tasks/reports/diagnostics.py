@@ -117,7 +117,7 @@ def agents() -> Iterator[CheckMessage]:
     """Check that no two agents take a robot's session from each other, that robots and FMV mean the same task, and that
     tasks for robots have an agent which knows them; and report how many agents are online.
     """
-    if several := {name: times for name, times in connections.replaced().items() if times > 1}:
+    if several := connections.several_agents():
         shown = ", ".join(f"{name!a} ({times} times)" for name, times in sorted(several.items())[:MAX_SHOWN_NAMES])
         more = f", and {len(several) - MAX_SHOWN_NAMES} more" if len(several) > MAX_SHOWN_NAMES else ""
         yield Warn(

@@ -3,13 +3,20 @@ tasks wait for an agent that is not there, or that does not know their handler.
 """
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
+from django.db import models
+
+from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import Document
 from fmv.mongodb.server import recent_now
+from robots import connections
 from robots.condition import Condition
 from robots.models import Robot, RobotState
-from tasks.models import Task
+from robots.models.state import STATES_READ, documents_with_state
+from tasks.models import Status, Task
 from tasks.models.status import EPOCH
 
 SETTLED = dt.timedelta(seconds=2)  # between the last change of a task and a report that counts
@@ -20,14 +27,72 @@ MAX_ROBOTS = 1000  # of which `of_all` reads the state
 HeldTask = dict[str, Any]
 
 
+def raised() -> dict[str, list[str]]:
+    """Return the names of the robots with each of connections.ALARMS: seven queries."""
+    return {
+        "several_agents": sorted(connections.several_agents()),
+        "other_task": sorted(of_all()),
+        "unknown_handler": sorted({robot for robot, _ in unserved()[1]}),
+    }
+
+
+def of_documents(states: Collection[Document]) -> dict[str, list[str]]:
+    """Return those of connections.ALARMS that each of these robots has, by the documents of their states.
+
+    At most three queries. Of a robot's queue only its next task counts.
+    """
+    now = recent_now()
+    conditions = {state["_id"]: Condition.of(state, now) for state in states}
+    several = {state["_id"] for state in states if connections.times_replaced(state) > 1}
+    other = _wrongly_held([each for each in conditions.values() if each.fresh and "task" in each.reported])
+    served = [name for name, each in conditions.items() if each.online and each.state.session]
+    unknown = {name for name, handler in _next_on_robots(served) if not conditions[name].knows(handler)}
+    sets = zip(connections.ALARMS, (several, other, unknown), strict=True)
+    having = [(alarm, names) for alarm, names in sets]
+    return {name: [alarm for alarm, names in having if name in names] for name in conditions}
+
+
+def documents_with_alarms(model: type[models.Model], criteria: Document, **options: Any) -> Iterator[Document]:
+    """Yield what `documents_with_state` yields, each with its state's alarms as `alarms`."""
+    robots = documents_with_state(model, criteria, **options)
+    while chunk := list(islice(robots, STATES_READ)):
+        alarms = of_documents([robot["state"] for robot in chunk if robot["state"]])
+        yield from (robot | {"alarms": alarms.get(robot["_id"], [])} for robot in chunk)
+
+
+def _next_on_robots(names: Collection[str]) -> list[tuple[str, str]]:
+    """Return robot and handler of the next task of each of these robots, if it runs on the robot: one command."""
+    if not names:
+        return []
+    first, *others = (
+        [
+            {"$match": {"status": Status.QUEUED.value, "robot": name}},
+            {"$sort": {"priority": -1, "_id": 1}},
+            {"$limit": 1},
+            {"$project": {"robot": 1, "handler": 1, "runs_on": 1}},
+        ]
+        for name in names
+    )
+    tasks = collection(Task)
+    found = tasks.aggregate([*first, *({"$unionWith": {"coll": tasks.name, "pipeline": each}} for each in others)])
+    return [(task["robot"], task["handler"]) for task in found if task["runs_on"] == "robot"]
+
+
 def of_all() -> dict[str, HeldTask]:
     """Return the tasks that robots wrongly believe they run, by robot: three queries."""
     now = recent_now()
-    states = [state for state in RobotState.objects.fresh(now)[:MAX_ROBOTS] if "task" in state.reported]
-    running = Task.objects.started().filter(robot__in=[state.robot for state in states]).order_by()
+    states = RobotState.objects.fresh(now)[:MAX_ROBOTS]
+    return _wrongly_held([Condition(state, now) for state in states if "task" in state.reported])
+
+
+def _wrongly_held(conditions: Collection[Condition]) -> dict[str, HeldTask]:
+    """Return what `of_all` returns, of these robots, which report a task: two queries, none without robots."""
+    if not conditions:
+        return {}
+    running = Task.objects.started().filter(robot__in=[each.state.robot for each in conditions]).order_by()
     held = {(robot, str(pk), attempt) for robot, pk, attempt in running.values_list("robot", "pk", "attempt")}
     found = []
-    for condition in (Condition(state, now) for state in states):
+    for condition in conditions:
         mine = [(pk, attempt) for robot, pk, attempt in held if robot == condition.state.robot]
         if task := condition.mismatch(mine):
             found.append((condition.state, task))

@@ -14,6 +14,7 @@ from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import servers
 from fmv.templatetags.display import counted
+from robots import agents
 from tasks.admin import charts, dashboard
 from tasks.models import Status, Tally, Task, WorkerProcess
 from tasks.models.error_document import error_document
@@ -274,6 +275,30 @@ def test_robots_by_state():
         assert client.get(url).status_code == 200, url
 
 
+def test_robots_with_an_agent_by_what_it_says():
+    make_robot(name="without")
+    assert found("robots")["agents"] == []
+    for name, state in (("a", {}), ("b", {"battery": {"charge": 5.0}}), ("c", {"online": False})):
+        agents.report(make_robot(name=name).name, agents.open_session(name).id, state)
+    dashboard.forget()
+    assert [(state, text) for state, _, text, _ in found("robots")["agents"]] == [
+        ("online", "2"),
+        ("offline", "1"),
+        ("low_battery", "1"),  # and none with errors, which is not shown then
+    ]
+    page = part("now")
+    assert '<li id="robots-online"><a href="/admin/robots/robot/?state=online">' in page
+
+
+def test_what_is_wrong_between_robots_and_fmv_needs_attention():
+    for name in ("a", "b"):
+        for boot in range(3):
+            agents.open_session(make_robot(name=name).name if not boot else name, boot_id=str(boot))
+    said = [sentence for _, sentence, _ in found("attention")]
+    assert "a (and 1 more): its session was taken more than once" in " ".join(said)
+    assert 'href="/admin/robots/robot/a/change/"' in part("now")
+
+
 def test_workers_with_what_they_run_and_lost_ones():
     (
         process("host/1"),
@@ -390,7 +415,8 @@ def test_one_that_failed_is_asked_again_soon():
 # --- What it costs ---------------------------------------------------------------------------------------------------
 
 #: what a look at each panel asks of MongoDB, beside its clock, when nobody has looked of late
-COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 4, "fleet": 3, "day": 4, "servers": 0, "attention": 6}
+COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 5, "fleet": 3, "day": 4, "servers": 0}
+COSTS |= {"attention": 9, "alarms": 3}  # if nothing is wrong
 
 
 def fill(times: int) -> None:
@@ -476,7 +502,7 @@ def test_every_question_is_narrowed_by_an_index_or_limited():
     with patch.object(Collection, "aggregate", recording):
         for panel in dashboard.PANELS:
             found(panel)
-    indexed = {"status", "finished_at", "enabled", "_id", "stopped_at"}
+    indexed = {"status", "finished_at", "enabled", "_id", "stopped_at", "online"}
     assert len(seen) > 15
     for collection, pipeline in seen:
         if collection == "django_migrations":  # a dozen documents

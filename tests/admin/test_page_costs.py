@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 #: how many commands a GET sends, besides the two for who asks: session, user
 COSTS = {
-    "index": 25,
-    "dashboard_now": 20,
+    "index": 29,
+    "dashboard_now": 24,
     "dashboard_day": 4,
     "dashboard_rest": 4,
     "handlers": 3,
