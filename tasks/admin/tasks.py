@@ -285,7 +285,8 @@ def _state(task: Task) -> dict[str, Any]:
         {**line, "after": line["at"] - before["at"] if before else None}
         for before, line in zip([None, *task.history], task.history, strict=False)
     ]
-    return {"task": task, "steps": steps, "repetitions": _repetitions(task)}
+    until = robots_lost.waits_until(task)
+    return {"task": task, "steps": steps, "repetitions": _repetitions(task), "waits_until": until}
 
 
 def _repetitions(task: Task) -> list[Task]:

@@ -10,6 +10,7 @@ nothing of the attempt runs on the robot any more. A renewal or a claim proves n
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 import logging
 from typing import TYPE_CHECKING
@@ -124,6 +125,18 @@ def _stop(task: Task) -> Status | None:
         ended = task.fail_unconfirmed(error, f"{note_of(error)}, {note}")
         return Status.FAILURE if ended else None
     return Status.REVOKED if task.stop_unconfirmed(note) else None
+
+
+def waits_until(task: Task) -> dt.datetime | None:
+    """Return until when FMV waits for the robot of a running task to be heard, or to confirm a cancel; None: it does
+    not wait. The sweeper counts these seconds by its own clock, so it is about then.
+    """
+    if task.status != Status.STARTED or task.runs_on != "robot":
+        return None
+    handler = handler_of(task.handler)
+    if task.cancel_requested_at:
+        return task.cancel_requested_at + dt.timedelta(seconds=handler.cancel_grace)
+    return task.out_of_contact_since and task.out_of_contact_since + dt.timedelta(seconds=handler.lost_after)
 
 
 def _release(task: Task) -> Status | None:
