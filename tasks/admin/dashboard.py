@@ -203,8 +203,7 @@ def attention() -> list[tuple[str, str, str]]:
                 task_list(show="stuck"),
             )
         )
-    between = look("alarms")
-    return said + ([("warning", between["error"], "")] if "error" in between else between["data"])
+    return said + look("alarms").get("data", [])
 
 
 # --- Panels ----------------------------------------------------------------------------------------------------------
@@ -250,7 +249,7 @@ PANELS |= {"day": Panel(day, DAY_CACHE_SECONDS), "alarms": Panel(alarms, DAY_CAC
 
 #: parts of the page that are refreshed together: name -> (panels, seconds between two refreshes)
 PARTS = {
-    "now": (("attention", "figures", "robots", "oldest", "servers"), 3),
+    "now": (("attention", "alarms", "figures", "robots", "oldest", "servers"), 3),
     "day": (("day",), 20),
     "rest": (("failures", "fleet"), 3),
 }
