@@ -367,7 +367,7 @@ class Task:
                 if session and uptime() >= self._not_before:
                     self._send_what_is_due(session)
             except NoAnswer as error:
-                wait = max(error.wait, min(next(self._pauses), self._lease / 3))
+                wait = max(error.wait, min(next(self._pauses), self._lease / 6))
                 logger.warning("%s: %s Next try in %.1f s.", self, error, wait)
                 self._not_before = uptime() + wait
             except Exception:
@@ -386,15 +386,16 @@ class Task:
     def _renew(self, session: str) -> None:
         with self._lock:
             news = dict(self._news)
-        self._renewed_at = uptime()
+        since = uptime()
         timeout = min(TIMEOUT, max(1.0, self._lease / 4, 2 * self._took))  # longer if FMV or the network is slow
         body = {"session": session, "attempt": self.attempt, **news}
         try:
             answer = self._agent.server.call("POST", f"/task/{self.id}/renew", body, timeout)
         finally:
-            self._took = uptime() - self._renewed_at
+            self._took = uptime() - since
         if answer.status == 200:
-            self._held(answer.body, self._renewed_at)
+            self._held(answer.body, since)
+            self._renewed_at = since  # not if it failed: it is due again after the pause
             self._pauses = pauses()
             if answer.body.get("cancel"):
                 self.end("cancelled")

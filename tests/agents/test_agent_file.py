@@ -281,6 +281,20 @@ def test_a_skill_is_told_to_stop_before_another_attempt_may_begin(proxy, make_ag
     assert why in [line["note"] for line in now(task).history]
 
 
+@pytest.mark.slow
+def test_after_renewals_that_failed_the_next_does_not_wait_for_another_third_of_the_lease(
+    proxy, make_agent, order, marks
+):
+    task = order(make_agent().start(), "robot.careful", seconds=7)
+    wait_for_marks(marks, 1)
+    wait_until(lambda: 200 in proxy.statuses("/renew"))
+    for _ in range(2):  # of a lease of 6 s: with a third of it between them, the next would come too late
+        proxy.next("/renew", fault_proxy.LOSE)
+    task = wait_for(task)
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+    assert proxy.faults()["lose"] == 2
+
+
 # --- A robot that breaks ---------------------------------------------------------------------------------------------
 
 
