@@ -75,7 +75,7 @@ def _next_on_robots(names: Collection[str]) -> list[tuple[str, str]]:
     )
     tasks = collection(Task)
     found = tasks.aggregate([*first, *({"$unionWith": {"coll": tasks.name, "pipeline": each}} for each in others)])
-    return [(task["robot"], task["handler"]) for task in found if task["runs_on"] == "robot"]
+    return [(task["robot"], task["handler"]) for task in found if task.get("runs_on") == "robot"]
 
 
 def of_all() -> dict[str, HeldTask]:
