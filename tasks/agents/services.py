@@ -390,10 +390,10 @@ def release(robot: str, id: UUID, session: str, attempt: int, reason: str, delay
 def _release(mine: RobotAttempt, task: Task, reason: str, delay: float) -> bool:
     if asked := cancel_of(task):
         return _confirm_cancel(mine, task, asked, "released")
-    if task.uncounted >= MAX_RELEASED:
+    if task.uncounted >= MAX_RELEASED and mine.uncounted_with_it is None:
         often = error_document("ReleasedTooOften", f"{MAX_RELEASED} attempts were given back before. {reason}")
         return mine.fail(often, "released")
     released = mine.release(f"{HANDED_BACK}{reason}", delay)
-    if released and delay <= 0:
+    if released and delay <= 0 and mine.uncounted_with_it is None:
         task.promote()
     return released

@@ -142,8 +142,14 @@ class RobotAttempt:
         return self._report("report_late_stop", outcome, "stopped, as asked: its lane is free")
 
     def release(self, note: str, delay: float) -> bool:
-        """Give it back, the attempt not counted; False also when its cancel was requested meanwhile."""
-        return self._report("report_release", "released", note, run_at=later(NOW, delay))
+        """Give it back, the attempt not counted; False also when its cancel was requested meanwhile.
+
+        If it was handed back before, it waits for its next attempt already, and stays uncounted.
+        """
+        if self.uncounted_with_it is None:
+            return self._report("report_release", "released", note, run_at=later(NOW, delay))
+        reported = literal({"attempt": self.attempt, "outcome": "released"})
+        return self._apply("report_late_release", note, self._unreported(), reported=reported)
 
     def withdraw(self, why: str) -> None:
         """Give it back at once, not counted, because its agent was never told of it."""

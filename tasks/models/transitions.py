@@ -119,6 +119,7 @@ TRANSITIONS: dict[str, Transition] = {
                           fenced=True, unless_cancelled=True),
     "report_release":   T((STARTED,),         RETRY,    FREE_LANE | UNCOUNTED, ("run_at", "reported"),
                           fenced=True, unless_cancelled=True),
+    "report_late_release": T((RETRY, QUEUED), None,     {}, ("reported",), fenced=True),
 }  # fmt: skip
 
 
