@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,22 @@ def words(marks: Path) -> list[str]:
 
 def log_of(task: Task) -> list[str]:
     return [line.text for line in LogLine.objects.filter(task=task.pk).order_by("number")]
+
+
+PATCHED = """#!{python}
+import http.client, itertools, runpy, sys, threading, time, fmv_agent
+{patch}
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def patched(directory: Path, patch: str) -> str:
+    """Return a Python that runs an agent's program after the patch of `fmv_agent`."""
+    python = directory / "python"
+    python.write_text(PATCHED.format(python=sys.executable, patch=patch))
+    python.chmod(0o700)
+    return str(python)
 
 
 # --- A quiet network -------------------------------------------------------------------------------------------------
@@ -187,15 +204,80 @@ def test_a_skill_that_ignores_a_cancel_blocks_its_lane_until_it_has_ended(proxy,
     assert now(task).status == Status.REVOKED
 
 
-def test_in_manual_mode_the_robot_takes_no_tasks(make_agent, order, marks, tmp_path):
-    mode = tmp_path / "mode"
-    mode.write_text('{"mode": "manual"}')
-    agent = make_agent().start(STATE=str(mode))
+def errors_of(robot: str) -> list[str]:
+    return [error["description"] for error in RobotState.objects.get(pk=robot).errors or ()]
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ('{"mode": "manual"}', ""),
+        ('{"emergency_stop": "remote"}', ""),
+        ('{"mode": "MANUAL"}', "FMV does not take the robot's state: 422"),
+        ('{"mode": "autom', "JSONDecodeError"),
+    ],
+)
+def test_the_robot_takes_tasks_only_if_its_state_is_known_and_lets_it(
+    state, error, proxy, make_agent, order, marks, tmp_path
+):
+    file = tmp_path / "state"
+    file.write_text(state)
+    agent = make_agent()
     task = order(agent, "robot.mark")
-    wait_until(lambda: agent.journal() == [] and "Connected" in agent.log)
-    time.sleep(2)  # long enough for a claim
-    assert now(task).status == Status.QUEUED
-    mode.write_text('{"mode": "automatic"}')
+    agent.start(STATE=str(file))
+    wait_until(lambda: 200 in proxy.statuses("/state"), 60)
+    if error:
+        assert error in errors_of(agent.robot.name)[0]
+        wait_until(lambda: agent.log.count("The robot takes no tasks.") == 1)
+    time.sleep(1)  # long enough for a claim
+    assert proxy.statuses("/claim") == []
+    file.write_text('{"mode": "semi_automatic", "emergency_stop": "none"}')
+    assert wait_for(task).status == Status.SUCCESS
+    assert agent.log.count("The robot takes no tasks.") == bool(error)
+
+
+def test_what_goes_on_after_a_restart_waits_for_a_state_that_lets_it(proxy, make_agent, order, marks, tmp_path):
+    file = tmp_path / "state"
+    file.write_text("{}")
+    agent = make_agent().start(STATE=str(file))
+    task = order(agent, "robot.steps", steps=6)
+    wait_for_marks(marks, 2)
+    agent.kill()
+    left, renewed = len(read_marks(marks)), len(proxy.statuses("/renew"))
+    file.write_text('{"emergency_stop": "manual"}')
+    agent.start(STATE=str(file))
+    wait_until(lambda: len(proxy.statuses("/renew")) >= renewed + 3, 60)  # the lease is kept meanwhile
+    assert len(read_marks(marks)) == left
+    file.write_text("{}")
+    task = wait_for(task)
+    assert (task.status, task.attempt, task.result) == (Status.SUCCESS, 1, {"resumed": True})
+
+
+HANGING = """
+fmv_agent.LOOK_SECONDS = 1
+fmv_agent._look = lambda: time.sleep(600)
+fmv_agent.state = lambda look: look
+"""
+
+
+def test_a_state_that_hangs_is_logged_and_the_robot_takes_no_tasks(proxy, make_agent, order, tmp_path):
+    agent = make_agent()
+    order(agent, "robot.mark")
+    agent.start(python=patched(tmp_path, HANGING))
+    wait_until(lambda: "The function that returns the robot's state has run for 1 s." in agent.log)
+    assert proxy.statuses("/claim") == []
+    assert agent.stop() == 0
+
+
+def test_a_checkpoint_of_a_thread_that_the_skill_has_left_replaces_no_outcome(proxy, make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=1, how="late")
+    wait_for_marks(marks, 1)
+    proxy.is_down = True
+    wait_until(lambda: agent.journal() and "succeeded" in agent.journal()[0].read_text())
+    time.sleep(0.5)  # for many checkpoints
+    assert "succeeded" in agent.journal()[0].read_text()
+    proxy.is_down = False
     assert wait_for(task).status == Status.SUCCESS
 
 
@@ -282,6 +364,15 @@ def test_a_skill_is_told_to_stop_before_another_attempt_may_begin(proxy, make_ag
 
 
 @pytest.mark.slow
+def test_lines_of_the_log_that_get_no_answer_cost_no_lease(proxy, make_agent, order, marks):
+    proxy.delay = 12
+    proxy.next("/log", fault_proxy.DELAY)
+    task = wait_for(order(make_agent().start(), "robot.careful", seconds=7))
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+    assert log_of(task) == ["begins"]
+
+
+@pytest.mark.slow
 def test_after_renewals_that_failed_the_next_does_not_wait_for_another_third_of_the_lease(
     proxy, make_agent, order, marks
 ):
@@ -354,6 +445,41 @@ def test_on_sigterm_it_gives_its_task_back_and_the_robot_is_offline(make_agent, 
     assert "Stopped." in agent.log
 
 
+SLOW_TO_CONNECT = """
+connect = http.client.HTTPConnection.connect
+def slow(connection):
+    if threading.current_thread().name == "lane 1":
+        print("lane 1 connects", file=sys.stderr, flush=True)
+        time.sleep(2)
+    connect(connection)
+http.client.HTTPConnection.connect = slow
+"""
+
+
+def test_a_claim_that_is_still_connecting_on_sigterm_begins_nothing(make_agent, order, marks, tmp_path):
+    agent = make_agent(lanes=2)
+    agent.start("--lanes", "2", "--stop-seconds", "20", python=patched(tmp_path, SLOW_TO_CONNECT))
+    tasks = [order(agent, "robot.mark", seconds=4, how="deaf") for _ in range(2)]
+    wait_for_marks(marks, 1)
+    wait_until(lambda: "lane 1 connects" in agent.log)
+    assert agent.stop() == 0
+    assert words(marks) == ["start", "end"]
+    assert now(tasks[0]).status == Status.SUCCESS
+    assert agents.session_of(agent.robot.name) is None
+
+
+def test_an_end_that_cannot_be_sent_keeps_no_agent_from_signing_in(make_agent, order):
+    agent = make_agent()
+    (agent.home / "tasks").mkdir(mode=0o700)
+    name, other = uuid.uuid4(), uuid.uuid4()
+    end = '"verb": "release", "body": {"session": "x", "attempt": 1, "reason": "", "delay": Infinity}'
+    (agent.home / "tasks" / f"{name}.1.json").write_text(f'{{"task_id": "{name}", "attempt": 1, {end}}}')
+    (agent.home / "tasks" / f"{other}.1.json").write_text(f'{{"task_id": 5, {end}}}')
+    assert wait_for(order(agent.start(), "robot.mark")).status == Status.SUCCESS
+    assert "This end of a task cannot be sent and is dropped" in agent.log
+    wait_until(lambda: agent.journal() == [])
+
+
 def test_frozen_for_longer_than_its_lease_it_goes_on_if_nobody_else_may_have_the_task(make_agent, order, marks):
     agent = make_agent().start()
     task = order(agent, "robot.mark", seconds=2)
@@ -409,22 +535,12 @@ def test_of_two_agents_with_one_token_the_newer_one_has_the_robot(
     wait_until(lambda: now(task).attempt >= 2)
 
 
-PATIENT = """#!{python}
-import itertools, runpy, sys, fmv_agent
-fmv_agent.pauses = lambda *_: itertools.repeat(3600.0)
-sys.argv.pop(0)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 def test_a_claim_that_failed_is_repeated_as_soon_as_fmv_takes_the_state(proxy, make_agent, order, marks, tmp_path):
-    patient = tmp_path / "python"  # with the longest pause there can be, and more
-    patient.write_text(PATIENT.format(python=sys.executable))
-    patient.chmod(0o700)
+    patient = patched(tmp_path, "fmv_agent.pauses = lambda *_: itertools.repeat(3600.0)")
     proxy.next("/claim", fault_proxy.DROP_ANSWER)
     agent = make_agent()
     task = order(agent, "robot.mark")
-    agent.start(python=str(patient))
+    agent.start(python=patient)
     task = wait_for(task)
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
 
@@ -471,6 +587,17 @@ def test_without_a_token_of_its_own_it_does_not_start(mode, text, sentence, tmp_
     assert sentence in refusal(tmp_path)
 
 
+def test_a_new_token_in_the_file_is_used_without_a_pause(make_agent, order):
+    from fmv.accounts import api_tokens
+
+    agent = make_agent().start()
+    wait_until(lambda: "Connected" in agent.log)
+    agent.store_token(make_token(robot=agent.robot.name).text)
+    api_tokens.revoke(agent.token, by="test")
+    assert wait_for(order(agent, "robot.mark"), seconds=50).status == Status.SUCCESS
+    assert "FMV refuses the token" not in agent.log
+
+
 @pytest.mark.slow
 def test_a_refused_token_is_reported_each_minute_until_there_is_a_valid_one(make_agent, order):
     from fmv.accounts import api_tokens
@@ -507,6 +634,13 @@ def test_the_files_for_robots_are_of_python_3_8_and_need_no_packages(file):
     imports = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imports |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in imports} <= {*sys.stdlib_module_names, "fmv_agent"}
+
+
+def test_it_waits_for_no_event_by_the_wall_clock():
+    """`Event.wait` does so in Python 3.8: after the clock was set back by an hour it waits an hour longer."""
+    tree = ast.parse((AGENT / "fmv_agent.py").read_text())
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert [call.lineno for call in calls if isinstance(call, ast.Attribute) and call.attr == "wait"] == []
 
 
 # --- Everything at once ----------------------------------------------------------------------------------------------

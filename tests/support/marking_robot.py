@@ -3,9 +3,11 @@
 python marking_robot.py URL --home DIRECTORY, with the directory of fmv_agent.py in PYTHONPATH
 """
 
+import itertools
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -28,6 +30,8 @@ def leave_marks(task):
     try:
         task.log("begins")
         (time if task.params["how"] == "deaf" else task).sleep(task.params["seconds"])
+        if task.params["how"] == "late":
+            threading.Thread(target=store_for_ever, args=(task,), daemon=True).start()
         last = "end"
     except Stopped:
         last = "stopped"
@@ -37,6 +41,12 @@ def leave_marks(task):
     if task.attempt <= task.params["fail"]:
         raise ValueError(f"attempt {task.attempt} fails, as asked")
     return END[task.params["how"]]()
+
+
+def store_for_ever(task):
+    for number in itertools.count():
+        task.checkpoint(number)
+        time.sleep(0.01)
 
 
 def never():
@@ -50,6 +60,7 @@ def not_now():
 END = {
     "": lambda: {"pid": os.getpid()},
     "deaf": lambda: {"pid": os.getpid()},
+    "late": lambda: {"pid": os.getpid()},
     "never": never,
     "not now": not_now,
     "no json": object,
