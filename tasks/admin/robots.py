@@ -161,8 +161,9 @@ class RobotAdmin(ConnectPages):
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         robot = _find(object_id)
-        if robot and self.has_delete_permission(request) and _has_work(robot.name):
-            messages.error(request, f"{robot.name} has unfinished tasks. Cancel or move them, or wait until they end.")
+        if robot and self.has_delete_permission(request) and services.has_work(robot.name):
+            text = f"{robot.name} has unfinished tasks or a blocked lane. Cancel or move them, or wait until they end."
+            messages.error(request, text)
             return HttpResponseRedirect(robot_url(robot.name))
         try:
             return super().delete_view(request, object_id, extra_context)
@@ -269,10 +270,6 @@ class OutForm(forms.Form):
 
 def _find(object_id: str) -> Robot | None:
     return Robot.objects.filter(pk=unquote(object_id)).first()
-
-
-def _has_work(name: str) -> bool:
-    return bool(Task.objects.unfinished().of_robot(name).exists())
 
 
 def _wrong_filters(request: HttpRequest) -> list[str]:

@@ -221,8 +221,8 @@ class RobotViewSet(StrictQuery, ViewSet):
     def destroy(self, request: Request, name: str) -> HttpResponse:
         """Delete a robot and its finished tasks.
 
-        A robot with unfinished tasks is refused with 409. With `If-Match` the robot is deleted only if its `ETag` is
-        still that one; otherwise the answer is 412.
+        A robot with unfinished tasks or a blocked lane is refused with 409. With `If-Match` the robot is deleted only
+        if its `ETag` is still that one; otherwise the answer is 412.
         """
         services.delete_robot(name, by=caller(request), revisions=revisions(request))
         return nothing()

@@ -55,6 +55,10 @@ class TaskQuerySet(QuerySet["Task"]):
     def finished_before(self, moment: dt.datetime) -> TaskQuerySet:
         return self.filter(finished_at__gte=EPOCH, finished_at__lt=moment)
 
+    def without_lane(self) -> TaskQuerySet:
+        """Tasks that hold no lane. A finished one that blocks a lane is not deleted before the lane is free."""
+        return self.filter(lane=None)
+
     def due(self, now: dt.datetime) -> TaskQuerySet:
         """Scheduled and retrying tasks that are due, earliest first."""
         return self.waiting_for_time().filter(run_at__gt=EPOCH, run_at__lte=now).order_by("run_at")

@@ -20,7 +20,7 @@ class RobotsOutOfService(InvalidInput):
 
 
 class RobotHasWork(FmvError):
-    """The robot has unfinished tasks. Cancel them, or let them end, first."""
+    """The robot has unfinished tasks, or one blocks a lane. Cancel them, let them end, or free the lane first."""
 
 
 class AlreadyFinished(FmvError):

@@ -267,7 +267,8 @@ def purge(days: float, until: float = float("inf")) -> int:
     """
     if not days:
         return 0
-    return delete_every(Task.objects.finished_before(recent_now() - dt.timedelta(days=days)), until)
+    old = Task.objects.finished_before(recent_now() - dt.timedelta(days=days))
+    return delete_every(old.without_lane(), until)
 
 
 def delete_old_records(days: float, until: float = float("inf")) -> int:

@@ -190,6 +190,11 @@ def restart_queue(robot: Robot) -> None:
         wake(robot.name)
 
 
+def has_work(robot: str) -> bool:
+    """Return whether the robot has unfinished tasks, or may still move because of one that blocks a lane."""
+    return Task.objects.unfinished().of_robot(robot).exists() or bool(Task.blocking(robot))
+
+
 def delete_robot(name: str, *, by: str, revisions: Collection[int] | None = None) -> None:
     """Delete a robot with its finished tasks, if it is at one of `revisions` (None: at any).
 
@@ -197,10 +202,10 @@ def delete_robot(name: str, *, by: str, revisions: Collection[int] | None = None
     deletes the rest. A task that is submitted at the same time may be left without its robot; the worker that gets its
     message ends it.
 
-    Raises RobotHasWork if it has unfinished tasks, UnknownRobot, and Changed.
+    Raises RobotHasWork, UnknownRobot, and Changed.
     """
     name = robots.services.stored_name(name)
-    if Task.objects.unfinished().of_robot(name).exists():
+    if has_work(name):
         raise RobotHasWork
     finished = Task.objects.finished().of_robot(name)
     try:

@@ -64,7 +64,7 @@ WRITES = [
     (
         *("DELETE", "/robot/Idle", None),
         [
-            *(TASKS, "delete robots_robot", "aggregate fmv_apitoken"),
+            *(TASKS, TASKS, "delete robots_robot", "aggregate fmv_apitoken"),
             *("delete robots_robotstate", "delete robots_robotsamples", AUDIT, TASKS, "delete tasks_lastoutcomes"),
         ],
     ),

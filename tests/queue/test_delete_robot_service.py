@@ -44,6 +44,18 @@ def test_a_robot_with_work_stays_with_all_its_tasks(status):
     assert Task.objects.count() == 2
 
 
+@pytest.mark.parametrize("status", [Status.REVOKED, Status.FAILURE])
+def test_a_robot_that_may_still_run_a_task_which_is_over_stays(status):
+    robot = make_robot()
+    task = make_task_in(status, robot=robot.name, lane=f"{robot.name}/0")
+    with pytest.raises(RobotHasWork):
+        services.delete_robot(robot.name, by="amy")
+    assert Robot.objects.exists()
+    assert task.free_lane("the robot stands still")
+    services.delete_robot(robot.name, by="amy")
+    assert not Task.objects.exists()
+
+
 def test_a_delete_that_was_cut_off_is_completed_by_the_same_one(monkeypatch):
     robot = make_robot()
     make_task_in(Status.SUCCESS, robot=robot.name)
