@@ -51,6 +51,18 @@ class Condition:
         kinds += ["low_battery"] if self.low_battery else []
         return kinds + (["with_errors"] if self.fresh and self.state.errors else [])
 
+    @property
+    def not_now(self) -> str:
+        """Why the robot, by what it reports, takes no tasks now, "" if it may."""
+        mode, stop = self.reported.get("mode"), self.reported.get("emergency_stop")
+        if self.fresh and mode not in (None, "automatic", "semi_automatic"):
+            return f"Tasks wait: the robot reports the mode {mode}."
+        return (
+            f"Tasks wait: the robot reports an emergency stop ({stop})."
+            if self.fresh and stop != "none" and stop
+            else ""
+        )
+
     def knows(self, handler: str) -> bool:
         """Return whether the agent that is signed in can run the handler."""
         session = self.state.session

@@ -332,8 +332,10 @@ def _held_up(status: RobotStatus, queue: list[Task]) -> str:
     if status.condition is None:
         return f"{queue[0].handler} runs on the robot, and no agent has connected yet."
     known = (status.condition.state.session or {}).get("handlers")
-    if known is None or queue[0].handler in known:  # an agent without a session is shown as offline
+    if known is None:  # it is shown as offline
         return ""
+    if queue[0].handler in known:
+        return status.condition.not_now
     return f"Its agent does not know {queue[0].handler}. The tasks behind it wait, too."
 
 

@@ -98,7 +98,7 @@ class SessionView(AgentView):
         It ends the session before, whose requests are then answered with 409 `session_replaced`. If the same start of
         the program (the same `boot_id`) has the session already, that goes on: the request may be repeated. The answer
         lists the attempts that the robot holds. After a restart of the program (another `boot_id`) these are only those
-        whose handler can go on (`resume`); the others are tried again or fail.
+        whose handler can go on (`resume`) and is among the session's `handlers`; the others are tried again or fail.
         """
         session, held = services.open_session(self.robot, **read_body(OpenSessionSerializer, request.data))
         lease = registry.Handler.lease
@@ -140,7 +140,7 @@ class ClaimView(AgentView):
         """Ask for the robot's next task.
 
         Without one the request waits up to `wait` seconds, and 204 is the answer. The robot gets none while it is out
-        of service, while its lanes are taken, while its next task runs in a worker, or if it does not know the handler
+        of service, while its lanes are taken, while its next task is for a worker, or if it does not know the handler
         of its next task. The first lease is short: renew at once, and begin when that has succeeded. A process of the
         web server lets only some requests wait (`FMV_MAX_CLAIMS`).
         """
@@ -236,8 +236,9 @@ class FinishView(AgentView):
     def post(self, request: Request, task_id: UUID) -> HttpResponse:
         """Report how an attempt ended.
 
-        The same again has the same answer, so send it until one comes: 200, 404 and 409 are final. A failed attempt is
-        repeated if attempts are left, unless `retryable` is false.
+        The same again has the same answer, so send it until one comes. 200, 404 and 409 are final. After 422 or 413,
+        which the same would have again, report that the attempt has failed. A failed attempt is repeated if attempts
+        are left, unless `retryable` is false.
         """
         body = self.read(FinishSerializer, request)
         return answer(render_object(services.finish(self.robot, task_id, **body)))

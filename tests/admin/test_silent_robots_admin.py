@@ -6,6 +6,7 @@ import pytest
 
 from fmv.accounts.permissions import Role
 from fmv.templatetags.display import timestamp
+from robots import agents
 from tasks import registry
 from tasks.admin.charts import MAX_BARS
 from tasks.models import Status, Task
@@ -31,7 +32,7 @@ def test_a_robot_out_of_contact_is_shown_and_an_operator_need_not_wait():
     assert "robot out of contact since" in page
     until = PAST + dt.timedelta(seconds=registry.get("turn").lost_after)
     assert f"FMV waits until about {timestamp(until)} to hear of it" in page
-    assert "out of contact" in text(client.get(robot_url("R2")))
+    assert f"out of contact since {timestamp(PAST)}" in text(client.get(robot_url("R2")))
     answer = client.post(f"/admin/tasks/task/{task.pk}/end/", follow=True)
     assert messages(answer) == ["The attempt is over, and the task is tried again."]
     assert Task.objects.get(pk=task.pk).status == Status.RETRY
@@ -95,6 +96,22 @@ def test_the_robots_page_says_why_the_agent_does_not_take_the_next_task():
     shown = text(client.get(robot_url("R2")))
     assert "does not know" not in shown
     assert "no agent has connected" not in shown
+    assert "Tasks wait" not in shown
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({"mode": "manual"}, "Tasks wait: the robot reports the mode manual."),
+        ({"emergency_stop": "remote"}, "Tasks wait: the robot reports an emergency stop (remote)."),
+    ],
+)
+def test_the_robots_page_says_that_tasks_wait_because_of_what_the_robot_reports(state, sentence):
+    robot = make_robot(name="R2")
+    agents.report("R2", Agent.signed_in(robot, handlers=("grip",)).session, state)
+    assert "Tasks wait" not in text(admin().get(robot_url("R2")))
+    submit(robot, "grip")
+    assert sentence in text(admin().get(robot_url("R2")))
 
 
 @pytest.mark.parametrize("act", ["end", "free"])

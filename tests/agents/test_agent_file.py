@@ -4,6 +4,7 @@ import ast
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from fmv.devstack import stack
 from robots import agents
 from robots.models import RobotState
 from tasks.models import LogLine, Status, Task
@@ -101,6 +103,23 @@ def test_a_robot_is_connected_by_fetching_the_file_and_starting_it(web, tmp_path
         process.terminate()
     assert process.returncode == 0
     assert (home / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_example_of_its_readme_runs(web, run_process, tmp_path):
+    handlers, program = re.findall(r"```python\n(.*?)```", (AGENT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet" / "__init__.py").touch()
+    (tmp_path / "fleet" / "handlers.py").write_text(handlers)
+    (tmp_path / "my_robot.py").write_text(program)
+    broker, path = os.environ["FMV_BROKER_URL"], f"{stack.ROOT}:{tmp_path}"
+    url = web(broker, FMV_ANONYMOUS="manager", FMV_APPS="fleet", PYTHONPATH=path)
+    agent = AgentProcess(run_process, tmp_path, make_robot(), url)
+    command = [sys.executable, str(tmp_path / "my_robot.py"), url, "--home", str(agent.home)]
+    run_process("my_robot", *command, PYTHONPATH=str(AGENT))
+    order = {"handler": "fetch", "params": {"shelf": 3}}
+    stored = requests.post(f"{url}/api/v1/robot/{agent.robot.name}/run", json=order, timeout=10).json()
+    task = wait_for(Task.objects.get(pk=stored["task_id"]))
+    assert (task.status, list(task.result)) == (Status.SUCCESS, ["weight"])
 
 
 def test_it_reports_the_state_and_runs_tasks_in_order_with_progress_log_and_result(make_agent, order, marks):
