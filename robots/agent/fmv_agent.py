@@ -248,6 +248,10 @@ class Server:
             raise NoAnswer(f"{self.url} answered {status} without JSON, so it was not FMV.", retry_after) from None
         detail = str(body.get("detail", "") if isinstance(body, dict) else "")[:500]
         if status in (401, 403):
+            try:
+                read_token(self._token_file)
+            except BadToken as error:  # so it was the one before
+                detail = f"{detail} {error}"
             logger.error(
                 "FMV refuses the token in %s (%s %s). Put a valid one there.", self._token_file, status, detail
             )
