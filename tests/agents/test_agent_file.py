@@ -398,11 +398,13 @@ def test_after_renewals_that_failed_the_next_does_not_wait_for_another_third_of_
     task = order(make_agent().start(), "robot.careful", seconds=7)
     wait_for_marks(marks, 1)
     wait_until(lambda: 200 in proxy.statuses("/renew"))
-    for _ in range(2):  # of a lease of 6 s: with a third of it between them, the next would come too late
+    # Two renewals, the first of them sent again at once. With a third of the lease of 6 s between them, the next would
+    # come too late.
+    for _ in range(3):
         proxy.next("/renew", fault_proxy.LOSE)
     task = wait_for(task)
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
-    assert proxy.faults()["lose"] == 2
+    assert proxy.faults()["lose"] == 3
 
 
 # --- A robot that breaks ---------------------------------------------------------------------------------------------
