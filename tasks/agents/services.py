@@ -107,12 +107,12 @@ def claim(robot: str, session: str, claim_id: UUID) -> Held | None:
     for _ in range(TRIES):
         owner, task = _next_of(robot, current)
         # after that look: a task that the same claim, sent twice, has started since is found here, or is that one
-        running = list(Task.objects.started().of_robot(robot))
-        if mine := _claimed_before(running, session, claim_id):
+        holding = Task.holding_lanes(robot)
+        if mine := _claimed_before(holding, session, claim_id):
             return mine
         if owner is None or task is None:
             return None
-        free = free_lanes(owner.name, owner.lanes, {each.lane for each in running if each.lane})
+        free = free_lanes(owner.name, owner.lanes, {each.lane for each in holding if each.lane})
         free = [lane for lane in free if lane not in taken]
         if not free:
             return None
@@ -146,9 +146,9 @@ def _begun(task: Task, session: str, *, alone: bool) -> Held | None:
     return Held(task, lease, lease)
 
 
-def _claimed_before(running: list[Task], session: str, claim_id: UUID) -> Held | None:
-    for task in running:
-        if task.claim_id == claim_id and task.session == session:
+def _claimed_before(holding: list[Task], session: str, claim_id: UUID) -> Held | None:
+    for task in holding:
+        if task.status == Status.STARTED and task.claim_id == claim_id and task.session == session:
             mine, first = RobotAttempt(task.robot, task.pk, task.attempt, session), claim_lease_of(task.handler)
             if mine.claim_again(first):
                 return Held(task, first, first)

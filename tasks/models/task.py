@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.documents import object_of
 from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
 from fmv.mongodb.fields import DocumentField, InsertTimeField
-from fmv.mongodb.updates import Criteria, aggregate, exists, find_values
+from fmv.mongodb.updates import Criteria, aggregate, exists
 from fmv.mongodb.uuid7 import time_of
 from robots.models import Robot
 from tasks.models.error_document import note_of
@@ -206,9 +206,16 @@ class Task(models.Model):
 
     @classmethod
     def lanes_taken(cls, robot: str) -> set[str]:
-        """Return the lanes that started tasks of the robot hold."""
-        lanes = find_values(cls, {"status": Status.STARTED.value, "robot": robot}, "lane")
-        return set(filter(None, lanes))  # a restored backup may hold a started task without a lane
+        """Return the lanes of the robot that are held: by started tasks, and by those that block one."""
+        lanes = {"$project": {"lane": 1}}
+        found = aggregate(cls, [{"$match": _holding_lanes({"$eq": robot})}, lanes], by=LANES)
+        return {document["lane"] for document in found}
+
+    @classmethod
+    def holding_lanes(cls, robot: str) -> list[Task]:
+        """Return the tasks that hold these lanes."""
+        found = aggregate(cls, [{"$match": _holding_lanes({"$eq": robot})}], by=LANES)
+        return [object_of(cls, document) for document in found]
 
     @classmethod
     def blocking(cls, robot: str) -> list[Task]:

@@ -272,13 +272,13 @@ def test_so_is_one_that_becomes_blocked_while_it_signs_in(sweeper, look):
     assert (agent.task.status, agent.task.lane) == (Status.REVOKED, None)
 
 
-def test_a_claim_looks_once_more_when_the_free_lanes_are_blocked(sweeper):
+def test_a_claim_that_finds_all_lanes_blocked_tries_none(sweeper):
     agent = that_blocks_its_lane(sweeper)
     submit(agent.robot)
     with listening() as commands:
         assert agents_services.claim(agent.robot, agent.session, uuid.uuid4()) is None
     look = ["aggregate tasks_task", "aggregate tasks_task"]
-    assert commands.sent == ["find robots_robotstate", *look, "update tasks_task", *look]
+    assert commands.sent == ["find robots_robotstate", *look]
 
 
 def test_an_outcome_from_the_disk_frees_the_lane_before_the_agent_signs_in(sweeper):
@@ -316,6 +316,30 @@ def test_the_end_of_one_attempt_frees_its_lane_and_no_other(sweeper):
     assert [str(task.pk) for task in Task.blocking(agent.robot)] == [second]
     agent.task_id = running
     assert agent.renew().status_code == 200
+
+
+@pytest.mark.parametrize("handler", ["noop", "turn"])
+def test_a_blocked_lane_beyond_those_that_the_robot_has_now_counts_until_it_is_free(sweeper, handler):
+    agent = Agent.signed_in(make_robot(lanes=2))
+    submit(agent.robot)
+    other = agent.take().task
+    submit(agent.robot, "grip")
+    agent.take()
+    that_blocks_its_lane(sweeper, agent)
+    blocking = agent.task
+    assert blocking.lane == f"{agent.robot}/1"
+    agent.task_id = str(other.pk)
+    assert agent.finish(result={"degrees": 1}).status_code == 200
+    services.change_robot(agent.robot, by="amy", lanes=1)
+    new = submit(agent.robot, handler)
+
+    def start():
+        return take(SimpleNamespace(name=agent.robot)) if handler == "noop" else agent.claim().content
+
+    assert not start()
+    assert blocking.free_lane("the robot stands still")
+    assert start()
+    assert Task.objects.get(pk=new.pk).lane == f"{agent.robot}/0"
 
 
 def test_an_attempt_that_the_robot_has_not_confirmed_blocks_no_lane(sweeper):
