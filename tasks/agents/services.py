@@ -36,7 +36,7 @@ from tasks.queue.doorbell import ring_for_next
 from tasks.queue.errors import UnknownTask
 from tasks.queue.lanes import free_lanes, start_on_any
 from tasks.queue.result import InvalidResult, storable
-from tasks.queue.robots_lost import MAX_RELEASED, end_restarted, free_lanes_of_earlier_starts
+from tasks.queue.robots_lost import MAX_RELEASED, end_restarted, free_lanes_of_earlier_starts, has_begun
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +52,15 @@ WENT_ON = "its agent was started again and goes on"
 def open_session(robot: str, **about: Any) -> tuple[Session, list[Held]]:
     """Open a session of the robot's agent, which ends the one before; return it with the attempts that it holds.
 
-    An agent that still runs keeps its attempts. One that was started again keeps those whose handler can go on; the
-    others are tried again or fail. `about`: as robots.agents.open_session takes it. Raises UnknownRobot, and
-    SessionReplaced if the agent opens another one meanwhile, which then has all attempts, or has ended.
+    An agent that still runs keeps its attempts. One that was started again keeps those that have begun and whose
+    handler can go on; the others are tried again or fail. `about`: as robots.agents.open_session takes it. Raises
+    UnknownRobot, and SessionReplaced if the agent opens another one meanwhile, which then has all attempts, or ended.
     """
     session = agents.open_session(robot, **about)
     held = attempts_held(robot)
     while others := [each for each in held if each[1].session != session.id]:
-        _require_session(robot, session.id)  # after the look, so that nothing is taken from a newer session
+        # After the look, so that these are not a newer session's. What one takes from now on is not as it was found.
+        _require_session(robot, session.id)
         for task, attempt in others:
             _take_over(task, attempt, session)
         held = attempts_held(robot)
@@ -71,7 +72,7 @@ def open_session(robot: str, **about: Any) -> tuple[Session, list[Held]]:
 def _take_over(task: Task, attempt: RobotAttempt, session: Session) -> None:
     if agents.same_start(attempt.session, session.id):
         attempt.change_session(session.id, "kept by a new session of its agent")
-    elif handler_of(task.handler).resume and task.handler in session.handlers:
+    elif handler_of(task.handler).resume and task.handler in session.handlers and has_begun(task):
         attempt.change_session(session.id, WENT_ON)
     else:
         end_restarted(task)

@@ -76,7 +76,7 @@ def recover(task: Task, verdict: Verdict) -> Status | None:
     status = _act(task, verdict)
     if status is None:
         return None
-    keeps_lane = status == Status.STARTED or (verdict is Verdict.STOP and _has_begun(task))
+    keeps_lane = status == Status.STARTED or (verdict is Verdict.STOP and has_begun(task))
     if verdict in (Verdict.RELEASE, Verdict.LOSE_CONTACT) or (verdict is Verdict.END and not task.out_of_contact_since):
         counters.count("agent_leases_lost")
     about = {"task_id": str(task.pk), "robot": task.robot, "status": status.value, "reason": verdict.value}
@@ -106,7 +106,7 @@ def _patience(task: Task) -> float:
     return handler.lease + (handler.lost_after if task.out_of_contact_since else 0)
 
 
-def _has_begun(task: Task) -> bool:
+def has_begun(task: Task) -> bool:
     """Return whether the robot may have begun the attempt: it does so once it has renewed the first lease."""
     return not is_unconfirmed(task.handler, task.started_at, task.lease_expires_at)
 
@@ -116,7 +116,7 @@ def _stop(task: Task) -> Status | None:
 
     FMV's own cancel, because of the timeout, ends it as FAILURE. Like all that have timed out it is not tried again.
     """
-    if not _has_begun(task):
+    if not has_begun(task):
         return Status.REVOKED if task.stop("not confirmed by the robot", if_unrenewed=True) else None
     note = "not confirmed by the robot, so its lane stays blocked"
     asked = cancel_of(task)
@@ -161,21 +161,29 @@ def _end(task: Task, why: str) -> Status | None:
 
 
 def end_restarted(task: Task) -> None:
-    """End an attempt whose agent was started again. The outcome may still come, from the agent's disk."""
+    """End an attempt whose agent was started again. The outcome may still come, from the agent's disk.
+
+    Nothing changes if it was renewed since the task was read, or if another session has it now.
+    """
     error = error_document("AgentRestarted", "The agent was started again while the task ran")
     asked = cancel_of(task)
     if asked and asked.is_timeout:
-        task.fail(timed_out(task))
+        ended = task.fail(timed_out(task), if_unrenewed=True)
     elif asked:
-        task.stop("its agent was started again while it was being cancelled")
-    elif not _has_begun(task):
-        if task.release(f"{HANDED_BACK}its agent was started again before it had the task"):
+        ended = task.stop("its agent was started again while it was being cancelled", if_unrenewed=True)
+    elif not has_begun(task):
+        note = f"{HANDED_BACK}its agent was started again before it had the task"
+        ended = task.release(note, if_unrenewed=True)
+        if ended:
             task.promote()
     elif task.attempts_left:
-        task.retry(error, delay=handler_of(task.handler).retry.delay(task.attempt - task.uncounted))
+        delay = handler_of(task.handler).retry.delay(task.attempt - task.uncounted)
+        ended = task.retry(error, delay=delay, if_unrenewed=True)
     else:
-        task.fail(error)
-    logger.warning("Task %s: the agent of robot %s was started again in attempt %d", task.pk, task.robot, task.attempt)
+        ended = task.fail(error, if_unrenewed=True)
+    if ended:
+        about = task.pk, task.robot, task.attempt
+        logger.warning("Task %s: the agent of robot %s was started again in attempt %d", *about)
 
 
 def free_lanes_of_earlier_starts(session: Session) -> None:

@@ -11,6 +11,8 @@ from robots import agents
 from robots.models import RobotState
 from tasks.agents import services
 from tasks.models import Status, Task
+from tasks.models.transitions import TIMEOUT_ASKED
+from tasks.queue import services as queue
 from tests.support.agent_requests import Agent, code, submit
 from tests.support.api import Api
 from tests.support.factories import make_robot
@@ -104,9 +106,10 @@ def test_an_outcome_from_the_disk_is_taken_after_a_restart(handler, delivers):
     assert statuses(agent.task)[-1] == "SUCCESS"
 
 
-def test_a_task_that_the_agent_never_had_is_handed_back_uncounted_after_a_restart():
+@pytest.mark.parametrize("handler", ["turn", "patrol"])
+def test_a_task_that_the_agent_never_had_is_handed_back_uncounted_after_a_restart(handler):
     agent = Agent.signed_in(make_robot())
-    submit(agent.robot, max_attempts=1)
+    submit(agent.robot, handler, max_attempts=1)
     agent.claim()
     assert agent.restarted().json()["tasks"] == []
     assert (agent.task.status, agent.task.attempts_left) == (Status.QUEUED, 1)
@@ -146,6 +149,28 @@ def test_a_task_does_not_go_on_in_an_agent_that_has_lost_the_skill():
     agent.handlers = ["turn"]
     assert agent.restarted().json()["tasks"] == []
     assert agent.task.error["type"] == "AgentRestarted"
+
+
+@pytest.mark.parametrize("state", ["running", "on its last attempt", "being cancelled", "timed out"])
+def test_a_sign_in_ends_no_task_that_a_newer_session_has_taken_meanwhile(state):
+    agent = agent_with("patrol", max_attempts=1 if state == "on its last attempt" else 3)
+    if state == "being cancelled":
+        queue.cancel(agent.task, by="fry")
+    elif state == "timed out":
+        assert agent.task.request_cancel(f"{TIMEOUT_ASKED}ran longer than 1 s")
+    original = services._take_over
+
+    def meanwhile(*args):
+        with patch.object(services, "_take_over", original):
+            [held] = agent.restarted().json()["tasks"]
+        assert held["resumed"]
+        return original(*args)
+
+    with patch.object(services, "_take_over", meanwhile):
+        without_skill = Agent(agent.robot, boot_id="boot 2", handlers=("turn",))
+        assert code(without_skill.sign_in()) == "session_replaced"
+    assert (agent.task.status, agent.task.session) == (Status.STARTED, agent.session)
+    assert agent.renew().status_code == 200
 
 
 @pytest.mark.parametrize("moment", ["attempts_held", "_require_session", "_take_over"])
