@@ -119,6 +119,8 @@ def claim(robot: str, session: str, claim_id: UUID) -> Held | None:
             return None
         try:
             if _start(task, free, session, claim_id) and (held := _begun(task, session, alone=owner.lanes == 1)):
+                if owner.lanes > 1:
+                    ring_for_next(robot)  # it may run beside this one, on a worker that came before and has left
                 return held
         except LaneTaken:
             taken.update(free)  # they are blocked, or another claim was faster, perhaps the same one
@@ -160,13 +162,17 @@ def _claimed_before(holding: list[Task], session: str, claim_id: UUID) -> Held |
 
 def _next_of(robot: str, session: Session) -> tuple[Robot | None, Task | None]:
     """Return the robot, and its next task if the agent may start it. Tasks before it that are too late are revoked."""
+    has_expired = False
     while True:
         owner, found = Task.look(robot)
         if owner is None or not owner.enabled or not found:
             return owner, None
         if not found[0].expire():
             break
+        has_expired = True
     if found[0].runs_on != "robot":
+        if has_expired:
+            ring_for_next(robot)
         return owner, None
     if found[0].handler not in session.handlers:
         logger.debug("Task %s waits: the agent of %s does not know %s", found[0].pk, robot, found[0].handler)

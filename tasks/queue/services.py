@@ -17,7 +17,7 @@ from robots.models import Robot
 from tasks.models import WAITING, Bulk, LogLine, Status, Task
 from tasks.models.transitions import cancel_asked
 from tasks.queue import bulk
-from tasks.queue.doorbell import ring_all, ring_for_new
+from tasks.queue.doorbell import ring_all, ring_for_new, ring_for_next
 from tasks.queue.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
 from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of, require_in_service
 from tasks.queue.submissions import submit_batch, submit_idempotent
@@ -94,6 +94,8 @@ def cancel(task: Task, *, by: str, reason: str = "") -> Task:
         if asked:
             text = f"it is {task.status}" + (f"; {reason}" if reason else "")
             audit.record("task.cancel", by=by, kind="task", key=task.pk, text=text)
+        if asked and task.status == Status.REVOKED and task.runs_on == "robot":
+            ring_for_next(task.robot)  # a worker that came for the task behind it has left
         if being_stopped or (asked and task.status == Status.REVOKED):
             return task
     raise AlreadyFinished
@@ -126,6 +128,8 @@ def move(task: Task, *, to: str, by: str) -> Task:
         if moved:
             audit.record("task.move", by=by, kind="task", key=task.pk, text=f"from {before} to {to}")
             restart_queue(robot)
+            if task.runs_on == "robot":
+                ring_for_next(before)
             return task
     if task.is_waiting:
         return task
