@@ -119,7 +119,9 @@ class TaskViewSet(StrictQuery, ViewSet):
         """Cancel a task.
 
         A task that has not started is revoked at once (200). A running one is asked to stop (202); it becomes REVOKED
-        when its handler has stopped. A finished task is refused with 409. The body may be left out, or say why.
+        when its handler has stopped. One that runs on the robot becomes so too, with its lane blocked, if the robot has
+        not confirmed that it stopped when the `cancel_grace` of the handler is over. A finished task is refused with
+        409. The body may be left out, or say why.
         """
         body: Any = request.data
         reason = read_body(CancellationSerializer, {} if body is None else body)["reason"]

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
+from django.db import DatabaseError
+from pymongo.errors import OperationFailure
 
 from fmv import audit
 from fmv.accounts.sessions import Session
@@ -113,10 +115,17 @@ def _recover_on_robots(now: float) -> dict[str, int]:
 
 @contextmanager
 def _others_go_on(id: UUID) -> Iterator[None]:
-    """Log an error of one task, whose document somebody has changed by hand: the others do not wait for it."""
+    """Log an error of one task: the others do not wait for it.
+
+    Somebody has changed its document by hand, or MongoDB refuses the write, because the document would be too large.
+    """
     try:
         yield
     except (TypeError, ValueError):
+        logger.exception("Task %s cannot be recovered", id)
+    except DatabaseError as error:
+        if not isinstance(error.__cause__, OperationFailure) or error.__cause__.timeout:
+            raise
         logger.exception("Task %s cannot be recovered", id)
 
 

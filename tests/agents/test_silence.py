@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
+from pymongo.errors import ServerSelectionTimeoutError, WriteError
 
 from fmv.mongodb.plan import planned_indexes
 from fmv.monitoring import counters
@@ -19,7 +20,7 @@ from tasks.queue import periodic, robots_lost, services
 from tasks.queue.errors import LaneNotBlocked, NotOutOfContact
 from tests.support.agent_requests import Agent, code, submit
 from tests.support.factories import make_robot, make_task
-from tests.support.probes import before_nth, listening, statuses, take
+from tests.support.probes import before_nth, listening, make_task_in, statuses, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -429,6 +430,36 @@ def test_a_task_that_somebody_has_changed_by_hand_does_not_hold_up_the_others(sw
     assert sweeper.after(61) == {"RETRY": 1 if broken == "max_attempts" else 2}
     assert sound.task.error["type"] == "AgentLost"
     assert f"Task {wrong.task_id} cannot be recovered" in caplog.text
+
+
+def too_large() -> None:
+    raise DatabaseError from WriteError("Resulting document after update is larger than 16777216", 17419)
+
+
+def unreachable() -> None:
+    raise DatabaseError from ServerSelectionTimeoutError("No servers found yet")
+
+
+@pytest.mark.parametrize("handler", ["grip", "noop"])
+def test_neither_does_one_whose_change_mongodb_refuses_unless_it_cannot_be_reached(sweeper, caplog, handler):
+    wrong = make_task_in(Status.STARTED, robot=make_robot().name)
+    sound = make_task_in(Status.STARTED, robot=make_robot().name)
+    if handler == "grip":
+        Task.objects.update(runs_on="robot", handler="grip", session="s")
+    place, name = (robots_lost, "_act") if handler == "grip" else (periodic, "_recover")
+    original = getattr(place, name)
+
+    def fails(fault):
+        return patch.object(place, name, lambda task, *how: fault() if task == wrong else original(task, *how))
+
+    sweeper.after(0)
+    with fails(unreachable), pytest.raises(DatabaseError):
+        sweeper.after(61)
+    with fails(too_large):
+        sweeper.after(0)
+    assert Task.objects.get(pk=sound.pk).error is not None
+    assert Task.objects.get(pk=wrong.pk).error is None
+    assert f"Task {wrong.pk} cannot be recovered" in caplog.text
 
 
 @pytest.mark.parametrize("left", [0, 2])

@@ -10,8 +10,8 @@ from tasks.queue.services import MAX_REASON
 class Command(BulkCommand):
     help = """Cancel all tasks that match and have not finished.
 
-A waiting task is revoked at once; a running task is stopped by its worker within seconds. Ctrl-C stops after the
-current step; run the same command again for the rest."""
+A waiting task is revoked at once. A running task is stopped by its worker within seconds, or its robot is asked to stop
+it. Ctrl-C stops after the current step; run the same command again for the rest."""
     examples = """
         cancel_tasks --robot Bender --dry-run
         cancel_tasks --status QUEUED --label night
