@@ -59,6 +59,8 @@ class Model:
     overdue: bool = False
     #: its timeout is over; then FMV itself asks the robot to stop it
     late: bool = False
+    #: the last attempt does not count, and counts again if its robot is heard
+    handed_back: bool = False
     lane: str | None = None
     reported: tuple[int, str] | None = None
     history: list[str] = field(default_factory=list)
@@ -72,7 +74,7 @@ class Model:
 
     def begin(self, lane: str | None) -> None:
         self.attempt += 1
-        self.cancelling = self.lost = self.confirmed = self.overdue = self.late = False
+        self.cancelling = self.lost = self.confirmed = self.overdue = self.late = self.handed_back = False
         self.lane = lane
         self.enter(Status.STARTED)
 
@@ -82,9 +84,14 @@ class Model:
             self.out_of_contact = False
             self.enter(Status.STARTED)
 
+    def count_again(self) -> None:
+        if self.handed_back:
+            self.uncounted -= 1
+            self.handed_back = False
+
     def release(self) -> None:
         self.uncounted += 1
-        self.due = True
+        self.handed_back = self.due = True
         self.enter(Status.RETRY)
 
     @property
@@ -247,6 +254,7 @@ class Life(RuleBasedStateMachine):
         if model.status != Status.STARTED:
             [model.lane] = Task.objects.filter(pk=mine.task).values_list("lane", flat=True)
             assert model.lane in self.free_lanes()
+            model.count_again()
             model.enter(Status.STARTED)
         model.heard()
         assert (cancel is not None) is model.cancelling
@@ -256,7 +264,7 @@ class Life(RuleBasedStateMachine):
     def finish_on_robot(self, pick: int, outcome: str) -> None:
         mine, model, last = self.attempt_on_robot(pick)
         known = model.reported if model.reported and model.reported[0] == mine.attempt else None
-        takes = last and (outcome != "released" or model.status == Status.STARTED)
+        takes = last and (outcome != "released" or model.status == Status.STARTED or model.handed_back)
         confirms = self.blocks(model) and model.attempt == mine.attempt and outcome in ("cancelled", "released")
         try:
             if outcome == "released":
@@ -285,6 +293,10 @@ class Life(RuleBasedStateMachine):
         if confirms:
             model.enter(model.status)
             return
+        if outcome == "released" and model.handed_back:
+            model.history.append(model.status.value)
+            return
+        model.count_again()
         if outcome == "succeeded":
             model.enter(Status.SUCCESS)
         elif model.cancelling and (outcome != "failed" or model.attempts_left):
