@@ -21,14 +21,7 @@ from tasks.agents.answers import Held
 from tasks.agents.errors import AlreadyReported, AttemptLost, LinesMissing
 from tasks.models import LogLine, Status, Task
 from tasks.models.error_document import encodable, error_document
-from tasks.models.robot_attempt import (
-    RobotAttempt,
-    attempts_held,
-    claim_lease_of,
-    handler_of,
-    hold_of,
-    lease_of,
-)
+from tasks.models.robot_attempt import RobotAttempt, attempts_held, claim_lease_of, handler_of, hold_of, lease_of
 from tasks.models.task import LaneTaken
 from tasks.models.transitions import HANDED_BACK
 from tasks.queue.cancels import Cancel, cancel_of, timed_out
