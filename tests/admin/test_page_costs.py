@@ -243,7 +243,7 @@ BUTTONS: dict[str, tuple[str, dict[str, str], int]] = {
     "add a robot": ("/admin/robots/robot/add/", ROBOT_FORM | {"name": "New"}, 4),
     "edit a robot": ("/admin/robots/robot/Bender/edit/", ROBOT_FORM, 4),
     "change its lanes": ("/admin/robots/robot/Bender/edit/", ROBOT_FORM | {"lanes": "2"}, 5),
-    "delete a robot": ("/admin/robots/robot/Over/delete/", {"post": "yes"}, 14),
+    "delete a robot": ("/admin/robots/robot/Over/delete/", {"post": "yes"}, 16),
     "run a task": ("/admin/robots/robot/Bender/run/?handler=noop", {}, 6),
     "take out of service": ("/admin/robots/robot/Bender/out/", {"queue": "keep"}, 4),
     "put in service": ("/admin/robots/robot/Bender/in/", {}, 5),
