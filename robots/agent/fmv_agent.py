@@ -168,7 +168,7 @@ class NoAnswer(Exception):
     """Nothing that decides came back. FMV may have carried out the request, which can be sent again in any case."""
 
     def __init__(self, reason: str, wait: float = 0) -> None:
-        super().__init__(reason)
+        super().__init__(reason if reason.endswith(".") else f"{reason}.")
         self.wait = wait  # seconds that FMV asks to wait
 
 
@@ -981,9 +981,13 @@ def read_token(path: Path) -> str:
         token = path.read_text().strip()
     except (OSError, ValueError) as error:
         raise BadToken(f"{path} cannot be read: {error}") from None
-    if not token.isascii() or len(token.split()) != 1:
+    if not _is_token(token):
         raise BadToken(f"{path} does not hold one token and nothing else.")
     return token
+
+
+def _is_token(text: str) -> bool:
+    return text.isascii() and len(text.split()) == 1
 
 
 def ask_for_token(path: Path) -> None:
@@ -991,6 +995,8 @@ def ask_for_token(path: Path) -> None:
     token = getpass.getpass("Token of the robot: ") if sys.stdin.isatty() else sys.stdin.readline()
     if not token.strip():
         raise BadToken(f"there is no token, neither in {path} nor on standard input.")
+    if not _is_token(token):
+        raise BadToken("what was given is not one token and nothing else. It was not stored: start again.")
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(token.strip() + "\n")
 

@@ -585,10 +585,10 @@ def test_a_second_agent_with_the_same_directory_is_refused(make_agent):
     assert first.poll() is None
 
 
-def refusal(home: Path) -> str:
-    """Start an agent that must refuse; return what it says."""
+def refusal(home: Path, typed: str = "") -> str:
+    """Start an agent that must refuse, with this on standard input; return what it says."""
     command = [sys.executable, str(AGENT / "fmv_agent.py"), "http://127.0.0.1:1", "--home", str(home)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     return done.stderr
 
@@ -606,6 +606,11 @@ def test_without_a_token_of_its_own_it_does_not_start(mode, text, sentence, tmp_
         (tmp_path / "token").write_text(text)
         (tmp_path / "token").chmod(mode)
     assert sentence in refusal(tmp_path)
+
+
+def test_what_is_no_token_is_not_stored(tmp_path):
+    assert "is not one token" in refusal(tmp_path, "two words\n")
+    assert not (tmp_path / "token").exists()
 
 
 def test_a_new_token_in_the_file_is_used_without_a_pause(make_agent, order):
