@@ -426,6 +426,7 @@ class Task:
         with self._lock:
             news = dict(self._news)
         since = uptime()
+        self.watch()  # an attempt that was held no longer ends, even if FMV still answers that it may go on
         body = {"session": session, "attempt": self.attempt, **news}
         try:
             answer = self._agent.server.call("POST", f"/task/{self.id}/renew", body, self._patience())

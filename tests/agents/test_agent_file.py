@@ -523,9 +523,18 @@ def test_a_wall_clock_that_is_a_day_off_and_jumps_makes_no_difference(make_agent
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
 
 
+SLOW_MAIN_THREAD = """
+wait_for = fmv_agent.wait_for
+def slow(event, seconds):
+    return wait_for(event, 30 if threading.current_thread() is threading.main_thread() else seconds)
+fmv_agent.wait_for = slow
+"""
+
+
 @pytest.mark.clocks
-def test_the_time_that_the_machine_slept_counts_against_the_lease(make_agent, order, marks, clock):
-    agent = make_agent().start(**clock.environment)
+@pytest.mark.parametrize("patch", ["", SLOW_MAIN_THREAD], ids=["the main thread may notice", "a renewal notices"])
+def test_the_time_that_the_machine_slept_counts_against_the_lease(make_agent, order, marks, clock, tmp_path, patch):
+    agent = make_agent().start(python=patched(tmp_path, patch), **clock.environment)
     task = order(agent, "robot.strict", seconds=40)
     wait_for_marks(marks, 1)
     clock.shift(slept=30)
