@@ -55,7 +55,8 @@ lint: .venv/installed
 	@$(PRODUCTION) $(MANAGE) spectacular --validate --fail-on-warn --file /dev/null
 
 fuzz: .venv/installed
-	@FMV_TEST_CASES=$(or $(CASES),10000) FMV_TEST_SEED=$(SEED) $(BIN)/python -m pytest -q -s tests/http/test_schemathesis.py
+	@FMV_TEST_CASES=$(or $(CASES),10000) FMV_TEST_SEED=$(SEED) $(BIN)/python -m pytest -q -s tests/http/test_schemathesis.py \
+		tests/accounts/test_agent_fuzz.py
 
 chaos: .venv/installed
 	@exec $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(TASKS),--tasks $(TASKS)) \

@@ -4,88 +4,19 @@ The README has the same table, and a test compares the two. An invalid value, or
 with FMV_, stops the start with a message that names the variable.
 """
 
-import importlib.util
 import os
-import re
 import sys
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from fmv.environment_types import Apps, BrokerUrl, CommaSeparated, Issuer, MetricsToken, MongodbUri, Origins, Rate
 from fmv.errors import did_you_mean
 
 #: Signs cookies if no key is set while FMV_DEBUG is on. Without FMV_DEBUG the start is refused.
 DEVELOPMENT_SECRET_KEY = "insecure-development-key-never-to-be-used-in-production-0123456789"  # noqa: S105 # nosec B105
-
-
-def _mongodb_uri(value: str) -> str:
-    if not value.startswith(("mongodb://", "mongodb+srv://")):
-        raise ValueError("must start with mongodb:// or mongodb+srv://")
-    if not value.partition("?")[0].partition("://")[2].partition("/")[2]:
-        raise ValueError("must name a database, such as mongodb://127.0.0.1:27017/fmv")
-    return value
-
-
-def _broker_url(value: str) -> str:
-    if not value.startswith(("amqp://", "amqps://", "redis+socket:///")):
-        raise ValueError(
-            "must start with amqp:// or amqps:// for RabbitMQ, or redis+socket:/// for a development Valkey"
-        )
-    return value
-
-
-def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _origins(value: list[str]) -> list[str]:
-    for origin in value:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or parts.fragment:
-            raise ValueError(f"{origin!r} is not an origin such as https://fleet.example.org")
-    return value
-
-
-def is_safe_url(url: str) -> bool:
-    """Return whether keys may be fetched from this URL: over HTTPS, or from this machine."""
-    parts = urlsplit(url)
-    local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
-    return bool(parts.hostname) and "@" not in parts.netloc and (parts.scheme == "https" or local)
-
-
-def _issuer(value: str) -> str:
-    if value and (not is_safe_url(value) or set("?# ") & set(value)):
-        raise ValueError("must be an https URL such as https://login.example.org; http is allowed on loopback only")
-    return value
-
-
-def _apps(value: list[str]) -> list[str]:
-    for app in value:
-        try:
-            found = importlib.util.find_spec(app)
-        except ImportError:
-            found = None
-        if found is None:
-            raise ValueError(f"{app!r} cannot be imported")
-    return value
-
-
-def _metrics_token(value: str) -> str:
-    if value and (len(value) < 32 or not value.isascii() or not value.isprintable() or " " in value):
-        raise ValueError("must be at least 32 printable ASCII characters without blanks")
-    return value
-
-
-def _rate(value: str) -> str:
-    if value and not re.fullmatch(r"[1-9][0-9]{0,8}/(second|minute|hour|day)", value):
-        raise ValueError("must be a number per second, minute, hour or day, such as 600/minute")
-    return value
-
-
-CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 
 
 class Environment(BaseSettings):
@@ -93,12 +24,12 @@ class Environment(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
-    mongodb_uri: Annotated[str, AfterValidator(_mongodb_uri)] = Field(
+    mongodb_uri: MongodbUri = Field(
         "mongodb://127.0.0.1:27017/fmv",
         alias="MONGODB_URI",
         description="URI of MongoDB, with the name of the database.",
     )
-    broker_url: Annotated[str, AfterValidator(_broker_url)] = Field(
+    broker_url: BrokerUrl = Field(
         "amqp://guest:guest@127.0.0.1:5672//",
         alias="FMV_BROKER_URL",
         description="URL of RabbitMQ (`amqp://`, `amqps://`), or for development the socket of a Valkey "
@@ -111,7 +42,7 @@ class Environment(BaseSettings):
         description="Signs cookies: at least 50 random characters. Required unless `FMV_DEBUG` is on.",
     )
     debug: bool = Field(False, alias="FMV_DEBUG", description="Development conveniences; never in production.")
-    apps: Annotated[CommaSeparated, AfterValidator(_apps)] = Field(
+    apps: Apps = Field(
         [],
         alias="FMV_APPS",
         description="Further Django apps, separated by commas. Tasks can run the handlers in their `handlers.py`.",
@@ -121,7 +52,7 @@ class Environment(BaseSettings):
         alias="FMV_ANONYMOUS",
         description="Role of callers that have not signed in: `none`, `viewer`, `operator` or `manager`.",
     )
-    oidc_issuer: Annotated[str, AfterValidator(_issuer)] = Field(
+    oidc_issuer: Issuer = Field(
         "",
         alias="FMV_OIDC_ISSUER",
         description="URL of the organisation's OpenID Connect issuer, exactly as in its tokens. Empty: none.",
@@ -195,7 +126,7 @@ class Environment(BaseSettings):
         alias="FMV_ALLOWED_HOSTS",
         description="Host names that the web server answers to, separated by commas.",
     )
-    cors_origins: Annotated[CommaSeparated, AfterValidator(_origins)] = Field(
+    cors_origins: Origins = Field(
         [],
         alias="FMV_CORS_ORIGINS",
         description="Origins whose web pages may call the API, separated by commas. "
@@ -325,23 +256,23 @@ class Environment(BaseSettings):
         alias="FMV_LOG_FORMAT",
         description="`json` (one object per line) or `text`. Unset: `text` while `FMV_DEBUG` is on, else `json`.",
     )
-    metrics_token: Annotated[str, AfterValidator(_metrics_token)] = Field(
+    metrics_token: MetricsToken = Field(
         "",
         alias="FMV_METRICS_TOKEN",
         description="Bearer token that gives access to `/metrics`, as the role viewer does: at least 32 characters.",
     )
-    throttle_read: Annotated[str, AfterValidator(_rate)] = Field(
+    throttle_read: Rate = Field(
         "",
         alias="FMV_THROTTLE_READ",
         description="Limit of reading API requests per caller, such as `600/minute`. Unset: no limit.",
     )
-    throttle_write: Annotated[str, AfterValidator(_rate)] = Field(
+    throttle_write: Rate = Field(
         "",
         alias="FMV_THROTTLE_WRITE",
         description="Limit of changing API requests per caller, and of failed sign-ins and other refused requests per "
         "address. Unset: no limit.",
     )
-    throttle_sign_in: Annotated[str, AfterValidator(_rate)] = Field(
+    throttle_sign_in: Rate = Field(
         "20/hour",
         alias="FMV_THROTTLE_SIGN_IN",
         description="Limit of wrong passwords per account and address. Empty: no limit.",

@@ -1,4 +1,6 @@
-"""Hidden characters in texts for people: control characters, changes of the writing direction, lone surrogates."""
+"""Texts for people: long ones, and hidden characters: control characters, changes of the writing direction, lone
+surrogates.
+"""
 
 import json
 import re
@@ -14,6 +16,11 @@ _IN_LINES = re.compile(f"[{_HIDDEN}]")
 _IN_A_LINE = re.compile(f"[{_HIDDEN}\t\n]")
 #: fields that a browser sends back, which must keep what they hold, and hidden characters elsewhere
 _IN_HTML = re.compile(f"<textarea\\b.*?</textarea>|<(?:input|option)\\b[^>]*>|[{_HIDDEN}]", re.DOTALL)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return the text; if it has more than `limit` characters its beginning, with "…", which shows that it was cut."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def visible(text: str) -> str:

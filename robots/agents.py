@@ -16,6 +16,7 @@ from typing import Any
 from django.conf import settings
 from django_mongodb_backend.query import wrap_database_errors
 from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
 
 import robots.services
 from fmv.mongodb.counting import collection
@@ -24,7 +25,7 @@ from fmv.mongodb.expressions import NOW, Mql, later, literal
 from fmv.mongodb.server import clock, recent_now
 from fmv.mongodb.updates import SetStage, update, update_by_key
 from fmv.monitoring import counters
-from robots.errors import SessionReplaced
+from robots.errors import SessionReplaced, UnknownRobot
 from robots.models import RobotState
 from robots.models.state import REPORTED
 
@@ -58,9 +59,9 @@ _KINDS: Mql = {
     }
 }
 
-#: robot -> when this process last wrote its `last_seen`, by time.monotonic()
-_seen_at: dict[str, float] = {}
-MAX_SEEN = 20_000  # robots
+#: robot and session -> when this process last wrote its `last_seen`, by time.monotonic()
+_seen_at: dict[tuple[str, str], float] = {}
+MAX_SEEN = 20_000  # sessions
 
 
 @dataclass(frozen=True)
@@ -97,35 +98,51 @@ def same_start(session: str, other: str) -> bool:
 
 
 def open_session(
-    robot: str, *, agent: str = "", version: str = "", boot_id: str = "", handlers: Collection[str] = ()
+    robot: str,
+    *,
+    agent: str = "",
+    version: str = "",
+    boot_id: str = "",
+    handlers: Collection[str] = (),
+    earlier_boot_ids: Collection[str] = (),
 ) -> Session:
     """Open a session for the robot's agent, end the one before, and return it.
 
     `boot_id` names one start of the agent's process; the session's id begins with a digest of it (see `same_start`).
     While this start has the session it gets the same one again: networks deliver a request twice, and the agent may
     have the answer to either.
-    `handlers` are the names of those that it can run.
+    `handlers` are the names of those that it can run. `earlier_boot_ids` are of starts that have ended: while this
+    session is open, a request of theirs that comes late opens none. Raises UnknownRobot, and SessionReplaced for such a
+    request.
     """
     start = hashlib.sha256(boot_id.encode()).hexdigest()[:16]
     session = Session(f"{start}-{secrets.token_hex(8)}", robot, agent, version, boot_id, frozenset(handlers))
-    id, has_replaced = _store_session(session)
+    while (stored := _store_session(session, earlier_boot_ids)) is None:
+        _require_not_ended(session)  # else another process has stored the robot's first state meanwhile
+    id, has_replaced = stored
+    try:
+        robots.services.get(robot)
+    except UnknownRobot:  # asked last, because it may be deleted meanwhile, perhaps before there was this state
+        collection(RobotState).delete_one({"_id": robot, "session.id": id})
+        raise
     if has_replaced:
         counters.count("sessions_replaced")
     return replace(session, id=id)
 
 
 @wrap_database_errors
-def _store_session(session: Session) -> tuple[str, bool]:
+def _store_session(session: Session, earlier_boot_ids: Collection[str]) -> tuple[str, bool] | None:
     """Store the session unless this start of the agent has one.
 
     Return the id of the one that it has now, and whether that ended one of an agent that still seems to live (see
-    `_replaces`).
+    `_replaces`). None if the robot's state does not allow it, or was stored for the first time meanwhile.
     """
     values = {
         "boot_id": session.boot_id,
         "agent": session.agent,
         "version": session.version,
         "handlers": sorted(session.handlers),
+        "ended": sorted(earlier_boot_ids),
     }
     remembered = {
         "$filter": {
@@ -143,15 +160,25 @@ def _store_session(session: Session) -> tuple[str, bool]:
         "reported": {"$ifNull": ["$reported", literal({})]},
         "errors": {"$ifNull": ["$errors", None]},
     }
-    after: Document | None = collection(RobotState).find_one_and_update(
-        {"_id": session.robot}, [{"$set": stage}], upsert=True, return_document=ReturnDocument.AFTER
-    )
+    allowed = {"_id": session.robot, "session.ended": {"$ne": session.boot_id}}
+    try:
+        after: Document | None = collection(RobotState).find_one_and_update(
+            allowed, [{"$set": stage}], upsert=True, return_document=ReturnDocument.AFTER
+        )
+    except DuplicateKeyError:
+        return None
     # SecantusDB returns no new document
     if not after:
         return session.id, False
     return after["session"]["id"], bool(
         after["replaced_at"] and after["replaced_at"][-1] == after["session"]["started_at"]
     )
+
+
+def _require_not_ended(session: Session) -> None:
+    state = find_document(RobotState, session.robot)
+    if state and session.boot_id in ((state["session"] or {}).get("ended") or ()):
+        raise SessionReplaced
 
 
 def _id_of(session: Session) -> Mql:
@@ -194,24 +221,24 @@ def close_session(robot: str, session: str = "") -> None:
         _require_session(robot, session, or_none=True)
 
 
-def seen(robot: str) -> None:
-    """Note that the robot's agent has called.
+def seen(robot: str, session: str) -> None:
+    """Note that the robot's agent has called in this session, if it is the present one.
 
     This process writes it NOTED times within FMV_OFFLINE_AFTER at most, and not if another wrote within LEAST_INTERVAL.
     An agent that reports in time costs no write besides: its reports are noted with what they say.
     """
     now = time.monotonic()
-    if now < _seen_at.get(robot, float("-inf")) + settings.ENVIRONMENT.offline_after / NOTED:
+    if now < _seen_at.get((robot, session), float("-inf")) + settings.ENVIRONMENT.offline_after / NOTED:
         return
-    _remember_seen(robot, now)
-    due = {"$and": [{"$eq": ["$signed_off", False]}, _is_due("$last_seen")]}
+    _remember_seen(robot, session, now)
+    due = {"$and": [{"$eq": ["$signed_off", False]}, _is_open(session), _is_due("$last_seen")]}
     update_by_key(RobotState, robot, due, _ONLINE)
 
 
-def _remember_seen(robot: str, now: float) -> None:
+def _remember_seen(robot: str, session: str, now: float) -> None:
     if len(_seen_at) >= MAX_SEEN:
         _seen_at.clear()
-    _seen_at[robot] = now
+    _seen_at[robot, session] = now
 
 
 def report(robot: str, session: str, state: Mapping[str, Any]) -> Reported:
@@ -225,7 +252,7 @@ def report(robot: str, session: str, state: Mapping[str, Any]) -> Reported:
     due = _is_open(session) if goodbye else {"$and": [_is_open(session), _is_due("$reported_at")]}
     stored = update_by_key(RobotState, robot, due, _report_stage(state, goodbye))
     if stored:
-        _remember_seen(robot, time.monotonic())
+        _remember_seen(robot, session, time.monotonic())
     else:
         _require_session(robot, session)
     return Reported(stored, report_seconds() if stored else LEAST_INTERVAL, drain=not in_service)

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Collection
 from typing import Any
 
+from fmv.mongodb.documents import Document
 from robots.models import LOW_BATTERY, RobotState
 from robots.models.state import heard_since
 
@@ -17,6 +18,15 @@ class Condition:
         self.online = state.online and state.last_seen >= since
         self.fresh = bool(self.online and state.reported_at and state.reported_at >= since)
         self.reported: dict[str, Any] = state.reported
+
+    @classmethod
+    def of(cls, document: Document, now: dt.datetime) -> "Condition":
+        """Return that of a RobotState by its document."""
+        columns = {name: value for name, value in document.items() if name != "_id"}
+        for name, value in columns.items():
+            if isinstance(value, dt.datetime):
+                columns[name] = value.replace(tzinfo=dt.UTC)
+        return cls(RobotState(robot=document["_id"], **columns), now)
 
     @property
     def offline_since(self) -> dt.datetime:
@@ -50,6 +60,14 @@ class Condition:
         kinds = ["online" if self.online else "offline"]
         kinds += ["low_battery"] if self.low_battery else []
         return kinds + (["with_errors"] if self.fresh and self.state.errors else [])
+
+    @property
+    def not_now(self) -> str:
+        """Why the robot, by what it reports, takes no tasks now, "" if it may: a sentence without a full stop."""
+        mode, stop = self.reported.get("mode"), self.reported.get("emergency_stop")
+        if self.fresh and mode not in (None, "automatic", "semi_automatic"):
+            return f"The robot reports the mode {mode}"
+        return f"The robot reports an emergency stop ({stop})" if self.fresh and stop not in (None, "none") else ""
 
     def knows(self, handler: str) -> bool:
         """Return whether the agent that is signed in can run the handler."""

@@ -4,6 +4,7 @@ import datetime as dt
 from typing import Any
 
 from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import Document
 from fmv.mongodb.server import recent_now
 from fmv.mongodb.updates import Criteria, aggregate, find_values
 from robots.models import LOW_BATTERY, RobotState
@@ -12,6 +13,12 @@ from robots.models import LOW_BATTERY, RobotState
 #: they are reported, so the robot is online.
 KINDS = ("online", "offline", "low_battery", "with_errors")
 MAX_REPLACED = 1000  # robots that `replaced` reads
+#: what is wrong between a robot and FMV; the first is judged here, the others where tasks are known
+ALARMS = {
+    "several_agents": "its session was taken more than once within an hour: two agents use one token",
+    "other_task": "it says that it runs a task which FMV does not count as running on it",
+    "unknown_handler": "its agent does not know the handler of its next task",
+}
 
 
 def counts() -> dict[str, int]:
@@ -47,7 +54,20 @@ def _criteria(kind: str, now: dt.datetime) -> Criteria:
 
 def replaced() -> dict[str, int]:
     """Return how often sessions of a robot were ended by newer ones within the last hour, by its name."""
-    since = (recent_now() - dt.timedelta(hours=1)).replace(tzinfo=None)
     found = collection(RobotState).find({"replaced_at.0": {"$exists": True}}, {"replaced_at": 1}, limit=MAX_REPLACED)
-    times = {state["_id"]: sum(at >= since for at in state["replaced_at"]) for state in found}
+    times = {state["_id"]: times_replaced(state) for state in found}
     return {name: number for name, number in times.items() if number}
+
+
+def times_replaced(state: Document) -> int:
+    """Return how often sessions of the robot, by the document of its state, were replaced within the last hour."""
+    since = (recent_now() - dt.timedelta(hours=1)).replace(tzinfo=None)
+    return sum(at >= since for at in state["replaced_at"])
+
+
+def several_agents() -> dict[str, int]:
+    """Return the robots that two agents seem to share, and how often each took the session within the last hour.
+
+    Once is a restart without a goodbye.
+    """
+    return {name: times for name, times in replaced().items() if times > 1}

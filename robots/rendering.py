@@ -14,14 +14,16 @@ def summary(robot: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summary_with_state(robot: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the output of RobotSerializer for a robot whose document has that of its state as `state`."""
-    return summary(robot) | {"state": state(robot["state"])}
+    """Return the output of RobotSerializer for a robot whose document has its state's as `state`, and `alarms`."""
+    return summary(robot) | {"state": state(robot["state"], robot["alarms"])}
 
 
-def profile(robot: Mapping[str, Any], tasks: Sequence[Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
+def profile(
+    robot: Mapping[str, Any], tasks: Sequence[Any], found: Mapping[str, Any] | None, alarms: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the output of RobotFieldsSerializer, with these tasks, rendered, in the place where v1 has them.
 
-    `found`: the document of the robot's state, None if there is none.
+    `found`: the document of the robot's state, None if there is none; `alarms`: those that it has.
     """
     return {
         "name": robot["_id"],
@@ -35,12 +37,15 @@ def profile(robot: Mapping[str, Any], tasks: Sequence[Any], found: Mapping[str, 
         "endpoint": robot["endpoint"],
         "created_at": rfc3339(robot["created_at"]),
         "updated_at": rfc3339(robot["updated_at"]),
-        "state": state(found),
+        "state": state(found, alarms),
     }
 
 
-def state(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the output of StateSerializer for the document of a RobotState, None if there is none."""
+def state(found: Mapping[str, Any] | None, alarms: Sequence[str] | None = None) -> dict[str, Any] | None:
+    """Return the output of StateSerializer for the document of a RobotState, None if there is none.
+
+    `alarms`: those that it has; None leaves them out.
+    """
     if found is None:
         return None
     since = heard_since(recent_now()).replace(tzinfo=None)
@@ -52,6 +57,7 @@ def state(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "last_seen": rfc3339(found["last_seen"]),
         "reported_at": rfc3339(found["reported_at"]),
         "stale": not online or found["reported_at"] is None or found["reported_at"] < since,
+        **({} if alarms is None else {"alarms": alarms}),
         "agent": session and {"name": session["agent"], "version": session["version"]},
         "handlers": session["handlers"] if session else [],
         **{name: _all_of(parts, reported.get(name)) for name, parts in REPORTED.items()},

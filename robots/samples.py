@@ -10,6 +10,7 @@ from pymongo import UpdateOne
 
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import recent_now
+from fmv.mongodb.updates import find_values
 from robots.models import RobotSamples, RobotState
 
 HOUR = dt.timedelta(hours=1)
@@ -19,7 +20,7 @@ HOUR = dt.timedelta(hours=1)
 def take() -> int:
     """Store battery and position of the robots that report them, as of this minute; return of how many robots.
 
-    Two commands for all robots. Taken twice in a minute, the second one counts.
+    Three commands for all robots. Taken twice in a minute, the second one counts.
     """
     now = recent_now()
     fresh = RobotState.objects.fresh(now).criteria()
@@ -36,6 +37,8 @@ def take() -> int:
     ]
     if writes:
         collection(RobotSamples).bulk_write(writes, ordered=False)
+        for robot in samples.keys() - find_values(RobotState, {"_id": {"$in": list(samples)}}, "_id"):
+            RobotSamples.objects.of(robot).delete()  # it was deleted meanwhile, perhaps before there was this sample
     return len(writes)
 
 

@@ -7,8 +7,16 @@ import orjson
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import Rfc3339Field, StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField
+from fmv.http.fields import (
+    CutCharField,
+    Rfc3339Field,
+    StrictBooleanField,
+    StrictCharField,
+    StrictFloatField,
+    StrictIntegerField,
+)
 from fmv.http.json import check_json
+from robots.connections import ALARMS
 
 MODES = ("automatic", "semi_automatic", "manual", "service", "teach_in")
 EMERGENCY_STOPS = ("none", "manual", "remote", "auto_ack")
@@ -36,6 +44,7 @@ SHOWN_EXAMPLE = {
     "last_seen": "2026-11-23T08:00:00.000Z",
     "reported_at": "2026-11-23T08:00:00.000Z",
     "stale": False,
+    "alarms": [],
     "agent": {"name": "fmv-agent", "version": "1.0"},
     "handlers": ["drive"],
     **STATE_EXAMPLE,
@@ -98,16 +107,16 @@ class VelocitySerializer(serializers.Serializer):
 
 class LoadSerializer(serializers.Serializer):
     present = StrictBooleanField(**UNKNOWN)
-    description = StrictCharField(max_length=500, allow_blank=True, **UNKNOWN)
+    description = CutCharField(limit=500, allow_blank=True, **UNKNOWN)
 
 
 class RobotErrorSerializer(serializers.Serializer):
     """An error or a warning of the robot's own."""
 
-    type = StrictCharField(max_length=200)
+    type = CutCharField(limit=200)
     level = Word(*LEVELS)
-    description = StrictCharField(max_length=2000, allow_blank=True, default="")
-    hint = StrictCharField(max_length=2000, allow_blank=True, help_text="What to do.", **UNKNOWN)
+    description = CutCharField(limit=2000, allow_blank=True, default="")
+    hint = CutCharField(limit=2000, allow_blank=True, help_text="What to do.", **UNKNOWN)
 
 
 class DatedErrorSerializer(RobotErrorSerializer):
@@ -181,10 +190,17 @@ class StateSerializer(ReportedSerializer):
         help_text="Whether its agent was heard within `FMV_OFFLINE_AFTER` seconds and has not said goodbye."
     )
     since = Rfc3339Field(help_text="When `online` last changed.")
-    last_seen = Rfc3339Field(help_text="When its agent last called, exact to some seconds.")
+    last_seen = Rfc3339Field(help_text="When its agent last called in its session, exact to some seconds.")
     reported_at = Rfc3339Field(allow_null=True, help_text="When the values below were reported.")
     stale = serializers.BooleanField(
         help_text="The values below are old, because the robot is offline or does not report any more."
+    )
+    alarms = serializers.ListField(
+        child=serializers.ChoiceField(choices=list(ALARMS)),
+        required=False,
+        help_text="What is wrong between the robot and FMV; left out in events. "
+        + "; ".join(f"`{alarm}`: {says}" for alarm, says in ALARMS.items())
+        + ".",
     )
     agent = AgentSerializer(help_text="The agent that is signed in; null if none is.", **UNKNOWN)
     handlers = serializers.ListField(child=serializers.CharField(), help_text="The handlers that the agent can run.")

@@ -250,8 +250,9 @@ def robot_handler(
     them. `on_lost`: what happens then. `wait`: the attempt keeps its lane for `lost_after` more seconds, because
     silence does not mean that the robot stands still; after them it is tried again or fails. `retry`: it is tried again
     at once if attempts are left. `fail`: it fails at once. `cancel_grace`: the seconds in which the robot must confirm
-    a cancel. `resume`: after a restart of the agent the attempt goes on, with its last checkpoint; otherwise it is
-    tried again. `description`: by default the docstring of `params`.
+    a cancel; then the task ends, and keeps its lane until the robot has confirmed it. `resume`: after a restart of the
+    agent the attempt goes on, with its last checkpoint; otherwise it is tried again. `description`: by default the
+    docstring of `params`.
 
     Raises ImproperlyConfigured for the reasons that `handler` has, and if a number of seconds is out of range.
     """

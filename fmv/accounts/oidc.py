@@ -26,7 +26,7 @@ from pydantic import AfterValidator, BaseModel, StringConstraints, ValidationErr
 from rest_framework.exceptions import APIException, AuthenticationFailed
 
 from fmv.deadline import call_in_thread
-from fmv.environment import is_safe_url
+from fmv.environment_types import is_safe_url
 
 logger = logging.getLogger(__name__)
 

@@ -43,6 +43,8 @@ CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "fmv", "worker")
 WEB = (sys.executable, "-m", "gunicorn", "-c", "python:fmv.server.gunicorn", "fmv.wsgi")
 MAINTENANCE = (*CELERY, "-Q", "maintenance", "-n", "maintenance@%h", "-c", "1", "-B")
 SAMPLE_ROBOT = ROOT / "robots" / "agent" / "sample_robot.py"
+AGENT = "agent"  # how the names of their processes begin
+AGENTS_GRACE = 5.0  # seconds in which they stop before the web server does
 AGENTS = VAR / "agents"  # a directory for each, with its token
 WITH_AGENTS = ("Bender", "Wall-E")
 
@@ -256,7 +258,7 @@ def run_processes(environment: Environment, login: str, agents: list[str]) -> in
     multiprocessing.set_start_method("fork")
     os.register_at_fork(after_in_child=end_with_parent)  # honcho runs a process of its own for each command
     printer = Printer()
-    manager = honcho.manager.Manager(printer)
+    manager = AgentsFirst(printer)
     manager._procmgr = MainProcesses()
     own = {**os.environ, "PYTHONUNBUFFERED": "1"}
     step = (sys.executable, "-m", "fmv.devstack.stack")
@@ -266,7 +268,7 @@ def run_processes(environment: Environment, login: str, agents: list[str]) -> in
         ("maintenance", MAINTENANCE, {}),
         ("fmv", (*step, "announce"), {"STACK_LOGIN": login}),
         *(
-            (f"agent{number}", (*step, "sample_agent", robot), {})
+            (f"{AGENT}{number}", (*step, "sample_agent", robot), {})
             for number, robot in enumerate(agents[: environment.sample_agents], 1)
         ),
     ):
@@ -275,6 +277,28 @@ def run_processes(environment: Environment, login: str, agents: list[str]) -> in
     if manager.returncode in (130, 143):  # stopped by SIGINT or SIGTERM
         return 0
     raise StackError(f"the process {printer.first_to_stop} ended by itself, so everything was stopped.")
+
+
+class AgentsFirst(honcho.manager.Manager):
+    """Stops the agents before all others: they give their tasks back through the web server, and say goodbye."""
+
+    def _killall(self, force: bool = False) -> None:
+        running = {name: process["pid"] for name, process in self._processes.items() if "returncode" not in process}
+        agents = [] if force else [pid for name, pid in running.items() if name.startswith(AGENT)]
+        for pid in agents:
+            self._procmgr.terminate(pid)
+        deadline = time.monotonic() + AGENTS_GRACE
+        while any(map(is_there, agents)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        super()._killall(force)
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class MainProcesses(honcho.compat.ProcessManager):

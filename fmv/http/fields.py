@@ -8,6 +8,7 @@ from typing import Any
 from rest_framework import exceptions, serializers
 
 from fmv.errors import did_you_mean
+from fmv.escaping import shortened
 from fmv.http.json import MAX_INTEGER, MIN_INTEGER
 
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # JSON Schema pattern: a character that `trim_whitespace` does not remove
@@ -29,6 +30,18 @@ class StrictCharField(serializers.CharField):
         if data is not serializers.empty and data is not None and not isinstance(data, str):
             self.fail("invalid")
         return super().run_validation(data)
+
+
+class CutCharField(StrictCharField):
+    """A string of which at most `limit` characters are kept: too long a text does not make the rest invalid."""
+
+    def __init__(self, *, limit: int, help_text: str = "", **kwargs: Any) -> None:
+        kept = f"At most {limit:,} characters are kept; `…` at the end shows that some were cut."
+        super().__init__(help_text=f"{help_text} {kept}".strip(), **kwargs)
+        self.limit = limit
+
+    def to_internal_value(self, data: Any) -> str:
+        return shortened(super().to_internal_value(data), self.limit)
 
 
 class StrictIntegerField(serializers.IntegerField):

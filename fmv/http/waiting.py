@@ -31,6 +31,7 @@ class WaitingRequest:
 
     def __init__(self) -> None:
         self._woken = threading.Event()
+        self._request: HttpRequest | None = None  # since it has begun to wait
         with self._lock:
             if len(self._open) >= settings.ENVIRONMENT.max_claims:
                 raise TooManyWait
@@ -45,6 +46,7 @@ class WaitingRequest:
 
         A call of `wake` since the end of the last wait ends this one at once.
         """
+        self._request = request
         with outside_limit(request):
             if not self.server_is_stopping():
                 self._woken.wait(max(0.0, until - time.monotonic()))
@@ -63,6 +65,13 @@ class WaitingRequest:
     def wake_all(cls) -> None:
         for each in tuple(cls._open):
             each.wake()
+
+    @classmethod
+    def wake_gone(cls) -> None:
+        """Wake those whose client has gone, so that they leave their places to others."""
+        for each in tuple(cls._open):
+            if each._request is not None and not client_is_there(each._request):
+                each.wake()
 
 
 @contextlib.contextmanager

@@ -64,9 +64,13 @@ def update_returning(
 
 
 @wrap_database_errors
-def aggregate(model: type[models.Model], pipeline: list[dict[str, Any]]) -> list[Document]:
-    """Return the documents that the pipeline makes of the model's collection."""
-    return collection(model).aggregate(pipeline).to_list()
+def aggregate(model: type[models.Model], pipeline: list[dict[str, Any]], *, by: str | None = None) -> list[Document]:
+    """Return the documents that the pipeline makes of the model's collection.
+
+    `by`: the name of the index to use. If it has a condition, the first $match must contain that, word for word.
+    """
+    options: dict[str, Any] = {"hint": by} if by else {}
+    return collection(model).aggregate(pipeline, **options).to_list()
 
 
 @wrap_database_errors

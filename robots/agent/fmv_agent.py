@@ -51,13 +51,16 @@ PROTOCOL = 1
 CLAIM_WAIT = 25  # seconds that FMV may keep a claim waiting for a task
 TIMEOUT = 10.0  # seconds for an answer, beyond what FMV was asked to wait
 REFUSED_WAIT = 60.0  # seconds before the next request after one that FMV refuses
+MAX_WAIT = 60.0  # seconds, the longest that FMV may ask to wait
 MARGIN = 0.9  # the part of a lease after which the agent no longer relies on it
 MAX_CHECKPOINT = 64 * 1024  # bytes of JSON
 MAX_LINES = 1000  # log lines of a task that wait to be sent
 MAX_LINE = 4000  # characters of a log line, and of an error's message
 MAX_MESSAGE = 500  # characters of a message beside the progress, and of the reason of a release
 BATCH = 100  # log lines in a request
-BY_HAND = ("manual", "service", "teach_in")  # the modes in which the agent takes no tasks
+MAX_STARTS = 20  # earlier starts of this program that FMV is told of
+LOOK_SECONDS = 30.0  # after which the function that returns the robot's state counts as hanging
+NO_DIGITS = str.maketrans("", "", "0123456789")
 
 logger = logging.getLogger("fmv-agent")
 _skills: dict[str, Skill] = {}
@@ -70,7 +73,7 @@ class Skill(NamedTuple):
 
 
 class Stopped(BaseException):
-    """The task is to end. A skill stops the robot and lets this pass, which `except Exception` does, too."""
+    """The task is to end. A skill stops the robot and does not catch this; `except Exception` does not catch it."""
 
 
 class PermanentError(Exception):
@@ -78,11 +81,14 @@ class PermanentError(Exception):
 
 
 class NotNow(Exception):
-    """Raised by a skill to give the task back to the queue for `delay` seconds: `raise NotNow("doors locked", 60)`."""
+    """Raised by a skill to give the task back to the queue for `delay` seconds: `raise NotNow("doors locked", 60)`.
+
+    FMV lets a task be given back ten times; then it fails. `delay` is at most a day.
+    """
 
     def __init__(self, reason: str, delay: float = 0) -> None:
         super().__init__(reason)
-        self.delay = delay
+        self.delay = min(86_400.0, max(0.0, float(delay)))
 
 
 def skill(name: str, *, resume: bool = False) -> Callable[[Callable[[Task], Any]], Callable[[Task], Any]]:
@@ -102,8 +108,9 @@ def skill(name: str, *, resume: bool = False) -> Callable[[Callable[[Task], Any]
 def state(look: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
     """Register the decorated function, which returns the robot's state. The agent reports it every few seconds.
 
-    Fields that are left out are unknown to FMV. While `mode` is manual, service or teach_in, or `emergency_stop` is
-    anything but none, the agent takes no tasks.
+    Fields that are left out are unknown to FMV. The agent takes no tasks while `mode` is given and is neither automatic
+    nor semi_automatic, while `emergency_stop` is given and is not none, while the function fails, and while FMV refuses
+    what it returns. A change is noticed with the next report, after a few seconds.
     """
     global _look  # noqa: PLW0603 - a robot has one state
     _look = look
@@ -115,6 +122,20 @@ def uptime() -> float:
     if sys.platform == "linux":
         return time.clock_gettime(7)  # CLOCK_BOOTTIME; Python names it from 3.9 on
     return time.monotonic()
+
+
+def wait_for(event: threading.Event, seconds: float) -> bool:
+    """Wait until the event is set, at most so long, and return whether it is.
+
+    `Event.wait` follows the wall clock in Python 3.8: set back by an hour, it would wait an hour longer.
+    """
+    until = uptime() + seconds
+    while not event.is_set():
+        left = until - uptime()
+        if left <= 0:
+            return False
+        time.sleep(min(left, 0.1))
+    return True
 
 
 def clean(text: object, limit: int) -> str:
@@ -147,7 +168,7 @@ class NoAnswer(Exception):
     """Nothing that decides came back. FMV may have carried out the request, which can be sent again in any case."""
 
     def __init__(self, reason: str, wait: float = 0) -> None:
-        super().__init__(reason)
+        super().__init__(reason if reason.endswith(".") else f"{reason}.")
         self.wait = wait  # seconds that FMV asks to wait
 
 
@@ -174,9 +195,10 @@ class Server:
         If a connection has ended that was open already, it is sent again at once, unless `once`.
         """
         data = json.dumps(body, allow_nan=False).encode()
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        headers["User-Agent"] = f"fmv-agent/{VERSION}"
+        headers = {"User-Agent": f"fmv-agent/{VERSION}", "Content-Type": "application/json"}
         while True:
+            token = self._read_token()
+            headers["Authorization"] = f"Bearer {token}"
             connection = self.connection()
             kept = connection.sock is not None
             connection.timeout = timeout
@@ -185,11 +207,19 @@ class Server:
                     connection.sock.settimeout(timeout)
                 connection.request(method, self._path + path, data, headers)
                 response = connection.getresponse()
-                return self._read(response, response.read())
+                content = response.read()
+                if response.status != 401 or self._read_token() == token:
+                    return self._read(response, content)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if once or not kept or isinstance(error, socket.timeout):
                     raise NoAnswer(f"{method} {self.url}: {_explain(error)}") from None
+
+    def _read_token(self) -> str:
+        """Return the token in the file, which may be a new one by now; the last one while the file has none."""
+        with contextlib.suppress(BadToken):
+            self._token = read_token(self._token_file)
+        return self._token
 
     def connection(self) -> http.client.HTTPConnection:
         """Return the connection of this thread."""
@@ -211,18 +241,20 @@ class Server:
 
     def _read(self, response: http.client.HTTPResponse, content: bytes) -> Answer:
         status, wait = response.status, response.getheader("Retry-After", "")
-        retry_after = float(wait) if wait.isdigit() else 0.0
+        retry_after = min(MAX_WAIT, float(wait)) if wait.isdecimal() else 0.0
         try:
             body = json.loads(content) if content else None
         except ValueError:  # a proxy, or the sign-in page of a guest network: neither may end a task
             raise NoAnswer(f"{self.url} answered {status} without JSON, so it was not FMV.", retry_after) from None
         detail = str(body.get("detail", "") if isinstance(body, dict) else "")[:500]
         if status in (401, 403):
+            try:
+                read_token(self._token_file)
+            except BadToken as error:  # so it was the one before
+                detail = f"{detail} {error}"
             logger.error(
                 "FMV refuses the token in %s (%s %s). Put a valid one there.", self._token_file, status, detail
             )
-            with contextlib.suppress(BadToken):
-                self._token = read_token(self._token_file)  # perhaps there is a new one by now
             raise NoAnswer(f"FMV answered {status} {detail}", REFUSED_WAIT)
         if status >= 500 or status in (408, 425, 429):
             raise NoAnswer(f"FMV answered {status} {detail}", retry_after)
@@ -264,14 +296,15 @@ class Task:
         self.to_end = threading.Event()
         self.session = session
         self._agent = agent
-        self._time_over = uptime() + float(document.get("timeout") or float("inf"))
-        self._lease = 0.0
+        self._timeout = float(document.get("timeout") or float("inf"))
+        self._time_over = uptime() + self._timeout
+        self._lease = self._hold = self._took = 0.0
         self._held(claimed, uptime())  # a claim may have waited; and only a renewal lets the skill begin
         self._news: dict[str, Any] = {}
         self._lines: list[str] = []
         self._lines_dropped = 0
         self._lines_stored = None if self.resumed else 0  # None: FMV has to be asked
-        self._lock, self._sending = threading.Lock(), threading.Lock()
+        self._lock, self._sending, self._storing = threading.Lock(), threading.Lock(), threading.Lock()
         self._renewed_at = self._lines_sent_at = self._not_before = float("-inf")
         self._pauses = pauses()
         self.confirmed, self.ended, self.delivered = threading.Event(), threading.Event(), threading.Event()
@@ -301,7 +334,7 @@ class Task:
 
     def sleep(self, seconds: float) -> None:
         """Wait so long, or raise Stopped as soon as the task is to end."""
-        self.to_end.wait(seconds)
+        wait_for(self.to_end, seconds)
         self.check()
 
     def progress(self, percent: float, message: str = "") -> None:
@@ -318,9 +351,12 @@ class Task:
         """
         if len(json.dumps(value, allow_nan=False).encode()) > MAX_CHECKPOINT:
             raise ValueError(f"A checkpoint has at most {MAX_CHECKPOINT} bytes of JSON.")
-        self._agent.journal.write(self.id, self.attempt, checkpoint=value)
-        with self._lock:
-            self._news["checkpoint"] = value
+        with self._storing:
+            if self.ended.is_set():  # by a thread that the skill has left: the file is for the outcome now
+                return
+            self._agent.journal.write(self.id, self.attempt, checkpoint=value)
+            with self._lock:
+                self._news["checkpoint"] = value
 
     def log(self, text: str) -> None:
         """Store a line in the log of the task in FMV."""
@@ -332,8 +368,8 @@ class Task:
                 self._lines_dropped += 1
 
     def end(self, reason: str) -> None:
-        """Tell the skill to stop."""
-        if not self.reason and not self.ended.is_set():
+        """Tell the skill to stop. That the task is lost counts more than an earlier reason: FMV wants no outcome."""
+        if (not self.reason or (reason == "lost" and self.reason != "lost")) and not self.ended.is_set():
             self.reason = reason
             logger.warning("%s is to end: %s", self, reason)
         self.to_end.set()
@@ -352,7 +388,8 @@ class Task:
         """
         self._lease = float(answer["lease_seconds"])
         self._contact_until = since + self._lease * MARGIN
-        self._held_until = since + float(answer.get("hold_seconds") or self._lease) * MARGIN
+        self._hold = float(answer.get("hold_seconds") or self._lease) * MARGIN
+        self._held_until = since + self._hold
 
     # The rest talks to FMV, in a thread for each task, from the claim until FMV has the outcome.
 
@@ -364,31 +401,40 @@ class Task:
                 if session and uptime() >= self._not_before:
                     self._send_what_is_due(session)
             except NoAnswer as error:
-                wait = max(error.wait, min(next(self._pauses), self._lease / 3))
+                wait = max(error.wait, min(next(self._pauses), self._lease / 6))
                 logger.warning("%s: %s Next try in %.1f s.", self, error, wait)
                 self._not_before = uptime() + wait
             except Exception:
                 logger.exception("%s: a fault of the agent while it renewed the lease; it goes on.", self)
                 self._not_before = uptime() + 1
-            if self.delivered.wait(0.25):
+            if wait_for(self.delivered, 0.25):
                 return
 
     def _send_what_is_due(self, session: str) -> None:
         age, every = uptime() - self._renewed_at, self._agent.report_seconds
         if age >= self._lease / 3 or (self._news and age >= (1 if "checkpoint" in self._news else every)):
             self._renew(session)
-        if self._lines and uptime() - self._lines_sent_at >= every:
-            self._send_lines(session)
+        if self._lines and not self.ended.is_set() and uptime() - self._lines_sent_at >= every:
+            try:
+                self._send_lines(session, self._patience())
+            except NoAnswer as error:
+                if error.wait:
+                    raise
+                logger.warning("%s: %s The lines of its log are sent later.", self, error)  # no renewal waits for them
 
     def _renew(self, session: str) -> None:
         with self._lock:
             news = dict(self._news)
-        self._renewed_at = uptime()
-        timeout = min(TIMEOUT, max(1.0, self._lease / 4))
+        since = uptime()
+        self.watch()  # an attempt that was held no longer ends, even if FMV still answers that it may go on
         body = {"session": session, "attempt": self.attempt, **news}
-        answer = self._agent.server.call("POST", f"/task/{self.id}/renew", body, timeout)
+        try:
+            answer = self._agent.server.call("POST", f"/task/{self.id}/renew", body, self._patience())
+        finally:
+            self._took = uptime() - since
         if answer.status == 200:
-            self._held(answer.body, self._renewed_at)
+            self._held(answer.body, since)
+            self._renewed_at = since  # not if it failed: it is due again after the pause
             self._pauses = pauses()
             if answer.body.get("cancel"):
                 self.end("cancelled")
@@ -404,7 +450,11 @@ class Task:
         with self._lock:
             self._news = {name: value for name, value in self._news.items() if news.get(name) is not value}
 
-    def _send_lines(self, session: str) -> None:
+    def _patience(self) -> float:
+        """Return the seconds to wait for an answer while the lease runs: more if FMV or the network is slow."""
+        return min(TIMEOUT, max(1.0, self._lease / 4, 2 * self._took))
+
+    def _send_lines(self, session: str, timeout: float = TIMEOUT) -> None:
         """Send a batch of the log. FMV counts the lines, so that one which is sent twice is stored once."""
         with self._sending:
             with self._lock:
@@ -414,7 +464,7 @@ class Task:
                 lines = self._lines[:BATCH] if self._lines_stored is not None else []  # to be told the next number
             self._lines_sent_at = uptime()
             body = {"session": session, "attempt": self.attempt, "first": self._lines_stored or 0, "lines": lines}
-            answer = self._agent.server.call("POST", f"/task/{self.id}/log", body)
+            answer = self._agent.server.call("POST", f"/task/{self.id}/log", body, timeout)
             if answer.status in (200, 409) and "next" in answer.body:
                 self._lines_stored = answer.body["next"]
             elif answer.status in (404, 409):
@@ -437,21 +487,23 @@ class Task:
     def run(self) -> tuple[str, dict[str, Any]] | None:
         """Run the skill. Return what is to be sent to FMV, as the last part of the path and the body, None for nothing.
 
-        The skill begins when a renewal has shown that the attempt is ours: an answer to a claim may come too late.
+        The skill begins when a renewal has shown that the attempt is ours: an answer to a claim may come too late. What
+        goes on after a restart waits, too, until the robot's state lets it.
         """
         threading.Thread(target=self._keep, name=f"lease of {self.id}", daemon=True).start()
-        while not self.confirmed.wait(0.1) and not self.cancelled:
-            pass
+        while not self.cancelled and not (self.confirmed.is_set() and (self._agent.fit or not self.resumed)):
+            time.sleep(0.1)
         if self.reason == "out of contact" and not self.confirmed.is_set():
             return None
         try:
             return self._outcome()
         except NotNow as error:
-            return "release", {"reason": clean(error, MAX_MESSAGE), "delay": max(0.0, float(error.delay))}
+            return "release", {"reason": clean(error, MAX_MESSAGE), "delay": error.delay}
         except BaseException as error:  # even SystemExit ends the task only, not the agent
             return self._failure(error)
         finally:
-            self.ended.set()
+            with self._storing:
+                self.ended.set()
 
     def _outcome(self) -> tuple[str, dict[str, Any]] | None:
         self.check()
@@ -460,6 +512,8 @@ class Task:
             raise PermanentError(f"The agent has no skill {self.handler!r}.")
         if self.resumed and not named.resume:
             return "finish", _failed("AgentRestarted", "The agent was started again while the task ran.")
+        if not self.resumed and not self._agent.fit:
+            raise NotNow("the robot's state lets it begin no task")
         self._agent.journal.write(self.id, self.attempt, checkpoint=self.saved)
         logger.info("%s %s", self, "goes on" if self.resumed else "begins")
         result = named.run(self)
@@ -477,10 +531,12 @@ class Task:
         if isinstance(error, Stopped) and self.reason == "cancelled":
             return "finish", {"outcome": "cancelled"}
         if isinstance(error, Stopped) and self.reason == "agent stops":
-            return "release", {"reason": "The agent stops."}
-        if isinstance(error, Stopped):
-            kind = {"timed out": "TimedOut", "out of contact": "OutOfContact"}.get(self.reason, "Stopped")
-            return "finish", _failed(kind, f"The skill was told to stop: {self.reason}.")
+            return "release", {"reason": "the agent stops"}
+        if isinstance(error, Stopped) and self.reason == "timed out":
+            return "finish", _failed("TimedOut", f"Ran longer than {self._timeout:g} s", retryable=False)
+        if isinstance(error, Stopped) and self.reason == "out of contact":
+            why = f"The agent did not reach FMV for more than {self._hold:g} s and stopped the task"
+            return "finish", _failed("OutOfContact", why)
         for line in "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines():
             self.log(line)
         logger.error("%s fails", self, exc_info=error)
@@ -536,9 +592,9 @@ class Journal:
     def ends(self) -> Iterator[dict[str, Any]]:
         """Yield what is to be sent of earlier starts of the agent."""
         for path in sorted(self._directory.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
                 item = json.loads(path.read_text())
-                if "verb" in item:
+                if "verb" in item and self._path(item["task_id"], item["attempt"]) == path:
                     yield item
 
     def forget(self, task_id: str, attempt: int) -> None:
@@ -548,12 +604,25 @@ class Journal:
     def forget_all_but(self, keys: set[tuple[str, int]]) -> None:
         kept = {self._path(*key) for key in keys}
         for path in self._directory.glob("*"):
-            if path not in kept:
+            if path.with_suffix(".json") not in kept:  # a .new is being written
                 with contextlib.suppress(OSError):
                     path.unlink()
 
     def _path(self, task_id: str, attempt: int) -> Path:
         return self._directory / f"{uuid.UUID(task_id)}.{int(attempt)}.json"
+
+
+def note_start(path: Path, boot_id: str) -> list[str]:
+    """Add this start of the agent to the file, and return those before, whose late requests are to change nothing."""
+    earlier: list[str] = []
+    try:
+        earlier = path.read_text().split()[-MAX_STARTS:] if path.exists() else []
+        new = path.with_suffix(".new")
+        new.write_text("\n".join([*earlier, boot_id]) + "\n")
+        new.replace(path)
+    except (OSError, ValueError) as error:
+        logger.error("%s cannot be used: %s", path, error)
+    return earlier
 
 
 # --- The agent -------------------------------------------------------------------------------------------------------
@@ -568,46 +637,67 @@ class Agent:
         #: the session with FMV, "" while there is none
         self.session = ""
         self._boot_id = str(uuid.uuid4())
+        self._earlier_boots = note_start(home / "starts", self._boot_id)
         self.journal = Journal(home / "tasks")
         self._lanes, self._stop_seconds = lanes, stop_seconds
         self._running: dict[tuple[str, int], Task] = {}
         self._given: list[Task] = []  # which this robot held already when the session began
-        self._ready = False  # to take tasks
+        #: the state that FMV took last lets the robot begin a task
+        self.fit = False
+        self._ready = False  # to take tasks: fit, and in service
+        self._looks_since: float | None = None  # when the function that returns the state was called, if it still runs
+        self._fault = ""  # of the state, as logged last, without its numbers
         self._heard = threading.Event()  # FMV has taken the state since a claim failed last
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._stopped_by = ""  # the name of the signal
         self._claims: list[http.client.HTTPConnection] = []
         self._failures, self._comebacks = pauses(), pauses(600)
         self._signed_in_at = self._come_back_at = 0.0
         self._own = threading.local()
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT; return the exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+        """Run until SIGTERM, SIGINT or SIGHUP; return the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
+                signal.signal(number, self._stop)
         self._start(self._report, "report")
         for lane in range(self._lanes if _skills else 0):
             self._start(self._take, f"lane {lane}")
-        while not self._stopping.wait(0.25):
+        hangs = False
+        while not wait_for(self._stopping, 0.25):
             for task in [*self._running.values()]:
                 task.watch()
+            since = self._looks_since
+            if since is None or uptime() - since < LOOK_SECONDS:
+                hangs = False
+            elif not hangs:
+                hangs = True
+                logger.error("The function that returns the robot's state has run for %g s.", LOOK_SECONDS)
+                logger.error("Until it returns, nothing is reported and the robot takes no tasks.")
+                self._rest()
         return self._say_goodbye()
 
     def _stop(self, number: int, _: object) -> None:
-        if self._stopping.is_set():
+        if not self._stopped_by:
+            self._stopped_by = signal.Signals(number).name
+            self._stopping.set()
+        elif number != signal.SIGHUP:  # which comes twice when a terminal ends
             logger.error("Stopped for the second time, at once.")
             os._exit(1)
-        logger.warning("Stopping, because of %s. Tasks are given back.", signal.Signals(number).name)
-        self._stopping.set()
 
     def _say_goodbye(self) -> int:
-        end = uptime() + self._stop_seconds
+        logger.warning("Stopping, because of %s. Tasks are given back.", self._stopped_by)
+        since = uptime()
         for task in [*self._running.values()]:
             task.end("agent stops")
         self._withdraw_claims()
-        while self._running and uptime() < end:
+        while self._running or (self._claims and uptime() < since + 5):
+            if uptime() > since + self._stop_seconds:
+                break
             time.sleep(0.05)
-        for task in self._running.values():
+            self._withdraw_claims()  # those that were still connecting
+        for task in [*self._running.values()]:
             logger.error("%s did not stop, or its end could not be sent, within %g s.", task, self._stop_seconds)
         if self.session:
             try:
@@ -619,7 +709,7 @@ class Agent:
 
     def _withdraw_claims(self) -> None:
         """Close the connections of claims that wait, so that FMV sees it and gives this robot no task."""
-        for connection in self._claims:
+        for connection in [*self._claims]:
             with contextlib.suppress(OSError, AttributeError):  # AttributeError: it is closed already
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
@@ -632,7 +722,7 @@ class Agent:
                     step()
                 except Exception:  # noqa: PERF203
                     logger.exception("A fault of the agent, in the thread %r; it goes on.", name)
-                    self._stopping.wait(5)
+                    wait_for(self._stopping, 5)
 
         threading.Thread(target=repeat, name=name, daemon=True).start()
 
@@ -651,17 +741,22 @@ class Agent:
         except NoAnswer as error:
             wait = max(error.wait, next(self._failures))
             logger.warning("%s Next try in %.1f s.", error, wait)
-        self._stopping.wait(wait)
+        wait_for(self._stopping, wait)
 
     def _sign_in(self) -> bool:
         if uptime() < self._come_back_at or any(task.reason == "lost" for task in [*self._running.values()]):
             return False  # what runs for nobody has to stop first
         for item in self.journal.ends():
-            ours = (item["task_id"], item["attempt"]) in self._running  # then its lane sends it
-            if not ours and not self._deliver(item):
-                return False
+            if (item["task_id"], item["attempt"]) in self._running:
+                continue  # its lane sends it
+            try:
+                if not self._deliver(item):
+                    return False
+            except Exception:
+                logger.exception("This end of a task cannot be sent and is dropped: %s", item)
+                self.journal.forget(item["task_id"], item["attempt"])
         about = {"agent": "fmv_agent.py", "version": VERSION, "boot_id": self._boot_id, "handlers": sorted(_skills)}
-        answer = self.server.call("POST", "/session", about)
+        answer = self.server.call("POST", "/session", {**about, "earlier_boot_ids": self._earlier_boots})
         if answer.status != 200:
             wait = 0 if answer.status == 409 else REFUSED_WAIT  # 409: the request came twice, and the other won
             raise NoAnswer(f"FMV opens no session: {answer.status} {answer.body}", wait)
@@ -677,39 +772,61 @@ class Agent:
         return True
 
     def _send_state(self) -> None:
-        seen: dict[str, Any] = {}
-        if _look is not None:
-            try:
-                seen = dict(_look())
-                json.dumps(seen, allow_nan=False)
-            except Exception:
-                seen = {}
-                logger.exception("The robot's state is unknown, because the function that returns it failed.")
-        stopped = seen.get("mode") in BY_HAND or seen.get("emergency_stop", "none") not in ("none", None)
-        task = next(iter([*self._running.values()]), None)
-        runs = {"task_id": task.id, "attempt": task.attempt} if task else None
+        seen, fault = self._see()
+        fit = not fault and seen.get("mode") in (None, "automatic", "semi_automatic")
+        fit = fit and seen.get("emergency_stop") in (None, "none")
+        if not fit:
+            self._rest()
         session = self.session
-        answer = self.server.call("PUT", "/state", {**seen, "session": session, "task": runs})
+        answer = self._put_state(seen, session)
+        if answer.status not in (200, 409):
+            fit, fault = False, f"FMV does not take the robot's state: {answer.status} {answer.body}"
+            self._rest()
+            answer = self._put_state(_unknown(fault), session)
+        kind = fault.translate(NO_DIGITS)
+        if kind not in ("", self._fault):
+            logger.error("The robot takes no tasks. %s", fault)
+        self._fault = kind
         if answer.status == 200:
             self.report_seconds = float(answer.body.get("report_seconds") or self.report_seconds)
-            self._ready = not stopped and not answer.body.get("drain")
-            if stopped:
-                self._withdraw_claims()
+            self.fit, self._ready = fit, fit and not answer.body.get("drain")
         elif answer.status == 409:
             self.is_replaced(session)
-        else:  # tasks do not depend on it
-            self._ready = not stopped
-            logger.error("FMV does not take the state: %s %s", answer.status, answer.body)
+
+    def _see(self) -> tuple[dict[str, Any], str]:
+        """Return the robot's state, and why it is unknown, "" if it is not."""
+        if _look is None:
+            return {}, ""
+        self._looks_since = uptime()
+        try:
+            seen = dict(_look())
+            json.dumps(seen, allow_nan=False)
+        except BaseException as error:  # even SystemExit must not end the reports
+            lines = traceback.format_exception(type(error), error, error.__traceback__)
+            return _unknown(lines[-1]), "The function that returns the robot's state failed.\n" + "".join(lines)
+        finally:
+            self._looks_since = None
+        return seen, ""
+
+    def _put_state(self, seen: dict[str, Any], session: str) -> Answer:
+        task = next(iter([*self._running.values()]), None)
+        runs = {"task_id": task.id, "attempt": task.attempt} if task else None
+        return self.server.call("PUT", "/state", {**seen, "session": session, "task": runs})
+
+    def _rest(self) -> None:
+        """Take no more tasks until FMV has taken a state that lets the robot begin one."""
+        self.fit = self._ready = False
+        self._withdraw_claims()
 
     def is_lost(self, task: Task, answer: Answer, session: str) -> None:
         """Drop a task that FMV says is not ours, or no more because it has the outcome."""
-        if task.ended.is_set():
-            task.delivered.set()
-        else:
-            logger.warning("%s is not ours any more: %s", task, answer.body)
-            task.end("lost")
         if answer.code == "session_replaced":
             self.is_replaced(session)
+        elif task.ended.is_set():
+            task.delivered.set()
+        elif task.reason != "lost":
+            logger.warning("%s is not ours any more: %s", task, answer.body)
+            task.end("lost")
 
     def is_replaced(self, session: str) -> None:
         """Leave the robot to another agent, and come back after a pause, longer each time: they must not fight."""
@@ -721,7 +838,8 @@ class Agent:
                 self._comebacks = pauses(600)
             wait = 5 + next(self._comebacks)
             self._come_back_at = uptime() + wait
-        logger.error("Another agent has signed in with this robot's token. This one tries again in %.0f s.", wait)
+        why = "Another agent has signed in with this robot's token, or FMV has ended the session."
+        logger.error("%s Next try in %.0f s.", why, wait)
         for task in [*self._running.values()]:
             task.end("lost")
 
@@ -771,11 +889,11 @@ class Agent:
                     wait = max(error.wait, next(failures))
                     if self._may_claim():  # else it was withdrawn
                         logger.warning("%s Next try in %.1f s at the latest.", error, wait)
-                    if not error.wait and self._heard.wait(wait):  # FMV can be reached, and may hold a task for us
+                    if not error.wait and wait_for(self._heard, wait):  # FMV can be reached, and may hold a task for us
                         failures, wait = pauses(), random.uniform(0.05, 1)
                     elif not error.wait:
                         wait = 0
-            self._stopping.wait(wait)
+            wait_for(self._stopping, wait)
         return None
 
     def _may_claim(self) -> bool:
@@ -784,23 +902,27 @@ class Agent:
     def _claim(self, claim_id: str) -> tuple[Task | None, float]:
         session = self.session
         connection = self.server.connection()
-        if connection not in self._claims:
-            self._claims.append(connection)
         body = {"session": session, "claim_id": claim_id, "wait": CLAIM_WAIT}
-        answer = self.server.call("POST", "/claim", body, CLAIM_WAIT + TIMEOUT, once=True)
-        if answer.status == 200:
-            task = Task(self, answer.body, session)
-            with self._lock:
-                if task.key not in self._running and session == self.session:
-                    return self._begin(task), 0
-        elif answer.status == 409:
+        self._claims.append(connection)
+        try:
+            answer = self.server.call("POST", "/claim", body, CLAIM_WAIT + TIMEOUT, once=True)
+            if answer.status == 200:
+                task = Task(self, answer.body, session)
+                with self._lock:
+                    if task.key not in self._running and session == self.session:
+                        return self._begin(task), 0
+        finally:
+            self._claims.remove(connection)
+        if answer.status == 409:
             self.is_replaced(session)
-        elif answer.status != 204:
+        elif answer.status not in (200, 204):
             raise NoAnswer(f"FMV answered {answer.status} {answer.body} to a claim.", REFUSED_WAIT)
         return None, max(0.1, answer.retry_after)
 
     def _begin(self, task: Task) -> Task:
         self._running[task.key] = task
+        if self._stopping.is_set():  # while the claim was on its way
+            task.end("agent stops")
         return task
 
     def _deliver(self, item: dict[str, Any], task: Task | None = None) -> bool:
@@ -817,22 +939,28 @@ class Agent:
             except NoAnswer as error:
                 wait = max(error.wait, next(failures))
                 logger.warning("The end of task %s: %s Next try in %.1f s.", item["task_id"], error, wait)
-                if self._stopping.wait(wait):
+                if wait_for(self._stopping, wait):
                     if task is None:
                         return False  # the next start sends it
                     time.sleep(min(wait, 1))
                 continue
-            if answer.status in (404, 409):
+            if answer.status == 200:
+                logger.info("Task %s: %s", item["task_id"], body.get("outcome", verb))
+            elif answer.status in (404, 409) or body.get("error", {}).get("type") == "ResultRefused":
                 logger.error("FMV does not take the end of task %s: %s", item["task_id"], answer.body)
                 if answer.code == "session_replaced":
                     self.is_replaced(body["session"])
-            elif answer.status != 200 and body.get("error", {}).get("type") != "ResultRefused":
+            else:
                 reason = f"FMV answered {answer.status} to the outcome: {answer.body}"
                 verb, body = "finish", {**_failed("ResultRefused", reason, retryable=False), **_whose(body)}
                 continue
-            logger.info("Task %s: %s", item["task_id"], body.get("outcome", verb))
             self.journal.forget(item["task_id"], item["attempt"])
             return True
+
+
+def _unknown(why: str) -> dict[str, Any]:
+    """Return a state that shows people why it is unknown."""
+    return {"errors": [{"type": "StateUnknown", "level": "warning", "description": clean(why, MAX_MESSAGE)}]}
 
 
 def _whose(body: dict[str, Any]) -> dict[str, Any]:
@@ -854,9 +982,13 @@ def read_token(path: Path) -> str:
         token = path.read_text().strip()
     except (OSError, ValueError) as error:
         raise BadToken(f"{path} cannot be read: {error}") from None
-    if not token.isascii() or len(token.split()) != 1:
+    if not _is_token(token):
         raise BadToken(f"{path} does not hold one token and nothing else.")
     return token
+
+
+def _is_token(text: str) -> bool:
+    return text.isascii() and len(text.split()) == 1
 
 
 def ask_for_token(path: Path) -> None:
@@ -864,6 +996,8 @@ def ask_for_token(path: Path) -> None:
     token = getpass.getpass("Token of the robot: ") if sys.stdin.isatty() else sys.stdin.readline()
     if not token.strip():
         raise BadToken(f"there is no token, neither in {path} nor on standard input.")
+    if not _is_token(token):
+        raise BadToken("what was given is not one token and nothing else. It was not stored: start again.")
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(token.strip() + "\n")
 

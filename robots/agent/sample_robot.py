@@ -45,7 +45,7 @@ robot = SimulatedRobot()
 @skill("drive", resume=True)
 def drive(task):
     """Drive to `x`, `y` with `speed`. A checkpoint is where the robot stands: after a restart it would not know."""
-    if task.resumed:
+    if task.saved:
         robot.x, robot.y = task.saved
     x, y, speed = task.params["x"], task.params["y"], task.params["speed"]
     way = math.hypot(x - robot.x, y - robot.y)

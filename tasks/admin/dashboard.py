@@ -25,6 +25,7 @@ from pymongo.errors import PyMongoError
 from fmv.mongodb.server import recent_now
 from fmv.monitoring import servers as server_health
 from fmv.templatetags.display import counted
+from robots import connections
 from tasks.admin import charts
 from tasks.admin.attention import attention
 from tasks.models import FINISHED, UNFINISHED, Status, Task
@@ -129,13 +130,19 @@ def oldest() -> dict[str, Any] | None:
 
 
 def robots() -> dict[str, Any]:
-    """Count robots by state: four round trips."""
-    listed, counts = reverse("admin:robots_robot_changelist"), queue_stats.robots_by_state()
-    states = [
+    """Count robots by state, and those with an agent by what it says: five round trips."""
+    counts, kinds = queue_stats.robots_by_state(), connections.counts()
+    connected = kinds["online"] + kinds["offline"] > 0
+    reported = {kind: count for kind, count in kinds.items() if connected and (count or kind in ("online", "offline"))}
+    return {"states": _robot_figures(counts), "agents": _robot_figures(reported), "any": any(counts.values())}
+
+
+def _robot_figures(counts: dict[str, int]) -> list[tuple[str, str, str, str]]:
+    listed = reverse("admin:robots_robot_changelist")
+    return [
         (state, STATES[state].title.capitalize(), counted(count), f"{listed}?state={state}")
         for state, count in counts.items()
     ]
-    return {"states": states, "any": any(counts.values())}
 
 
 def fleet() -> dict[str, Any]:

@@ -13,6 +13,8 @@ GAP = dt.timedelta(minutes=5)  # without a sample for longer, a line is broken
 BATTERY_WIDTH, BATTERY_HEIGHT = 600, 96
 TRACK_WIDTH, TRACK_HEIGHT, MARGIN = 600, 300, 12
 
+#: of an hour: when it began, the lowest charge, and the last sample
+Hour = tuple[dt.datetime, float | None, dict[str, Any]]
 Samples = Sequence[tuple[dt.datetime, dict[str, Any]]]
 Point = tuple[float, float]
 
@@ -49,9 +51,22 @@ class Track:
 
 
 def charts(robot: str, now: dt.datetime) -> dict[str, Any]:
-    """Return the charts of the robot's last day, each None if it reported nothing for it: one query."""
+    """Return the charts of the robot's last day, each None if it reported nothing for it, and what they show by the
+    hour: one query.
+    """
     found = samples.since(robot, now - DAY)
-    return {"battery": battery(found, now), "track": track(found)}
+    return {"battery": battery(found, now), "track": track(found), "hours": hours(found)}
+
+
+def hours(found: Samples) -> list[Hour]:
+    """Return the hours with samples, the latest first."""
+    by_hour: dict[dt.datetime, list[dict[str, Any]]] = {}
+    for at, sample in found:
+        by_hour.setdefault(at.replace(minute=0, second=0, microsecond=0), []).append(sample)
+    return [
+        (begun, min((each["charge"] for each in of_hour if "charge" in each), default=None), of_hour[-1])
+        for begun, of_hour in reversed(by_hour.items())
+    ]
 
 
 def battery(found: Samples, now: dt.datetime) -> Battery | None:

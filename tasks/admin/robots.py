@@ -37,7 +37,7 @@ MAX_SUGGESTIONS = 500  # robot names that a field offers
 
 QUEUE_FIELDS = ("id", "handler", "runs_on", "priority", "requested_by")
 LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
-ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at", "lane")
+ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at")
 GOES_ON = ("robot_busy", "starting")  # reasons why a task waits that are as they should be
 QUEUE_CHOICES = {
     "keep": "Keep the tasks in its queue until it is back in service",
@@ -159,8 +159,9 @@ class RobotAdmin(ConnectPages, RunPage):
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
         robot = _find(object_id)
-        if robot and self.has_delete_permission(request) and _has_work(robot.name):
-            messages.error(request, f"{robot.name} has unfinished tasks. Cancel or move them, or wait until they end.")
+        if robot and self.has_delete_permission(request) and services.has_work(robot.name):
+            text = f"{robot.name} has unfinished tasks or a blocked lane. Cancel or move them, or wait until they end."
+            messages.error(request, text)
             return HttpResponseRedirect(robot_url(robot.name))
         try:
             return super().delete_view(request, object_id, extra_context)
@@ -250,10 +251,6 @@ def _find(object_id: str) -> Robot | None:
     return Robot.objects.filter(pk=unquote(object_id)).first()
 
 
-def _has_work(name: str) -> bool:
-    return bool(Task.objects.unfinished().of_robot(name).exists())
-
-
 def _wrong_filters(request: HttpRequest) -> list[str]:
     """Return what is wrong with the list's address, in sentences."""
     wrong = [problem.msg for problem in wrong_words(request.GET, *WORDS)]
@@ -289,7 +286,9 @@ def _states(words: dict[str, str]) -> list[tuple[str, Any, bool, str]]:
 
 
 def _live(robot: Robot) -> dict[str, Any]:
-    """Return the live part of a robot's page: eleven queries, each bounded, and those of its queue's reason."""
+    """Return the live part of a robot's page: eleven queries, twelve of one with an agent, each bounded, and those
+    of its queue's reason.
+    """
     [status] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
     ended = slim(of_robot.ended()[: charts.MAX_BARS], ENDED_FIELDS)
@@ -299,7 +298,7 @@ def _live(robot: Robot) -> dict[str, Any]:
         "robot_status": status,
         "next": queue,
         "held_up": _held_up([status]).get(robot.name),
-        "blocking": [task for task in ended if task.lane],
+        "blocking": Task.blocking(robot.name) if status.condition else [],
         "later": counted(of_robot.waiting_for_time().up_to(QUEUE_CAP), QUEUE_CAP),
         "bars": charts.task_bars(ended),
         "longest": max((charts.seconds_of(task) for task in ended), default=0.0),

@@ -125,7 +125,8 @@ class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
 
     def _begin(self, request: HttpRequest, action: str, conditions: dict[str, Any]) -> HttpResponse:
         again = action == "retry" and request.POST.get("again") == "yes"
-        run = bulk.start(action, by=username(request), conditions=conditions, again=again)
+        reason = request.POST.get("reason", "").strip()[: services.MAX_REASON] if action == "cancel" else ""
+        run = bulk.start(action, by=username(request), conditions=conditions, again=again, reason=reason)
         bulk.run(run, services.REQUEST_BUDGET)
         return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]))
 
@@ -297,9 +298,9 @@ def _state(task: Task) -> dict[str, Any]:
         {**line, "after": line["at"] - before["at"] if before else None}
         for before, line in zip([None, *task.history], task.history, strict=False)
     ]
-    waiting = waiting_reason.of_task(task)
-    state = {"task": task, "waiting": waiting, "steps": steps, "repetitions": _repetitions(task)}
-    return state | ({"due_at": due_at(task)} if task.is_finished else {})
+    waiting, until = waiting_reason.of_task(task), robots_lost.waits_until(task)
+    state = {"task": task, "waiting": waiting, "waits_until": until, "steps": steps}
+    return state | {"repetitions": _repetitions(task)} | ({"due_at": due_at(task)} if task.is_finished else {})
 
 
 def _repetitions(task: Task) -> list[Task]:

@@ -7,15 +7,17 @@ import orjson
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField
+from fmv.http.fields import CutCharField, StrictBooleanField, StrictCharField, StrictFloatField, StrictIntegerField
 from fmv.http.json import check_json
 from tasks.api.examples import TASK_EXAMPLE
 from tasks.api.serializers import AnyJSON, RobotTaskSerializer
+from tasks.models.error_document import MAX_MESSAGE, MAX_TYPE
 
 PROTOCOL = 1
 MAX_WAIT = 25  # seconds that a claim waits at most
 MAX_CHECKPOINT = 64 * 1024  # bytes of JSON
 MAX_LINES = 1000  # in a request
+MAX_EARLIER = 20  # starts of an agent
 MAX_DELAY = 86_400.0  # seconds
 MAX_NUMBER = 2**31 - 1  # of an attempt or a line
 
@@ -78,6 +80,7 @@ class OfAttemptSerializer(InSessionSerializer):
                 "version": "1.0.0",
                 "boot_id": "5b0d5a3e-93a4-4f7e-9f6e-7d0b0a8f2c11",
                 "handlers": ["drive"],
+                "earlier_boot_ids": ["0f7c6b1e-1f0b-4a52-9b0e-8f3c5f0f7a2d"],
             },
             request_only=True,
         )
@@ -94,6 +97,13 @@ class OpenSessionSerializer(serializers.Serializer):
     )
     handlers = serializers.ListField(
         child=StrictCharField(max_length=64), default=list, max_length=1000, help_text="Names of the handlers it runs."
+    )
+    earlier_boot_ids = serializers.ListField(
+        child=StrictCharField(max_length=64),
+        default=list,
+        max_length=MAX_EARLIER,
+        help_text="The `boot_id` of earlier starts of the same program, which have ended. If one of their requests for "
+        "a session comes late, it is refused, and does not end this one.",
     )
 
 
@@ -176,7 +186,7 @@ class RenewSerializer(OfAttemptSerializer):
     """A sign of life of an attempt, and what is new of it."""
 
     progress = StrictFloatField(required=False, allow_null=True, min_value=0, max_value=100, help_text="Percent.")
-    message = StrictCharField(required=False, allow_blank=True, help_text="At most 500 characters are kept.")
+    message = CutCharField(required=False, allow_blank=True, limit=500)
     checkpoint = CheckpointField(required=False, help_text="From where the attempt can go on; at most 64 KiB.")
 
 
@@ -235,8 +245,8 @@ class LoggedSerializer(serializers.Serializer):
 class ReportedErrorSerializer(serializers.Serializer):
     """Why an attempt failed."""
 
-    type = StrictCharField(default="Error", max_length=200)
-    message = StrictCharField(default="", allow_blank=True, max_length=10_000)
+    type = CutCharField(default="Error", limit=MAX_TYPE)
+    message = CutCharField(default="", allow_blank=True, limit=MAX_MESSAGE)
 
 
 @extend_schema_serializer(
@@ -269,7 +279,7 @@ class FinishSerializer(OfAttemptSerializer):
 class ReleaseSerializer(OfAttemptSerializer):
     """An attempt that the robot gives back."""
 
-    reason = StrictCharField(default="", allow_blank=True, max_length=500)
+    reason = CutCharField(default="", allow_blank=True, limit=500)
     delay = StrictFloatField(
         default=0, min_value=0, max_value=MAX_DELAY, help_text="Seconds after which it may be started again."
     )

@@ -30,6 +30,7 @@ from tasks.agents.serializers import (
     ClaimSerializer,
     FinishSerializer,
     GoodbyeSerializer,
+    InSessionSerializer,
     LoggedSerializer,
     LogSerializer,
     OpenSessionSerializer,
@@ -53,7 +54,6 @@ CONFLICT = OpenApiResponse(
 NO_TASK = OpenApiResponse(description="There is no task for the robot: ask again after `Retry-After` seconds")
 PAUSE = (4.0, 6.0)  # seconds, least and most, after which an agent asks again that does not wait
 REPORTED = ("progress", "message", "checkpoint")
-MAX_MESSAGE = 500  # characters that are kept
 
 
 class AgentView(StrictQuery, APIView):
@@ -65,7 +65,12 @@ class AgentView(StrictQuery, APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         self.robot: str = request.user.robot  # type: ignore[union-attr]
-        agents.seen(self.robot)
+
+    def read(self, serializer: type[InSessionSerializer], request: Request) -> dict[str, Any]:
+        """Return the validated body, and note that the robot's agent was heard. Raises DRF's ValidationError."""
+        body = read_body(serializer, request.data)
+        agents.seen(self.robot, body["session"])
+        return body
 
 
 def render_held(held: Held) -> dict[str, Any]:
@@ -93,7 +98,7 @@ class SessionView(AgentView):
         It ends the session before, whose requests are then answered with 409 `session_replaced`. If the same start of
         the program (the same `boot_id`) has the session already, that goes on: the request may be repeated. The answer
         lists the attempts that the robot holds. After a restart of the program (another `boot_id`) these are only those
-        whose handler can go on (`resume`); the others are tried again or fail.
+        whose handler can go on (`resume`) and is among the session's `handlers`; the others are tried again or fail.
         """
         session, held = services.open_session(self.robot, **read_body(OpenSessionSerializer, request.data))
         lease = registry.Handler.lease
@@ -135,11 +140,11 @@ class ClaimView(AgentView):
         """Ask for the robot's next task.
 
         Without one the request waits up to `wait` seconds, and 204 is the answer. The robot gets none while it is out
-        of service, while its lanes are taken, while its next task runs in a worker, or if it does not know the handler
+        of service, while its lanes are taken, while its next task is for a worker, or if it does not know the handler
         of its next task. The first lease is short: renew at once, and begin when that has succeeded. A process of the
         web server lets only some requests wait (`FMV_MAX_CLAIMS`).
         """
-        body = read_body(ClaimSerializer, request.data)
+        body = self.read(ClaimSerializer, request)
         asked = body["session"], body["claim_id"]
         if not client_is_there(request._request):
             return nothing()  # nobody reads it
@@ -187,17 +192,17 @@ class RenewView(AgentView):
 
         Do so at a third of the lease. The answer says if a cancel is asked for: stop, and finish the attempt as
         `cancelled`. A renewal that comes late is accepted while no later attempt has begun and the task is not over.
+        If FMV has ended the task because the cancel was not confirmed in time, the answer asks for it again, and the
+        lane is free when the attempt is finished.
         """
-        body = read_body(RenewSerializer, request.data)
+        body = self.read(RenewSerializer, request)
         report = {name: body[name] for name in REPORTED if name in body}
-        if "message" in report:
-            report["message"] = report["message"][:MAX_MESSAGE]
         handler, cancel = services.renew(self.robot, task_id, body["session"], body["attempt"], report)
         return answer(
             {
                 "lease_seconds": lease_of(handler),
                 "hold_seconds": hold_of(handler),
-                "cancel": cancel and cancel._asdict(),
+                "cancel": cancel and cancel.answer(),
             }
         )
 
@@ -216,7 +221,7 @@ class LogView(AgentView):
         Lines that are stored already are dropped. If lines before these are missing, the answer is 409 with `next`. Of
         an attempt 10,000 lines are kept.
         """
-        body = read_body(LogSerializer, request.data)
+        body = self.read(LogSerializer, request)
         return answer({"next": services.log(self.robot, task_id, **body)})
 
 
@@ -231,10 +236,11 @@ class FinishView(AgentView):
     def post(self, request: Request, task_id: UUID) -> HttpResponse:
         """Report how an attempt ended.
 
-        The same again has the same answer, so send it until one comes: 200, 404 and 409 are final. A failed attempt is
-        repeated if attempts are left, unless `retryable` is false.
+        The same again has the same answer, so send it until one comes. 200, 404 and 409 are final. After 422 or 413,
+        which the same would have again, report that the attempt has failed. A failed attempt is repeated if attempts
+        are left, unless `retryable` is false.
         """
-        body = read_body(FinishSerializer, request.data)
+        body = self.read(FinishSerializer, request)
         return answer(render_object(services.finish(self.robot, task_id, **body)))
 
 
@@ -251,7 +257,7 @@ class ReleaseView(AgentView):
 
         It does not count. After ten such attempts the task fails. The same again has the same answer.
         """
-        body = read_body(ReleaseSerializer, request.data)
+        body = self.read(ReleaseSerializer, request)
         return answer(render_object(services.release(self.robot, task_id, **body)))
 
 

@@ -22,7 +22,6 @@ from fmv.mongodb.documents import columns_of, find_document
 from robots import rendering
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot, RobotState
-from robots.models.state import documents_with_state
 from robots.serializers import (
     RobotChangeSerializer,
     RobotFilterSerializer,
@@ -35,6 +34,7 @@ from tasks.api.rendering import render, render_new
 from tasks.api.serializers import RobotProfileSerializer, SubmitSerializer, SubmittedTaskSerializer
 from tasks.models import Task
 from tasks.queue import services
+from tasks.reports import mismatches
 
 NAME_TAKEN = {"loc": ["body", "name"], "msg": "A robot named 'Bender' exists already", "type": "name_taken"}
 LATEST = 50  # tasks in a robot's profile
@@ -75,7 +75,7 @@ class RobotPages(Pages):
 
 
 class RobotStatePages(RobotPages):
-    read = staticmethod(documents_with_state)
+    read = staticmethod(mismatches.documents_with_alarms)
 
 
 def revisions(request: Request) -> Collection[int] | None:
@@ -101,8 +101,9 @@ def profile(robot: Mapping[str, Any], *, is_new: bool = False) -> HttpResponse:
     """Answer with the robot, given its columns, and its latest tasks; a new robot has none, so none are looked up."""
     latest = [] if is_new else first_rows(Task, {"robot": robot["_id"]}, render, LATEST, descending=True).json
     state = None if is_new else find_document(RobotState, robot["_id"])
+    alarms = mismatches.of_documents([state])[robot["_id"]] if state else ()
     status, etag = 201 if is_new else 200, f'"{robot["revision"]}"'
-    return answer(rendering.profile(robot, latest, state), status, {"ETag": etag})
+    return answer(rendering.profile(robot, latest, state, alarms), status, {"ETag": etag})
 
 
 class RobotViewSet(StrictQuery, ViewSet):
@@ -220,8 +221,8 @@ class RobotViewSet(StrictQuery, ViewSet):
     def destroy(self, request: Request, name: str) -> HttpResponse:
         """Delete a robot and its finished tasks.
 
-        A robot with unfinished tasks is refused with 409. With `If-Match` the robot is deleted only if its `ETag` is
-        still that one; otherwise the answer is 412.
+        A robot with unfinished tasks or a blocked lane is refused with 409. With `If-Match` the robot is deleted only
+        if its `ETag` is still that one; otherwise the answer is 412.
         """
         services.delete_robot(name, by=caller(request), revisions=revisions(request))
         return nothing()

@@ -163,6 +163,17 @@ class SubmitSerializer(StrictSerializer):
     )
 
 
+@extend_schema_serializer(
+    examples=[OpenApiExample("a reason", {"reason": "The hall is being cleaned"}, request_only=True)]
+)
+class CancellationSerializer(serializers.Serializer):
+    """Why a task is cancelled. Unknown fields are ignored."""
+
+    reason = StrictCharField(
+        default="", allow_blank=True, max_length=500, help_text="For people: kept in the history of the task."
+    )
+
+
 class BatchRunSerializer(SubmitSerializer):
     """A task of a batch: its robot, what to run and how."""
 

@@ -1,6 +1,6 @@
 """The API's routes about tasks."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -20,6 +20,7 @@ from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
 from tasks.api.rendering import render, render_line, render_new, render_object, render_waiting
 from tasks.api.serializers import (
     BatchSerializer,
+    CancellationSerializer,
     LogLineSerializer,
     RobotTaskSerializer,
     SubmittedTaskSerializer,
@@ -27,7 +28,7 @@ from tasks.api.serializers import (
     TaskFilterSerializer,
 )
 from tasks.models import Task
-from tasks.queue import services
+from tasks.queue import robots_lost, services
 from tasks.reports import waiting_reason
 
 TASK_ID = OpenApiParameter(
@@ -58,6 +59,8 @@ class TaskViewSet(StrictQuery, ViewSet):
         "batch": Role.OPERATOR,
         "cancel": Role.OPERATOR,
         "retry": Role.OPERATOR,
+        "end": Role.OPERATOR,
+        "free": Role.OPERATOR,
     }
 
     @extend_schema(
@@ -118,7 +121,7 @@ class TaskViewSet(StrictQuery, ViewSet):
         operation_id="cancel_task__task_id__cancel_post",
         tags=["tasks"],
         parameters=[TASK_ID],
-        request=None,
+        request=CancellationSerializer,
         responses={
             200: OpenApiResponse(RobotTaskSerializer, description="The task had not started and is now REVOKED"),
             202: OpenApiResponse(
@@ -133,9 +136,13 @@ class TaskViewSet(StrictQuery, ViewSet):
         """Cancel a task.
 
         A task that has not started is revoked at once (200). A running one is asked to stop (202); it becomes REVOKED
-        when its handler has stopped. A finished task is refused with 409.
+        when its handler has stopped. One that runs on the robot becomes so too, with its lane blocked, if the robot has
+        not confirmed that it stopped when the `cancel_grace` of the handler is over. A finished task is refused with
+        409. The body may be left out, or say why.
         """
-        task = services.cancel(services.get(task_id), by=request.user.get_username())
+        body: Any = request.data
+        reason = read_body(CancellationSerializer, {} if body is None else body)["reason"]
+        task = services.cancel(services.get(task_id), by=request.user.get_username(), reason=reason)
         return answer(render_object(task), 200 if task.is_finished else 202)
 
     @extend_schema(
@@ -154,6 +161,39 @@ class TaskViewSet(StrictQuery, ViewSet):
         """
         task = services.retry(services.get(task_id), by=request.user.get_username(), key=idempotency_key(request))
         return answer(render_new(task))
+
+    @extend_schema(
+        operation_id="end_task__task_id__end_post",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        request=None,
+        responses={200: RobotTaskSerializer, 409: conflict_schema()},
+    )
+    def end(self, request: Request, task_id: UUID) -> HttpResponse:
+        """End the wait for a robot that is out of contact.
+
+        The attempt ends at once and is tried again, or fails if no attempts are left. The robot may still move: look
+        first. A task whose robot is in contact, or whose cancel was asked for, is refused with 409.
+        """
+        robots_lost.end_silent(services.get(task_id), by=request.user.get_username())
+        return answer(render_object(services.get(task_id)))
+
+    @extend_schema(
+        operation_id="free_task__task_id__free_post",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        request=None,
+        responses={200: RobotTaskSerializer, 409: conflict_schema()},
+    )
+    def free(self, request: Request, task_id: UUID) -> HttpResponse:
+        """Free the lane that a task has kept after its end.
+
+        When a robot does not confirm that it has stopped a task, no other task starts on that lane until the robot's
+        agent reports the end of the attempt, or is started again. Free the lane only if you have seen that the robot
+        stands still. A task that keeps no lane is refused with 409.
+        """
+        robots_lost.free_lane(services.get(task_id), by=request.user.get_username())
+        return answer(render_object(services.get(task_id)))
 
 
 class TaskLogViewSet(StrictQuery, ViewSet):

@@ -69,6 +69,13 @@ def conditions(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in FILTERS if options.get(name)}
 
 
+def find_task(id: uuid.UUID) -> Task:
+    task = Task.objects.find(id)
+    if task is None:
+        raise CommandError(f"There is no task {id}.")
+    return task
+
+
 def find_robot(name: str) -> Robot:
     try:
         return robots.services.get(name)

@@ -47,8 +47,7 @@ class Migration(migrations.Migration):
                     model_name="task",
                     name="lane",
                     field=models.CharField(
-                        help_text="robot/number, held while STARTED; and by a REVOKED task until its robot has "
-                        "spoken again.",
+                        help_text="robot/number, held while STARTED; and after an end that the robot has not confirmed.",
                         max_length=70,
                         null=True,
                     ),

@@ -1,11 +1,16 @@
 """What `Task.error` holds."""
 
+from fmv.escaping import shortened
+
+MAX_TYPE = 200  # characters
+MAX_MESSAGE = 2000  # characters
+
 
 def error_document(type: str, message: str, traceback: str = "") -> dict[str, str]:
-    """Return the value of `Task.error`. Long texts are cut; of a traceback the end is kept."""
+    """Return the value of `Task.error`. Of a long traceback the end is kept."""
     return {
-        "type": encodable(type[:200]),
-        "message": encodable(message[:2000]),
+        "type": encodable(shortened(type, MAX_TYPE)),
+        "message": encodable(shortened(message, MAX_MESSAGE)),
         "traceback": encodable(traceback[-20_000:]),
     }
 
@@ -17,4 +22,4 @@ def encodable(text: str) -> str:
 
 def note_of(error: dict[str, str]) -> str:
     """Return the note that the history has of this error."""
-    return f"{error['type']}: {error['message']}"[:500]
+    return shortened(f"{error['type']}: {error['message']}", 500)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +57,10 @@ class TaskQuerySet(QuerySet["Task"]):
     def finished_before(self, moment: dt.datetime) -> TaskQuerySet:
         return self.filter(finished_at__gte=EPOCH, finished_at__lt=moment)
 
+    def without_lane(self) -> TaskQuerySet:
+        """Tasks that hold no lane. A finished one that blocks a lane is not deleted before the lane is free."""
+        return self.filter(lane=None)
+
     def due(self, now: dt.datetime) -> TaskQuerySet:
         """Scheduled and retrying tasks that are due, earliest first."""
         return self.waiting_for_time().filter(run_at__gt=EPOCH, run_at__lte=now).order_by("run_at")
@@ -76,13 +79,6 @@ class TaskQuerySet(QuerySet["Task"]):
     def out_of_contact(self) -> TaskQuerySet:
         """Started tasks whose robot is silent."""
         return self.started().exclude(out_of_contact_since=None)
-
-    def blocking(self) -> TaskQuerySet:
-        """Tasks that ended without a word of their robot and keep its lane until it speaks.
-
-        Of one robot: `task_next` finds its revoked tasks, which are read.
-        """
-        return self.filter(status=Status.REVOKED).exclude(lane=None)
 
     def run_by(self, worker: str, message_id: str) -> TaskQuerySet:
         """The started task that this process runs for this message. A message may reach two processes."""
@@ -206,9 +202,12 @@ class TaskQuerySet(QuerySet["Task"]):
             found.update(older.order_by().values_list("robot", flat=True).distinct())
         return found
 
-    def runs_by_robot(self, robots: Iterable[str]) -> Counter[str]:
-        """Return how many tasks each of these robots runs."""
-        return Counter(self.started().filter(robot__in=robots).order_by().values_list("robot", flat=True))
+    def running_on(self, robots: Collection[str]) -> dict[str, set[uuid.UUID]]:
+        """Return the ids of the tasks that each of these robots runs; nothing for a robot that runs none."""
+        found: dict[str, set[uuid.UUID]] = {}
+        for robot, id in self.started().filter(robot__in=robots).order_by().values_list("robot", "pk"):
+            found.setdefault(robot, set()).add(id)
+        return found
 
     def up_to(self, limit: int) -> int:
         """Return the number of tasks, at most `limit`."""

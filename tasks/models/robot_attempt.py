@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db import IntegrityError
@@ -15,7 +15,7 @@ from fmv.mongodb.updates import Criteria
 from tasks import registry
 from tasks.models.error_document import note_of
 from tasks.models.task import LaneTaken, Task
-from tasks.models.transitions import NEXT_CHANGE, apply, apply_returning
+from tasks.models.transitions import HANDED_BACK, NEXT_CHANGE, apply, apply_returning
 
 #: what a renewal returns of the task
 RENEWAL_COLUMNS = ("handler", "cancel_requested")
@@ -77,6 +77,8 @@ class RobotAttempt:
     task: uuid.UUID
     attempt: int
     session: str
+    #: `Task.uncounted` as it was read, if this attempt is among them: it counts again when its robot is heard of
+    uncounted_with_it: int | None = None
 
     @property
     def _fence(self) -> Criteria:
@@ -109,7 +111,7 @@ class RobotAttempt:
 
     def regain(self, lane: str, report: dict[str, Any]) -> bool:
         """Go on with an attempt that was given up because its robot was silent. Raises LaneTaken."""
-        given = {"lease_expires_at": _until()} | literals(lane=lane, **report)
+        given = {"lease_expires_at": _until()} | literals(lane=lane, **report) | self._counted()
         try:
             return self._apply("regain", "its robot is in contact again and goes on", self._unreported(), **given)
         except IntegrityError as error:
@@ -135,16 +137,43 @@ class RobotAttempt:
     def stop(self, note: str, outcome: str = "cancelled") -> bool:
         return self._report("report_stop", outcome, note)
 
+    def stop_late(self, outcome: str) -> bool:
+        """Confirm the cancel of a task that is over already: its lane is free."""
+        return self._report("report_late_stop", outcome, "stopped, as asked: its lane is free")
+
     def release(self, note: str, delay: float) -> bool:
-        """Give it back, the attempt not counted; False also when its cancel was requested meanwhile."""
-        return self._report("report_release", "released", note, run_at=later(NOW, delay))
+        """Give it back, the attempt not counted; False also when its cancel was requested meanwhile.
+
+        If it was handed back before, it waits for its next attempt already, and stays uncounted.
+        """
+        if self.uncounted_with_it is None:
+            return self._report("report_release", "released", note, run_at=later(NOW, delay))
+        reported = literal({"attempt": self.attempt, "outcome": "released"})
+        return self._apply("report_late_release", note, self._unreported(), reported=reported)
+
+    def withdraw(self, why: str) -> None:
+        """Give it back at once, not counted, because its agent was never told of it."""
+        if self.release(f"{HANDED_BACK}{why}", 0):
+            apply(Task, {"attempt": self.attempt}, "promote", "due", self.task.hex)
+        else:  # a cancel was asked for since it began, or somebody else has taken it
+            cancelled = self._unreported() | {"cancel_requested": True}
+            reported = literal({"attempt": self.attempt, "outcome": "released"})
+            self._apply("report_stop", "cancelled before its robot had it", cancelled, reported=reported)
+
+    def late(self, task: Task) -> RobotAttempt:
+        """Return it for a task that may have handed it back before its robot was heard: then it counts again."""
+        return replace(self, uncounted_with_it=task.uncounted) if task.was_handed_back else self
 
     def _report(self, name: str, outcome: str, note: str = "", **given: Mql) -> bool:
         reported = {"attempt": self.attempt, "outcome": outcome}
-        return self._apply(name, note, self._unreported(), reported=literal(reported), **given)
+        return self._apply(name, note, self._unreported(), reported=literal(reported), **given, **self._counted())
 
     def _unreported(self) -> Criteria:
-        return {"$expr": {"$ne": ["$reported.attempt", self.attempt]}}
+        as_read = {} if self.uncounted_with_it is None else {"uncounted": self.uncounted_with_it}
+        return {"$expr": {"$ne": ["$reported.attempt", self.attempt]}} | as_read
+
+    def _counted(self) -> dict[str, Mql]:
+        return {} if self.uncounted_with_it is None else literals(uncounted=self.uncounted_with_it - 1)
 
 
 def attempts_held(robot: str) -> list[tuple[Task, RobotAttempt]]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 from django.db import IntegrityError, models
@@ -18,7 +19,7 @@ from uuid_utils.compat import uuid7
 from fmv.mongodb.documents import object_of
 from fmv.mongodb.expressions import NOW, Mql, later, literal, literals
 from fmv.mongodb.fields import DocumentField, InsertTimeField
-from fmv.mongodb.updates import Criteria, aggregate, exists, find_values
+from fmv.mongodb.updates import Criteria, aggregate, exists
 from fmv.mongodb.uuid7 import time_of
 from robots.models import Robot
 from tasks.models.error_document import note_of
@@ -26,9 +27,17 @@ from tasks.models.history import HistoryField, first_line
 from tasks.models.log_line import LogLine
 from tasks.models.querysets import TaskQuerySet
 from tasks.models.status import DEFAULT_PRIORITY, EPOCH, FINISHED, WAITING, Status
-from tasks.models.transitions import EXPIRED, FRESH, NEXT_CHANGE, apply, reassigned
+from tasks.models.transitions import EXPIRED, FRESH, HANDED_BACK, NEXT_CHANGE, apply, reassigned
 
 NEXT_FIRST = {"priority": -1, "_id": 1}  # the order in which a robot takes its tasks: priority, then age
+
+
+LANES = "task_lane"  # the index of the tasks that hold a lane
+
+
+def holding_lanes(robots: Criteria) -> Criteria:
+    """Return the criteria of tasks that hold a lane of these robots, with the condition of that index."""
+    return {"robot": {**robots, "$type": "string"}, "lane": {"$type": "string"}}
 
 
 class LaneTaken(Exception):
@@ -92,7 +101,7 @@ class Task(models.Model):
     lane = models.CharField(
         max_length=70,
         null=True,
-        help_text="robot/number, held while STARTED; and by a REVOKED task until its robot has spoken again.",
+        help_text="robot/number, held while STARTED; and after an end that the robot has not confirmed.",
     )
     lease_expires_at = models.DateTimeField(null=True, help_text="Unless renewed before, the task is lost then.")
     # Of tasks that run on the robot.
@@ -110,7 +119,7 @@ class Task(models.Model):
     class Meta:
         ordering = ("-id",)
         # A lane holds one task. With the robot in front, so that a collection sharded by robot may have it too.
-        constraints = [models.UniqueConstraint(fields=["robot", "lane"], name="task_lane")]
+        constraints = [models.UniqueConstraint(fields=["robot", "lane"], name=LANES)]
         # An index costs each write that changes one of its columns, so one that serves a few tasks has a condition. The
         # embedded server looks at every index in every write, so there is none for what people seldom ask.
         # MongoDB uses it only for queries that contain the condition: `run_at__lte=now` alone does not.
@@ -179,6 +188,12 @@ class Task(models.Model):
     def attempts_left(self) -> int:
         return max(0, self.max_attempts - (self.attempt - self.uncounted))
 
+    @property
+    def was_handed_back(self) -> bool:
+        """Whether its last attempt has ended and does not count. It counts again if its robot is heard of after all."""
+        turns = [line for line in self.history if line["status"] in (Status.STARTED, Status.RETRY)]
+        return bool(turns) and turns[-1]["note"].startswith(HANDED_BACK)
+
     def log_lines(self) -> models.QuerySet[LogLine]:
         return LogLine.objects.filter(task=self.pk)
 
@@ -191,9 +206,32 @@ class Task(models.Model):
 
     @classmethod
     def lanes_taken(cls, robot: str) -> set[str]:
-        """Return the lanes that started tasks of the robot hold."""
-        lanes = find_values(cls, {"status": Status.STARTED.value, "robot": robot}, "lane")
-        return set(filter(None, lanes))  # a restored backup may hold a started task without a lane
+        """Return the lanes of the robot that are held: by started tasks, and by those that block one."""
+        lanes = {"$project": {"lane": 1}}
+        found = aggregate(cls, [{"$match": holding_lanes({"$eq": robot})}, lanes], by=LANES)
+        return {document["lane"] for document in found}
+
+    @classmethod
+    def holding_lanes(cls, robot: str) -> list[Task]:
+        """Return the tasks that hold these lanes."""
+        found = aggregate(cls, [{"$match": holding_lanes({"$eq": robot})}], by=LANES)
+        return [object_of(cls, document) for document in found]
+
+    @classmethod
+    def blocking(cls, robot: str) -> list[Task]:
+        """Return the tasks that ended without a word of the robot, and keep its lanes.
+
+        The index `task_lane` finds them among the tasks that hold a lane of the robot: there are as many as lanes.
+        """
+        ended = {"$match": {"status": {"$in": [status.value for status in FINISHED]}}}
+        found = aggregate(cls, [{"$match": holding_lanes({"$eq": robot})}, ended], by=LANES)
+        return [object_of(cls, document) for document in found]
+
+    @classmethod
+    def lanes_held(cls, robots: Collection[str]) -> Counter[str]:
+        """Return how many lanes of each of these robots are held: by started tasks, and by those that block one."""
+        found = aggregate(cls, [{"$match": holding_lanes({"$in": list(robots)})}, {"$project": {"robot": 1}}], by=LANES)
+        return Counter(document["robot"] for document in found)
 
     @classmethod
     def look(cls, robot: str, limit: int = 1) -> tuple[Robot | None, list[Task]]:
@@ -261,6 +299,10 @@ class Task(models.Model):
         False if the robot was heard since the task was read.
         """
         return self._apply(self._owned(if_unrenewed=True), "stop_unconfirmed", note)
+
+    def fail_unconfirmed(self, error: dict[str, str], note: str) -> bool:
+        """End it as FAILURE, else as `stop_unconfirmed`."""
+        return self._apply(self._owned(if_unrenewed=True), "fail_unconfirmed", note, error=literal(error))
 
     def free_lane(self, note: str) -> bool:
         """Free the lane that it keeps after its end; False if it keeps none."""

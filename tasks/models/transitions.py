@@ -66,6 +66,8 @@ class Transition(NamedTuple):
 
 #: what an agent's renewal may set
 RENEWED = ("lease_expires_at", "progress", "message", "checkpoint")
+#: what an agent's outcome sets; `uncounted`, if its attempt was handed back before and counts after all
+REPORTED = ("reported", "uncounted")
 #: where an agent's outcome finds a task: it may have been silent for so long that its attempt was given up
 UNREPORTED = (STARTED, RETRY, QUEUED)
 
@@ -94,27 +96,30 @@ TRANSITIONS: dict[str, Transition] = {
                         fenced=True, unless_cancelled=True),
     "release":        T((STARTED,),           RETRY,    RELEASED, ("progress", "message"),
                         fenced=True, unless_cancelled=True),
-    # by the recovery, of a task that runs on a robot which is silent or does not confirm a cancel; and what frees the
-    # lane that such a task keeps after its end:
+    # by the recovery, of a task that runs on a robot which is silent or does not confirm a cancel (of a user, or of FMV
+    # because of the timeout); and what frees the lane that such a task keeps after its end:
     "lose_contact":     T((STARTED,),         None,     {"out_of_contact_since": NOW}, fenced=True),
     "stop_unconfirmed": T((STARTED,),         REVOKED,  UNCONFIRMED_END, fenced=True),
-    "free_lane":        T((REVOKED,),         None,     literals(lane=None)),
+    "fail_unconfirmed": T((STARTED,),         FAILURE,  UNCONFIRMED_END, ("error",), fenced=True),
+    "free_lane":        T((REVOKED, FAILURE), None,     literals(lane=None)),
     # by the agent of the robot that runs the task:
     "renew_on_robot":   T((STARTED,),         None,     {}, (*RENEWED, "changed_at"), fenced=True, noted=False),
     "claim_again":      T((STARTED,),         None,     {"started_at": NOW}, ("lease_expires_at",),
                           fenced=True, noted=False),
     "regain_contact":   T((STARTED,),         None,     IN_CONTACT, RENEWED, fenced=True),
     "regain":           T((RETRY, QUEUED),    STARTED,  IN_CONTACT | literals(run_at=None, error=None),
-                          ("lane", *RENEWED), fenced=True),
+                          ("lane", "uncounted", *RENEWED), fenced=True),
     "change_session":   T((STARTED,),         None,     IN_CONTACT, ("session", "lease_expires_at"), fenced=True),
     "report_success":   T(UNREPORTED,         SUCCESS,  REPORTED_END | literals(error=None, progress=100.0),
-                          ("result", "reported"), fenced=True),
-    "report_failure":   T(UNREPORTED,         FAILURE,  REPORTED_END, ("error", "reported"), fenced=True),
-    "report_stop":      T(UNREPORTED,         REVOKED,  REPORTED_END, ("reported",), fenced=True),
-    "report_retry":     T(UNREPORTED,         RETRY,    FREE_LANE, ("error", "run_at", "reported"),
+                          ("result", *REPORTED), fenced=True),
+    "report_failure":   T(UNREPORTED,         FAILURE,  REPORTED_END, ("error", *REPORTED), fenced=True),
+    "report_stop":      T(UNREPORTED,         REVOKED,  REPORTED_END, REPORTED, fenced=True),
+    "report_late_stop": T((REVOKED, FAILURE), None,     literals(lane=None), REPORTED, fenced=True),
+    "report_retry":     T(UNREPORTED,         RETRY,    FREE_LANE, ("error", "run_at", *REPORTED),
                           fenced=True, unless_cancelled=True),
     "report_release":   T((STARTED,),         RETRY,    FREE_LANE | UNCOUNTED, ("run_at", "reported"),
                           fenced=True, unless_cancelled=True),
+    "report_late_release": T((RETRY, QUEUED), None,     {}, ("reported",), fenced=True),
 }  # fmt: skip
 
 
@@ -167,6 +172,14 @@ def _noted(transition: Transition, note: str | Mql, given: SetStage) -> SetStage
 
 
 EXPIRED = "expired before it started"
+HANDED_BACK = "handed back: "  # and why: how the notes of attempts begin that do not count
+TIMEOUT_ASKED = "cancel asked for: "  # and why: how the note begins of a cancel that nobody but FMV asked for
+CANCEL_ASKED = "cancel asked for by "
+
+
+def cancel_asked(by: str, reason: str = "") -> str:
+    """Return the note of a cancel that somebody asked for."""
+    return f"{CANCEL_ASKED}{by}: {reason}" if reason else f"{CANCEL_ASKED}{by}"
 
 
 def reassigned(robot: str, by: str) -> Mql:

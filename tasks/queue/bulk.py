@@ -28,7 +28,7 @@ from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, Status, Task
 from tasks.models.bulk import BulkStatus
 from tasks.models.querysets import TaskQuerySet
-from tasks.models.transitions import moved_to
+from tasks.models.transitions import cancel_asked, moved_to
 from tasks.queue import submissions
 from tasks.queue.doorbell import ring_all, ring_for, ring_for_bulks
 from tasks.queue.errors import NothingToDo
@@ -51,13 +51,20 @@ MOMENTS = ("created_after", "created_before", "finished_after", "finished_before
 
 
 def start(
-    action: str, *, by: str, conditions: Mapping[str, Any], why: str = "", to: str | None = None, again: bool = False
+    action: str,
+    *,
+    by: str,
+    conditions: Mapping[str, Any],
+    why: str = "",
+    to: str | None = None,
+    again: bool = False,
+    reason: str = "",
 ) -> Bulk:
     """Begin to cancel, retry or move the tasks that match and exist now; return the run.
 
     `conditions`: as `Task.objects.matching` takes them. `to`: the robot to which tasks move. `again`: also retry tasks
-    that were retried before. `why`: a text for the audit entry. The periodic job works on the run, unless the caller
-    does so with `run`.
+    that were retried before. `why`: a text for the audit entry. `reason`: of a cancel, see `services.cancel`. The
+    periodic job works on the run, unless the caller does so with `run`.
 
     Raises NothingToDo for a filter that no task can match; UnknownRobot and RobotOutOfService for `to`.
     """
@@ -67,18 +74,19 @@ def start(
     if action == "move":
         require_in_service(to or "")
     count, more = estimate(stored, action)
+    options = {"to": to if action == "move" else None, "again": again, "reason": reason}
     bulk = Bulk(
         id=new_id(),
         action=action,
         conditions=stored,
-        options=({"to": to} if action == "move" else {}) | ({"again": True} if again else {}),
+        options={name: value for name, value in options.items() if value},
         by=by,
         request_id=request_id.current.get(),
         expected=None if more else count,
         changed_at=server_now(),
     )
     bulk.save(force_insert=True)
-    text = "; ".join(part for part in (in_words(bulk), why) if part)
+    text = "; ".join(part for part in (in_words(bulk), why, reason) if part)
     audit.record("bulk.start", by=by, kind="bulk", key=bulk.pk, text=text)
     ring_for_bulks()
     return bulk
@@ -279,7 +287,7 @@ def not_cancelled(bulk: Bulk, ids: list[str]) -> dict[str, str]:
 
 
 def _cancel_note(bulk: Bulk) -> str:
-    return f"cancel asked for by {_author(bulk)}"
+    return cancel_asked(_author(bulk), bulk.options.get("reason", ""))
 
 
 def move(bulk: Bulk, ids: list[str]) -> None:

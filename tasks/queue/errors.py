@@ -20,7 +20,7 @@ class RobotsOutOfService(InvalidInput):
 
 
 class RobotHasWork(FmvError):
-    """The robot has unfinished tasks. Cancel them, or let them end, first."""
+    """The robot has unfinished tasks, or one blocks a lane. Cancel them, let them end, or free the lane first."""
 
 
 class AlreadyFinished(FmvError):
@@ -40,7 +40,7 @@ class NotOutOfContact(FmvError):
 
 
 class LaneNotBlocked(FmvError):
-    """The task keeps no lane: only one that was revoked without an answer of its robot does."""
+    """The task keeps no lane: only one that has ended without a word of its robot does."""
 
 
 class NothingToDo(FmvError):

@@ -8,11 +8,14 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
+from django.db import DatabaseError
+from pymongo.errors import OperationFailure
 
 from fmv import audit
 from fmv.accounts.sessions import Session
@@ -95,15 +98,35 @@ def recover_lost() -> dict[str, int]:
 
 
 def _recover_on_robots(now: float) -> dict[str, int]:
-    on_robots = ((pk, seen) for pk, seen in _sights.items() if seen.runs_on == "robot")
-    verdicts = {pk: verdict for pk, seen in on_robots if (verdict := robots_lost.judge(seen, now))}
+    verdicts: dict[UUID, robots_lost.Verdict] = {}
+    for pk, seen in _sights.items():
+        with _others_go_on(pk):
+            if seen.runs_on == "robot" and (verdict := robots_lost.judge(seen, now)):
+                verdicts[pk] = verdict
     outcome: Counter[Status] = Counter()
     for task in _read(list(verdicts)):
-        if status := robots_lost.recover(task, verdicts[task.pk]):
-            outcome[status] += 1
+        with _others_go_on(task.pk):
+            if status := robots_lost.recover(task, verdicts[task.pk]):
+                outcome[status] += 1
     if outcome[Status.RETRY]:
         promote_due()
     return {status.value: count for status, count in outcome.items()}
+
+
+@contextmanager
+def _others_go_on(id: UUID) -> Iterator[None]:
+    """Log an error of one task: the others do not wait for it.
+
+    Somebody has changed its document by hand, or MongoDB refuses the write, because the document would be too large.
+    """
+    try:
+        yield
+    except (TypeError, ValueError):
+        logger.exception("Task %s cannot be recovered", id)
+    except DatabaseError as error:
+        if not isinstance(error.__cause__, OperationFailure) or error.__cause__.timeout:
+            raise
+        logger.exception("Task %s cannot be recovered", id)
 
 
 def _read(ids: list[UUID]) -> Iterator[Task]:
@@ -150,11 +173,9 @@ def recover_from(worker: str, message_id: str) -> dict[str, int]:
 def _recover_all(tasks: Iterable[Task], *, has_died: bool = False) -> dict[str, int]:
     outcome: Counter[Status] = Counter()
     for task in tasks:
-        try:
+        status = None
+        with _others_go_on(task.pk):
             status = _recover(task, has_died)
-        except (TypeError, ValueError):  # somebody has changed its document by hand: the others do not wait for it
-            logger.exception("Task %s cannot be recovered", task.pk)
-            continue
         if status is None:
             continue  # its worker, or another recovery, was faster
         outcome[status] += 1
@@ -222,10 +243,12 @@ def ring_waiting(patience: float = 0.0) -> int:
     chosen = random.sample(due, min(MAX_ROBOTS_RUNG, len(due)))
     if not chosen:
         return 0
-    busy = Task.objects.runs_by_robot(chosen)
+    held = Task.lanes_held(chosen)
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=chosen)}
-    bells = {name: _rings(name, robots.get(name), busy[name]) for name in chosen}
-    agents_turn = _agents_turn({name: times for name, times in bells.items() if name in robots})
+    bells = {name: _rings(name, robots.get(name), held[name]) for name in chosen}
+    ringing = {name for name, times in bells.items() if times > 0 and name in robots}
+    rung_before = {name for name in ringing if _waits[name].patience > patience}
+    agents_turn = _agents_turn(rung_before | with_agents(ringing - rung_before))
     longer = {name: first._replace(patience=min(2 * _waits[name].patience, LONGEST_PATIENCE)) for name in chosen}
     _waits |= {name: longer[name] if bells[name] else first for name in chosen}
     rung = {name: times for name, times in bells.items() if times > 0 and name not in agents_turn}
@@ -233,17 +256,16 @@ def ring_waiting(patience: float = 0.0) -> int:
     return len(rung)
 
 
-def _rings(name: str, robot: Robot | None, running: int) -> int:
+def _rings(name: str, robot: Robot | None, held: int) -> int:
     """Return how many of its queued tasks the robot could start now; 1 for a deleted robot."""
     if robot is None:
         return 1
-    free = robot.lanes - running if robot.enabled else 0
+    free = robot.lanes - held if robot.enabled else 0
     return free if free <= 1 else Task.objects.queued().of_robot(name).up_to(free)
 
 
-def _agents_turn(bells: Mapping[str, int]) -> set[str]:
-    """Return those of these robots whose next task waits for their agent. To robots without one the worker goes."""
-    names = with_agents([name for name, times in bells.items() if times > 0])
+def _agents_turn(names: Iterable[str]) -> set[str]:
+    """Return those of these robots whose next task waits for their agent; each costs a command, as a worker's look."""
     return {name for name in names if Task.objects.next_runs_on(name) == "robot"}
 
 
@@ -254,7 +276,8 @@ def purge(days: float, until: float = float("inf")) -> int:
     """
     if not days:
         return 0
-    return delete_every(Task.objects.finished_before(recent_now() - dt.timedelta(days=days)), until)
+    old = Task.objects.finished_before(recent_now() - dt.timedelta(days=days))
+    return delete_every(old.without_lane(), until)
 
 
 def delete_old_records(days: float, until: float = float("inf")) -> int:

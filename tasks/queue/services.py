@@ -15,8 +15,9 @@ from fmv.mongodb.documents import Document, find_document, insert
 from robots.errors import UnknownRobot
 from robots.models import Robot
 from tasks.models import WAITING, Bulk, LogLine, Status, Task
+from tasks.models.transitions import cancel_asked
 from tasks.queue import bulk
-from tasks.queue.doorbell import ring_all, ring_for_new
+from tasks.queue.doorbell import ring_all, ring_for_new, ring_for_next
 from tasks.queue.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
 from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of, require_in_service
 from tasks.queue.submissions import submit_batch, submit_idempotent
@@ -24,6 +25,7 @@ from tasks.queue.waiting import wake
 from tasks.reports import outcomes
 
 REQUEST_BUDGET = 1.0  # seconds that a request works on a bulk run; the periodic job does the rest
+MAX_REASON = 500  # characters of the reason of a cancel
 DELETE_STEP = 1000  # tasks deleted at a time
 
 
@@ -78,18 +80,22 @@ def _new(run: Run, by: str) -> tuple[list[Task], list[Robot]]:
     return [new_task(robot, by=by, **options_of(run))], [robot]
 
 
-def cancel(task: Task, *, by: str) -> Task:
-    """Revoke a waiting task, or ask the worker of a running one to stop it; return the task as it is then.
+def cancel(task: Task, *, by: str, reason: str = "") -> Task:
+    """Revoke a waiting task, or ask whoever runs it to stop it; return the task as it is then.
 
-    Raises AlreadyFinished, also if a running task ends before its worker notices the request.
+    The `reason` is for people; a robot's agent gets it too. Raises AlreadyFinished, also if a running task ends before
+    its worker notices the request.
     """
-    note = f"cancel asked for by {by}"
+    note = cancel_asked(by, reason)
     while not task.is_finished:
         asked = task.revoke(note) or task.request_cancel(note)
         task = get(task.pk)
         being_stopped = task.status == Status.STARTED and task.cancel_requested
         if asked:
-            audit.record("task.cancel", by=by, kind="task", key=task.pk, text=f"it is {task.status}")
+            text = f"it is {task.status}" + (f"; {reason}" if reason else "")
+            audit.record("task.cancel", by=by, kind="task", key=task.pk, text=text)
+        if asked and task.status == Status.REVOKED and task.runs_on == "robot":
+            ring_for_next(task.robot)  # a worker that came for the task behind it has left
         if being_stopped or (asked and task.status == Status.REVOKED):
             return task
     raise AlreadyFinished
@@ -124,6 +130,8 @@ def move(task: Task, *, to: str, by: str) -> Task:
         if moved:
             audit.record("task.move", by=by, kind="task", key=task.pk, text=f"from {before} to {to}")
             restart_queue(robot)
+            if task.runs_on == "robot":
+                ring_for_next(before)
             return task
     if task.is_waiting:
         return task
@@ -188,6 +196,11 @@ def restart_queue(robot: Robot) -> None:
         wake(robot.name)
 
 
+def has_work(robot: str) -> bool:
+    """Return whether the robot has unfinished tasks, or may still move because of one that blocks a lane."""
+    return Task.objects.unfinished().of_robot(robot).exists() or bool(Task.blocking(robot))
+
+
 def delete_robot(name: str, *, by: str, revisions: Collection[int] | None = None) -> None:
     """Delete a robot with its finished tasks, if it is at one of `revisions` (None: at any).
 
@@ -195,10 +208,10 @@ def delete_robot(name: str, *, by: str, revisions: Collection[int] | None = None
     deletes the rest. A task that is submitted at the same time may be left without its robot; the worker that gets its
     message ends it.
 
-    Raises RobotHasWork if it has unfinished tasks, UnknownRobot, and Changed.
+    Raises RobotHasWork, UnknownRobot, and Changed.
     """
     name = robots.services.stored_name(name)
-    if Task.objects.unfinished().of_robot(name).exists():
+    if has_work(name):
         raise RobotHasWork
     finished = Task.objects.finished().of_robot(name)
     try:

@@ -1,25 +1,29 @@
 """Claims of agents that wait until their robot has a task.
 
 Each waits in a thread of the web server. It registers before it looks for a task, so it misses none. What changes the
-queue in this process wakes it at once. For what other processes change, one thread asks MongoDB twice a second which of
-the waiting robots have queued tasks, in one query for all of them. It runs while claims wait.
+queue in this process wakes it at once. For what other processes change, one thread asks MongoDB every POLL_INTERVAL
+which of the waiting robots have queued tasks, in one query for all of them. A second query asks what these robots run,
+if some of them have queued tasks that their agents could not start. The thread also wakes claims whose client has gone.
+It runs while claims wait. A poll that fails delays the next one by nothing but its own time.
 """
 
 import logging
 import threading
 import time
+from collections.abc import Set
+from uuid import UUID
 
 from django.db import DatabaseError, connections
 from pymongo.errors import PyMongoError
 
-from fmv.http.waiting import WaitingRequest
+from fmv.http.waiting import TooManyWait, WaitingRequest
 from fmv.monitoring import metrics
 from tasks.models import Task
 
 logger = logging.getLogger(__name__)
 
-POLL_INTERVAL = 0.5  # seconds
-LONGEST_PAUSE = 4.0  # seconds for which the thread leaves a claim alone that it has woken in vain
+POLL_INTERVAL = 0.25  # seconds
+LONGEST_PAUSE = 4.0  # seconds for which the thread leaves a claim alone that it has woken in vain, if nothing changes
 
 
 class WaitingClaim(WaitingRequest):
@@ -28,21 +32,39 @@ class WaitingClaim(WaitingRequest):
     def __init__(self, robot: str) -> None:
         super().__init__()
         self.robot = robot
+        self._ran: Set[UUID] = frozenset()
         self._pause = POLL_INTERVAL
         self._poll_again = 0.0  # by time.monotonic()
-        _add(self)
+        try:
+            _add(self)
+        except BaseException:
+            self.close()
+            raise
 
-    def wake_by_poll(self) -> None:
-        """Wake it, unless it was woken a moment ago and found that the queued tasks are none that it may start."""
+    @property
+    def was_polled(self) -> bool:
+        """Whether the thread has woken it before."""
+        return self._poll_again > 0
+
+    def wake_by_poll(self, running: Set[UUID]) -> None:
+        """Wake it, unless it was woken a moment ago and found that the queued tasks are none that it may start.
+
+        `running`: the tasks that the robot runs. If they have changed since, a lane may be free, or another task is the
+        next.
+        """
         now = time.monotonic()
+        if running != self._ran:
+            self._ran, self._pause, self._poll_again = running, POLL_INTERVAL, now
         if now >= self._poll_again:
             self._poll_again = now + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             self.wake()
 
     def close(self) -> None:
-        _discard(self)
-        super().close()
+        try:
+            _discard(self)
+        finally:
+            super().close()
 
 
 _lock = threading.Lock()
@@ -69,12 +91,17 @@ def number_waiting() -> int:
 def _add(claim: WaitingClaim) -> None:
     global _thread  # noqa: PLW0603 - the lock guards it
     with _lock:
+        _none_left.clear()
+        if _thread is None or not _thread.is_alive():
+            thread = threading.Thread(target=_run, name="waiting claims", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system lets this process start no more threads
+                logger.warning("Claims cannot wait: %s", error)
+                raise TooManyWait from error
+            _thread = thread
         _claims.setdefault(claim.robot, set()).add(claim)
         metrics.waiting_claims.inc()
-        _none_left.clear()
-        if _thread is None:
-            _thread = threading.Thread(target=_run, name="waiting claims", daemon=True)
-            _thread.start()
 
 
 def _discard(claim: WaitingClaim) -> None:
@@ -93,7 +120,11 @@ def _discard(claim: WaitingClaim) -> None:
 def _run() -> None:
     try:
         while _goes_on():
-            poll()
+            try:
+                WaitingClaim.wake_gone()
+                poll()
+            except Exception:
+                logger.exception("Waiting claims were not woken; FMV tries again")
             _none_left.wait(POLL_INTERVAL)
     finally:
         connections.close_all()
@@ -118,10 +149,12 @@ def poll() -> None:
         robots = list(_claims)
     try:
         found = Task.objects.robots_queued(robots) if robots else set()
+        with _lock:
+            claims = [claim for robot in found for claim in _claims.get(robot, ())]
+        again = {claim.robot for claim in claims if claim.was_polled}
+        running = Task.objects.running_on(again) if again else {}
     except (DatabaseError, PyMongoError) as error:
         logger.warning("Waiting claims cannot ask MongoDB: %s", error.__cause__ or error)
         return
-    with _lock:
-        claims = [claim for robot in found for claim in _claims.get(robot, ())]
     for claim in claims:
-        claim.wake_by_poll()
+        claim.wake_by_poll(running.get(claim.robot, frozenset()))

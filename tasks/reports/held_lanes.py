@@ -1,4 +1,4 @@
-"""The lanes that tasks hold: of running tasks, and of cancelled ones whose robot has not confirmed that it stopped."""
+"""The lanes that tasks hold: of running tasks, and of those that are over, and whose robot has not confirmed it."""
 
 import datetime as dt
 import uuid
@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fmv.mongodb.counting import collection
+from fmv.mongodb.updates import aggregate
 from tasks.models import Status, Task
+from tasks.models.task import LANES, holding_lanes
 
 MAX_HELD = 5000  # lanes that are read
-HOLDING = [Status.STARTED.value, Status.REVOKED.value]
 COLUMNS = ("robot", "status", "handler", "started_at", "finished_at", "out_of_contact_since")
 
 
@@ -29,24 +29,20 @@ class HeldLane:
     @property
     def is_blocked(self) -> bool:
         """Whether its task is over, and the robot has not confirmed that it stopped."""
-        return self.status == Status.REVOKED
+        return self.status != Status.STARTED
 
 
 def held_lanes(robots: Collection[str] | None = None) -> Iterator[HeldLane]:
     """Yield the lanes that tasks of these robots hold, or of all, at most MAX_HELD: one query.
 
-    The index `task_lane` contains the tasks that hold a lane, and no others. MongoDB uses it for queries that name the
-    types which are its condition; it joins the two stages to one query. The embedded server finds by the first stage.
+    The index `task_lane` contains the tasks that hold a lane, and no others.
     """
-    text = {"$type": "string"}
-    of: dict[str, Any] = {"status": {"$in": HOLDING}} if robots is None else {"robot": {"$in": sorted(robots)}}
     pipeline: list[dict[str, Any]] = [
-        {"$match": of | {"lane": text}},
-        {"$match": {"robot": text}},
+        {"$match": holding_lanes({} if robots is None else {"$in": sorted(robots)})},
         {"$limit": MAX_HELD},
         {"$project": dict.fromkeys(COLUMNS, 1)},
     ]
-    for row in collection(Task).aggregate(pipeline):
+    for row in aggregate(Task, pipeline, by=LANES):
         times = {name: _aware(row.get(name)) for name in ("started_at", "finished_at", "out_of_contact_since")}
         yield HeldLane(row["robot"], uuid.UUID(row["_id"]), row["handler"], row["status"], **times)
 

@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from fmv.monitoring import counters
 from tasks.reports import queue_stats, tallies
+from tasks.reports.attention import of_robots
 from tasks.reports.fleet import unknown_handlers
 
 EVENTS = {
@@ -47,6 +48,15 @@ def collect() -> Iterator[Metric]:
     for state, count in queue_stats.robots().items():
         robots.add_metric([state], count)
     yield robots
+    alarms = GaugeMetricFamily(
+        "fmv_robot_alarms",
+        "Robots that two agents seem to share, that say they run another task, or whose agent does not know a task's "
+        "handler.",
+        labels=["alarm"],
+    )
+    for alarm, count in of_robots.alarms().items():
+        alarms.add_metric([alarm], count)
+    yield alarms
     counts = counters.read()
     for event, (name, help) in EVENTS.items():
         yield CounterMetricFamily(name, help, counts.get(event, 0))

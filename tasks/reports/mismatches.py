@@ -1,13 +1,20 @@
 """Tasks which robots say they run, and which FMV does not count as running there."""
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from typing import Any
 
+from django.db import models
+
+from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import Document
 from fmv.mongodb.server import recent_now
+from robots import connections
 from robots.condition import Condition
 from robots.models import RobotState
-from tasks.models import Task
+from robots.models.state import STATES_READ, documents_with_state
+from tasks.models import Status, Task
 from tasks.models.status import EPOCH
 
 SETTLED = dt.timedelta(seconds=2)  # between the last change of a task and a report that counts
@@ -15,6 +22,48 @@ MAX_ROBOTS = 1000  # of which `of_all` reads the state
 
 #: the task as the robot names it: {task_id, attempt}
 HeldTask = dict[str, Any]
+
+
+def of_documents(states: Collection[Document]) -> dict[str, list[str]]:
+    """Return those of connections.ALARMS that each of these robots has, by the documents of their states.
+
+    At most three queries. Of a robot's queue only its next task counts.
+    """
+    now = recent_now()
+    conditions = {state["_id"]: Condition.of(state, now) for state in states}
+    several = {state["_id"] for state in states if connections.times_replaced(state) > 1}
+    other = _wrongly_held([each for each in conditions.values() if each.fresh and "task" in each.reported])
+    served = [name for name, each in conditions.items() if each.online and each.state.session]
+    unknown = {name for name, handler in _next_on_robots(served) if not conditions[name].knows(handler)}
+    sets = zip(connections.ALARMS, (several, other, unknown), strict=True)
+    having = [(alarm, names) for alarm, names in sets]
+    return {name: [alarm for alarm, names in having if name in names] for name in conditions}
+
+
+def documents_with_alarms(model: type[models.Model], criteria: Document, **options: Any) -> Iterator[Document]:
+    """Yield what `documents_with_state` yields, each with its state's alarms as `alarms`."""
+    robots = documents_with_state(model, criteria, **options)
+    while chunk := list(islice(robots, STATES_READ)):
+        alarms = of_documents([robot["state"] for robot in chunk if robot["state"]])
+        yield from (robot | {"alarms": alarms.get(robot["_id"], [])} for robot in chunk)
+
+
+def _next_on_robots(names: Collection[str]) -> list[tuple[str, str]]:
+    """Return robot and handler of the next task of each of these robots, if it runs on the robot: one command."""
+    if not names:
+        return []
+    first, *others = (
+        [
+            {"$match": {"status": Status.QUEUED.value, "robot": name}},
+            {"$sort": {"priority": -1, "_id": 1}},
+            {"$limit": 1},
+            {"$project": {"robot": 1, "handler": 1, "runs_on": 1}},
+        ]
+        for name in names
+    )
+    tasks = collection(Task)
+    found = tasks.aggregate([*first, *({"$unionWith": {"coll": tasks.name, "pipeline": each}} for each in others)])
+    return [(task["robot"], task["handler"]) for task in found if task.get("runs_on") == "robot"]
 
 
 def of_all() -> dict[str, HeldTask]:
@@ -26,11 +75,18 @@ def of_all() -> dict[str, HeldTask]:
         for robot, online, seen, reported_at, task in fresh[:MAX_ROBOTS]
         if task
     ]
-    running = Task.objects.started().filter(robot__in=[state.robot for state in states]).order_by()
+    return _wrongly_held([Condition(state, now) for state in states])
+
+
+def _wrongly_held(conditions: Collection[Condition]) -> dict[str, HeldTask]:
+    """Return what `of_all` returns, of these robots, which report a task: two queries, none without robots."""
+    if not conditions:
+        return {}
+    running = Task.objects.started().filter(robot__in=[each.state.robot for each in conditions]).order_by()
     held: dict[str, list[tuple[str, int]]] = {}
     for robot, pk, attempt in running.values_list("robot", "pk", "attempt"):
         held.setdefault(robot, []).append((str(pk), attempt))
-    mismatches = ((state, Condition(state, now).mismatch(held.get(state.robot, []))) for state in states)
+    mismatches = ((each.state, each.mismatch(held.get(each.state.robot, []))) for each in conditions)
     return settled((state, task) for state, task in mismatches if task)
 
 

@@ -19,7 +19,10 @@ from tasks.reports.tallies import rolled_up_until
 
 QUEUE_CAP = 100  # queued tasks that are counted for a robot
 PAGE_CAP = 50_000  # queued tasks that are counted for a page of robots; beyond it each robot is counted alone
-RUNNING = ("id", "robot", "handler", "status", "progress", "message", "started_at", "attempt", "cancel_requested")
+RUNNING = (
+    *("id", "robot", "handler", "status", "progress", "message", "started_at", "attempt", "cancel_requested"),
+    *("runs_on", "out_of_contact_since"),
+)
 
 
 class State(NamedTuple):

@@ -38,6 +38,7 @@ REASONS = {
     "no_agent": "it runs on the robot, and no agent of the robot has ever connected",
     "agent_offline": "it runs on the robot, and the robot's agent is offline",
     "skill_unknown": "it runs on the robot, and the robot's agent does not know the handler",
+    "not_ready": "it runs on the robot, and the robot reports an emergency stop, or a mode in which it takes no tasks",
     "no_worker": "no worker is running",
     "handler_unknown": "no worker knows the handler",
     "parameters_unknown": "no worker knows the version of its parameters",
@@ -275,6 +276,8 @@ def _of_agent(head: Task, scene: _Scene) -> Waiting:
     if not condition.knows(head.handler):
         text = f"The robot's agent does not know {head.handler}"
         return Waiting("skill_unknown", text, remedy=remedy, is_urgent=True)
+    if condition.not_now:
+        return Waiting("not_ready", condition.not_now, remedy=remedy, is_urgent=True)
     if _is_late(head, scene.now):
         text = "The robot's agent is online, and has not asked for it"
         return Waiting("not_taken", text, queued_since(head), remedy=remedy)

@@ -11,6 +11,7 @@ from robots.models import Robot
 from tasks.models import Task
 from tests.support.api import Api, stored
 from tests.support.factories import PASSWORD, make_robot, make_task, make_token, make_user
+from tests.support.probes import PAST
 
 pytestmark = pytest.mark.django_db
 
@@ -38,6 +39,8 @@ ROUTES = {
     ("POST", "/robot/{robot}/run"): "operator",
     ("POST", "/task/{task}/cancel"): "operator",
     ("POST", "/task/{over}/retry"): "operator",
+    ("POST", "/task/{silent}/end"): "operator",
+    ("POST", "/task/{blocking}/free"): "operator",
     ("POST", "/task/batch"): "operator",
     ("PATCH", "/robot/{robot}"): "operator",
     ("POST", "/robot/"): "manager",
@@ -51,7 +54,10 @@ def calls(robot=None):
     for (method, path), least in ROUTES.items():
         robot, idle = robot or make_robot(), make_robot()
         task, over = make_task(robot=robot), make_task(robot=robot, status="FAILURE")
-        url = path.format(robot=robot.name, idle=idle.name, task=task.pk, over=over.pk).replace(" ", "%20")
+        silent = make_task(robot=make_robot(), status="STARTED", attempt=1, out_of_contact_since=PAST)
+        blocking = make_task(robot=make_robot(), status="REVOKED", lane="a lane")
+        ids = {"task": task.pk, "over": over.pk, "silent": silent.pk, "blocking": blocking.pk}
+        url = path.format(robot=robot.name, idle=idle.name, **ids).replace(" ", "%20")
         body = {
             ("POST", "/robot/"): ROBOT | {"name": uuid.uuid4().hex},
             ("PUT", "/robot/{robot}"): {"location": "x", "description": "y"},
@@ -70,7 +76,9 @@ def test_the_routes_above_are_all_there_are():
                 yield pattern.name
 
     parts = [part for part in get_resolver().url_patterns if str(part.pattern).startswith("api/v1/")]
-    wanted = "health login logout openapi openapi_3_0 docs stats robots robot run batch tasks task cancel retry log"
+    wanted = (
+        "health login logout openapi openapi_3_0 docs stats robots robot run batch tasks task cancel retry end free log"
+    )
     wanted += " handlers handler events task_events waiting attention compare timeline"
     wanted += " agent_session agent_claim agent_renew agent_log agent_finish agent_release agent_state"
     assert sorted(name for part in parts for name in names(part)) == sorted(wanted.split(" "))

@@ -123,6 +123,9 @@ def test_the_page_goes_green_when_the_robot_has_reported_with_the_new_token(clie
     content = client.get(f"{ROBOT}connection/?token={token.short_id}").content.decode()
     assert "droid 7" in content
     assert "dock, drive" in content
+    agents.report("R2", agents.open_session("R2", boot_id="3").id, {})  # as it comes, without a skill
+    content = client.get(f"{ROBOT}connection/?token={token.short_id}").content.decode()
+    assert '<a href="/static/agent/README.md">give it skills</a>' in content
 
 
 def test_without_a_new_token_the_page_shows_whether_the_agent_is_online(client):

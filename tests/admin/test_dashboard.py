@@ -14,7 +14,7 @@ from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import servers
 from fmv.templatetags.display import counted
-from robots import absences
+from robots import absences, agents
 from robots.models import Robot
 from tasks.admin import charts, dashboard
 from tasks.models import Status, Tally, Task, WorkerProcess
@@ -276,6 +276,21 @@ def test_robots_by_state():
         assert client.get(url).status_code == 200, url
 
 
+def test_robots_with_an_agent_by_what_it_says():
+    make_robot(name="without")
+    assert found("robots")["agents"] == []
+    for name, state in (("a", {}), ("b", {"battery": {"charge": 5.0}}), ("c", {"online": False})):
+        agents.report(make_robot(name=name).name, agents.open_session(name).id, state)
+    dashboard.forget()
+    assert [(state, text) for state, _, text, _ in found("robots")["agents"]] == [
+        ("online", "2"),
+        ("offline", "1"),
+        ("low_battery", "1"),  # and none with errors, which is not shown then
+    ]
+    page = part("now")
+    assert '<li id="robots-online"><a href="/admin/robots/robot/?state=online">' in page
+
+
 def test_workers_with_what_they_run_and_lost_ones():
     (
         process("host/1"),
@@ -414,7 +429,7 @@ def test_one_that_failed_is_asked_again_soon():
 # --- What it costs ---------------------------------------------------------------------------------------------------
 
 #: what a look at each panel asks of MongoDB, beside its clock, when nobody has looked of late
-COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 4, "fleet": 3, "day": 4, "servers": 0, "attention": 13}
+COSTS = {"figures": 7, "failures": 1, "oldest": 3, "robots": 5, "fleet": 3, "day": 4, "servers": 0, "attention": 13}
 
 
 def fill(times: int) -> None:

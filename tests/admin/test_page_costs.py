@@ -31,8 +31,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 #: how many commands a GET sends, besides the two for who asks: session, user
 COSTS = {
-    "index": 36,
-    "dashboard_now": 28,
+    "index": 37,
+    "dashboard_now": 29,
     "dashboard_day": 4,
     "dashboard_rest": 4,
     "compare": 4,  # for each span, which days are added up, and the totals
@@ -249,7 +249,7 @@ BUTTONS: dict[str, tuple[str, dict[str, str], int]] = {
     "add a robot": ("/admin/robots/robot/add/", ROBOT_FORM | {"name": "New"}, 4),
     "edit a robot": ("/admin/robots/robot/Bender/edit/", ROBOT_FORM, 4),
     "change its lanes": ("/admin/robots/robot/Bender/edit/", ROBOT_FORM | {"lanes": "2"}, 5),
-    "delete a robot": ("/admin/robots/robot/Over/delete/", {"post": "yes"}, 15),
+    "delete a robot": ("/admin/robots/robot/Over/delete/", {"post": "yes"}, 17),
     "run a task": ("/admin/robots/robot/Bender/run/?handler=noop", {}, 6),
     "take out of service": ("/admin/robots/robot/Bender/out/", {"queue": "keep"}, 4),
     "put in service": ("/admin/robots/robot/Bender/in/", {}, 5),

@@ -1,6 +1,7 @@
 """What robots report, in the admin: badges, filters, battery, errors, the charts of the day, a task that FMV denies."""
 
 import datetime as dt
+import re
 
 import pytest
 
@@ -123,7 +124,13 @@ def test_the_page_shows_battery_and_way_of_the_last_day():
     page = shown("R2")
     for part in ("lowest 41 %, latest 41 %", "Position on hall 3", "Battery, the last 24 hours"):
         assert part in page, part
-    assert text(admin().get(robot_url("R2").replace("change", "day"))).count("<svg") == 2
+    part = text(admin().get(robot_url("R2").replace("change", "day")))
+    assert part.count("<svg") == part.count("Show as a table") == 2
+    rows = re.findall(r"<tr data-key.*?</tr>", part)
+    assert [re.sub("<[^>]+>", " ", row).split() for row in rows] == [
+        [*f"{hour:%d %b, %H:00}".split(), "41", "41"],
+        [*f"{hour:%d %b, %H:00}".split(), "hall", "3", "2.90", "0.00"],
+    ]
 
 
 def test_a_line_is_broken_where_the_robot_was_silent():

@@ -73,5 +73,5 @@ def test_an_operator_sees_who_is_online_and_what_the_robot_reports(visit, size):
     page.get_by_text("It says that it runs attempt 1").wait_for()
     assert_fine(page)
     agents.close_session("Bender", session.id)
-    page.get_by_text("it signed off").wait_for()
+    page.get_by_text("said goodbye").wait_for()
     assert_fine(page)

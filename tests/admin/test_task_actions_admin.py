@@ -31,11 +31,12 @@ def test_the_selected_tasks_are_cancelled_after_a_question():
     asked = act(client, action="cancel", ids=[chosen.pk, over.pk])
     assert "Cancel 1 task?" in text(asked)
     assert not Bulk.objects.exists()
-    begun = act(client, action="cancel", ids=[chosen.pk, over.pk], confirmed="yes")
+    begun = act(client, action="cancel", ids=[chosen.pk, over.pk], confirmed="yes", reason=" Wet floor ")
     run = Bulk.objects.get()
     assert begun.headers["Location"] == f"/admin/tasks/bulk/{run.pk}/change/"
     assert (run.by, run.action) == ("leela", "cancel")
     assert [Task.objects.get(pk=task.pk).status for task in (chosen, over, other)] == ["REVOKED", "SUCCESS", "QUEUED"]
+    assert ": Wet floor" in text(client.get(f"{TASKS}{chosen.pk}/change/"))
 
 
 def test_all_that_match_are_retried_and_no_others():

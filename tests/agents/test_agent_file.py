@@ -4,18 +4,22 @@ import ast
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 import requests
 
+from fmv.devstack import stack
 from robots import agents
+from robots.models import RobotState
 from tasks.models import LogLine, Status, Task
-from tasks.queue import periodic, services
+from tasks.queue import periodic, robots_lost, services
 from tests.conftest import wait_until
 from tests.support import fault_proxy
 from tests.support.agent_processes import AGENT, AgentProcess, read_marks, uptime
@@ -67,6 +71,22 @@ def log_of(task: Task) -> list[str]:
     return [line.text for line in LogLine.objects.filter(task=task.pk).order_by("number")]
 
 
+PATCHED = """#!{python}
+import http.client, itertools, runpy, sys, threading, time, fmv_agent
+{patch}
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def patched(directory: Path, patch: str) -> str:
+    """Return a Python that runs an agent's program after the patch of `fmv_agent`."""
+    python = directory / "python"
+    python.write_text(PATCHED.format(python=sys.executable, patch=patch))
+    python.chmod(0o700)
+    return str(python)
+
+
 # --- A quiet network -------------------------------------------------------------------------------------------------
 
 
@@ -83,6 +103,23 @@ def test_a_robot_is_connected_by_fetching_the_file_and_starting_it(web, tmp_path
         process.terminate()
     assert process.returncode == 0
     assert (home / "token").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_example_of_its_readme_runs(web, run_process, tmp_path):
+    handlers, program = re.findall(r"```python\n(.*?)```", (AGENT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet" / "__init__.py").touch()
+    (tmp_path / "fleet" / "handlers.py").write_text(handlers)
+    (tmp_path / "my_robot.py").write_text(program)
+    broker, path = os.environ["FMV_BROKER_URL"], f"{stack.ROOT}:{tmp_path}"
+    url = web(broker, FMV_ANONYMOUS="manager", FMV_APPS="fleet", PYTHONPATH=path)
+    agent = AgentProcess(run_process, tmp_path, make_robot(), url)
+    command = [sys.executable, str(tmp_path / "my_robot.py"), url, "--home", str(agent.home)]
+    run_process("my_robot", *command, PYTHONPATH=str(AGENT))
+    order = {"handler": "fetch", "params": {"shelf": 3}}
+    stored = requests.post(f"{url}/api/v1/robot/{agent.robot.name}/run", json=order, timeout=10).json()
+    task = wait_for(Task.objects.get(pk=stored["task_id"]))
+    assert (task.status, list(task.result)) == (Status.SUCCESS, ["weight"])
 
 
 def test_it_reports_the_state_and_runs_tasks_in_order_with_progress_log_and_result(make_agent, order, marks):
@@ -158,15 +195,108 @@ def test_a_cancel_stops_the_skill(make_agent, order, marks):
     assert [(mark.word, mark.more) for mark in read_marks(marks)] == [("start", ""), ("stopped", "cancelled")]
 
 
-def test_in_manual_mode_the_robot_takes_no_tasks(make_agent, order, marks, tmp_path):
-    mode = tmp_path / "mode"
-    mode.write_text('{"mode": "manual"}')
-    agent = make_agent().start(STATE=str(mode))
+def test_a_task_that_takes_too_long_has_failed_and_is_not_tried_again(make_agent, marks):
+    agent = make_agent().start()
+    params = {"file": str(marks), "seconds": 50}
+    task = services.submit(
+        {"robot": agent.robot.name, "handler": "robot.mark", "params": params, "timeout": 1, "max_attempts": 3}, by="x"
+    )
+    task = wait_for(task)
+    assert (task.status, task.attempt, task.attempts_left) == (Status.FAILURE, 1, 2)
+    assert task.history[-1]["note"] == "TimedOut: Ran longer than 1 s"
+    assert [(mark.word, mark.more) for mark in read_marks(marks)] == [("start", ""), ("stopped", "timed-out")]
+
+
+def test_a_skill_that_ignores_a_cancel_blocks_its_lane_until_it_has_ended(proxy, make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=8, how="deaf")
+    wait_for_marks(marks, 1)
+    services.cancel(now(task), by="test")
+    wait_until(lambda: "is to end: cancelled" in agent.log)
+    wait_until(lambda: robots_lost.recover(now(task), robots_lost.Verdict.STOP))
+    wait_until(lambda: agent.journal() == [], 60)
+    assert 409 not in proxy.statuses("/renew")
+    assert now(task).lane is None
+    assert now(task).history[-1]["note"] == "succeeded on the robot after its end: its lane is free"
+    assert f"FMV does not take the end of task {task.pk}" in agent.log
+    assert f"{task.pk}: succeeded" not in agent.log
+    assert now(task).status == Status.REVOKED
+
+
+def errors_of(robot: str) -> list[str]:
+    return [error["description"] for error in RobotState.objects.get(pk=robot).errors or ()]
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        ('{"mode": "manual"}', ""),
+        ('{"emergency_stop": "remote"}', ""),
+        ('{"mode": "MANUAL"}', "FMV does not take the robot's state: 422"),
+        ('{"mode": "autom', "JSONDecodeError"),
+    ],
+)
+def test_the_robot_takes_tasks_only_if_its_state_is_known_and_lets_it(
+    state, error, proxy, make_agent, order, marks, tmp_path
+):
+    file = tmp_path / "state"
+    file.write_text(state)
+    agent = make_agent()
     task = order(agent, "robot.mark")
-    wait_until(lambda: agent.journal() == [] and "Connected" in agent.log)
-    time.sleep(2)  # long enough for a claim
-    assert now(task).status == Status.QUEUED
-    mode.write_text('{"mode": "automatic"}')
+    agent.start(STATE=str(file))
+    wait_until(lambda: 200 in proxy.statuses("/state"), 60)
+    if error:
+        assert error in errors_of(agent.robot.name)[0]
+        wait_until(lambda: agent.log.count("The robot takes no tasks.") == 1)
+    time.sleep(1)  # long enough for a claim
+    assert proxy.statuses("/claim") == []
+    file.write_text('{"mode": "semi_automatic", "emergency_stop": "none"}')
+    assert wait_for(task).status == Status.SUCCESS
+    assert agent.log.count("The robot takes no tasks.") == bool(error)
+
+
+def test_what_goes_on_after_a_restart_waits_for_a_state_that_lets_it(proxy, make_agent, order, marks, tmp_path):
+    file = tmp_path / "state"
+    file.write_text("{}")
+    agent = make_agent().start(STATE=str(file))
+    task = order(agent, "robot.steps", steps=6)
+    wait_for_marks(marks, 2)
+    agent.kill()
+    left, renewed = len(read_marks(marks)), len(proxy.statuses("/renew"))
+    file.write_text('{"emergency_stop": "manual"}')
+    agent.start(STATE=str(file))
+    wait_until(lambda: len(proxy.statuses("/renew")) >= renewed + 3, 60)  # the lease is kept meanwhile
+    assert len(read_marks(marks)) == left
+    file.write_text("{}")
+    task = wait_for(task)
+    assert (task.status, task.attempt, task.result) == (Status.SUCCESS, 1, {"resumed": True})
+
+
+HANGING = """
+fmv_agent.LOOK_SECONDS = 1
+fmv_agent._look = lambda: time.sleep(600)
+fmv_agent.state = lambda look: look
+"""
+
+
+def test_a_state_that_hangs_is_logged_and_the_robot_takes_no_tasks(proxy, make_agent, order, tmp_path):
+    agent = make_agent()
+    order(agent, "robot.mark")
+    agent.start(python=patched(tmp_path, HANGING))
+    wait_until(lambda: "The function that returns the robot's state has run for 1 s." in agent.log)
+    assert proxy.statuses("/claim") == []
+    assert agent.stop() == 0
+
+
+def test_a_checkpoint_of_a_thread_that_the_skill_has_left_replaces_no_outcome(proxy, make_agent, order, marks):
+    agent = make_agent().start()
+    task = order(agent, "robot.mark", seconds=1, how="late")
+    wait_for_marks(marks, 1)
+    proxy.is_down = True
+    wait_until(lambda: agent.journal() and "succeeded" in agent.journal()[0].read_text())
+    time.sleep(0.5)  # for many checkpoints
+    assert "succeeded" in agent.journal()[0].read_text()
+    proxy.is_down = False
     assert wait_for(task).status == Status.SUCCESS
 
 
@@ -207,6 +337,13 @@ def test_requests_that_come_too_late_change_nothing(fault, proxy, make_agent, or
     assert steps == [(str(task.pk), f"{n}") for task in tasks for n in range(4)]
 
 
+@pytest.mark.slow
+def test_a_slow_network_lets_a_task_with_a_short_lease_begin(proxy, make_agent, order):
+    proxy.delay, proxy.chances = 1.5, {fault_proxy.DELAY: 1.0}  # a second is the least that a renewal waits
+    task = wait_for(order(make_agent().start(), "robot.mark"))
+    assert (task.status, task.attempt) == (Status.SUCCESS, 1)
+
+
 def test_the_page_of_a_guest_network_ends_no_task(proxy, make_agent, order):
     agent = make_agent()
     for route in (*EACH_ROUTE, "/session", "/state"):
@@ -241,7 +378,33 @@ def test_a_skill_is_told_to_stop_before_another_attempt_may_begin(proxy, make_ag
     assert stopped.at - since < LEASE
     proxy.is_down = False
     wait_until(lambda: now(task).attempt == 2)
-    assert "OutOfContact" in " ".join(line["note"] for line in now(task).history)
+    why = "OutOfContact: The agent did not reach FMV for more than 2.7 s and stopped the task"
+    assert why in [line["note"] for line in now(task).history]
+
+
+@pytest.mark.slow
+def test_lines_of_the_log_that_get_no_answer_cost_no_lease(proxy, make_agent, order, marks):
+    proxy.delay = 12
+    proxy.next("/log", fault_proxy.DELAY)
+    task = wait_for(order(make_agent().start(), "robot.careful", seconds=7))
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+    assert log_of(task) == ["begins"]
+
+
+@pytest.mark.slow
+def test_after_renewals_that_failed_the_next_does_not_wait_for_another_third_of_the_lease(
+    proxy, make_agent, order, marks
+):
+    task = order(make_agent().start(), "robot.careful", seconds=7)
+    wait_for_marks(marks, 1)
+    wait_until(lambda: 200 in proxy.statuses("/renew"))
+    # Two renewals, the first of them sent again at once. With a third of the lease of 6 s between them, the next would
+    # come too late.
+    for _ in range(3):
+        proxy.next("/renew", fault_proxy.LOSE)
+    task = wait_for(task)
+    assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
+    assert proxy.faults()["lose"] == 3
 
 
 # --- A robot that breaks ---------------------------------------------------------------------------------------------
@@ -260,6 +423,10 @@ def test_killed_in_a_task_it_goes_on_with_the_checkpoint_in_the_same_attempt(mak
     assert len(steps) <= 13  # the kill may come between a mark and its checkpoint
     assert len({mark.pid for mark in read_marks(marks)}) == 2
     assert log_of(task)[-1] == "step 11"
+    starts = (agent.home / "starts").read_text().split()
+    session = RobotState.objects.get(pk=agent.robot.name).session
+    assert [*session["ended"], session["boot_id"]] == starts[-2:]
+    assert len(starts) == 2
 
 
 def test_killed_in_a_task_that_cannot_go_on_it_begins_another_attempt(make_agent, order, marks):
@@ -294,8 +461,44 @@ def test_on_sigterm_it_gives_its_task_back_and_the_robot_is_offline(make_agent, 
     assert agent.stop() == 0
     assert read_marks(marks)[1].more == "agent-stops"
     assert (now(task).uncounted, now(task).status in (Status.RETRY, Status.QUEUED)) == (1, True)
+    assert "handed back: the agent stops" in [line["note"] for line in now(task).history]
     assert agents.session_of(agent.robot.name) is None
     assert "Stopped." in agent.log
+
+
+SLOW_TO_CONNECT = """
+connect = http.client.HTTPConnection.connect
+def slow(connection):
+    if threading.current_thread().name == "lane 1":
+        print("lane 1 connects", file=sys.stderr, flush=True)
+        time.sleep(2)
+    connect(connection)
+http.client.HTTPConnection.connect = slow
+"""
+
+
+def test_a_claim_that_is_still_connecting_on_sigterm_begins_nothing(make_agent, order, marks, tmp_path):
+    agent = make_agent(lanes=2)
+    agent.start("--lanes", "2", "--stop-seconds", "20", python=patched(tmp_path, SLOW_TO_CONNECT))
+    tasks = [order(agent, "robot.mark", seconds=4, how="deaf") for _ in range(2)]
+    wait_for_marks(marks, 1)
+    wait_until(lambda: "lane 1 connects" in agent.log)
+    assert agent.stop() == 0
+    assert words(marks) == ["start", "end"]
+    assert now(tasks[0]).status == Status.SUCCESS
+    assert agents.session_of(agent.robot.name) is None
+
+
+def test_an_end_that_cannot_be_sent_keeps_no_agent_from_signing_in(make_agent, order):
+    agent = make_agent()
+    (agent.home / "tasks").mkdir(mode=0o700)
+    name, other = uuid.uuid4(), uuid.uuid4()
+    end = '"verb": "release", "body": {"session": "x", "attempt": 1, "reason": "", "delay": Infinity}'
+    (agent.home / "tasks" / f"{name}.1.json").write_text(f'{{"task_id": "{name}", "attempt": 1, {end}}}')
+    (agent.home / "tasks" / f"{other}.1.json").write_text(f'{{"task_id": 5, {end}}}')
+    assert wait_for(order(agent.start(), "robot.mark")).status == Status.SUCCESS
+    assert "This end of a task cannot be sent and is dropped" in agent.log
+    wait_until(lambda: agent.journal() == [])
 
 
 def test_frozen_for_longer_than_its_lease_it_goes_on_if_nobody_else_may_have_the_task(make_agent, order, marks):
@@ -320,9 +523,18 @@ def test_a_wall_clock_that_is_a_day_off_and_jumps_makes_no_difference(make_agent
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
 
 
+SLOW_MAIN_THREAD = """
+wait_for = fmv_agent.wait_for
+def slow(event, seconds):
+    return wait_for(event, 30 if threading.current_thread() is threading.main_thread() else seconds)
+fmv_agent.wait_for = slow
+"""
+
+
 @pytest.mark.clocks
-def test_the_time_that_the_machine_slept_counts_against_the_lease(make_agent, order, marks, clock):
-    agent = make_agent().start(**clock.environment)
+@pytest.mark.parametrize("patch", ["", SLOW_MAIN_THREAD], ids=["the main thread may notice", "a renewal notices"])
+def test_the_time_that_the_machine_slept_counts_against_the_lease(make_agent, order, marks, clock, tmp_path, patch):
+    agent = make_agent().start(python=patched(tmp_path, patch), **clock.environment)
     task = order(agent, "robot.strict", seconds=40)
     wait_for_marks(marks, 1)
     clock.shift(slept=30)
@@ -353,22 +565,12 @@ def test_of_two_agents_with_one_token_the_newer_one_has_the_robot(
     wait_until(lambda: now(task).attempt >= 2)
 
 
-PATIENT = """#!{python}
-import itertools, runpy, sys, fmv_agent
-fmv_agent.pauses = lambda *_: itertools.repeat(3600.0)
-sys.argv.pop(0)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 def test_a_claim_that_failed_is_repeated_as_soon_as_fmv_takes_the_state(proxy, make_agent, order, marks, tmp_path):
-    patient = tmp_path / "python"  # with the longest pause there can be, and more
-    patient.write_text(PATIENT.format(python=sys.executable))
-    patient.chmod(0o700)
+    patient = patched(tmp_path, "fmv_agent.pauses = lambda *_: itertools.repeat(3600.0)")
     proxy.next("/claim", fault_proxy.DROP_ANSWER)
     agent = make_agent()
     task = order(agent, "robot.mark")
-    agent.start(python=str(patient))
+    agent.start(python=patient)
     task = wait_for(task)
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
 
@@ -392,10 +594,10 @@ def test_a_second_agent_with_the_same_directory_is_refused(make_agent):
     assert first.poll() is None
 
 
-def refusal(home: Path) -> str:
-    """Start an agent that must refuse; return what it says."""
+def refusal(home: Path, typed: str = "") -> str:
+    """Start an agent that must refuse, with this on standard input; return what it says."""
     command = [sys.executable, str(AGENT / "fmv_agent.py"), "http://127.0.0.1:1", "--home", str(home)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     return done.stderr
 
@@ -413,6 +615,22 @@ def test_without_a_token_of_its_own_it_does_not_start(mode, text, sentence, tmp_
         (tmp_path / "token").write_text(text)
         (tmp_path / "token").chmod(mode)
     assert sentence in refusal(tmp_path)
+
+
+def test_what_is_no_token_is_not_stored(tmp_path):
+    assert "is not one token" in refusal(tmp_path, "two words\n")
+    assert not (tmp_path / "token").exists()
+
+
+def test_a_new_token_in_the_file_is_used_without_a_pause(make_agent, order):
+    from fmv.accounts import api_tokens
+
+    agent = make_agent().start()
+    wait_until(lambda: "Connected" in agent.log)
+    agent.store_token(make_token(robot=agent.robot.name).text)
+    api_tokens.revoke(agent.token, by="test")
+    assert wait_for(order(agent, "robot.mark"), seconds=50).status == Status.SUCCESS
+    assert "FMV refuses the token" not in agent.log
 
 
 @pytest.mark.slow
@@ -451,6 +669,13 @@ def test_the_files_for_robots_are_of_python_3_8_and_need_no_packages(file):
     imports = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     imports |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in imports} <= {*sys.stdlib_module_names, "fmv_agent"}
+
+
+def test_it_waits_for_no_event_by_the_wall_clock():
+    """`Event.wait` does so in Python 3.8: after the clock was set back by an hour it waits an hour longer."""
+    tree = ast.parse((AGENT / "fmv_agent.py").read_text())
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert [call.lineno for call in calls if isinstance(call, ast.Attribute) and call.attr == "wait"] == []
 
 
 # --- Everything at once ----------------------------------------------------------------------------------------------

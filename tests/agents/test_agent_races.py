@@ -51,6 +51,38 @@ def test_the_same_claim_twice_at_once_starts_one_task():
     assert Task.objects.started().get().attempt == 1
 
 
+@pytest.mark.parametrize("more", [True, False])
+@pytest.mark.parametrize("moment", [(1, "aggregate tasks_task"), (2, "aggregate tasks_task"), (1, "update tasks_task")])
+def test_the_same_claim_twice_starts_one_task_however_the_two_interleave(moment, more):
+    """`more`: meanwhile another lane becomes free, and another task is the next."""
+    agent = Agent.signed_in(make_robot(lanes=3))
+    submit(agent.robot)
+    agent.take()
+    other, id, first = agent.task, uuid.uuid4(), []
+    for _ in range(3):
+        submit(agent.robot)
+
+    def meanwhile() -> None:
+        if more:
+            agents.finish(agent.robot, other.pk, agent.session, 1, "succeeded", result=DONE)
+            submit(agent.robot, priority=9)
+        first.append(agents.claim(agent.robot, agent.session, id))
+
+    with listening(before_nth(*moment, meanwhile)):
+        second = agents.claim(agent.robot, agent.session, id)
+    assert first[0].task.pk == second.task.pk == Task.objects.started().exclude(pk=other.pk).get().pk
+    assert {task.attempts_left for task in Task.objects.queued()} == {second.task.max_attempts}
+
+
+def test_the_same_claim_many_times_at_once_starts_one_task_on_several_lanes():
+    agent = Agent.signed_in(make_robot(lanes=4))
+    for _ in range(4):
+        submit(agent.robot)
+    id = uuid.uuid4()
+    held = at_once(*[lambda: agents.claim(agent.robot, agent.session, id) for _ in range(4)])
+    assert {each.task.pk for each in held if each} == {Task.objects.started().get().pk}
+
+
 def test_a_worker_and_an_agent_never_share_a_lane():
     robot = make_robot()
     agent = Agent.signed_in(robot)
@@ -105,17 +137,24 @@ def test_an_outcome_that_meets_a_cancel_is_stored_all_the_same():
     assert (task.status, task.reported) == (Status.REVOKED, {"attempt": 1, "outcome": "failed"})
 
 
-def test_a_session_that_ends_during_a_claim_gets_no_task():
+@pytest.mark.parametrize("handler", ["turn", "patrol"])
+@pytest.mark.parametrize("moment", ["before the start", "after the start"])
+def test_a_session_that_ends_during_a_claim_gets_no_task(moment, handler):
     agent = Agent.signed_in(make_robot())
-    task = submit(agent.robot)
-    old = agent.session
+    task = submit(agent.robot, handler, max_attempts=1)
+    old, answers = agent.session, []
+    command = (1, "update tasks_task") if moment == "before the start" else (2, "find robots_robotstate")
     with (
-        listening(before_nth(1, "update tasks_task", agent.restarted)),
+        listening(before_nth(*command, lambda: answers.append(agent.restarted()))),
         pytest.raises(SessionReplaced),
     ):
         agents.claim(agent.robot, old, uuid.uuid4())
-    assert Task.objects.get(pk=task.pk).status == Status.QUEUED
-    assert agent.claim().json()["task"]["task_id"] == str(task.pk)
+    stored = Task.objects.get(pk=task.pk)
+    if answers[0].json()["tasks"]:  # the new session has it, because its handler can go on
+        assert (stored.status, stored.session, handler) == (Status.STARTED, agent.session, "patrol")
+    else:
+        assert (stored.status, stored.attempts_left) == (Status.QUEUED, 1)
+        assert agent.claim().json()["task"]["task_id"] == str(task.pk)
 
 
 def test_a_robot_that_is_deleted_has_no_task_that_runs():

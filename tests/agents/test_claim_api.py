@@ -123,6 +123,34 @@ def test_an_expired_task_is_revoked_on_the_way_to_the_next():
     assert Task.objects.get(pk=late.pk).status == Status.REVOKED
 
 
+def remove_by_cancel(task, agent):
+    services.cancel(task, by="fry")
+
+
+def remove_by_move(task, agent):
+    services.move(task, to=make_robot().name, by="fry")
+
+
+def remove_by_expiry(task, agent):
+    Task.objects.filter(pk=task.pk).update(expires_at=PAST)
+    assert agent.claim().status_code == 204
+
+
+def start_beside(task, agent):
+    services.change_robot(agent.robot, by="amy", lanes=2)
+    assert agent.claim().status_code == 200
+
+
+@pytest.mark.parametrize("act", [remove_by_cancel, remove_by_move, remove_by_expiry, start_beside])
+def test_a_worker_comes_for_the_task_behind_one_of_the_robot_that_is_not_in_its_way_any_more(act, bells):
+    agent = Agent.signed_in(make_robot())
+    head = submit(agent.robot)
+    make_task(robot=agent.robot, handler="noop")
+    bells()
+    act(head, agent)
+    assert [robot for _, robot, _ in bells()] == [agent.robot]
+
+
 def test_a_robot_with_two_lanes_runs_two_tasks():
     agent = Agent.signed_in(make_robot(lanes=2))
     for _ in range(3):

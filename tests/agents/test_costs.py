@@ -38,11 +38,11 @@ COSTS = {
     ),
     "sign in": (
         lambda agent: agent.sign_in(),
-        ["find robots_robot", "findAndModify robots_robotstate", READ, READ, NEXT],
+        ["findAndModify robots_robotstate", "find robots_robot", READ, READ, NEXT],
     ),
     "sign in after a restart": (
         lambda agent: agent.restarted(),
-        ["find robots_robot", "findAndModify robots_robotstate", COUNTER, READ, READ, STATE, WRITE, READ, NEXT],
+        ["findAndModify robots_robotstate", "find robots_robot", COUNTER, READ, STATE, WRITE, READ, READ, NEXT],
     ),
 }
 

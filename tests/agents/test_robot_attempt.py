@@ -154,7 +154,32 @@ def test_a_revoked_task_may_keep_its_lane_until_it_is_freed():
     assert not Task(pk=task.pk, robot=task.robot, attempt=1, lease_expires_at=PAST).stop_unconfirmed("")
     changed = changes(task, lambda: Task.objects.get(pk=task.pk).stop_unconfirmed("not confirmed"))
     assert changed.keys() == {"status", "history", "changed_at", "finished_at", "lease_expires_at"}
-    assert list(Task.objects.blocking()) == [task]
+    assert Task.blocking(task.robot) == [task]
     changed = changes(task, lambda: Task.objects.get(pk=task.pk).free_lane("free"))
     assert changed.keys() == {"history", "changed_at", "lane"}
     assert not Task.objects.get(pk=task.pk).free_lane("free")
+    assert Task.blocking(task.robot) == []
+
+
+def test_so_may_one_that_failed_because_of_its_timeout():
+    task = make(STARTED)
+    assert not Task(pk=task.pk, robot=task.robot, attempt=1, lease_expires_at=PAST).fail_unconfirmed(ERROR, "")
+    changed = changes(task, lambda: Task.objects.get(pk=task.pk).fail_unconfirmed(ERROR, "not confirmed"))
+    assert changed.keys() == {"status", "history", "changed_at", "finished_at", "lease_expires_at", "error"}
+    assert Task.blocking(task.robot) == [task]
+    changed = changes(task, lambda: Task.objects.get(pk=task.pk).free_lane("free"))
+    assert changed.keys() == {"history", "changed_at", "lane"}
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_cancel_is_confirmed_late_of_a_task_that_is_over_without_success(status):
+    task = make(status, lane="R2/0", robot="R2")
+    for other in ({"attempt": 2}, {"session": "t"}, {"robot": "another"}):
+        assert not attempt_of(task, **other).stop_late("cancelled")
+    changed = changes(task, lambda: attempt_of(task).stop_late("cancelled"))
+    if status not in (Status.REVOKED, Status.FAILURE):
+        assert changed == {}
+        return
+    assert changed.keys() == {"history", "changed_at", "lane", "reported"}
+    assert changed["history"][-1]["status"] == status
+    assert not attempt_of(task).stop_late("cancelled")

@@ -1,13 +1,18 @@
 """POST and DELETE /agent/session: what a robot holds when its agent comes back."""
 
+import datetime as dt
 import uuid
 from unittest.mock import patch
 
 import pytest
 
+from fmv.mongodb.server import server_now
 from robots import agents
+from robots.models import RobotState
 from tasks.agents import services
 from tasks.models import Status, Task
+from tasks.models.transitions import TIMEOUT_ASKED
+from tasks.queue import services as queue
 from tests.support.agent_requests import Agent, code, submit
 from tests.support.api import Api
 from tests.support.factories import make_robot
@@ -101,9 +106,10 @@ def test_an_outcome_from_the_disk_is_taken_after_a_restart(handler, delivers):
     assert statuses(agent.task)[-1] == "SUCCESS"
 
 
-def test_a_task_that_the_agent_never_had_is_handed_back_uncounted_after_a_restart():
+@pytest.mark.parametrize("handler", ["turn", "patrol"])
+def test_a_task_that_the_agent_never_had_is_handed_back_uncounted_after_a_restart(handler):
     agent = Agent.signed_in(make_robot())
-    submit(agent.robot, max_attempts=1)
+    submit(agent.robot, handler, max_attempts=1)
     agent.claim()
     assert agent.restarted().json()["tasks"] == []
     assert (agent.task.status, agent.task.attempts_left) == (Status.QUEUED, 1)
@@ -117,6 +123,17 @@ def test_a_claim_whose_answer_was_lost_is_in_the_answer_to_the_next_session():
     [held] = agent.sign_in().json()["tasks"]
     assert held["task"]["task_id"] == agent.task_id
     assert agent.claim(id).json()["task"]["task_id"] == agent.task_id
+
+
+def test_a_late_sign_in_of_an_earlier_start_ends_no_task():
+    earlier = Agent.signed_in(make_robot())
+    agent = Agent(earlier.robot, boot_id="boot 2")
+    agent.sign_in(earlier_boot_ids=["boot 1"])
+    submit(agent.robot)
+    agent.take()
+    assert code(earlier.sign_in()) == "session_replaced"
+    assert agent.renew().status_code == 200
+    assert agent.finish(result={"degrees": 1}).json()["attempt"] == 1
 
 
 def test_a_robot_goes_on_also_if_the_first_answer_after_its_restart_was_lost():
@@ -134,7 +151,29 @@ def test_a_task_does_not_go_on_in_an_agent_that_has_lost_the_skill():
     assert agent.task.error["type"] == "AgentRestarted"
 
 
-@pytest.mark.parametrize("moment", ["free_lanes_of", "attempts_held", "_require_session", "_take_over"])
+@pytest.mark.parametrize("state", ["running", "on its last attempt", "being cancelled", "timed out"])
+def test_a_sign_in_ends_no_task_that_a_newer_session_has_taken_meanwhile(state):
+    agent = agent_with("patrol", max_attempts=1 if state == "on its last attempt" else 3)
+    if state == "being cancelled":
+        queue.cancel(agent.task, by="fry")
+    elif state == "timed out":
+        assert agent.task.request_cancel(f"{TIMEOUT_ASKED}ran longer than 1 s")
+    original = services._take_over
+
+    def meanwhile(*args):
+        with patch.object(services, "_take_over", original):
+            [held] = agent.restarted().json()["tasks"]
+        assert held["resumed"]
+        return original(*args)
+
+    with patch.object(services, "_take_over", meanwhile):
+        without_skill = Agent(agent.robot, boot_id="boot 2", handlers=("turn",))
+        assert code(without_skill.sign_in()) == "session_replaced"
+    assert (agent.task.status, agent.task.session) == (Status.STARTED, agent.session)
+    assert agent.renew().status_code == 200
+
+
+@pytest.mark.parametrize("moment", ["attempts_held", "_require_session", "_take_over"])
 @pytest.mark.parametrize("first_start", ["boot 1", "boot 2", "boot 3"])
 def test_of_two_sign_ins_at_once_the_newer_one_has_the_tasks(moment, first_start):
     """An agent that had no answer in time signs in again, while its first request is still being worked on."""
@@ -169,6 +208,31 @@ def test_a_goodbye_closes_the_session():
     agent.sign_in()
     assert agent.api("DELETE", "/agent/session", {"session": "another"}).status_code == 409
     assert agent.api("DELETE", "/agent/session", {"session": agent.session}).status_code == 204
+
+
+@pytest.mark.parametrize("verb", ["claim", "renew", "log", "finish", "release", "state", "goodbye"])
+def test_an_agent_that_was_replaced_does_not_make_the_robot_look_alive(verb):
+    agent = agent_with("patrol")
+    old = agent.session
+    agent.restarted()
+    before = server_now() - dt.timedelta(seconds=20)
+    RobotState.objects.update(last_seen=before, reported_at=before)
+    current, agent.session = agent.session, old
+    mine = {"session": old}
+    calls = {
+        "claim": agent.claim,
+        "renew": agent.renew,
+        "log": lambda: agent.log(0, "x"),
+        "finish": lambda: agent.call("finish", outcome="succeeded", attempt=2),
+        "release": lambda: agent.call("release", attempt=2),
+        "state": lambda: agent.api("PUT", "/agent/state", mine),
+        "goodbye": lambda: agent.api("DELETE", "/agent/session", mine),
+    }
+    assert code(calls[verb]()) in ("session_replaced", "attempt_lost")
+    assert RobotState.objects.get().last_seen < before + dt.timedelta(seconds=1)
+    agent.session = current
+    assert agent.renew().status_code == 200
+    assert RobotState.objects.get().last_seen > before + dt.timedelta(seconds=15)
 
 
 def test_bad_sessions_are_refused():

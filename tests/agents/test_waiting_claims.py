@@ -1,18 +1,23 @@
 """Claims that wait: what wakes them, what they hold meanwhile, and how they end. On a real web server."""
 
 import json
+import math
 import os
 import signal
 import socket
 import threading
 import time
 import uuid
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from django.db import connection
 
 from fmv.accounts import api_tokens
 from fmv.accounts.models import ApiToken
@@ -20,9 +25,10 @@ from fmv.monitoring import metrics
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services, waiting
-from tests.conftest import wait_until
+from tests.conftest import wait_until, with_database
 from tests.support.agent_requests import Agent, submit
 from tests.support.factories import make_robot, make_task, make_token
+from tests.support.mongodb_tap import Tap, tapped
 from tests.support.probes import listening, take
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
@@ -30,10 +36,28 @@ BROKER = os.environ["FMV_BROKER_URL"]
 LONG = 25
 
 
+@pytest.fixture(autouse=True)
+def polls_end():
+    """Leave no thread of this process to the next test, which may have another client of MongoDB."""
+    yield
+    wait_until(lambda: not polls())
+
+
+def polls() -> bool:
+    return "waiting claims" in {thread.name for thread in threading.enumerate()}
+
+
 @pytest.fixture
 def serve(web):
     """Start a web server of one process in which one request works at a time."""
     return lambda **environment: web(BROKER, FMV_WEB_PROCESSES="1", FMV_WEB_THREADS="1", **environment)
+
+
+@pytest.fixture
+def tap(transactional_db) -> Iterator[Tap]:
+    """The web server's way to MongoDB. It must be set up before that is, to outlive it."""
+    with tapped(with_database(os.environ["MONGODB_URI"], connection.settings_dict["NAME"])) as tap:
+        yield tap
 
 
 @pytest.fixture
@@ -127,21 +151,41 @@ def test_a_stopping_server_sends_them_away(transactional_db, run_process, pool):
     assert all(1 <= int(answer.headers["Retry-After"]) <= 5 for answer in answers)
 
 
-def test_a_claim_whose_client_has_gone_takes_no_task(serve):
-    url, agent = serve(), Agent.signed_in(make_robot())
+@contextmanager
+def client_that_waits(url: str, agent: Agent) -> Iterator[None]:
+    """Send a claim that waits; hang up at the end without reading the answer."""
     parts = urlsplit(url)
     body = json.dumps({"session": agent.session, "claim_id": str(uuid.uuid4()), "wait": LONG}).encode()
     head = (
         f"POST /api/v1/agent/claim HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         f"Authorization: {agent.api.client.defaults['HTTP_AUTHORIZATION']}\r\n\r\n"
     )
+    before = number_waiting(url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as client:
         client.sendall(head.encode() + body)
-        wait_until(lambda: number_waiting(url) == 1)
+        wait_until(lambda: number_waiting(url) == before + 1)
+        yield
+
+
+def test_a_claim_whose_client_has_gone_takes_no_task(serve):
+    url, agent = serve(), Agent.signed_in(make_robot())
+    with client_that_waits(url, agent):
+        pass
     task = submit(agent.robot)
     time.sleep(2)
     assert Task.objects.get(pk=task.pk).status == Status.QUEUED
     assert claim(url, agent, 0).json()["attempt"] == 1
+
+
+def test_clients_that_have_gone_leave_their_places_to_others(serve, pool):
+    url, agents = serve(FMV_MAX_CLAIMS="2"), [Agent.signed_in(make_robot()) for _ in range(3)]
+    before = time.monotonic()
+    with client_that_waits(url, agents[0]), client_that_waits(url, agents[1]):
+        assert claim(url, agents[2]).headers["Retry-After"] != "0"  # there is no place
+    wait_until(lambda: number_waiting(url) == 0)
+    assert time.monotonic() - before < LONG  # the claims would have waited longer
+    let_wait(pool, url, agents[2])
+    submit(agents[2].robot)
 
 
 def test_a_token_that_is_revoked_while_a_claim_waits_gets_no_task(serve, pool):
@@ -167,7 +211,22 @@ def test_one_query_asks_for_all_that_wait():
         for claim in claims:
             claim.close()
     assert waiting.number_waiting() == metrics.own.get_sample_value("fmv_waiting_claims") == 0
-    wait_until(lambda: "waiting claims" not in {thread.name for thread in threading.enumerate()})
+
+
+def test_fifty_waiting_claims_of_a_web_process_cost_as_much_as_one(tap, serve):
+    url, agents = serve(MONGODB_URI=tap.uri), [Agent.signed_in(make_robot()) for _ in range(50)]
+    with ThreadPoolExecutor(50) as many:
+        answers = let_wait(many, url, *agents)
+        time.sleep(2)  # until the last have looked
+        before, begun = len(tap.sent), time.monotonic()
+        wait_until(lambda: len(tap.sent) > before + 10)
+        seconds, sent = time.monotonic() - begun, Counter(tap.sent[before:])
+        assert not any(answer.done() for answer in answers)
+        for agent in agents:
+            submit(agent.robot)
+    assert sent.keys() == {"aggregate tasks_task"}
+    assert sent.total() <= seconds / waiting.POLL_INTERVAL + 3, sent
+    assert {answer.result().status_code for answer in answers} == {200}
 
 
 def test_a_wait_that_ends_in_vain_looks_for_no_task_again():
@@ -186,12 +245,94 @@ def test_a_claim_that_is_woken_in_vain_is_left_alone_for_longer_each_time(monkey
     claim = waiting.WaitingClaim("R2")
     woken = []
     try:
-        for _ in range(40):
-            claim.wake_by_poll()
+        for _ in range(80):
+            claim.wake_by_poll(set())
             if claim._woken.is_set():
                 woken.append(now[0] - 100)
                 claim._woken.clear()
-            now[0] += 0.5
+            now[0] += waiting.POLL_INTERVAL
     finally:
         claim.close()
-    assert woken == [0, 0.5, 1.5, 3.5, 7.5, 11.5, 15.5, 19.5]
+    assert woken == [0, 0.25, 0.75, 1.75, 3.75, 7.75, 11.75, 15.75, 19.75]
+
+
+def polled(claim: waiting.WaitingClaim) -> bool:
+    """Poll, and return whether that has woken the claim."""
+    claim._woken.clear()
+    waiting.poll()
+    return claim._woken.is_set()
+
+
+def test_a_claim_that_was_woken_in_vain_is_woken_as_soon_as_the_robot_runs_another_task(monkeypatch):
+    monkeypatch.setattr(waiting, "_run", lambda: None)
+    agent = Agent.signed_in(make_robot())
+    make_task(robot=agent.robot, handler="noop")
+    running = take(Robot.objects.get(pk=agent.robot))
+    assert running is not None
+    submit(agent.robot)
+    with closing(waiting.WaitingClaim(agent.robot)) as claim:
+        assert polled(claim)
+        assert polled(claim)  # because what runs may have changed before the claim looked
+        claim._poll_again = math.inf
+        with listening() as commands:
+            assert not polled(claim)
+        assert len(commands.sent) == 2, commands.sent
+        assert running.succeed(None, "")
+        assert polled(claim)  # and not seconds later
+        assert agent.claim().status_code == 200
+
+
+def test_a_fault_of_a_poll_does_not_end_the_polls(monkeypatch, caplog):
+    agent, faults, poll = Agent.signed_in(make_robot()), [KeyError("unforeseen"), MemoryError()], waiting.poll
+
+    def fail_at_first() -> None:
+        if faults:
+            raise faults.pop()
+        poll()
+
+    monkeypatch.setattr(waiting, "poll", fail_at_first)
+    with closing(waiting.WaitingClaim(agent.robot)) as claim:
+        submit(agent.robot)
+        claim._woken.clear()
+        wait_until(claim._woken.is_set)
+    assert not faults
+    assert "unforeseen" in caplog.text
+
+
+def test_a_claim_whose_thread_of_polls_has_ended_starts_another(monkeypatch):
+    first, second = make_robot(), make_robot()
+    with monkeypatch.context() as patched:
+        patched.setattr(waiting, "_goes_on", lambda: False)
+        dead = waiting.WaitingClaim(first.name)
+        wait_until(lambda: not polls())
+    with closing(dead), closing(waiting.WaitingClaim(second.name)) as alive:
+        for claim in (dead, alive):
+            claim._woken.clear()
+            make_task(robot=claim.robot, handler="turn", runs_on="robot")
+            wait_until(claim._woken.is_set)
+
+
+def test_a_claim_for_which_no_thread_can_be_started_does_not_wait_and_keeps_no_place(monkeypatch):
+    agent = Agent.signed_in(make_robot())
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        answer = agent.claim(wait=LONG)
+    assert (answer.status_code, answer.headers["Retry-After"] != "0") == (204, True)
+    assert waiting.number_waiting() == len(waiting.WaitingClaim._open) == 0
+    submit(agent.robot)
+    assert agent.claim(wait=LONG).status_code == 200
+
+
+def test_a_claim_that_cannot_register_keeps_no_place(monkeypatch):
+    def fail() -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics.waiting_claims, "inc", fail)
+        with pytest.raises(OSError, match="no space"):
+            waiting.WaitingClaim("R2")
+    assert waiting.number_waiting() == len(waiting.WaitingClaim._open) == 0

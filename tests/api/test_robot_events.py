@@ -72,9 +72,9 @@ def test_each_change_of_a_robot_comes_once(hub):
 def test_events_of_robots_and_tasks_have_one_order(hub):
     stream = Fake()
     hub._streams.add(stream)
-    agents.open_session("A")
+    agents.open_session(make_robot(name="A").name)
     make_task(robot=make_robot(name="B"))
-    agents.open_session("C")
+    agents.open_session(make_robot(name="C").name)
     until_visible("C")
     hub.poll()
     assert {event.robot for event in stream.handed} == {"A", "B", "C"}
@@ -84,14 +84,15 @@ def test_events_of_robots_and_tasks_have_one_order(hub):
 def test_a_stream_of_one_task_gets_none_and_costs_no_question(hub, monkeypatch):
     stream = Fake(make_task().pk)
     hub._streams.add(stream)
-    agents.open_session("A")
+    agents.open_session(make_robot(name="A").name)
     monkeypatch.setattr(event_hub, "robot_events", lambda *_: 1 / 0)
     hub.poll()
     assert stream.handed[-1].task.pk == stream.task
 
 
 def test_two_robots_have_two_keys_and_a_robot_one_a_change():
-    agents.open_session("A"), agents.open_session("B")
+    for name in ("A", "B"):
+        agents.open_session(make_robot(name=name).name)
     first, second = sorted(robot_events(0, 10), key=lambda event: event.robot)
     assert first.key.task != second.key.task
     assert first.key == next(event for event in robot_events(0, 10) if event.robot == "A").key

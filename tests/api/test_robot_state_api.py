@@ -5,12 +5,14 @@ import datetime as dt
 import pytest
 
 from fmv.http.fields import read_body
+from fmv.mongodb.server import server_now
 from robots import agents
 from robots.models import RobotState
 from robots.serializers import RobotSerializer
 from robots.state_serializers import StateInputSerializer, StateSerializer
 from tests.support.api import Api, problems
-from tests.support.factories import make_robot
+from tests.support.factories import make_robot, make_task
+from tests.support.probes import listening
 
 pytestmark = pytest.mark.django_db
 
@@ -39,6 +41,51 @@ def move_back(name: str, seconds: float, *columns: str) -> None:
 
 def names(answer) -> list[str]:
     return [robot["name"] for robot in answer.json()["robots"]]
+
+
+# --- Alarms ----------------------------------------------------------------------------------------------------------
+
+
+def at_odds() -> dict[str, list[str]]:
+    """Robots with what is wrong between them and FMV."""
+    for boot in "abc":
+        agents.open_session(make_robot(name="Twins").name if boot == "a" else "Twins", boot_id=boot)
+    connected("Lost", task={"task_id": "019ab0f3-7c1e-7a31-9d3c-2f6c1b7e4a10", "attempt": 1})
+    connected("Unskilled")
+    make_task(robot="Unskilled", handler="turn", runs_on="robot")
+    make_task(robot="Unskilled", handler="drive", runs_on="robot")
+    connected("Fine")
+    make_task(robot="Fine", handler="drive", runs_on="robot")
+    make_task(robot="Fine", handler="turn", runs_on="robot", priority=0)  # is not its next
+    return {"Twins": ["several_agents"], "Lost": ["other_task"], "Unskilled": ["unknown_handler"], "Fine": []}
+
+
+def test_a_state_shows_what_is_wrong_between_robot_and_fmv(api):
+    expected = at_odds()
+    make_robot(name="Without")
+    assert {name: api("GET", f"/robot/{name}").json()["state"]["alarms"] for name in expected} == expected
+    listed = {robot["name"]: robot["state"] for robot in api("GET", "/robot/?state=true").json()["robots"]}
+    assert {name: state and state["alarms"] for name, state in listed.items()} == expected | {"Without": None}
+
+
+def test_alarms_of_a_page_of_robots_cost_as_much_as_those_of_one(api):
+    spent = []
+    for names in (["A"], ["B", "C", "D", "E"]):
+        for name in names:
+            connected(name, task={"task_id": str(make_task(robot=name).pk), "attempt": 1})
+        with listening() as commands:
+            api("GET", "/robot/?state=true")
+            spent.append(len(commands.sent))
+    assert spent[0] == spent[1]
+
+
+def test_an_alarm_ends_with_its_cause(api):
+    at_odds()
+    RobotState.objects.filter(pk="Twins").update(replaced_at=[server_now() - dt.timedelta(hours=2)] * 3)
+    move_back("Lost", 31, "reported_at")
+    agents.open_session("Unskilled", handlers=["drive", "turn"], boot_id="new")
+    for name in ("Twins", "Lost", "Unskilled"):
+        assert api("GET", f"/robot/{name}").json()["state"]["alarms"] == [], name
 
 
 # --- A robot ---------------------------------------------------------------------------------------------------------

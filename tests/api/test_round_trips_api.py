@@ -11,7 +11,7 @@ from tasks.models import Task
 from tests.support.api import Api
 from tests.support.environment import override_environment
 from tests.support.factories import make_robot, make_task, make_token, make_user
-from tests.support.probes import FUTURE, STARTED, listening
+from tests.support.probes import FUTURE, PAST, STARTED, listening
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
 
@@ -80,18 +80,15 @@ WRITES = [
     ("POST", "/robot/Bender/run", NOOP, [ROBOT, "insert tasks_task"]),
     ("POST", "/task/{task}/cancel", None, [TASK, "update tasks_task", TASK, AUDIT]),
     ("POST", "/task/{over}/retry", None, [TASK, ROBOT, "insert tasks_task", AUDIT]),
+    # the one before the last: where does the robot's next task run?
+    ("POST", "/task/{silent}/end", None, [TASK, "update tasks_task", AUDIT, TASKS, TASK]),
+    ("POST", "/task/{blocking}/free", None, [TASK, "update tasks_task", AUDIT, TASKS, TASK]),
     (
         *("DELETE", "/robot/Idle", None),
         [
-            *(TASKS, "delete robots_robot", "aggregate fmv_apitoken"),
-            *(
-                "delete robots_robotstate",
-                "delete robots_robotsamples",
-                "delete robots_absence",
-                AUDIT,
-                TASKS,
-                "delete tasks_lastoutcomes",
-            ),
+            *(TASKS, TASKS, "delete robots_robot", "aggregate fmv_apitoken"),
+            *("delete robots_robotstate", "delete robots_robotsamples", "delete robots_absence"),
+            *(AUDIT, TASKS, "delete tasks_lastoutcomes"),
         ],
     ),
     ("POST", "/auth/logout", None, []),
@@ -104,7 +101,14 @@ OTHERS = {("post", "/task/batch"), ("post", "/auth/login"), ("get", "/events"), 
 @pytest.fixture
 def paths():
     make_robot(name="Bender"), make_robot(name="Idle")
-    return {"task": make_task(robot="Bender").pk, "over": make_task(robot="Bender", status="SUCCESS").pk}
+    silent = make_task(robot="Bender", status="STARTED", attempt=1, lane="Bender/0", out_of_contact_since=PAST)
+    blocking = make_task(robot="Bender", status="REVOKED", lane="Bender/1")
+    return {
+        "task": make_task(robot="Bender").pk,
+        "over": make_task(robot="Bender", status="SUCCESS").pk,
+        "silent": silent.pk,
+        "blocking": blocking.pk,
+    }
 
 
 def sent(api, method, path, body, status=(200, 201, 204)):
@@ -130,7 +134,8 @@ def test_each_operation_has_its_number():
 
 def route_of(path: str) -> str:
     """Return the path as the document writes it: `/task/{task_id}/log`."""
-    found = resolve("/api/v1" + path.format(task=uuid.uuid4(), over=uuid.uuid4()).partition("?")[0]).route
+    ids = dict.fromkeys(("task", "over", "silent", "blocking"), uuid.uuid4())
+    found = resolve("/api/v1" + path.format(**ids).partition("?")[0]).route
     return re.sub("<[a-z]+:([a-z_]+)>", r"{\1}", found).removeprefix("api/v1")
 
 

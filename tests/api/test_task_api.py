@@ -12,7 +12,8 @@ pytestmark = pytest.mark.django_db
 
 KEYS = (
     "task_id status robot handler params priority labels progress message result error attempt max_attempts timeout "
-    "run_at expires_at created_at started_at finished_at worker requested_by retry_of cancel_requested history"
+    "run_at expires_at created_at started_at finished_at worker runs_on requested_by retry_of cancel_requested "
+    "out_of_contact_since history"
 )
 NOON = dt.datetime(2026, 11, 23, 12, 0, 0, 1500, tzinfo=dt.UTC)
 
@@ -65,9 +66,11 @@ def test_it_shows_everything_of_a_task_that_is_over(api):
         "started_at": noon,
         "finished_at": noon,
         "worker": "host/1",
+        "runs_on": "worker",
         "requested_by": "test",
         "retry_of": str(old),
         "cancel_requested": False,
+        "out_of_contact_since": None,
         "history": [{"at": noon, "status": "FAILURE", "attempt": 2, "note": "ValueError: no"}],
     }
 
@@ -89,11 +92,14 @@ def test_its_status_is_the_real_one(api):
         assert api("GET", f"/task/{task.pk}").json()["status"] == status.value
 
 
+VERBS = ("cancel", "retry", "end", "free")
+
+
 def test_an_unknown_task_is_not_found_and_never_a_made_up_one(api):
     known = str(make_task().pk)
     odd = [str(uuid.uuid4()), "00000000-0000-0000-0000-000000000000", "x", "%00", known[:-1], known + "0", "..", "$ne"]
     for id in [*odd, "%7B" + known + "%7D", "urn:uuid:" + known, known + "%20", known + "%0A", "x" * 10_000, "1e3"]:
-        for method, path in (("GET", ""), ("GET", "/log"), ("POST", "/cancel"), ("POST", "/retry")):
+        for method, path in (("GET", ""), ("GET", "/log"), *(("POST", f"/{verb}") for verb in VERBS)):
             answer = Api("operator")(method, f"/task/{id}{path}")
             assert (answer.status_code, answer.content) == (404, b'{"detail":"Not Found"}'), id
 

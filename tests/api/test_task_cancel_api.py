@@ -3,8 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
+from fmv import audit
 from tasks.models import FINISHED, WAITING, Task
-from tests.support.api import Api
+from tests.support.api import Api, assert_refused
 from tests.support.factories import make_task, make_user
 
 pytestmark = pytest.mark.django_db
@@ -51,9 +52,26 @@ def test_one_that_is_over_is_409(api, status):
     assert Task.objects.get().history == []
 
 
-def test_a_body_is_not_read(api):
-    for body in (b"{", b"[]", b"\xff", b'"x"'):
-        assert api("POST", f"/task/{make_task().pk}/cancel", body, content_type="text/plain").status_code == 200
+@pytest.mark.parametrize("status", ["QUEUED", "STARTED"])
+def test_a_reason_is_kept_in_the_history(api, status):
+    task = make_task(status=status, attempt=int(status == "STARTED"))
+    shown = api("POST", f"/task/{task.pk}/cancel", {"reason": " The hall is wet "}).json()
+    assert shown["history"][-1]["note"] == "cancel asked for by Leela: The hall is wet"
+    assert "The hall is wet" in audit.of("task", task.pk)[0].text
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"{}", {"reason": ""}, {"why": "unknown"}])
+def test_it_needs_no_reason(api, body):
+    answer = api("POST", f"/task/{make_task().pk}/cancel", body)
+    assert answer.status_code == 200
+    assert answer.json()["history"][-1]["note"] == "cancel asked for by Leela"
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', {"reason": 5}, {"reason": "x" * 501}])
+def test_a_wrong_body_is_refused_and_changes_nothing(api, body):
+    task = make_task()
+    assert_refused(api("POST", f"/task/{task.pk}/cancel", body), 422)
+    assert Task.objects.get().status == "QUEUED"
 
 
 def test_of_many_at_once_one_cancels(api):

@@ -47,6 +47,14 @@ def main() -> int:
         if not many.isdecimal() or int(many) < 100:
             return refuse(f"TASKS must be a number from 100, not {many}.")
         size = replace(size, backlog=int(many))
+    if agents := os.environ.get("AGENTS"):
+        if not agents.isdecimal() or int(agents) < 20:
+            return refuse(f"AGENTS must be a number from 20, not {agents}.")
+        size = replace(size, agents=int(agents))
+    if claims := os.environ.get("CLAIMS"):
+        if not claims.isdecimal() or not 1 <= int(claims) <= 500:
+            return refuse(f"CLAIMS must be a number from 1 to 500, not {claims}.")
+        size = replace(size, claims=int(claims))
     if missing := what_is_missing(chosen):
         return refuse(missing)
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -20,12 +20,38 @@ class Size:
     series: int  # of tasks of a backend that is started anew
     backlog: int  # tasks that are submitted at once
     idle: int  # seconds
+    agents: int  # that work; they are compared with a tenth of them
+    claims: int  # that wait
 
 
 FULL = Size(
-    pairs=7, seconds=4, tasks=1000, rounds=30, load=10_000, most=1_000_000, fill=1800, series=5, backlog=1000, idle=60
+    pairs=7,
+    seconds=4,
+    tasks=1000,
+    rounds=30,
+    load=10_000,
+    most=1_000_000,
+    fill=1800,
+    series=5,
+    backlog=1000,
+    idle=60,
+    agents=1000,
+    claims=500,
 )
-QUICK = Size(pairs=3, seconds=2, tasks=200, rounds=10, load=1000, most=10_000, fill=240, series=2, backlog=300, idle=10)
+QUICK = Size(
+    pairs=3,
+    seconds=2,
+    tasks=200,
+    rounds=10,
+    load=1000,
+    most=10_000,
+    fill=240,
+    series=2,
+    backlog=300,
+    idle=10,
+    agents=100,
+    claims=50,
+)
 
 
 @dataclass(frozen=True)

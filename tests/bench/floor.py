@@ -68,7 +68,9 @@ def list_robots(_: str, __: Any) -> Any:
 def find_robot(name: str, _: Any) -> Any:
     robot = database().robots_robot.find_one({"_id": name})
     latest = database().tasks_task.find({"robot": name}, sort=[("_id", -1)], limit=50, batch_size=50)
-    return robot_of(robot, latest)
+    tasks = list(latest)
+    database().robots_robotstate.find_one({"_id": name})
+    return robot_of(robot, tasks)
 
 
 def create_robot(_: str, body: Any) -> Any:
@@ -94,12 +96,13 @@ def queued(robot: str, handler: str) -> dict[str, Any]:
     now = dt.datetime.now(dt.UTC)
     nothing = (
         "progress", "result", "error", "run_at", "expires_at", "started_at", "finished_at", "retry_of", "lane",
-        "lease_expires_at",
+        "lease_expires_at", "claim_id", "checkpoint", "cancel_requested_at", "out_of_contact_since", "reported",
     )  # fmt: skip
     return dict.fromkeys(nothing) | {
         "_id": uuid7().hex, "robot": robot, "handler": handler, "params": {}, "status": "QUEUED", "priority": 4,
         "labels": [], "message": "", "attempt": 0, "uncounted": 0, "max_attempts": 3, "timeout": 9.0, "worker": "",
         "message_id": "", "requested_by": "anonymous", "request_id": "-", "cancel_requested": False,
+        "runs_on": "worker", "session": "",
         "history": [{"at": now, "status": "QUEUED", "attempt": 0, "note": "by anonymous"}],
         "stored_at": now, "changed_at": now,
     }  # fmt: skip

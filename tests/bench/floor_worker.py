@@ -54,8 +54,10 @@ def literals(values: dict[str, Any]) -> dict[str, Any]:
 
 
 START = line("STARTED", {"$literal": 1}, f"by {PROCESS}") | {"started_at": NOW, "lease_expires_at": after(NOW, 30000)}
-FRESH = {"cancel_requested": False, "run_at": None, "progress": None, "message": ""}
+FRESH = {"cancel_requested": False, "cancel_requested_at": None, "run_at": None, "progress": None, "message": ""}
+FRESH |= {"checkpoint": None}
 ENDED = {"lane": None, "lease_expires_at": None, "result": None, "error": None, "progress": 100.0, "message": ""}
+ENDED |= {"out_of_contact_since": None}
 END = line("SUCCESS", "$attempt", "") | literals(ENDED) | {"finished_at": NOW}
 
 

@@ -98,6 +98,15 @@ def test_too_few_tasks_are_refused():
     assert (done.returncode, done.stderr) == (2, "bench: TASKS must be a number from 100, not 99.\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [("AGENTS", "19", "from 20"), ("CLAIMS", "501", "from 1 to 500"), ("CLAIMS", "many", "from 1 to 500")],
+)
+def test_other_numbers_of_agents_are_refused(name, value, wanted):
+    done = bench(**{name: value})
+    assert (done.returncode, done.stderr) == (2, f"bench: {name} must be a number {wanted}, not {value}.\n")
+
+
 def test_without_rabbitmq_it_says_how_to_install_it(monkeypatch):
     monkeypatch.delenv("FMV_BROKER_URL", raising=False)
     monkeypatch.setattr(stage, "RABBITMQ", None)

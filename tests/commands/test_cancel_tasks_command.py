@@ -42,6 +42,13 @@ def test_it_cancels_what_matches_and_is_not_over(tasks):
     assert status_of(tasks[0]) == "QUEUED"
 
 
+def test_a_reason_is_in_the_history_of_each_task(tasks):
+    assert run("cancel_tasks", "--robot", "C3", "--yes", "--reason", "Wet floor").status == 0
+    notes = {task.history[-1]["note"] for task in Task.objects.filter(robot="C3")}
+    assert [note.endswith(": Wet floor") for note in notes] == [True]
+    assert "Wet floor" in audit.of("bulk", Bulk.objects.get().pk)[0].text
+
+
 def test_it_is_a_run_in_the_audit_list(tasks):
     answer = json.loads(run("cancel_tasks", "--robot", "C3", "--yes", "--json").out)
     assert answer == {"bulk": answer["bulk"], "found": 2, "done": 2, "skipped": 0, "failures": []}

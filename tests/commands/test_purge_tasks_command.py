@@ -57,12 +57,13 @@ def archived(path):
 def test_it_deletes_what_finished_long_ago_with_its_log():
     old = [finished(status=status, lines=2) for status in FINISHED]
     young = finished(days=1, lines=1)
+    blocking = finished(status=Status.FAILURE, lane="R2/0")  # its robot may run it still
     unfinished = [
         make_task_in(status, id=new_id(timezone.now() - 9 * DAY)) for status in Status if status not in FINISHED
     ]
     outcome = run("purge_tasks", "--older-than", "7d", "--yes")
     assert (outcome.status, outcome.out) == (0, f"{len(old)} deleted.\n")
-    assert kept() == {young.pk, *(task.pk for task in unfinished)}
+    assert kept() == {young.pk, blocking.pk, *(task.pk for task in unfinished)}
     assert list(LogLine.objects.values_list("task", flat=True)) == [young.pk]
 
 

@@ -36,6 +36,21 @@ def test_the_table_of_commands_names_all_of_ours_and_no_other():
     assert named == {name for name, app in get_commands().items() if app in ("fmv", "robots", "tasks")}
 
 
+def test_the_readme_is_read_in_a_few_minutes():
+    """What only some readers need stands in the documents that it names."""
+    assert len(README.encode()) <= 15_360
+
+
+SOURCES = [path for room in ("fmv", "robots", "tasks") for path in (ROOT / room).rglob("*.py")]
+#: is copied to robots as it is, so it is one file
+COPIED = ROOT / "robots" / "agent" / "fmv_agent.py"
+
+
+def test_no_source_file_is_longer_than_400_lines():
+    long = [path for path in SOURCES if path != COPIED and len(path.read_text().splitlines()) > 400]
+    assert [str(path.relative_to(ROOT)) for path in long] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_leads_to_a_file(document):
     text = (ROOT / document).read_text()

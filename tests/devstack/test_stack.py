@@ -116,8 +116,12 @@ def test_it_starts_says_where_everything_is_and_keeps_the_data(checkout):
     new = {"name": "R2", "location": "Tatooine", "description": "beep", "is_great": False, "tasks": None}
     assert run.call("POST", "/api/v1/robot/", new)[0] == 201
     assert run.call("DELETE", "/api/v1/robot/Wall-E")[0] == 204
+    far = drive | {"params": {"x": 900, "y": 900, "speed": 0.1}}
+    task = run.call("POST", "/api/v1/robot/Bender/run", far)[1]["task_id"]
+    wait_until(lambda: run.call("GET", f"/api/v1/task/{task}")[1]["progress"], 60)
     assert run.press_ctrl_c() == 0
     assert not processes_in(checkout)
+    assert f"Task {task}: release" in run.text  # the web server was still there
 
     again = Run(checkout)
     again.wait_for("Ctrl-C stops everything")

@@ -26,7 +26,8 @@ READS = [
     "/handler/primes",
     "/health",
 ]
-ROUTES = [*BODIES, *(("GET", path) for path in READS), ("POST", "/task/{task}/cancel"), ("POST", "/task/{task}/retry")]
+VERBS = [("POST", f"/task/{{task}}/{verb}") for verb in ("cancel", "retry", "end", "free")]
+ROUTES = [*BODIES, *(("GET", path) for path in READS), *VERBS]
 
 
 @pytest.fixture

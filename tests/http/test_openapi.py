@@ -17,6 +17,7 @@ from robots.models import Robot
 from robots.state_serializers import STATE_EXAMPLE, StateInputSerializer
 from tests.support.api import Api
 from tests.support.factories import make_robot, make_task
+from tests.support.probes import PAST
 
 pytestmark = pytest.mark.django_db
 FIRST_BACKEND = {
@@ -168,10 +169,10 @@ def test_every_example_of_a_request_can_be_sent_as_it_is_for_any_robot(newest, s
             continue
         for example in content["examples"].values():
             Robot.objects.update(enabled=True)
-            answer = Api(None)(method.upper(), path.format(name="Wall-E"), example["value"])
+            answer = Api(None)(method.upper(), path.format(name="Wall-E", task_id=make_task().pk), example["value"])
             assert answer.status_code in (200, 201), (where, answer.content)
             sent.add((method, path))
-    assert len(sent) == 5
+    assert len(sent) == 6
 
 
 def test_every_reference_leads_somewhere(document):
@@ -358,6 +359,8 @@ def real_calls():
     waits, runs = make_task(robot=bender), make_task(robot=bender, status="STARTED", attempt=1, lane="Bender/0")
     done = make_task(robot=make_robot(name="C3"), status="FAILURE", labels=["x"], **over)
     done.log_lines().model.objects.create(task=done.pk, attempt=1, text="a line")
+    silent = make_task(robot=make_robot(), status="STARTED", attempt=1, lane="a/0", out_of_contact_since=PAST)
+    blocks = make_task(robot=make_robot(), status="REVOKED", attempt=1, lane="b/0")
     unknown = "00000000-0000-0000-0000-000000000000"
     yield "GET", "/health", "/health", b"", 200
     yield "POST", "/auth/login", "/auth/login", b"", 401
@@ -392,6 +395,10 @@ def real_calls():
     yield "POST", "/task/{task_id}/cancel", f"/task/{done.pk}/cancel", b"", 409
     yield "POST", "/task/{task_id}/retry", f"/task/{done.pk}/retry", b"", 200
     yield "POST", "/task/{task_id}/retry", f"/task/{runs.pk}/retry", b"", 409
+    yield "POST", "/task/{task_id}/end", f"/task/{silent.pk}/end", b"", 200
+    yield "POST", "/task/{task_id}/end", f"/task/{runs.pk}/end", b"", 409
+    yield "POST", "/task/{task_id}/free", f"/task/{blocks.pk}/free", b"", 200
+    yield "POST", "/task/{task_id}/free", f"/task/{done.pk}/free", b"", 409
     yield "GET", "/handler/", "/handler/", b"", 200
     yield "GET", "/handler/{name}", "/handler/http", b"", 200
     yield "GET", "/handler/{name}", "/handler/nope", b"", 404

@@ -7,7 +7,7 @@ from drf_spectacular.generators import SchemaGenerator
 
 from fmv.errors import did_you_mean
 from tests.support.api import Api, assert_refused, problems, stored
-from tests.support.factories import make_robot, make_task
+from tests.support.factories import make_robot, make_task, make_token
 
 pytestmark = pytest.mark.django_db
 
@@ -24,6 +24,8 @@ VALUES = {
     "limit": "5",
     "is_great": "true",
     "enabled": "true",
+    "online": "true",
+    "state": "true",
     "status": "QUEUED",
     "created_after": "2026-01-01T00:00:00Z",
     "created_before": "2026-01-01T00:00:00Z",
@@ -49,9 +51,10 @@ def api(settings):
 @pytest.mark.parametrize(("method", "path", "known"), OPERATIONS)
 def test_an_unknown_parameter_is_refused_on_every_route(api, method, path, known):
     task = make_task(robot=make_robot(name="R2"), status="FAILURE")
+    caller = Api(make_token(robot="R2")) if path.startswith("/agent/") else api
     before = stored()
     for query in ("zzz=1", "zzz", "limit[]=1", "%00=1", "zzz=1&zzz=2"):
-        answer = api(method, url(path, query, task.pk))
+        answer = caller(method, url(path, query, task.pk))
         assert_refused(answer, 422)
         assert len(problems(answer)) == 1
         assert answer.json()["detail"][0]["type"] == "extra_forbidden"
@@ -89,7 +92,7 @@ def test_the_nearest_name_is_suggested(api):
         "/robot/?enable=false": "Did you mean enabled?",
         "/robot/?lim=5": "Did you mean limit?",
         "/events?robots=Nobody": "Did you mean robot?",
-        "/robot/?zzz=1": "Known are location, is_great, enabled, label, q, limit, cursor.",
+        "/robot/?zzz=1": "Known are location, is_great, enabled, label, q, online, state, limit, cursor.",
         "/stats?zzz=1": "This route takes none.",
     }.items():
         answer = api("GET", query)

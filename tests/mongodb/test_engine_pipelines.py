@@ -47,7 +47,9 @@ LISTS = {
     "lost tasks in any order": lambda: Task.objects.lost(NOW).order_by()[:500],
     "a robot's running tasks": lambda: Task.objects.started().of_robot("Bender").order_by()[:16],
     "overdue tasks": lambda: Task.objects.overdue(NOW, Status.QUEUED)[:500],
-    "tasks to purge": lambda: Task.objects.finished_before(NOW).order_by().values_list("pk", flat=True)[:500],
+    "tasks to purge": lambda: (
+        Task.objects.finished_before(NOW).without_lane().order_by().values_list("pk", flat=True)[:500]
+    ),
     "changed tasks": lambda: Task.objects.changed_since(NOW).order_by().values_list("pk", "changed_at")[:500],
     "changed tasks, latest first": lambda: Task.objects.changed_since(NOW).latest_changes_first()[:500],
     "a task's log": lambda: LogLine.objects.filter(task=ID)[:101],

@@ -11,12 +11,15 @@ from django.db import connection
 from uuid_utils.compat import uuid7
 
 from fmv.mongodb.plan import planned_indexes
-from robots.models import Robot
+from robots import agents, connections, samples
+from robots.models import Robot, RobotState
+from robots.models.state import documents_with_state
 from robots.serializers import RobotFilterSerializer
 from tasks.api.serializers import TaskFilterSerializer
 from tasks.models import LogLine, Status, Task
 from tasks.queue import bulk, periodic, submissions
 from tasks.reports import fleet, queue_stats, tallies
+from tasks.reports.robot_status import in_state
 from tasks.worker.claim import run_next
 from tests.support.factories import make_robot, make_task
 from tests.support.pipelines import pipeline
@@ -35,7 +38,7 @@ TASK_FILTERS = {
     "created_after": NOW,
     "created_before": NOW,
 }
-ROBOT_FILTERS = {"location": "Earth", "is_great": True, "enabled": True, "label": "night", "q": "beep"}
+ROBOT_FILTERS = {"location": "Earth", "is_great": True, "enabled": True, "label": "night", "q": "beep", "online": True}
 #: A text somewhere in a robot's words is looked for in all robots, by their names: there are not that many.
 SCANNED = {"q"}
 
@@ -66,7 +69,7 @@ def is_answered_by_an_index(queryset) -> bool:
 
 def test_every_filter_is_looked_at_here():
     assert TASK_FILTERS.keys() == TaskFilterSerializer().fields.keys()
-    assert ROBOT_FILTERS.keys() == RobotFilterSerializer().fields.keys()
+    assert {*ROBOT_FILTERS, "state"} == RobotFilterSerializer().fields.keys()  # `state` says what is shown of each
 
 
 @pytest.mark.parametrize("name", [None, *TASK_FILTERS])
@@ -78,9 +81,71 @@ def test_a_list_of_tasks_walks_an_index(name):
 
 @pytest.mark.parametrize("name", [None, *sorted(ROBOT_FILTERS.keys() - SCANNED)])
 def test_a_list_of_robots_walks_an_index(name):
+    agents.open_session(make_robot(name="Bender").name, agent="fmv-agent")
     found = Robot.objects.matching(**({name: ROBOT_FILTERS[name]} if name else {}))
     for order in ("name", "-name"):
         assert is_answered_by_an_index(found.order_by(order)[:1001]), order
+
+
+def asked_filters(command) -> list[dict]:
+    """The filters by which a command looks for documents."""
+    parts = [*command.get("updates", ()), *command.get("deletes", ())]
+    first = next(iter(command.get("pipeline", ())), {})
+    asked = [part["q"] for part in parts] + [command.get("filter"), command.get("query"), first.get("$match")]
+    return [dict(each) for each in asked if each]
+
+
+def asked_while(look) -> list[tuple[str, dict]]:
+    """The collection and the filter of each command that is sent meanwhile."""
+    with listening() as commands:
+        look()
+    return [
+        (command[kind.partition(" ")[0]], asked)
+        for kind, command in zip(commands.sent, commands.bodies, strict=True)
+        for asked in asked_filters(command)
+        if command.get("hint") not in USES  # the server refuses an index that it cannot use
+    ]
+
+
+def alternatives(asked: dict) -> list[set[str]]:
+    """The columns of each part of an $or, or of the whole."""
+    if "$or" in asked:
+        return [columns for part in asked["$or"] for columns in alternatives(part)]
+    if "$and" in asked:
+        return [set().union(*(columns for part in asked["$and"] for columns in alternatives(part)))]
+    return [set(asked)]
+
+
+def is_by_key_or_sight(collection: str, asked: dict) -> bool:
+    """Whether a command looks for robots by name, or for states by name or by the columns of `state_by_sight`."""
+    first = {"_id", "online"} if collection == RobotState._meta.db_table else {"_id"}
+    return all(columns & first for columns in alternatives(asked))
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_list_of_robots_by_sight_walks_indexes(online):
+    """Those of the states, then those of the names that they gave."""
+    assert ["online", "last_seen"] in indexes(RobotState)
+    agents.open_session(make_robot(name="R2").name)
+    asked = asked_while(lambda: list(Robot.objects.matching(online=online).order_by("name")[:101]))
+    assert [collection for collection, _ in asked][:1] == [RobotState._meta.db_table]
+    assert [each for each in asked if not is_by_key_or_sight(*each)] == []
+
+
+@pytest.mark.parametrize("kind", connections.KINDS)
+def test_the_admin_s_list_of_robots_by_what_they_report_walks_indexes(kind):
+    agents.open_session(make_robot(name="R2").name)
+    asked = asked_while(lambda: list(in_state(Robot.objects.all(), kind).order_by("name")[:51]))
+    assert asked
+    assert [each for each in asked if not is_by_key_or_sight(*each)] == []
+
+
+def test_states_beside_a_list_of_robots_are_found_by_name():
+    agents.open_session(make_robot(name="R2").name)
+    asked = asked_while(lambda: list(documents_with_state(Robot, {}, limit=101, batch_size=101)))
+    assert [filter for collection, filter in asked if collection == RobotState._meta.db_table] == [
+        {"_id": {"$in": ["R2"]}}
+    ]
 
 
 def test_so_do_a_profile_s_tasks_and_a_log():
@@ -111,15 +176,13 @@ HOT = {
     "busy robots": queue_stats.busy_robots,
     "workers": fleet.current_fleet,
     "changes": lambda: list(Task.objects.changed_since(NOW).order_by().values_list("pk", "changed_at")),
+    "claims that wait": lambda: Task.objects.robots_queued(["Bender"]),
+    "silent robots": lambda: list(RobotState.objects.silent(NOW).values_list("pk", flat=True)),
+    "low batteries": lambda: connections.names("low_battery"),
+    "changes of robots": lambda: list(RobotState.objects.changed_since(NOW).order_by().values_list("pk", "changed_at")),
+    "samples": samples.take,
+    "forget samples": samples.forget,
 }
-
-
-def asked_filters(command) -> list[dict]:
-    """The filters by which a command looks for documents."""
-    parts = [*command.get("updates", ()), *command.get("deletes", ())]
-    first = next(iter(command.get("pipeline", ())), {})
-    asked = [part["q"] for part in parts] + [command.get("filter"), command.get("query"), first.get("$match")]
-    return [dict(each) for each in asked if each]
 
 
 def is_served(name: str, asked: dict) -> bool:
@@ -147,13 +210,7 @@ def test_what_runs_all_the_time_walks_indexes(name):
     make_robot(name="Bender", lanes=2)
     for status in Status:
         make_task_in(status, robot="Bender")
-    with listening() as commands:
-        HOT[name]()
-    seen = [
-        (command[kind.partition(" ")[0]], asked)
-        for kind, command in zip(commands.sent, commands.bodies, strict=True)
-        for asked in asked_filters(command)
-    ]
+    seen = asked_while(HOT[name])
     assert seen
     for collection, asked in seen:
         assert is_served(collection, asked), (collection, asked)

@@ -18,7 +18,7 @@ BATCH = ["aggregate robots_robot", "insert tasks_submission", "insert tasks_task
 # For which of the robots must one ring? Not for those with an older queued or started task.
 SERVED = ["aggregate tasks_task", "aggregate tasks_task"]
 LOOK = ["aggregate tasks_task"]  # what is the robot to do next? in service? how many lanes?
-LANES = ["find tasks_task"]  # which are taken?
+LANES = ["aggregate tasks_task"]  # which are taken?
 START = ["update tasks_task"]
 END = ["update tasks_task"]
 

@@ -16,6 +16,7 @@ from pymongo.errors import PyMongoError
 from fmv.mongodb.server import server_now
 from fmv.monitoring import counters, middleware
 from fmv.publisher import publisher
+from robots import agents
 from tasks.queue import doorbell, periodic
 from tasks.reports import tallies
 from tests.conftest import wait_until
@@ -223,6 +224,15 @@ def test_tasks_by_status_and_handler(scrape):
     assert metrics["fmv_robots", "in_service"] == metrics["fmv_robots", "out_of_service"] == 1
     assert metrics["fmv_robots", "busy"] == 1
     assert metrics["fmv_mongodb_up",] == 1
+
+
+def test_robots_that_are_at_odds_with_fmv(scrape):
+    alarms = ("several_agents", "other_task", "unknown_handler")
+    assert [scrape()["fmv_robot_alarms", alarm] for alarm in alarms] == [0, 0, 0]
+    for boot in "abc":
+        agents.open_session(make_robot(name="Twins").name if boot == "a" else "Twins", boot_id=boot)
+    make_task(robot="Twins", handler="turn", runs_on="robot")
+    assert [scrape()["fmv_robot_alarms", alarm] for alarm in alarms] == [1, 0, 1]
 
 
 def test_counters_never_go_back(scrape):

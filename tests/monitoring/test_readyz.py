@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import time
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -26,6 +27,8 @@ def nothing_kept():
 
 
 NOBODY = "127.0.0.1:1"
+#: of MongoDB: its client gives up after TIMEOUT seconds, and /readyz, on a busy machine, before the client does
+UNREACHABLE = ("cannot be reached: ", f"no answer within {servers.TIMEOUT:g} s")
 
 
 def ready(url):
@@ -49,10 +52,8 @@ def test_all_is_well(web):
 
 def test_mongodb_is_down(web):
     status, lines = ready(web(os.environ["FMV_BROKER_URL"], MONGODB_URI=f"mongodb://{NOBODY}/fmv"))
-    assert (status, lines) == (
-        503,
-        {"mongodb": "cannot be reached: ServerSelectionTimeoutError", "broker": "OK"},
-    )
+    assert (status, lines["broker"]) == (503, "OK")
+    assert lines["mongodb"].startswith(UNREACHABLE)
 
 
 def test_rabbitmq_is_down(web):
@@ -70,7 +71,8 @@ def test_valkey_is_down(web):
 def test_both_are_down(web):
     status, lines = ready(web(f"amqp://{NOBODY}//", MONGODB_URI=f"mongodb://{NOBODY}/fmv"))
     assert status == 503
-    assert [line[:17] for line in lines.values()] == ["cannot be reached"] * 2
+    assert lines["mongodb"].startswith(UNREACHABLE)
+    assert lines["broker"].startswith("cannot be reached: ")
 
 
 def test_rabbitmq_takes_the_call_and_says_nothing(web):
@@ -84,7 +86,7 @@ def test_mongodb_takes_the_call_and_says_nothing(web):
     with silence() as address:
         status, lines = ready(web(os.environ["FMV_BROKER_URL"], MONGODB_URI=f"mongodb://{address}/fmv"))
     assert (status, lines["broker"]) == (503, "OK")
-    assert lines["mongodb"].startswith("cannot be reached: ")
+    assert lines["mongodb"].startswith(UNREACHABLE)
 
 
 @pytest.mark.slow
@@ -104,12 +106,15 @@ def test_mongodb_falls_silent_and_comes_back(web, tmp_path):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("ahead", "line"), [(7, r"[67]\.\d s behind MongoDB's"), (-8, r"8\.\d s ahead of MongoDB's")])
-def test_a_wrong_clock_is_reported_and_does_no_harm(ahead, line):
+@pytest.mark.parametrize(("ahead", "side"), [(7, "behind"), (-8, "ahead of")])
+def test_a_wrong_clock_is_reported_and_does_no_harm(ahead, side):
     with patch.object(servers, "server_now", lambda: server_now() + dt.timedelta(seconds=ahead)):
+        begun = time.monotonic()
         answer = Client().get("/readyz")
+        took = time.monotonic() - begun  # within which MongoDB has read its clock
     assert answer.status_code == 200
-    assert re.fullmatch(f"mongodb: OK\nbroker: OK\nclock: {line}\n", answer.content.decode())
+    found = re.fullmatch(rf"mongodb: OK\nbroker: OK\nclock: (\d\.\d) s {side} MongoDB's\n", answer.content.decode())
+    assert float(found[1]) == pytest.approx(abs(ahead), abs=0.1 + took)
 
 
 @pytest.mark.django_db

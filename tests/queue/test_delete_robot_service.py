@@ -44,6 +44,18 @@ def test_a_robot_with_work_stays_with_all_its_tasks(status):
     assert Task.objects.count() == 2
 
 
+@pytest.mark.parametrize("status", [Status.REVOKED, Status.FAILURE])
+def test_a_robot_that_may_still_run_a_task_which_is_over_stays(status):
+    robot = make_robot()
+    task = make_task_in(status, robot=robot.name, lane=f"{robot.name}/0")
+    with pytest.raises(RobotHasWork):
+        services.delete_robot(robot.name, by="amy")
+    assert Robot.objects.exists()
+    assert task.free_lane("the robot stands still")
+    services.delete_robot(robot.name, by="amy")
+    assert not Task.objects.exists()
+
+
 def test_a_delete_that_was_cut_off_is_completed_by_the_same_one(monkeypatch):
     robot = make_robot()
     make_task_in(Status.SUCCESS, robot=robot.name)
@@ -70,6 +82,8 @@ def test_a_conditional_delete_is_one_write_and_never_takes_the_robot_out_of_serv
     robot = make_robot()
     with listening() as commands:
         services.delete_robot(robot.name, by="amy", revisions={robot.revision})
-    written = [body for sent, body in zip(commands.sent, commands.bodies, strict=True) if "robots_robot" in sent]
+    written = [
+        body for sent, body in zip(commands.sent, commands.bodies, strict=True) if sent.endswith(" robots_robot")
+    ]
     conditions = {"_id": robot.name, "revision": robot.revision}
     assert [body["deletes"][0]["q"] for body in written] == [conditions]

@@ -269,10 +269,11 @@ def test_old_finished_tasks_go_with_their_logs(monkeypatch):
     old = [make_task_in(status) for status in FINISHED for _ in range(2)]
     young = make_task_in(Status.SUCCESS, finished_at=server_now() - dt.timedelta(days=6))
     unfinished = [make_task_in(status) for status in UNFINISHED]
-    for task in (*old, young, *unfinished):
+    blocking = make_task_in(Status.REVOKED, lane="R2/0")
+    for task in (*old, young, blocking, *unfinished):
         LogLine.objects.create(task=task.pk, attempt=1, text="line")
     assert steps.purge(7) == len(old)
-    kept = {young.pk, *(task.pk for task in unfinished)}
+    kept = {young.pk, blocking.pk, *(task.pk for task in unfinished)}
     assert set(Task.objects.values_list("pk", flat=True)) == kept
     assert set(LogLine.objects.values_list("task", flat=True)) == kept
 

@@ -57,6 +57,10 @@ class Model:
     out_of_contact: bool = False
     #: its cancel is not confirmed in time
     overdue: bool = False
+    #: its timeout is over; then FMV itself asks the robot to stop it
+    late: bool = False
+    #: the last attempt does not count, and counts again if its robot is heard
+    handed_back: bool = False
     lane: str | None = None
     reported: tuple[int, str] | None = None
     history: list[str] = field(default_factory=list)
@@ -70,7 +74,7 @@ class Model:
 
     def begin(self, lane: str | None) -> None:
         self.attempt += 1
-        self.cancelling = self.lost = self.confirmed = self.overdue = False
+        self.cancelling = self.lost = self.confirmed = self.overdue = self.late = self.handed_back = False
         self.lane = lane
         self.enter(Status.STARTED)
 
@@ -80,10 +84,20 @@ class Model:
             self.out_of_contact = False
             self.enter(Status.STARTED)
 
+    def count_again(self) -> None:
+        if self.handed_back:
+            self.uncounted -= 1
+            self.handed_back = False
+
     def release(self) -> None:
         self.uncounted += 1
-        self.due = True
+        self.handed_back = self.due = True
         self.enter(Status.RETRY)
+
+    @property
+    def cancelled(self) -> Status:
+        """How it ends if it is cancelled while it runs."""
+        return Status.FAILURE if self.late else Status.REVOKED
 
     @property
     def attempts_left(self) -> bool:
@@ -152,6 +166,7 @@ class Life(RuleBasedStateMachine):
         self.models[task.pk] = Model(status, priority, max_attempts, expired, later == "due", own=own)
 
     def free_lanes(self) -> list[str]:
+        """The lanes on which nothing runs. Some may be blocked."""
         taken = {model.lane for model in self.models.values() if model.status == Status.STARTED}
         free = [lane for number in range(self.robot.lanes) if (lane := f"R/{number}") not in taken]
         return free[: max(0, self.robot.lanes - len(taken))]
@@ -159,10 +174,8 @@ class Life(RuleBasedStateMachine):
     def blocked(self) -> dict[str | None, Model]:
         return {model.lane: model for model in self.models.values() if model.lane and model.status in FINISHED}
 
-    def hear_robot(self) -> None:
-        """The agent has spoken: no lane is blocked any more."""
-        for model in self.blocked().values():
-            model.enter(Status.REVOKED)
+    def blocks(self, model: Model) -> bool:
+        return model.lane is not None and model.status in FINISHED
 
     def head(self) -> Any:
         """The next task of the robot in service, None without one; those before it that are too late are revoked."""
@@ -192,14 +205,12 @@ class Life(RuleBasedStateMachine):
     @rule()
     def claim_on_robot(self) -> None:
         held = agent_services.claim("R", self.session, uuid.uuid4())
-        head, free = self.head(), self.free_lanes()
+        head, free = self.head(), [lane for lane in self.free_lanes() if lane not in self.blocked()]
         if head is None or not self.models[head].own or not free:
             assert held is None
             return
         assert held is not None
         assert held.task.pk == head
-        if set(free) <= set(self.blocked()):
-            self.hear_robot()
         model = self.model(held.task)
         model.begin(held.task.lane)
         assert held.task.lane in free
@@ -230,16 +241,20 @@ class Life(RuleBasedStateMachine):
             assert mine.session != self.session
             return
         except AttemptLost:
-            free = self.free_lanes()
+            free = set(self.free_lanes()) - self.blocked().keys()
             assert not (is_ours and (model.status == Status.STARTED or free))
-            self.hear_robot()
+            assert not (self.blocks(model) and model.attempt == mine.attempt)
+            return
+        assert mine.session == self.session
+        if self.blocks(model):
+            assert cancel is not None
+            assert model.attempt == mine.attempt
             return
         assert is_ours
-        assert mine.session == self.session
         if model.status != Status.STARTED:
-            self.hear_robot()
             [model.lane] = Task.objects.filter(pk=mine.task).values_list("lane", flat=True)
             assert model.lane in self.free_lanes()
+            model.count_again()
             model.enter(Status.STARTED)
         model.heard()
         assert (cancel is not None) is model.cancelling
@@ -249,7 +264,8 @@ class Life(RuleBasedStateMachine):
     def finish_on_robot(self, pick: int, outcome: str) -> None:
         mine, model, last = self.attempt_on_robot(pick)
         known = model.reported if model.reported and model.reported[0] == mine.attempt else None
-        takes = last and (outcome != "released" or model.status == Status.STARTED)
+        takes = last and (outcome != "released" or model.status == Status.STARTED or model.handed_back)
+        confirms = self.blocks(model) and model.attempt == mine.attempt and outcome in ("cancelled", "released")
         try:
             if outcome == "released":
                 agent_services.release("R", mine.task, mine.session, mine.attempt, "no", 0)
@@ -261,7 +277,9 @@ class Life(RuleBasedStateMachine):
         except AttemptLost:
             assert known is None
             assert not takes
-            self.hear_robot()
+            assert not confirms
+            if self.blocks(model) and model.attempt == mine.attempt:
+                model.enter(model.status)
             return
         except SessionReplaced:
             assert known is None
@@ -270,12 +288,19 @@ class Life(RuleBasedStateMachine):
         if known:
             assert known == (mine.attempt, outcome)
             return
-        assert takes
+        assert takes or confirms
         model.reported = mine.attempt, outcome
+        if confirms:
+            model.enter(model.status)
+            return
+        if outcome == "released" and model.handed_back:
+            model.history.append(model.status.value)
+            return
+        model.count_again()
         if outcome == "succeeded":
             model.enter(Status.SUCCESS)
         elif model.cancelling and (outcome != "failed" or model.attempts_left):
-            model.enter(Status.REVOKED)
+            model.enter(model.cancelled)
         elif outcome == "released":
             model.release()
             model.enter(Status.QUEUED)
@@ -288,11 +313,12 @@ class Life(RuleBasedStateMachine):
     @rule()
     def restart_agent(self) -> None:
         self.session = self.sign_in()
-        self.hear_robot()
+        for model in self.blocked().values():
+            model.enter(model.status)
         for pk in self.in_status(Status.STARTED):
             model = self.models[pk]
             if model.own and model.cancelling:
-                model.enter(Status.REVOKED)
+                model.enter(model.cancelled)
             elif model.own and not model.confirmed:
                 model.release()
                 model.enter(Status.QUEUED)
@@ -306,7 +332,6 @@ class Life(RuleBasedStateMachine):
     def sign_in_again(self) -> None:
         """As when the answer to the agent's sign-in was lost, or a network delivers its request twice."""
         session, held = self.open_session()
-        self.hear_robot()
         running = [pk for pk in self.in_status(Status.STARTED) if self.models[pk].own]
         assert session.id == self.session
         assert sorted(each.task.pk for each in held) == sorted(running)
@@ -427,6 +452,19 @@ class Life(RuleBasedStateMachine):
         model.overdue = True
         self.recover()
 
+    def on_time(self) -> list[Any]:
+        models = ((pk, self.models[pk]) for pk in self.in_status(Status.STARTED))
+        return [pk for pk, it in models if it.own and it.confirmed and not (it.lost or it.cancelling)]
+
+    @precondition(lambda self: self.on_time())
+    @rule()
+    def let_a_timeout_pass(self) -> None:
+        pk = self.on_time()[0]
+        periodic._look_at_leases()
+        periodic._sights[pk] = periodic._sights[pk]._replace(attempt_since=float("-inf"))
+        self.models[pk].late = True
+        self.recover()
+
     def running(self, pick: int) -> Any:
         periodic._look_at_leases()
         running = self.in_status(Status.STARTED)
@@ -457,7 +495,7 @@ class Life(RuleBasedStateMachine):
 
     def recover_on_robot(self, model: Model) -> bool:
         if model.cancelling and (model.overdue or (model.lost and not model.confirmed)):
-            model.enter(Status.REVOKED, keeps_lane=True)
+            model.enter(model.cancelled, keeps_lane=model.confirmed)
         elif model.lost and not model.confirmed:
             model.release()
             model.enter(Status.QUEUED)
@@ -467,6 +505,9 @@ class Life(RuleBasedStateMachine):
             model.enter(Status.STARTED)
         elif model.lost and not model.cancelling:
             return self.try_again(model)
+        elif model.late and not model.cancelling:
+            model.cancelling = True
+            model.enter(Status.STARTED)
         return False
 
     @precondition(lambda self: self.blocked())
@@ -475,7 +516,7 @@ class Life(RuleBasedStateMachine):
         lane, model = next(iter(self.blocked().items()))
         [task] = Task.objects.filter(lane=lane)
         robots_lost.free_lane(task, by="test")
-        model.enter(Status.REVOKED)
+        model.enter(model.status)
 
     @rule(enabled=st.booleans(), lanes=st.integers(1, LANES))
     def change_robot(self, enabled: bool, lanes: int) -> None:

@@ -174,7 +174,7 @@ def test_a_robot_that_is_out_of_service_for_more_than_a_day():
 def test_a_robot_out_of_contact_and_a_lane_that_is_blocked():
     silent = make_task_in(Status.STARTED, robot="Silent", runs_on="robot", out_of_contact_since=PAST)
     blocked = make_task_in(Status.REVOKED, robot="Blocked", runs_on="robot", lane="Blocked/0")
-    text = "The task was cancelled, and its robot has not confirmed that it stopped: a lane is blocked"
+    text = "The task is over, and its robot has not confirmed that it stopped: a lane is blocked"
     assert lines() == {
         "out_of_contact": [f"{short(silent)}: Its robot is out of contact, and may still run it"],
         "lane_blocked": [f"{short(blocked)}: {text}"],

@@ -7,11 +7,11 @@ import pytest
 
 from fmv.mongodb.server import clock, server_now
 from fmv.monitoring import counters
-from robots import agents
+from robots import agents, services
 from robots.errors import SessionReplaced, UnknownRobot
 from robots.models import RobotState
 from tests.support.factories import make_robot
-from tests.support.probes import listening
+from tests.support.probes import at_once, before_nth, listening
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -54,6 +54,26 @@ def test_a_session_makes_the_robot_online() -> None:
     assert abs((server_now() - state.last_seen).total_seconds()) < 30
     assert state.since == state.last_seen == state.changed_at
     assert session.handlers == {"drive", "lift"}
+
+
+def test_a_late_sign_in_of_a_start_that_has_ended_changes_nothing() -> None:
+    first = opened("boot 1")
+    opened("boot 2", first.robot, earlier_boot_ids=["boot 1"])
+    current = opened("boot 3", first.robot, earlier_boot_ids=["boot 1", "boot 2"])
+    before = RobotState.objects.filter(pk=first.robot).values().get()
+    for late in ("boot 1", "boot 2"):
+        with pytest.raises(SessionReplaced):
+            opened(late, first.robot)
+    assert RobotState.objects.filter(pk=first.robot).values().get() == before
+    assert opened("boot 3", first.robot, earlier_boot_ids=["boot 1", "boot 2"]).id == current.id
+    other = opened("another agent", first.robot)  # which knows nothing of these
+    assert agents.session_of(first.robot) == other
+
+
+def test_the_first_sign_ins_of_two_starts_at_once_leave_one_session() -> None:
+    robot = make_robot().name
+    sessions = at_once(*[lambda boot=boot: opened(boot, robot) for boot in ("boot 1", "boot 2", "boot 3")])
+    assert agents.session_of(robot) in sessions
 
 
 def test_a_robot_without_an_agent_has_no_session() -> None:
@@ -130,6 +150,27 @@ def test_a_session_after_a_goodbye_replaces_none() -> None:
     opened("boot 2", session.robot)
     state = state_of(session.robot)
     assert (state.online, state.replaced_at) == (True, [])
+
+
+@pytest.mark.parametrize("moment", ["findAndModify robots_robotstate", "find robots_robot"])
+def test_a_sign_in_while_the_robot_is_deleted_leaves_nothing_of_it(moment) -> None:
+    robot = make_robot().name
+    with (
+        listening(before_nth(1, moment, lambda: services.delete(robot, by="amy"))),
+        pytest.raises(UnknownRobot),
+    ):
+        opened(robot=robot)
+    assert RobotState.objects.find(robot) is None
+
+
+def test_a_report_while_the_robot_is_deleted_leaves_nothing_of_it() -> None:
+    session = opened()
+    with (
+        listening(before_nth(1, "update robots_robotstate", lambda: services.delete(session.robot, by="amy"))),
+        pytest.raises(SessionReplaced),
+    ):
+        agents.report(session.robot, session.id, {"battery": {"charge": 50.0}})
+    assert RobotState.objects.find(session.robot) is None
 
 
 # --- Reports ---------------------------------------------------------------------------------------------------------
@@ -238,8 +279,8 @@ def test_a_call_is_noted_once_in_some_seconds() -> None:
     let_pass(session.robot, 20)
     before = state_of(session.robot)
     with listening() as commands:
-        agents.seen(session.robot)
-        agents.seen(session.robot)
+        agents.seen(session.robot, session.id)
+        agents.seen(session.robot, session.id)
     assert commands.sent == ["update robots_robotstate"]
     after = state_of(session.robot)
     assert after.last_seen >= before.last_seen + dt.timedelta(seconds=19)
@@ -252,9 +293,20 @@ def test_a_call_brings_back_a_silent_robot_but_not_one_that_said_goodbye() -> No
     for session in (silent, gone):
         let_pass(session.robot, 60)
         RobotState.objects.filter(pk=session.robot).update(online=False)
-        agents.seen(session.robot)
+        agents.seen(session.robot, session.id)
     assert state_of(silent.robot).online
     assert not state_of(gone.robot).online
+
+
+def test_a_call_of_a_session_that_was_replaced_is_no_sign_of_life() -> None:
+    old = opened("boot 1")
+    new = opened("boot 2", old.robot)
+    let_pass(new.robot, 20)
+    before = state_of(new.robot).last_seen
+    agents.seen(old.robot, old.id)
+    assert state_of(new.robot).last_seen == before
+    agents.seen(new.robot, new.id)  # which does not wait because the other one has called
+    assert state_of(new.robot).last_seen > before
 
 
 def test_silence_is_noticed_once(monkeypatch) -> None:

@@ -33,6 +33,7 @@ def test_counts_and_names_are_of_the_same_robots():
 
 
 def test_sessions_replaced_within_an_hour_are_counted_by_robot():
+    make_robot(name="R2"), make_robot(name="R3")
     for boot in ("a", "b", "a"):
         agents.open_session("R2", boot_id=boot)
         agents.open_session("R3", boot_id="same")

@@ -5,10 +5,10 @@ import datetime as dt
 import pytest
 
 from fmv.mongodb.server import server_now
-from robots import agents, samples
+from robots import agents, samples, services
 from robots.models import RobotSamples, RobotState
 from tests.support.factories import make_robot
-from tests.support.probes import listening
+from tests.support.probes import before_nth, listening
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -78,12 +78,20 @@ def test_silent_and_stale_robots_have_no_samples():
     assert samples.take() == 0
 
 
-def test_any_number_of_robots_takes_two_commands():
+def test_any_number_of_robots_takes_three_commands():
     for _ in range(5):
         reporting(battery={"charge": 1.0})
     with listening() as commands:
         assert samples.take() == 5
-    assert commands.sent == ["find robots_robotstate", "update robots_robotsamples"]
+    assert commands.sent == ["find robots_robotstate", "update robots_robotsamples", "find robots_robotstate"]
+
+
+def test_a_robot_that_is_deleted_meanwhile_leaves_no_sample():
+    robot, other = reporting(battery={"charge": 1.0}), reporting(battery={"charge": 2.0})
+    with listening(before_nth(1, "update robots_robotsamples", lambda: services.delete(robot, by="amy"))):
+        samples.take()
+    assert not RobotSamples.objects.of(robot).exists()
+    assert RobotSamples.objects.of(other).exists()
 
 
 def test_samples_are_kept_for_some_days(settings):

@@ -127,7 +127,7 @@ def test_slow_readers_of_pages_of_large_tasks_take_little_memory(run_process, tr
 
 
 def test_idle_clients_keep_no_other_waiting(run_process, transactional_db):
-    url, _ = start(run_process, FMV_WEB_THREADS="2", FMV_MAX_STREAMS="0")
+    url, _ = start(run_process, FMV_WEB_THREADS="2", FMV_MAX_STREAMS="0", FMV_MAX_CLAIMS="0")
     with ExitStack() as idle:
         for asks in [True, False] * 150:  # keep-alive, and never asked for anything
             client = connect(idle, url)

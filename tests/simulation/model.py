@@ -297,7 +297,7 @@ class Fleet:
                 return None
             task = turn.found.pop(0)
             if not turn.has_lane:
-                yield self.read("find tasks_task")
+                yield self.read("aggregate tasks_task")
                 if robot.running == self.plan.lanes:
                     return None
             yield self.write("update tasks_task")

@@ -34,9 +34,9 @@ class Agent:
         assert agent.sign_in().status_code == 200
         return agent
 
-    def sign_in(self) -> HttpResponse:
+    def sign_in(self, **more: Any) -> HttpResponse:
         body = {"agent": "test", "version": "1", "boot_id": self.boot_id, "handlers": self.handlers}
-        answer = self.api("POST", "/agent/session", body)
+        answer = self.api("POST", "/agent/session", body | more)
         if answer.status_code == 200:
             self.session = answer.json()["session"]
         return answer

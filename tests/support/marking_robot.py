@@ -3,9 +3,11 @@
 python marking_robot.py URL --home DIRECTORY, with the directory of fmv_agent.py in PYTHONPATH
 """
 
+import itertools
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,7 +29,9 @@ def leave_marks(task):
     last = "interrupted"
     try:
         task.log("begins")
-        task.sleep(task.params["seconds"])
+        (time if task.params["how"] == "deaf" else task).sleep(task.params["seconds"])
+        if task.params["how"] == "late":
+            threading.Thread(target=store_for_ever, args=(task,), daemon=True).start()
         last = "end"
     except Stopped:
         last = "stopped"
@@ -37,6 +41,12 @@ def leave_marks(task):
     if task.attempt <= task.params["fail"]:
         raise ValueError(f"attempt {task.attempt} fails, as asked")
     return END[task.params["how"]]()
+
+
+def store_for_ever(task):
+    for number in itertools.count():
+        task.checkpoint(number)
+        time.sleep(0.01)
 
 
 def never():
@@ -49,6 +59,8 @@ def not_now():
 
 END = {
     "": lambda: {"pid": os.getpid()},
+    "deaf": lambda: {"pid": os.getpid()},
+    "late": lambda: {"pid": os.getpid()},
     "never": never,
     "not now": not_now,
     "no json": object,

@@ -56,7 +56,7 @@ missing."""
     def handle(self, *args: object, older_than: dt.timedelta, archive: Path | None, **options: Any) -> None:
         limit = server_now() - older_than
         given = {name: options[name] for name in ("status", "robot", "handler") if options[name]}
-        tasks = Task.objects.finished().matching(finished_before=limit, created_before=limit, **given)
+        tasks = Task.objects.finished().without_lane().matching(finished_before=limit, created_before=limit, **given)
         count = tasks.up_to(MAX_COUNTED + 1)
         many = bulk.how_many(min(count, MAX_COUNTED), count > MAX_COUNTED)
         if options["dry_run"]:

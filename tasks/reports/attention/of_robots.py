@@ -91,14 +91,13 @@ def wrong_tasks(look: Look) -> Iterator[Line]:
 
 
 def replaced_sessions(look: Look) -> Iterator[Line]:
-    for name, times in sorted(connections.replaced().items()):
-        if times > 1:
-            text = f"The session of its agent was replaced {times} times within an hour"
-            yield Line(text, robot=name, remedy=Remedy("show_robot", robot=name))
+    for name, times in sorted(connections.several_agents().items()):
+        text = f"The session of its agent was replaced {times} times within an hour"
+        yield Line(text, robot=name, remedy=Remedy("show_robot", robot=name))
 
 
 def blocked_lanes(look: Look) -> Iterator[Line]:
-    text = "The task was cancelled, and its robot has not confirmed that it stopped: a lane is blocked"
+    text = "The task is over, and its robot has not confirmed that it stopped: a lane is blocked"
     for lane in look.held:
         if lane.is_blocked:
             yield _held(lane, text, lane.finished_at, "free_lane")
@@ -125,6 +124,16 @@ def long_out(look: Look) -> Iterator[Line]:
     for name, begun in since.items():
         if name in still:  # the absence of one that was put in service ends with the next run of the periodic step
             yield Line(text, begun, robot=name, remedy=Remedy("put_in_service", robot=name))
+
+
+#: connections.ALARMS -> what finds the robots that have it
+ALARMS = {"several_agents": replaced_sessions, "other_task": wrong_tasks, "unknown_handler": skills_unknown}
+
+
+def alarms() -> dict[str, int]:
+    """Return how many robots have each of connections.ALARMS: six queries."""
+    look = Look(shown=0)
+    return {alarm: len({line.robot for line in find(look)}) for alarm, find in ALARMS.items()}
 
 
 ROBOTS = (

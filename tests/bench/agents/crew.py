@@ -7,13 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fmv.devstack import embedded_mongodb
-from tests.bench.agents.fleet import PACE, Mark, Pace
+from tests.bench.agents.fleet import NOT_NOW, NOTHING, PACE, Mark, Pace
 from tests.bench.stage import Stage
 
 LONGEST = 600.0  # seconds until all agents have got that far
 SETTLED = 3.0  # seconds after the last sign-in until all claims wait
-NOT_NOW = 503  # the answer when MongoDB is too slow; agents then ask again
-OK = (200, 204, NOT_NOW)
+OK = (200, NOTHING, NOT_NOW)
 
 
 class Crew:

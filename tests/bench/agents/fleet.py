@@ -16,7 +16,8 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -25,6 +26,8 @@ from tests.support.event_marks import mark
 
 SIGN_IN_AT_ONCE = 8  # agents
 HANDLERS = ("drive", "turn")
+NOTHING = 204  # the answer to a claim when there is no task
+NOT_NOW = 503  # the answer when MongoDB is too slow; agents then ask again
 
 
 class Pace(NamedTuple):
@@ -107,7 +110,8 @@ class Agent:
 
     async def sign_in(self) -> None:
         body = {"agent": "bench", "version": "1", "boot_id": uuid.uuid4().hex, "handlers": HANDLERS}
-        self.session = (await until_200(lambda: self.connection.call("sign-in", "POST", "/session", body)))["session"]
+        signed_in = await repeated(lambda: self.connection.call("sign-in", "POST", "/session", body))
+        self.session = signed_in["session"]
 
     async def claim(self, wait: float) -> dict[str, Any]:
         body = {"session": self.session, "claim_id": str(uuid.uuid4()), "wait": wait}
@@ -119,8 +123,8 @@ class Agent:
 
     async def works(self) -> None:
         """Keep a task, with one connection for its renewals and one for the reports, as the agent of robots has."""
-        claimed = await until_200(lambda: self.claim(0))
-        await self._tell("renew", claimed)
+        claimed = await repeated(lambda: self.claim(0), (NOTHING, NOT_NOW))
+        await repeated(lambda: self._tell("renew", claimed))
         await asyncio.gather(self._renew_always(claimed), self._report_always(self._connect()))
 
     async def _renew_always(self, claimed: dict[str, Any]) -> None:
@@ -132,21 +136,21 @@ class Agent:
             await connection.call("report", "PUT", "/state", state(number) | {"session": self.session})
 
     async def asks(self) -> None:
-        await self.claim(0)
+        await repeated(lambda: self.claim(0))
 
     async def waits(self) -> None:
         while True:
             claimed = await self.claim(self.pace.wait)
             if claimed["status"] == 200:
-                await self._tell("renew", claimed)
-                await self._tell("finish", claimed, outcome="succeeded", result={"degrees": 1})
+                await repeated(partial(self._tell, "renew", claimed))
+                await repeated(partial(self._tell, "finish", claimed, outcome="succeeded", result={"degrees": 1}))
             else:
                 await asyncio.sleep(claimed["pause"])
 
 
-async def until_200(ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """Ask until the answer is 200, with the pauses that the server wishes; return that answer."""
-    while (answer := await ask())["status"] != 200:
+async def repeated(ask: Callable[[], Awaitable[dict[str, Any]]], again: Container[int] = (NOT_NOW,)) -> dict[str, Any]:
+    """Ask until the status is none of these, with the pauses that the server wishes; return that answer."""
+    while (answer := await ask())["status"] in again:
         await asyncio.sleep(answer["pause"])
     return answer
 

@@ -14,23 +14,24 @@ from urllib.parse import quote, urlsplit
 from fmv.devstack import embedded_mongodb, stack
 from tests.bench.agents.crew import SETTLED, Crew, p99, store_robots
 from tests.bench.agents.fleet import PACE, Pace
+from tests.bench.agents.load import few_of
 from tests.bench.figures import Figure, Size, figure, in_turn, say
 from tests.bench.stage import Stage
 from tests.bench.tasks import wait_for
 from tests.chaos.world import children
 
-AGENTS = 20
 PAUSE = 0.02  # seconds after a task until its worker or agent waits again
 Submit = Callable[[str, dict[str, Any]], str]  # of a task for a robot; returns its id
 
 
-def measure(stage: Stage, size: Size, agents: int = AGENTS, pace: Pace = PACE) -> list[Figure]:
+def measure(stage: Stage, size: Size, pace: Pace = PACE) -> list[Figure]:
     """Measure single tasks, submitted to the web process in which the claim waits and by another process."""
+    agents = few_of(size)
     crew = Crew(stage, [f"Agent {number}" for number in range(agents)], pace)
     store_robots(others := [f"Robot {number}" for number in range(agents)])
     stage.start("work1")
     stage.wait_until(lambda: children(stage.up["work1"].pid), "work1")
-    url = stage.serve("fmv", *stack.WEB, FMV_WEB_PROCESSES="1")
+    url = stage.serve("fmv", *stack.WEB, FMV_WEB_PROCESSES="1", FMV_MAX_CLAIMS=str(agents))
     crew.start(url, "waits")
     crew.wait_for(agents, "sign-in")
     time.sleep(SETTLED)

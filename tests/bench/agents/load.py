@@ -4,14 +4,13 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from fmv.devstack import embedded_mongodb, stack
+from fmv.devstack import stack
 from tests.bench.agents.crew import Crew, p99, requests_of
 from tests.bench.agents.fleet import PACE, Pace
 from tests.bench.figures import Figure, Size, figure, say
 from tests.bench.stage import Stage, cpu_seconds
 from tests.chaos.world import children
 
-FEW, MANY = 100, 1000  # agents
 PARAMS = {"x": 1.0, "y": 2.0}  # of `drive`
 BATCH = 100  # tasks in a submission
 
@@ -25,11 +24,13 @@ class Load:
     mongodb: float  # seconds of CPU; 0 when it runs elsewhere
     commands: float  # requests that MongoDB gets
     answered: float  # renewals and reports that were answered ÷ those that were due
+    contact: float  # agents with which FMV was in contact at the end ÷ all
     median: float  # seconds of an answer
     p99: float
 
 
-def measure(stage: Stage, size: Size, few: int = FEW, many: int = MANY, pace: Pace = PACE) -> list[Figure]:
+def measure(stage: Stage, size: Size, pace: Pace = PACE) -> list[Figure]:
+    few, many = few_of(size), size.agents
     loads: dict[int, list[Load]] = {few: [], many: []}
     for pair in range(size.series):
         for agents in (many, few) if pair % 2 else (few, many):
@@ -46,6 +47,7 @@ def measure(stage: Stage, size: Size, few: int = FEW, many: int = MANY, pace: Pa
             figure(f"{agents} agents: cores of MongoDB", engine, "", [each.mongodb for each in loads[agents]]),
             figure(f"{agents} agents: MongoDB's requests a second", engine, "", [e.commands for e in loads[agents]]),
             figure(f"{agents} agents: answered ÷ due", engine, "≥ 0.99", [each.answered for each in loads[agents]]),
+            figure(f"{agents} agents: in contact at the end", engine, "≥ 1", [each.contact for each in loads[agents]]),
         ]
 
     def growth(name: str) -> list[float]:
@@ -59,6 +61,11 @@ def measure(stage: Stage, size: Size, few: int = FEW, many: int = MANY, pace: Pa
         figure(f"an agent's CPU of the web server: {beside}", stage.engine, "≤ 1.2", growth("web")),
         figure(f"an agent's requests to MongoDB: {beside}", stage.engine, "≤ 1.1", growth("commands")),
     ]
+
+
+def few_of(size: Size) -> int:
+    """Return how many agents the many are compared with."""
+    return size.agents // 10
 
 
 def of(stage: Stage, agents: int, seconds: int, pace: Pace) -> Load:
@@ -76,13 +83,13 @@ def of(stage: Stage, agents: int, seconds: int, pace: Pace) -> Load:
     time.sleep(seconds)
     after, end = costs(stage), time.monotonic_ns()
     answers = [answer for answer in crew.answers() if begin <= answer.at <= end and answer.status == 200]
+    contact = in_contact() / agents
     crew.stop()
-    require_contact(agents)
     took = (end - begin) / 1e9
     due = agents * took * (1 / pace.renew + 1 / pace.report)
     latencies = [answer.seconds for answer in answers]
     spent = [(now - then) / took for then, now in zip(before, after, strict=True)]
-    return Load(*spent, len(answers) / due, statistics.median(latencies), p99(latencies))
+    return Load(*spent, len(answers) / due, contact, statistics.median(latencies), p99(latencies))
 
 
 def submit(robots: list[str]) -> None:
@@ -100,10 +107,8 @@ def costs(stage: Stage) -> tuple[float, float, float, int]:
     return stage.cpu("fmv"), stage.cpu("maintenance"), mongodb, requests_of(stage)
 
 
-def require_contact(agents: int) -> None:
-    """Raise StackError unless as many tasks run and FMV has lost contact to none."""
+def in_contact() -> int:
+    """Return the number of tasks that run and whose agents FMV has heard of in time."""
     from tasks.models import Task
 
-    running = Task.objects.started().filter(out_of_contact_since=None).count()
-    if running != agents:
-        raise embedded_mongodb.StackError(f"only {running} of {agents} agents were in contact to the end.")
+    return Task.objects.started().filter(out_of_contact_since=None).count()

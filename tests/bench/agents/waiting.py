@@ -11,7 +11,7 @@ from tests.bench.memory import resident
 from tests.bench.stage import Stage
 from tests.chaos.world import children
 
-CLAIMS = 500
+WARM_UP = 4  # times that all claims wait before memory is compared: each thread keeps the most that it ever needed
 
 
 @dataclass
@@ -26,7 +26,8 @@ class Waiting:
     cpu: float  # seconds of CPU a second, more than with none
 
 
-def measure(stage: Stage, size: Size, claims: int = CLAIMS, pace: Pace = PACE) -> list[Figure]:
+def measure(stage: Stage, size: Size, pace: Pace = PACE) -> list[Figure]:
+    claims = size.claims
     seconds = pace.wait * max(1, round(size.idle / pace.wait))  # in which each agent claims as often as every other
     measured = [of(stage, claims, seconds, pace) for _ in range(size.series)]
     for each in measured:
@@ -61,18 +62,31 @@ def of(stage: Stage, claims: int, seconds: float, pace: Pace) -> Waiting:
     crew.stop()
     none, threads = resident(web), read_threads(web)
     commands, cpu = spent(stage, seconds)
+    for _ in range(WARM_UP):
+        let_wait(crew, url)
+        leave(crew)
     found = []
     for _ in range(2):
-        crew.start(url, "waits")
-        crew.wait_for(claims, "sign-in")
-        time.sleep(SETTLED)
+        let_wait(crew, url)
         found.append((resident(web), read_threads(web), *spent(stage, seconds)))
         if any(answer.seconds < pace.wait for answer in crew.answers() if answer.status == 204):
             raise embedded_mongodb.StackError(f"not all of {claims} claims waited.")
-        crew.stop()
-        time.sleep(pace.wait)  # until the server has noticed that nobody waits any more
+        leave(crew)
     (waiting, more_threads, more_commands, more_cpu), (again, *_) = found
     return Waiting(none, waiting, again, more_threads - threads, more_commands - commands, more_cpu - cpu)
+
+
+def let_wait(crew: Crew, url: str) -> None:
+    """Let all agents wait."""
+    crew.start(url, "waits")
+    crew.wait_for(len(crew.robots), "sign-in")
+    time.sleep(SETTLED)
+
+
+def leave(crew: Crew) -> None:
+    """End the agents; return when the server has noticed that their claims wait for nobody."""
+    crew.stop()
+    time.sleep(SETTLED)
 
 
 def spent(stage: Stage, seconds: float) -> tuple[float, float]:

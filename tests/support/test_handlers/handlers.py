@@ -195,7 +195,7 @@ class MarkOnRobot(Params):
     file: str
     seconds: float = Field(0, ge=0)
     fail: int = Field(0, description="How many attempts fail.")
-    how: str = Field("", description="How it ends: never, not now, no json, exit or large. Empty: well.")
+    how: str = Field("", description="How it ends: never, not now, no json, exit, large, deaf or late. Empty: well.")
 
 
 class Steps(Params):
