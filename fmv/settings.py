@@ -159,10 +159,18 @@ CORS_URLS_REGEX = r"^/api/.*$"
 # --- API -------------------------------------------------------------------------------------------------------------
 
 FMV_BODY_LIMIT = 1024 * 1024  # bytes of a request body; FMV answers 413 to a larger one
-FMV_BODY_LIMITS = {"/api/v1/task/batch": 8 * 1024 * 1024}  # exceptions, by path
+FMV_BODY_LIMITS = {  # exceptions, by path
+    "/api/v1/task/batch": 8 * 1024 * 1024,
+    "/admin/map/plan": 8
+    * 1024
+    * 1024,  # twice the largest picture: a larger one is refused with the form's other errors
+}
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(
     FMV_BODY_LIMIT, *FMV_BODY_LIMITS.values()
 )  # Django's limit, which applies after BodyLimit
+# BodyLimit has the body in memory already, and a container may have no place for temporary files.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
+FILE_UPLOAD_MAX_MEMORY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "fmv.accounts.authentication.ApiTokenBearer",

@@ -158,6 +158,7 @@ def _store_session(session: Session, earlier_boot_ids: Collection[str]) -> tuple
         "signed_off": literal(False),
         "reported_at": {"$ifNull": ["$reported_at", None]},
         "reported": {"$ifNull": ["$reported", literal({})]},
+        "map": {"$ifNull": ["$map", None]},
         "errors": {"$ifNull": ["$errors", None]},
     }
     allowed = {"_id": session.robot, "session.ended": {"$ne": session.boot_id}}
@@ -272,9 +273,16 @@ def _report_stage(state: Mapping[str, Any], goodbye: bool) -> SetStage:
         "signed_off": literal(goodbye),
         "reported_at": NOW,
         "reported": literal(values),
+        "map": literal(_map_of(values)),
         "errors": literal(None) if errors is None else _with_since(errors),
         "changed_at": {"$cond": [{"$or": changes}, _NEXT_CHANGE, "$changed_at"]},
     }
+
+
+def _map_of(values: Mapping[str, Any]) -> str | None:
+    """Return the name of the map on which the robot has a place, "" for a map without a name; None if it has none."""
+    position = values.get("position") or {}
+    return position.get("map", "") if {"x", "y"} <= position.keys() else None
 
 
 def _with_since(errors: Collection[Mapping[str, Any]]) -> Mql:

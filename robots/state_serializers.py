@@ -17,6 +17,7 @@ from fmv.http.fields import (
 )
 from fmv.http.json import check_json
 from robots.connections import ALARMS
+from robots.models import MAX_MAP_NAME
 
 MODES = ("automatic", "semi_automatic", "manual", "service", "teach_in")
 EMERGENCY_STOPS = ("none", "manual", "remote", "auto_ack")
@@ -93,7 +94,7 @@ class BatterySerializer(serializers.Serializer):
 
 
 class PositionSerializer(serializers.Serializer):
-    map = StrictCharField(max_length=200, allow_blank=True, **UNKNOWN)
+    map = StrictCharField(max_length=MAX_MAP_NAME, allow_blank=True, **UNKNOWN)
     x = StrictFloatField(help_text="m.", **UNKNOWN)
     y = StrictFloatField(help_text="m.", **UNKNOWN)
     theta = StrictFloatField(help_text="rad.", **UNKNOWN)

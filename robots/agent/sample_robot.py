@@ -12,15 +12,30 @@ import time
 from fmv_agent import main, skill, state
 
 TICK = 0.1  # seconds
+STROLL = 0.4  # metres a second
 
 
 class SimulatedRobot:
-    """A robot that drives in straight lines, and stands in its dock when it has nothing to do."""
+    """A robot that drives in straight lines, and strolls about its hall when it has nothing to do."""
 
     def __init__(self):
         self.x, self.y, self.theta, self.speed = random.uniform(0, 20), random.uniform(0, 10), 0.0, 0.0
         self._charge, self._since = random.uniform(60, 95), time.monotonic()
         self._lock = threading.Lock()
+        self.wheels = threading.Lock()  # of whoever drives: a task, or else the stroll
+
+    def stroll(self):
+        """Drive slowly from place to place, with pauses to charge, while no task drives."""
+        while True:
+            x, y = random.uniform(0, 20), random.uniform(0, 10)
+            while (left := math.hypot(x - self.x, y - self.y)) > 0.001:
+                with self.wheels:
+                    self.turn_to(x, y)
+                    self.move(min(TICK, left / STROLL), STROLL)
+                time.sleep(TICK)
+            with self.wheels:
+                self.speed = 0.0
+            time.sleep(random.uniform(5, 15))
 
     def turn_to(self, x, y):
         self.theta = math.atan2(y - self.y, x - self.x)
@@ -45,6 +60,11 @@ robot = SimulatedRobot()
 @skill("drive", resume=True)
 def drive(task):
     """Drive to `x`, `y` with `speed`. A checkpoint is where the robot stands: after a restart it would not know."""
+    with robot.wheels:
+        return drive_to(task)
+
+
+def drive_to(task):
     if task.saved:
         robot.x, robot.y = task.saved
     x, y, speed = task.params["x"], task.params["y"], task.params["speed"]
@@ -84,4 +104,5 @@ def look():
 
 
 if __name__ == "__main__":
+    threading.Thread(target=robot.stroll, daemon=True).start()
     main()

@@ -1,6 +1,7 @@
 """The models of the registry: `from robots.models import Robot`."""
 
 from robots.models.absence import Absence
+from robots.models.floor_plan import MAX_MAP_NAME, FloorPlan
 from robots.models.robot import (
     MAX_LABELS,
     MAX_LANES,
@@ -18,7 +19,9 @@ __all__ = [
     "LOW_BATTERY",
     "MAX_LABELS",
     "MAX_LANES",
+    "MAX_MAP_NAME",
     "Absence",
+    "FloorPlan",
     "Robot",
     "RobotQuerySet",
     "RobotSamples",

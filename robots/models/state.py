@@ -17,6 +17,7 @@ from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import Document, documents
 from fmv.mongodb.fields import DocumentField
 from fmv.mongodb.queryset import QuerySet
+from robots.models.floor_plan import MAX_MAP_NAME
 
 STATES_READ = 200  # that one query reads
 LOW_BATTERY = 20.0  # percent; less is low
@@ -73,6 +74,11 @@ class RobotState(models.Model):
     since = models.DateTimeField(help_text="When `online` last changed.")
     reported_at = models.DateTimeField(null=True)
     reported = DocumentField(default=dict, help_text="The values of the last report but for its errors.")
+    map = models.CharField(
+        max_length=MAX_MAP_NAME,
+        null=True,
+        help_text="Of the reported position; empty if it names none, null without position.",
+    )
     errors = DocumentField(
         null=True,
         help_text="[{type, level, description, hint, since}]; null: unknown. `since` is when FMV saw it first.",
@@ -85,6 +91,7 @@ class RobotState(models.Model):
         indexes = [
             models.Index(fields=["online", "last_seen"], name="state_by_sight"),  # online, offline, silent
             models.Index(fields=["changed_at"], name="state_changed"),  # the event streams
+            models.Index(fields=["map", "robot"], name="state_on_map"),  # the fleet map, and which maps there are
         ]
 
     def __str__(self) -> str:

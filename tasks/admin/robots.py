@@ -21,6 +21,7 @@ from robots.models import Robot, plain_name
 from tasks.admin import charts, robot_day
 from tasks.admin.base import username
 from tasks.admin.connect import ConnectPages
+from tasks.admin.pages import map_page
 from tasks.admin.run_page import RunPage
 from tasks.models import Status, Task
 from tasks.queue import services
@@ -286,8 +287,8 @@ def _states(words: dict[str, str]) -> list[tuple[str, Any, bool, str]]:
 
 
 def _live(robot: Robot) -> dict[str, Any]:
-    """Return the live part of a robot's page: eleven queries, twelve of one with an agent, each bounded, and those
-    of its queue's reason.
+    """Return the live part of a robot's page: eleven queries, twelve of one with an agent, thirteen of one with a
+    position, each bounded, and those of its queue's reason.
     """
     [status] = robot_statuses([robot])
     of_robot = Task.objects.of_robot(robot.name)
@@ -297,6 +298,7 @@ def _live(robot: Robot) -> dict[str, Any]:
         "robot": robot,
         "robot_status": status,
         "next": queue,
+        "near": map_page.near(status),
         "held_up": _held_up([status]).get(robot.name),
         "blocking": Task.blocking(robot.name) if status.condition else [],
         "later": counted(of_robot.waiting_for_time().up_to(QUEUE_CAP), QUEUE_CAP),

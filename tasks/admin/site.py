@@ -14,7 +14,7 @@ from django.urls import URLPattern, URLResolver, reverse
 from fmv.accounts import oidc_login, user_audit
 from fmv.http import sent_forms
 from tasks.admin import dashboard, handlers
-from tasks.admin.pages import compare, timeline
+from tasks.admin.pages import compare, map_page, timeline
 
 
 class Entry(NamedTuple):
@@ -37,6 +37,7 @@ NAVIGATION = [
             Entry("Tasks", "admin:tasks_task_changelist", "task"),
             Entry("Handlers", "admin:handlers", "handler", "tasks.view_task"),
             Entry("Bulk runs", "admin:tasks_bulk_changelist", "bulk"),
+            Entry("Map", "admin:map", "map", "tasks.view_task"),
             Entry("Timeline", "admin:timeline", "timeline", "tasks.view_task"),
             Entry("Compare", "admin:compare", "compare", "tasks.view_task"),
         ],
@@ -80,6 +81,7 @@ class FleetSite(AdminSite):
             *handlers.pages(self),
             *compare.pages(self),
             *timeline.pages(self),
+            *map_page.pages(self),
         ]
         return [*pages, *super().get_urls()]  # the last of Django's routes matches any path
 

@@ -36,6 +36,12 @@ def timeline_url(name: str) -> str:
 
 
 @register.filter
+def map_url(name: str, page: str = "") -> str:
+    """Return the URL of one of a map's pages."""
+    return f"{reverse(f'admin:map_{page}' if page else 'admin:map')}?{urlencode({'map': name})}"
+
+
+@register.filter
 def short(value: object) -> str:
     """Show the end of an id, which differs most between neighbours."""
     return f"…{str(value)[-8:]}"

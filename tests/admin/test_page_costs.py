@@ -20,6 +20,7 @@ from fmv.mongodb.uuid7 import new_id
 from fmv.monitoring import servers
 from robots.models import Robot
 from tasks.admin import dashboard
+from tasks.admin.pages import map_page
 from tasks.models import Bulk, LogLine, Status, Task, WorkerProcess
 from tasks.queue import services
 from tasks.reports import tallies
@@ -36,6 +37,9 @@ COSTS = {
     "dashboard_day": 4,
     "dashboard_rest": 4,
     "compare": 4,  # for each span, which days are added up, and the totals
+    "map": 8,  # maps, floor plans; states, robots that run a task or are out of service, the plan; the plan, its audit
+    "map_live": 4,
+    "map_plan": 1,
     "timeline": 4,  # robots, totals, entries of the audit, absences
     "robot_timeline": 8,
     "handlers": 3,
@@ -81,6 +85,7 @@ COSTS = {
 #: routes that show no page to a superuser with a session: redirects, buttons, what nobody may
 OTHERS = {
     *("login", "logout", "oidc_login", "oidc_callback", "autocomplete", "view_on_site", "app_list"),
+    *("map_image", "map_plan_delete"),  # of a floor plan
     *("fmv_user_delete", "fmv_apitoken_delete", "fmv_auditentry_add", "fmv_auditentry_delete"),
     *("django_celery_results_taskresult_add", "django_celery_results_taskresult_delete"),
     *("tasks_bulk_add", "tasks_bulk_delete", "tasks_bulk_history", "tasks_bulk_stop"),
@@ -192,6 +197,7 @@ def test_each_page_costs_its_number_of_commands(rows, shown):
         for name, pattern in routes().items():
             if name in COSTS:
                 dashboard.forget()
+                map_page.forget()
                 del commands.sent[:]
                 [key] = [key for part, key in shown.items() if part in pattern] or [""]
                 answer = client.get(re.sub("<.*>", str(key), pattern))

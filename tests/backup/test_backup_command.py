@@ -34,12 +34,14 @@ from fmv.backup import dump, format, restore
 from fmv.devstack import embedded_mongodb, stack
 from fmv.mongodb.counting import collection
 from fmv.monitoring.models import Counter
-from robots import agents
+from robots import agents, floor_plans
 from robots.models import Absence, Robot, RobotSamples
+from robots.plan_files import Placement, read_picture
 from tasks.models import Bulk, LastOutcomes, LogLine, SpanTally, Submission, Tally, Task, WorkerProcess
 from tasks.queue import periodic
 from tests.conftest import wait_until
 from tests.support.factories import make_process, make_robot, make_task, make_token, make_user
+from tests.support.plan_files import png
 from tests.support.probes import (
     FUTURE,
     PAST,
@@ -140,6 +142,7 @@ def fill():
     agents.open_session(robot.name, agent="fmv-agent", handlers=["drive"])
     RobotSamples.objects.create(id=f"{robot.name}/2026-11-27T08", hour=PAST, minutes={"07": {"charge": 71.5}})
     Absence.objects.create(id="R2/offline/1", robot="R2", kind="offline", begun=PAST)
+    floor_plans.store("hall", Placement(0.05, -1.0, 2.0, 0.5), read_picture(png(600, 400)), by="fry")
     audit.record("robot.disable", by="fry", kind="robot", key=robot.name)
     Bulk.objects.create(action="cancel", by="fry", changed_at=PAST)
 

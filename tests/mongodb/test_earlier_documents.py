@@ -8,6 +8,7 @@ from fmv.accounts.models import ApiToken
 from fmv.accounts.permissions import Role
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import server_now
+from robots.models import RobotState
 from tasks.models import FINISHED, LogLine, Status, Task
 from tasks.queue import periodic, services
 from tasks.reports import diagnostics
@@ -25,6 +26,7 @@ LATER = {
     Task: ("runs_on", "claim_id", "session", "checkpoint", "cancel_requested_at", "out_of_contact_since", "reported"),
     LogLine: ("number",),
     ApiToken: ("robot",),
+    RobotState: ("map",),
 }
 
 
@@ -47,7 +49,7 @@ def fleet() -> dict[Status, Task]:
 
 
 ROUTES = ["/robot/", "/robot/?state=true", "/robot/R2", "/task/", "/task/?robot=R2", "/stats", "/handler/"]
-PAGES = ["", "robots/robot/", "tasks/task/", "tasks/task/?stuck=yes", "fmv/apitoken/"]
+PAGES = ["", "map/", "robots/robot/", "tasks/task/", "tasks/task/?stuck=yes", "fmv/apitoken/"]
 
 
 def test_each_route_and_page_shows_them(fleet):
