@@ -30,6 +30,10 @@ class NameTaken(InvalidInput):
         super().__init__([Problem(("body", "name"), f"A robot named {name!r} exists already", "name_taken")])
 
 
+class QueueHeld(FmvError):
+    """The robot's queue is held by somebody else, or for another reason."""
+
+
 class SessionReplaced(FmvError):
     """This session is over: another has begun, or none is open. Open a new one."""
 

@@ -38,7 +38,14 @@ def profile(
         "created_at": rfc3339(robot["created_at"]),
         "updated_at": rfc3339(robot["updated_at"]),
         "state": state(found, alarms),
+        "hold": hold(robot),
     }
+
+
+def hold(robot: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the output of HoldSerializer for a robot's document, None if its queue is not held."""
+    since = robot.get("held_since")  # a robot that is stored since before has none
+    return {"by": robot["held_by"], "since": rfc3339(since), "why": robot["held_why"]} if since else None
 
 
 def state(found: Mapping[str, Any] | None, alarms: Sequence[str] | None = None) -> dict[str, Any] | None:

@@ -5,8 +5,16 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from fmv.http.fields import Rfc3339Field, StrictCharField, StrictIntegerField
-from robots.models import MAX_LABELS, MAX_LANES, plain_name, validate_endpoint, validate_label, validate_name
+from fmv.http.fields import Rfc3339Field, StrictCharField, StrictIntegerField, StrictSerializer
+from robots.models import (
+    MAX_LABELS,
+    MAX_LANES,
+    MAX_REASON,
+    plain_name,
+    validate_endpoint,
+    validate_label,
+    validate_name,
+)
 from robots.state_serializers import StateSerializer
 
 EXAMPLE = {"name": "Bender", "is_great": True, "location": "Earth", "description": "Please insert girder"}
@@ -122,6 +130,23 @@ class RobotChangeSerializer(RobotReplacementSerializer):
         return {name: value for name, value in values.items() if value is not None or name != "labels"}
 
 
+class HoldSerializer(serializers.Serializer):
+    """Who holds the robot's queue, since when and why."""
+
+    by = serializers.CharField()
+    since = Rfc3339Field()
+    why = serializers.CharField(help_text="Empty if no reason was given.")
+
+
+@extend_schema_serializer(
+    examples=[OpenApiExample("a reason", {"why": "The lift is being repaired"}, request_only=True)]
+)
+class HoldInputSerializer(StrictSerializer):
+    """Why the robot's queue is held."""
+
+    why = StrictCharField(max_length=MAX_REASON, default="", allow_blank=True, help_text="A reason, for people.")
+
+
 class RobotFieldsSerializer(serializers.Serializer):
     """A robot without its tasks.
 
@@ -140,6 +165,9 @@ class RobotFieldsSerializer(serializers.Serializer):
     updated_at = Rfc3339Field(required=False)
     state = StateSerializer(
         required=False, allow_null=True, help_text="What its agent reports; null if no agent was ever connected."
+    )
+    hold = HoldSerializer(
+        required=False, allow_null=True, help_text="The hold of its queue: it starts no task. Null if there is none."
     )
 
 

@@ -15,10 +15,13 @@ from fmv.accounts.models import ApiToken
 from fmv.errors import InvalidInput, Problem
 from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import Document, find_document, insert, stored_form
-from robots.errors import Changed, NameTaken, NotPossible, UnknownRobot
+from fmv.mongodb.expressions import Now
+from robots.errors import Changed, NameTaken, NotPossible, QueueHeld, UnknownRobot
 from robots.models import Absence, Robot, RobotQuerySet, RobotSamples, RobotState, plain_name
 
 MAX_VALUE = 60  # characters of a value in the audit list
+#: what a replacement leaves as it is
+KEPT = ("name", "held_since", "held_by", "held_why", "revision", "created_at", "updated_at")
 TITLES = {field.attname: str(field.verbose_name) for field in Robot._meta.fields}
 
 
@@ -78,9 +81,7 @@ def replace(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
     robot = Robot(name=name, **values)
     _check_greatness(robot)
     replaced = {
-        field.attname: getattr(robot, field.attname)
-        for field in Robot._meta.fields
-        if field.attname not in ("name", "revision", "created_at", "updated_at")
+        field.attname: getattr(robot, field.attname) for field in Robot._meta.fields if field.attname not in KEPT
     }
     while True:
         before = Robot.objects.filter(pk=name).first()
@@ -112,6 +113,36 @@ def change(name: str, *, by: str, revisions: Collection[int] | None = None, why:
     if values:
         _record_change(before, after, by, values, why)
     return after
+
+
+def hold_queue(name: str, *, by: str, why: str = "") -> Robot:
+    """Hold the robot's queue and return the robot: it starts no task until `release_queue`. Running tasks go on.
+
+    Unlike a robot out of service it stays one that takes orders and whose agent is expected. The same hold again
+    changes nothing. Raises UnknownRobot, and QueueHeld if the queue is held by somebody else or for another reason.
+    """
+    while True:
+        robot = get(name)
+        if robot.held_since is None:
+            free = Robot.objects.filter(pk=robot.name, held_since=None)
+            if after := _write(free, {"held_since": Now(), "held_by": by, "held_why": why}):
+                audit.record("robot.hold", by=by, kind="robot", key=after.name, text=why or "no reason given")
+                return after
+        elif (robot.held_by, robot.held_why) == (by, why):
+            return robot
+        else:
+            raise QueueHeld(f"The queue is {robot.hold} since {robot.held_since:%F %T} UTC. Release it first.")
+
+
+def release_queue(name: str, *, by: str) -> tuple[Robot, bool]:
+    """Release the robot's queue; return the robot, and whether its queue was held. Raises UnknownRobot."""
+    robot = get(name)
+    after = _write(Robot.objects.filter(pk=robot.name).held(), {"held_since": None, "held_by": "", "held_why": ""})
+    if after is None:
+        return get(name), False
+    text = f"it was {robot.hold} since {robot.held_since:%F %T} UTC" if robot.held_since else ""
+    audit.record("robot.release", by=by, kind="robot", key=after.name, text=text)
+    return after, True
 
 
 def delete(name: str, *, by: str, revisions: Collection[int] | None = None) -> None:

@@ -5,6 +5,7 @@ from robots.models.floor_plan import MAX_MAP_NAME, FloorPlan
 from robots.models.robot import (
     MAX_LABELS,
     MAX_LANES,
+    MAX_REASON,
     Robot,
     RobotQuerySet,
     look,
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_LABELS",
     "MAX_LANES",
     "MAX_MAP_NAME",
+    "MAX_REASON",
     "Absence",
     "FloorPlan",
     "Robot",

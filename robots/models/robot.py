@@ -1,5 +1,6 @@
 """Robot: the registry's model, with the rules that hold for API, admin and imports alike."""
 
+import datetime as dt
 import re
 import unicodedata
 from collections.abc import Collection
@@ -26,6 +27,8 @@ _INVISIBLE = re.compile(
 _BLANKS = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 MAX_LABELS = 32
 MAX_LANES = 16
+MAX_REASON = 200  # characters
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def plain_name(name: str) -> str:
@@ -75,6 +78,14 @@ class RobotQuerySet(QuerySet["Robot"]):
 
     def out_of_service(self) -> "RobotQuerySet":
         return self.filter(enabled=False)
+
+    def held(self) -> "RobotQuerySet":
+        """Robots whose queue is held."""
+        return self.filter(held_since__gt=EPOCH)
+
+    def starting(self) -> "RobotQuerySet":
+        """Robots that start tasks: in service, and their queue is not held."""
+        return self.in_service().filter(held_since=None)
 
     def at(self, name: str, revisions: Collection[int] | None) -> "RobotQuerySet":
         """The robot, if it is at one of the revisions (None: at any)."""
@@ -130,6 +141,11 @@ class Robot(models.Model):
         validators=[validate_endpoint],
         help_text="The http or https URL where the robot itself answers; the handler `http` calls it.",
     )
+    held_since = models.DateTimeField(
+        null=True, editable=False, help_text="Since when its queue is held: it starts nothing. null: it is not held."
+    )
+    held_by = models.CharField(max_length=150, default="", editable=False, help_text="Who held its queue last.")
+    held_why = models.CharField(max_length=MAX_REASON, default="", editable=False, help_text="Why, as that one said.")
     revision = models.PositiveIntegerField(default=1, editable=False, help_text="Grows with each change: the ETag.")
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -143,10 +159,21 @@ class Robot(models.Model):
             models.Index(fields=["enabled", "name"], name="robot_by_service"),  # ?enabled=, the sweeper
             models.Index(fields=["is_great", "name"], name="robot_by_greatness"),  # ?is_great=
             models.Index(fields=["labels", "name"], name="robot_by_label"),  # ?label=
+            models.Index(fields=["held_since"], name="robot_by_hold", condition=Q(held_since__gt=EPOCH)),  # held
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def starts_tasks(self) -> bool:
+        """Whether it starts tasks: it is in service, and its queue is not held."""
+        return self.enabled and self.held_since is None
+
+    @property
+    def hold(self) -> str:
+        """Who holds its queue and why, in words: "held by amy (“The lift is being repaired”)"."""
+        return f"held by {self.held_by}" + (f" (“{self.held_why}”)" if self.held_why else "")
 
     def clean(self) -> None:
         if self.is_great and self.name not in self.GREAT_ONES:

@@ -8,13 +8,12 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 
 import robots.services
 from fmv import audit
 from fmv.admin_base import wrong_words
-from fmv.errors import FmvError, InvalidInput
+from fmv.errors import FmvError
 from fmv.mongodb.server import recent_now
 from fmv.templatetags.display import counted
 from robots.models import Robot, plain_name
@@ -22,6 +21,7 @@ from tasks.admin import charts, robot_day
 from tasks.admin.base import username
 from tasks.admin.connect import ConnectPages
 from tasks.admin.pages import map_page
+from tasks.admin.queue_pages import QueuePages
 from tasks.admin.run_page import RunPage
 from tasks.models import Status, Task
 from tasks.queue import services
@@ -34,17 +34,11 @@ WORDS = ("state", "label", "q", "after")  # parameters of the list
 PAGE_ROWS = 50  # robots on a page of the list
 QUEUE_ROWS = 20  # tasks of its queue on a robot's page
 LATEST_ROWS = 20  # its latest tasks there, whatever their status
-MAX_SUGGESTIONS = 500  # robot names that a field offers
 
 QUEUE_FIELDS = ("id", "handler", "runs_on", "priority", "requested_by")
 LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
 ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at")
 GOES_ON = ("robot_busy", "starting")  # reasons why a task waits that are as they should be
-QUEUE_CHOICES = {
-    "keep": "Keep the tasks in its queue until it is back in service",
-    "cancel": "Cancel the tasks in its queue",
-    "move": "Move the tasks in its queue to another robot",
-}
 
 
 class RobotForm(forms.ModelForm):
@@ -65,17 +59,19 @@ class RobotForm(forms.ModelForm):
 
 
 @admin.register(Robot)
-class RobotAdmin(ConnectPages, RunPage):
+class RobotAdmin(ConnectPages, QueuePages, RunPage):
     form = RobotForm
-    pages = ConnectPages.connect_pages | {
-        "rows": ("rows/", "rows_view"),
-        "live": ("<path:object_id>/live/", "live_view"),
-        "day": ("<path:object_id>/day/", "day_view"),
-        "edit": ("<path:object_id>/edit/", "edit_view"),
-        "run": ("<path:object_id>/run/", "run_view"),
-        "out": ("<path:object_id>/out/", "out_view"),
-        "in": ("<path:object_id>/in/", "in_view"),
-    }
+    pages = (
+        ConnectPages.connect_pages
+        | QueuePages.queue_pages
+        | {
+            "rows": ("rows/", "rows_view"),
+            "live": ("<path:object_id>/live/", "live_view"),
+            "day": ("<path:object_id>/day/", "day_view"),
+            "edit": ("<path:object_id>/edit/", "edit_view"),
+            "run": ("<path:object_id>/run/", "run_view"),
+        }
+    )
 
     # --- The list ----------------------------------------------------------------------------------------------------
 
@@ -173,77 +169,6 @@ class RobotAdmin(ConnectPages, RunPage):
     def delete_model(self, request: HttpRequest, obj: Robot) -> None:
         services.delete_robot(obj.name, by=username(request))
 
-    # --- For operators -----------------------------------------------------------------------------------------------
-
-    def out_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask what happens to the robot's queue, then take the robot out of service."""
-        self.check_may_operate(request)
-        robot = _find(object_id)
-        if robot is None:
-            return self.to_list(request, f"There is no robot {unquote(object_id)[:64]}.")
-        form = OutForm(request.POST if request.method == "POST" else None, robot=robot)
-        if form.is_bound and form.is_valid() and (answer := self._take_out(request, form)):
-            return answer
-        [status] = robot_statuses([robot])
-        context = {"robot": robot, "form": form, "robot_status": status}
-        return self.page(request, "robots/robot/out.html", f"Take {robot.name} out of service", **context)
-
-    def _take_out(self, request: HttpRequest, form: "OutForm") -> HttpResponse | None:
-        """Take the robot out of service and redirect. If that fails, add the error to the form and return None."""
-        name, queue, to = form.robot.name, form.cleaned_data["queue"], form.cleaned_data["to"]
-        try:
-            _, run = services.take_out_of_service(
-                name, by=username(request), queue=queue, to=to if queue == "move" else None
-            )
-        except FmvError as error:
-            form.add_error("to" if queue == "move" else None, _sentences(error))
-            return None
-        messages.success(request, f"{name} is out of service.")
-        return HttpResponseRedirect(reverse("admin:tasks_bulk_change", args=[run.pk]) if run else robot_url(name))
-
-    def in_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        self.check_may_operate(request)
-        if request.method != "POST":
-            return HttpResponseNotAllowed(["POST"])
-        name = unquote(object_id)
-        if _find(object_id) is None:
-            return self.to_list(request, f"There is no robot {name[:64]}.")
-        services.put_in_service(name, by=username(request))
-        messages.success(request, f"{name} is in service.")
-        return HttpResponseRedirect(robot_url(name))
-
-
-class OutForm(forms.Form):
-    """What happens to the queue of a robot that is taken out of service."""
-
-    queue = forms.ChoiceField(
-        choices=list(QUEUE_CHOICES.items()),
-        initial="keep",
-        widget=forms.RadioSelect,
-        label="Its queue",
-    )
-    to = forms.CharField(
-        required=False,
-        label="Other robot",
-        help_text="The name of a robot in service.",
-        widget=forms.TextInput(attrs={"list": "robots", "autocomplete": "off"}),
-    )
-
-    def __init__(self, *args: Any, robot: Robot, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.label_suffix = ""
-        self.robot = robot
-
-    def clean(self) -> None:
-        if self.cleaned_data.get("queue") == "move" and not self.cleaned_data.get("to"):
-            self.add_error("to", "Name the robot to which the queue moves.")
-
-    @property
-    def offered(self) -> list[str]:
-        """The names of robots that the field offers, in order."""
-        others = Robot.objects.in_service().exclude(pk=self.robot.pk)
-        return list(others.order_by("name").values_list("name", flat=True)[:MAX_SUGGESTIONS])
-
 
 # --- The content of the pages ----------------------------------------------------------------------------------------
 
@@ -319,7 +244,3 @@ def _held_up(statuses: Iterable[RobotStatus]) -> dict[str, tuple[Task, Waiting]]
 def _toggle(words: dict[str, str], state: str) -> str:
     """Return the query string that filters by this state, or, if it is filtered already, by none."""
     return urlencode(words | {"after": "", "state": "" if state == words["state"] else state})
-
-
-def _sentences(error: FmvError) -> str:
-    return "; ".join(problem.msg for problem in error.problems) if isinstance(error, InvalidInput) else str(error)

@@ -122,6 +122,8 @@ def _is_spent(form: RunForm) -> bool:
 def _when_it_starts(task: Task, robot: Robot) -> str:
     if task.run_at:
         return "The task waits for its time."
-    return (
-        "The task starts when its robot is free." if robot.enabled else "The task waits until its robot is in service."
-    )
+    if not robot.enabled:
+        return "The task waits until its robot is in service."
+    if robot.held_since:
+        return "The task waits until the queue of its robot is released."
+    return "The task starts when its robot is free."

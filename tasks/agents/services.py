@@ -93,8 +93,8 @@ def _require_session(robot: str, session: str) -> Session:
 def claim(robot: str, session: str, claim_id: UUID) -> Held | None:
     """Start the robot's next task, if it runs on the robot and a lane is free; the same claim again returns the same.
 
-    None also while the robot is out of service, or if its agent does not know the handler: the tasks behind it wait,
-    because a robot runs its tasks in order. Raises SessionReplaced.
+    None also while the robot is out of service or its queue is held, or if its agent does not know the handler: the
+    tasks behind it wait, because a robot runs its tasks in order. Raises SessionReplaced.
     """
     current = _require_session(robot, session)
     taken: set[str] = set()
@@ -158,7 +158,7 @@ def _next_of(robot: str, session: Session) -> tuple[Robot | None, Task | None]:
     has_expired = False
     while True:
         owner, found = Task.look(robot)
-        if owner is None or not owner.enabled or not found:
+        if owner is None or not owner.starts_tasks or not found:
             return owner, None
         if not found[0].expire():
             break

@@ -58,6 +58,7 @@ PROFILE_EXAMPLE = EXAMPLE | {
     "created_at": "2026-11-23T07:00:00.000Z",
     "updated_at": "2026-11-23T07:00:00.000Z",
     "state": SHOWN_EXAMPLE,
+    "hold": None,
 }
 HANDLER_EXAMPLE = {
     "name": "wait",

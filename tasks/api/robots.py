@@ -23,6 +23,7 @@ from robots import rendering
 from robots.errors import Changed, NameTaken, UnknownRobot
 from robots.models import Robot, RobotState
 from robots.serializers import (
+    HoldInputSerializer,
     RobotChangeSerializer,
     RobotFilterSerializer,
     RobotInputSerializer,
@@ -37,6 +38,7 @@ from tasks.queue import services
 from tasks.reports import mismatches
 
 NAME_TAKEN = {"loc": ["body", "name"], "msg": "A robot named 'Bender' exists already", "type": "name_taken"}
+HELD = "The queue is held by leela (“The lift is being repaired”) since 2026-11-23 08:00:00 UTC. Release it first."
 LATEST = 50  # tasks in a robot's profile
 
 NAME = OpenApiParameter(
@@ -117,6 +119,8 @@ class RobotViewSet(StrictQuery, ViewSet):
         "partial_update": Role.OPERATOR,
         "destroy": Role.MANAGER,
         "run": Role.OPERATOR,
+        "hold": Role.OPERATOR,
+        "release": Role.OPERATOR,
     }
 
     @extend_schema(
@@ -246,6 +250,39 @@ class RobotViewSet(StrictQuery, ViewSet):
             body = {}
         run = {"robot": name, **read_body(SubmitSerializer, body)}
         return answer(render_new(services.submit(run, by=caller(request), key=idempotency_key(request))))
+
+    @extend_schema(
+        operation_id="hold_robot__name__hold_post",
+        tags=["robots"],
+        parameters=[NAME, ETAG],
+        request=HoldInputSerializer,
+        responses={200: RobotProfileSerializer, 409: conflict_schema(HELD)},
+    )
+    def hold(self, request: Request, name: str) -> HttpResponse:
+        """Hold the robot's queue.
+
+        The robot starts no task until the queue is released; the tasks that run go on. A robot out of service refuses
+        new tasks and need not be online; one whose queue is held stays in service: it takes new tasks, which wait. The
+        `hold` of its profile says who holds it, since when and why. The same request again changes nothing. A queue
+        that somebody else holds, or that is held for another reason, is refused with 409.
+        """
+        body: Any = {} if request.data is None else request.data
+        why = read_body(HoldInputSerializer, body)["why"]
+        return profile(columns_of(services.hold_queue(name, by=caller(request), why=why)))
+
+    @extend_schema(
+        operation_id="release_robot__name__release_post",
+        tags=["robots"],
+        parameters=[NAME, ETAG],
+        request=None,
+        responses={200: RobotProfileSerializer},
+    )
+    def release(self, request: Request, name: str) -> HttpResponse:
+        """Release the robot's queue.
+
+        Its tasks start again, unless the robot is out of service. A queue that is not held stays as it is.
+        """
+        return profile(columns_of(services.release_queue(name, by=caller(request))))
 
 
 def _replace(request: Request, **values: Any) -> tuple[Robot, bool]:

@@ -10,6 +10,8 @@ ROBOT: dict[str, Any] = {"get": "retrieve", "put": "update", "patch": "partial_u
 urlpatterns = [
     *both("task/<uuid:task_id>", tasks.TaskViewSet.as_view({"get": "retrieve"}), "task"),
     *both("robot/<str:name>/run", robots.RobotViewSet.as_view({"post": "run"}), "run"),
+    *both("robot/<str:name>/hold", robots.RobotViewSet.as_view({"post": "hold"}), "hold"),
+    *both("robot/<str:name>/release", robots.RobotViewSet.as_view({"post": "release"}), "release"),
     *both("robot/<str:name>/timeline", timeline.TimelineView.as_view(), "timeline"),
     *both("robot/<str:name>", robots.RobotViewSet.as_view(ROBOT), "robot"),
     *both("robot/", robots.RobotViewSet.as_view({"get": "list", "post": "create"}), "robots"),

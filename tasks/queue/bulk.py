@@ -292,7 +292,7 @@ def _cancel_note(bulk: Bulk) -> str:
 
 def move(bulk: Bulk, ids: list[str]) -> None:
     robot = Robot.objects.filter(pk=bulk.options["to"]).first()
-    if robot and _still_matching(bulk, ids).reassign(robot.name, _author(bulk)) and robot.enabled:
+    if robot and _still_matching(bulk, ids).reassign(robot.name, _author(bulk)) and robot.starts_tasks:
         ring_all({robot.name: robot.lanes})
         wake(robot.name)
 

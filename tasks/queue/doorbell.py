@@ -92,7 +92,7 @@ def _lanes_to_wake(robot: Robot | None, tasks: int) -> int:
     """Return for how many lanes to ring; 1 for a deleted robot: the worker that gets the message ends its tasks."""
     if robot is None:
         return 1
-    return min(tasks, robot.lanes) if robot.enabled else 0
+    return min(tasks, robot.lanes) if robot.starts_tasks else 0
 
 
 def ring_all(bells: Mapping[str, int], **options: Any) -> None:

@@ -227,7 +227,7 @@ _waits: dict[str, Wait] = {}
 
 
 def ring_waiting(patience: float = 0.0) -> int:
-    """Ring for robots in service that have queued tasks and a free lane, in case a message was lost; return how many.
+    """Ring for robots that start tasks, have queued ones and a free lane, if a message was lost; return how many.
 
     `patience`: seconds for which this process must have seen their tasks wait, or 0 to ring at once. While workers have
     more to do than they can, robots wait although their messages are under way: after each ring for a robot it takes
@@ -260,7 +260,7 @@ def _rings(name: str, robot: Robot | None, held: int) -> int:
     """Return how many of its queued tasks the robot could start now; 1 for a deleted robot."""
     if robot is None:
         return 1
-    free = robot.lanes - held if robot.enabled else 0
+    free = robot.lanes - held if robot.starts_tasks else 0
     return free if free <= 1 else Task.objects.queued().of_robot(name).up_to(free)
 
 

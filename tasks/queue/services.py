@@ -70,7 +70,7 @@ def submit(runs: Run | Sequence[Run], *, by: str, key: str | None = None) -> Tas
         return task
     [task], [robot] = _new(runs, by)
     insert(task)
-    if robot.enabled and task.status == Status.QUEUED:
+    if robot.starts_tasks and task.status == Status.QUEUED:
         ring_for_new(task)  # at once: whether somebody comes anyway would be asked by a third command
     return task
 
@@ -144,7 +144,7 @@ def change_robot(name: str, *, by: str, **values: Any) -> Robot:
     Raises UnknownRobot, NotPossible.
     """
     robot = robots.services.change(name, by=by, **values)
-    if robot.enabled and ("enabled" in values or "lanes" in values):
+    if "enabled" in values or "lanes" in values:
         restart_queue(robot)
     return robot
 
@@ -155,7 +155,7 @@ def replace_robot(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
     Raises InvalidInput, NotPossible.
     """
     robot, created = robots.services.replace(name, by=by, **values)
-    if robot.enabled and not created:
+    if not created:
         restart_queue(robot)
     return robot, created
 
@@ -182,13 +182,33 @@ def take_out_of_service(
     return robot, bulk.run(run, REQUEST_BUDGET)
 
 
+def hold_queue(name: str, *, by: str, why: str = "") -> Robot:
+    """Hold a robot's queue: see `robots.services.hold_queue`. A process that has looked at the queue within the last
+    `tasks.worker.claim.LOOK_LIFETIME` may still start what it has found there.
+    """
+    return robots.services.hold_queue(name, by=by, why=why)
+
+
+def release_queue(name: str, *, by: str) -> Robot:
+    """Release a robot's queue, and start it if it was held. Raises UnknownRobot."""
+    robot, was_held = robots.services.release_queue(name, by=by)
+    if was_held:
+        restart_queue(robot)
+    return robot
+
+
 def put_in_service(name: str, *, by: str) -> Robot:
     """Put a robot back in service, and start its queue. Raises UnknownRobot."""
     return change_robot(name, by=by, enabled=True)
 
 
 def restart_queue(robot: Robot) -> None:
-    """Ring once for each lane of the robot if its next task runs on a worker, or wake its agent if on the robot."""
+    """Ring once for each lane of the robot if its next task runs on a worker, or wake its agent if on the robot.
+
+    Not if the robot starts no tasks.
+    """
+    if not robot.starts_tasks:
+        return
     runs_on = Task.objects.next_runs_on(robot.name)
     if runs_on == "worker":
         ring_all({robot.name: robot.lanes})

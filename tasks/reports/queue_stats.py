@@ -62,12 +62,12 @@ def longest_waiting() -> QueuedTask | None:
 
 
 def _first_in_service(queue: TaskQuerySet) -> QueuedTask | None:
-    """Return the first task in the queue for a robot in service."""
+    """Return the first task in the queue for a robot that starts tasks."""
     out: set[str] = set()
     batch = FIRST_BATCH
     while rows := list(queue.exclude(robot__in=out).values_list("robot", "id", "run_at", "handler")[:batch]):
         names = {robot for robot, *_ in rows}
-        serving = set(Robot.objects.in_service().filter(pk__in=names).values_list("pk", flat=True))
+        serving = set(Robot.objects.starting().filter(pk__in=names).values_list("pk", flat=True))
         for robot, id, run_at, handler in rows:
             if robot in serving:
                 return QueuedTask(run_at or time_of(id), id, robot, handler)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 #: what to do -> the label of its button or link
 LABELS = {
     "put_in_service": "Put in service",
+    "release_queue": "Release the queue",
     "free_lane": "The robot stands still: free its lane",
     "end": "Do not wait for the robot",
     "show_task": "Show the task",
@@ -16,7 +17,7 @@ LABELS = {
 }
 
 #: those that change something, which operators may
-CHANGES = ("put_in_service", "free_lane", "end")
+CHANGES = ("put_in_service", "release_queue", "free_lane", "end")
 
 
 @dataclass(frozen=True)

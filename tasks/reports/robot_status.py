@@ -35,6 +35,7 @@ STATES = {
     "busy": State("busy", "Runs a task now"),
     "idle": State("idle", "In service, runs nothing"),
     "out": State("out of service", "Starts no task, keeps its queue, and may still run a task that it had started"),
+    "held": State("queue held", "Starts no task until its queue is released; the tasks that run go on"),
     "failing": State("failing", "The last of its tasks that succeeded or failed has failed"),
     "online": State("online", "Its agent is there"),
     "offline": State("offline", "Its agent has signed off, or has not called for a while"),
@@ -62,9 +63,9 @@ class RobotStatus:
 
     @property
     def states(self) -> list[tuple[str, State]]:
-        """The state, "failing" if so, and what its agent says, for its badges."""
-        reported = self.condition.kinds if self.condition else []
-        return [(state, STATES[state]) for state in (self.state, *(["failing"] if self.failing else []), *reported)]
+        """The state, "held" and "failing" if so, and what its agent says, for its badges."""
+        found = [self.state, *(["held"] if self.robot.held_since else []), *(["failing"] if self.failing else [])]
+        return [(state, STATES[state]) for state in found + (self.condition.kinds if self.condition else [])]
 
     @property
     def mismatch(self) -> dict[str, Any] | None:
@@ -156,6 +157,8 @@ def in_state(robots: RobotQuerySet, state: str) -> RobotQuerySet:
             return robots.in_service().exclude(pk__in=queue_stats.busy_robots())
         case "out":
             return robots.out_of_service()
+        case "held":
+            return robots.held()
         case "failing":
             return robots.filter(pk__in=[name for name, ended in outcomes_of().items() if ended.failing])
         case kind if kind in connections.KINDS:

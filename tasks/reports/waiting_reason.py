@@ -23,6 +23,7 @@ from tasks.reports.held_lanes import HeldLane, held_lanes
 from tasks.reports.remedies import Remedy
 
 MAX_QUEUED = 50_000  # tasks of many robots that are looked at
+OF_ROBOT = ("name", "enabled", "lanes", "updated_at", "held_since", "held_by", "held_why")
 HEAD = ("robot", "handler", "priority", "runs_on", "params_version", "run_at")
 
 #: why a task may wait, for programs
@@ -32,6 +33,7 @@ REASONS = {
     "overdue": "its time has come, and no maintenance worker has queued it",
     "robot_gone": "its robot was deleted",
     "out_of_service": "its robot is out of service",
+    "queue_held": "somebody holds the queue of its robot",
     "robot_busy": "all lanes of its robot are in use",
     "out_of_contact": "its robot is out of contact and may still run another task",
     "lane_blocked": "its robot has not confirmed that it stopped another task",
@@ -132,9 +134,9 @@ def named(handler: str, id: uuid.UUID) -> str:
 
 def _look(names: Collection[str]) -> _Scene:
     now = recent_now()
-    found = Robot.objects.filter(pk__in=names).order_by().values("name", "enabled", "lanes", "updated_at")
+    found = Robot.objects.filter(pk__in=names).order_by().values(*OF_ROBOT)
     robots = {row["name"]: Robot(**row) for row in found}
-    serving = {name for name, robot in robots.items() if robot.enabled}
+    serving = {name for name, robot in robots.items() if robot.starts_tasks}
     heads = _heads(names)
     on_robots = {name for name in serving if name in heads and heads[name].runs_on == "robot"}
     on_workers = any(name in heads and heads[name].runs_on == "worker" for name in serving)
@@ -222,6 +224,9 @@ def _of_queued(task: Task, scene: _Scene) -> Waiting:
     if not robot.enabled:
         since, remedy = scene.disabled.get(robot.name), Remedy("put_in_service", robot=robot.name)
         return Waiting("out_of_service", "The robot is out of service", since=since, remedy=remedy)
+    if robot.held_since:
+        remedy = Remedy("release_queue", robot=robot.name)
+        return Waiting("queue_held", f"The queue of the robot is {robot.hold}", since=robot.held_since, remedy=remedy)
     head = scene.heads.get(robot.name)
     why = _of_lanes(robot, scene.held.get(robot.name, [])) or _of_head(head, scene)
     if head is None or head.pk == task.pk:

@@ -75,6 +75,8 @@ def remedy_url(remedy: Remedy) -> str:
     match remedy.do:
         case "put_in_service":
             return robot_url(remedy.robot, "in")
+        case "release_queue":
+            return robot_url(remedy.robot, "release")
         case "free_lane":
             return reverse("admin:tasks_task_free", args=[remedy.task])
         case "end":

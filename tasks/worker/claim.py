@@ -82,7 +82,7 @@ class Turn:
         self._own: tuple[str, int] | None = None  # the lane of the last task, and the robot's revision then
 
     def claim(self) -> Task | None:
-        """Start the next queued task and return it; None without a task or a free lane, or out of service.
+        """Start the next queued task and return it; None without a task or a free lane, out of service, or held.
 
         Also None if this worker cannot run that task: it is left to another, or to the robot, and the tasks behind it
         wait, because a robot runs its tasks in order.
@@ -91,7 +91,7 @@ class Turn:
             if self.robot is None:
                 Task.objects.of_robot(self._name).fail_orphans()
                 return None
-            if not self.robot.enabled:
+            if not self.robot.starts_tasks:
                 return None
             if task.expire():
                 continue
@@ -112,7 +112,7 @@ class Turn:
         """Ring if the robot has more tasks."""
         if not self._found:
             self._look()
-        if self._found and self._found[0].runs_on == "worker" and (self.robot is None or self.robot.enabled):
+        if self._found and self._found[0].runs_on == "worker" and (self.robot is None or self.robot.starts_tasks):
             ring(self._name, self._found[0].priority)
 
     def _next(self) -> Task | None:

@@ -37,6 +37,8 @@ ROUTES = {
     ("HEAD", "/events"): "viewer",  # as GET, whose stream would not end
     ("HEAD", "/task/{task}/events"): "viewer",
     ("POST", "/robot/{robot}/run"): "operator",
+    ("POST", "/robot/{robot}/hold"): "operator",
+    ("POST", "/robot/{robot}/release"): "operator",
     ("POST", "/task/{task}/cancel"): "operator",
     ("POST", "/task/{over}/retry"): "operator",
     ("POST", "/task/{silent}/end"): "operator",
@@ -79,7 +81,7 @@ def test_the_routes_above_are_all_there_are():
     wanted = (
         "health login logout openapi openapi_3_0 docs stats robots robot run batch tasks task cancel retry end free log"
     )
-    wanted += " handlers handler events task_events waiting attention compare timeline"
+    wanted += " handlers handler events task_events waiting attention compare timeline hold release"
     wanted += " agent_session agent_claim agent_renew agent_log agent_finish agent_release agent_state"
     assert sorted(name for part in parts for name in names(part)) == sorted(wanted.split(" "))
 

@@ -79,6 +79,7 @@ COSTS = {
     "robots_robot_edit": 1,
     "robots_robot_run": 1,
     "robots_robot_out": 8,
+    "robots_robot_hold": 7,
     "robots_robot_connect": 3,
     "robots_robot_connection": 2,
 }
@@ -92,6 +93,7 @@ OTHERS = {
     *("tasks_task_add", "tasks_task_delete", "tasks_task_history", "tasks_task_act", "tasks_task_cancel"),
     *("tasks_task_end", "tasks_task_free"),
     *("tasks_task_retry", "robots_robot_delete", "robots_robot_history", "robots_robot_in"),
+    "robots_robot_release",
 }
 WHO = ["aggregate fmv_session", "aggregate fmv_user"]
 
@@ -258,7 +260,9 @@ BUTTONS: dict[str, tuple[str, dict[str, str], int]] = {
     "delete a robot": ("/admin/robots/robot/Over/delete/", {"post": "yes"}, 17),
     "run a task": ("/admin/robots/robot/Bender/run/?handler=noop", {}, 6),
     "take out of service": ("/admin/robots/robot/Bender/out/", {"queue": "keep"}, 4),
-    "put in service": ("/admin/robots/robot/Bender/in/", {}, 5),
+    "put in service": ("/admin/robots/robot/Bender/in/", {}, 4),
+    "hold a queue": ("/admin/robots/robot/Bender/hold/", {"why": "-"}, 4),
+    "release a queue": ("/admin/robots/robot/Bender/release/", {}, 4),
     "take out and cancel the queue": ("/admin/robots/robot/A/out/", {"queue": "cancel"}, 22),
     "take out and move the queue": ("/admin/robots/robot/B/out/", {"queue": "move", "to": "Bender"}, 22),
     "cancel a task": ("/admin/tasks/task/{task}/cancel/", {}, 4),

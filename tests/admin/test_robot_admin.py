@@ -230,6 +230,35 @@ def test_a_robot_is_put_in_service_again():
     assert Robot.objects.get().enabled
 
 
+def test_an_operator_holds_a_queue_and_releases_it():
+    make_robot(name="R2")
+    make_task(robot="R2", status="QUEUED")
+    client = admin(Role.OPERATOR, username="leela")
+    assert "<b>1</b> task waits" in text(client.get(robot_url("R2", "hold")))
+    answer = client.post(robot_url("R2", "hold"), {"why": "The lift <b>is</b> being repaired"}, follow=True)
+    assert messages(answer) == ["The queue of R2 is held."]
+    robot = Robot.objects.get()
+    assert (robot.held_by, robot.held_why, robot.enabled) == ("leela", "The lift <b>is</b> being repaired", True)
+    for page in (robot_url("R2"), ROBOTS, f"{ROBOTS}?state=held"):
+        shown = text(client.get(page))
+        assert "held by leela (“The lift &lt;b&gt;is&lt;/b&gt; being repaired”)" in shown, page
+        assert "state-held" in shown
+    assert "robot matches" in text(client.get(f"{ROBOTS}?state=out"))
+    assert client.get(robot_url("R2", "release")).status_code == 405
+    assert messages(client.post(robot_url("R2", "release"), follow=True)) == ["The queue of R2 is released."]
+    assert Robot.objects.get().starts_tasks
+
+
+def test_what_another_holds_is_said_with_who_and_why():
+    make_robot(name="R2")
+    services.hold_queue("R2", by="fry", why="Mine")
+    before = stored()
+    answer = admin(Role.OPERATOR).post(robot_url("R2", "hold"), {"why": "No, mine"})
+    assert "held by fry (“Mine”) since" in text(answer)
+    assert stored() == before
+    assert admin(Role.OPERATOR).post(robot_url("Nobody", "release")).status_code == 302
+
+
 def test_all_of_a_robots_tasks_are_cancelled_after_a_question():
     make_robot(name="R2")
     mine, other = make_task(robot="R2", status="QUEUED"), make_task(robot="C3", status="QUEUED")

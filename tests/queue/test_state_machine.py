@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fmv.mongodb.server import server_now
 from robots.agents import Session
-from robots.errors import SessionReplaced
+from robots.errors import QueueHeld, SessionReplaced
 from robots.models import Robot, RobotState
 from tasks.agents import services as agent_services
 from tasks.agents.answers import Held
@@ -180,7 +180,7 @@ class Life(RuleBasedStateMachine):
     def head(self) -> Any:
         """The next task of the robot in service, None without one; those before it that are too late are revoked."""
         queued = sorted(self.in_status(Status.QUEUED), key=lambda pk: (-self.models[pk].priority, pk))
-        for pk in queued if self.robot.enabled else ():
+        for pk in queued if self.robot.starts_tasks else ():
             model = self.models[pk]
             if not model.expired or model.attempt:
                 return pk
@@ -521,6 +521,22 @@ class Life(RuleBasedStateMachine):
     @rule(enabled=st.booleans(), lanes=st.integers(1, LANES))
     def change_robot(self, enabled: bool, lanes: int) -> None:
         self.robot = services.change_robot("R", by="test", enabled=enabled, lanes=lanes)
+
+    @rule(by=st.sampled_from(["amy", "bob"]))
+    def hold_queue(self, by: str) -> None:
+        held_by = self.robot.held_by
+        try:
+            self.robot = services.hold_queue("R", by=by)
+        except QueueHeld:
+            assert held_by not in ("", by)
+        else:
+            assert held_by in ("", by)
+            assert self.robot.held_by == by
+
+    @rule()
+    def release_queue(self) -> None:
+        self.robot = services.release_queue("R", by="test")
+        assert self.robot.held_since is None
 
     # What always holds.
 

@@ -171,6 +171,19 @@ def test_a_robot_that_is_out_of_service_for_more_than_a_day():
     assert abs(found.lines[0].since - ago(25)) < HOUR
 
 
+def test_queues_that_are_held_those_held_longest_first():
+    for name, why in (("A", "The lift is being repaired"), ("B", "")):
+        make_task(robot=make_robot(name=name), id=id_at(ago(2)))  # and no long wait besides
+        services.hold_queue(name, by="amy", why=why)
+    Robot.objects.filter(pk="B").update(held_since=ago(1))
+    assert lines() == {
+        "queue_held": ["B: Its queue is held by amy", "A: Its queue is held by amy (“The lift is being repaired”)"]
+    }
+    for name in "AB":
+        services.release_queue(name, by="amy")
+    assert list(lines()) == ["long_wait"]
+
+
 def test_a_robot_out_of_contact_and_a_lane_that_is_blocked():
     silent = make_task_in(Status.STARTED, robot="Silent", runs_on="robot", out_of_contact_since=PAST)
     blocked = make_task_in(Status.REVOKED, robot="Blocked", runs_on="robot", lane="Blocked/0")

@@ -79,6 +79,21 @@ def test_a_robot_that_was_deleted():
     assert why(queued("Gone")).reason == "robot_gone"
 
 
+def test_a_queue_that_somebody_holds():
+    held = services.hold_queue(make_robot(name="Marvin").name, by="fry", why="The lift is being repaired")
+    running("Marvin")
+    first, second = queued("Marvin", minutes=5), queued("Marvin")
+    for task in (first, second):
+        waiting = why(task)
+        assert waiting.reason == "queue_held"
+        assert waiting.text == "The queue of the robot is held by fry (“The lift is being repaired”)"
+        assert (waiting.since, waiting.first, waiting.is_urgent) == (held.held_since, None, False)
+        assert waiting.remedy is not None
+        assert (waiting.remedy.do, waiting.remedy.robot) == ("release_queue", "Marvin")
+    services.take_out_of_service("Marvin", by="fry")
+    assert why(first).reason == "out_of_service"
+
+
 def test_a_robot_out_of_service_since_somebody_took_it_out():
     make_robot(name="Marvin")
     before = server_now().replace(microsecond=0)

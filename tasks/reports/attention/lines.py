@@ -113,10 +113,10 @@ class Look:
         return [_queued(row) for row in collection(Task).aggregate(pipeline)]
 
     @cached_property
-    def in_service(self) -> set[str]:
-        """Those of the robots with queued tasks that are in service."""
+    def starting(self) -> set[str]:
+        """Those of the robots with queued tasks that start tasks: in service, and not held."""
         names = {queued.robot for queued in self.queued}
-        return set(Robot.objects.in_service().filter(pk__in=names).order_by().values_list("pk", flat=True))
+        return set(Robot.objects.starting().filter(pk__in=names).order_by().values_list("pk", flat=True))
 
     @cached_property
     def held(self) -> list[HeldLane]:

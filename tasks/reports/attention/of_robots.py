@@ -62,7 +62,7 @@ def _offline(name: str, condition: Condition | None, is_error: bool) -> Line:
 
 def skills_unknown(look: Look) -> Iterator[Line]:
     """Yield robots for which tasks wait that their agent does not know."""
-    waiting = [queued for queued in look.queued if queued.runs_on == "robot" and queued.robot in look.in_service]
+    waiting = [queued for queued in look.queued if queued.runs_on == "robot" and queued.robot in look.starting]
     names = {queued.robot for queued in waiting}
     conditions = _conditions(RobotState.objects.filter(pk__in=names).order_by(), "session") if names else {}
     for queued in sorted(waiting, key=lambda queued: (queued.robot, queued.handler)):
@@ -112,6 +112,15 @@ def out_of_contact(look: Look) -> Iterator[Line]:
 def _held(lane: HeldLane, text: str, since: dt.datetime | None, do: str) -> Line:
     remedy = Remedy(do, robot=lane.robot, task=lane.task)
     return Line(text, since, lane.robot, lane.task, lane.handler, remedy=remedy, is_error=True)
+
+
+def held_queues(look: Look) -> Iterator[Line]:
+    """Yield robots whose queue is held, those held longest first."""
+    columns = ("name", "held_since", "held_by", "held_why")
+    for row in Robot.objects.held().order_by("held_since").values(*columns)[:MAX_ROBOTS]:
+        robot = Robot(**row)
+        remedy = Remedy("release_queue", robot=robot.name)
+        yield Line(f"Its queue is {robot.hold}", robot.held_since, robot=robot.name, remedy=remedy)
 
 
 def long_out(look: Look) -> Iterator[Line]:
@@ -195,6 +204,14 @@ ROBOTS = (
         replaced_sessions,
         "agents",
         "Two agents use one token, or an agent starts again and again: read its log. Give each robot one agent.",
+    ),
+    Source(
+        "queue_held",
+        "Queues that are held",
+        held_queues,
+        "agents",
+        "Release the queue when its robot may start tasks again.",
+        ("robots", "state=held"),
     ),
     Source(
         "out_of_service",

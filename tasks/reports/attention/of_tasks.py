@@ -31,14 +31,17 @@ def _why_stuck(task: Task) -> tuple[str, dt.datetime | None]:
 
 
 def long_waits(look: Look) -> Iterator[Line]:
-    """Yield the task of each robot in service that is queued longest, if that is long; the longest first."""
+    """Yield the task of each robot that is queued longest, if that is long; the longest first.
+
+    Not of robots that start no tasks: somebody has decided so.
+    """
     longest: dict[str, Queued] = {}
     for queued in look.queued:
         known = longest.get(queued.robot)
         if known is None or queued.since < known.since:
             longest[queued.robot] = queued
     late = sorted(
-        (each for each in longest.values() if each.since < look.now - LONG_WAIT and each.robot in look.in_service),
+        (each for each in longest.values() if each.since < look.now - LONG_WAIT and each.robot in look.starting),
         key=lambda each: each.since,
     )
     shown = [queued.first for queued in late[: look.shown]]
