@@ -38,7 +38,8 @@ LATEST_ROWS = 20  # its latest tasks there, whatever their status
 QUEUE_FIELDS = ("id", "handler", "runs_on", "priority", "requested_by")
 LATEST_FIELDS = ("id", "handler", "status", "started_at", "finished_at", "requested_by")
 ENDED_FIELDS = ("id", "status", "handler", "started_at", "finished_at")
-GOES_ON = ("robot_busy", "starting")  # reasons why a task waits that are as they should be
+#: reasons why a task waits that are as they should be, or that are shown beside the robot's state
+GOES_ON = ("robot_busy", "starting", "queue_held")
 
 
 class RobotForm(forms.ModelForm):

@@ -15,7 +15,8 @@ from fmv.mongodb.counting import collection
 from fmv.mongodb.server import stored_now
 from robots.errors import UnknownRobot
 from tasks import registry
-from tasks.admin.base import PagesAdmin, username
+from tasks.admin.base import username
+from tasks.admin.queue_pages import PlacePages
 from tasks.admin.task_filters import AGES, FINISHED, PRESETS, TaskFilter, read, uuid_or_none
 from tasks.models import LogLine, Status, Task
 from tasks.models.querysets import TaskQuerySet
@@ -37,10 +38,10 @@ ACTIONS = {"cancel": "Cancel", "retry": "Retry"}
 
 
 @admin.register(Task)
-class TaskAdmin(PagesAdmin, ReadOnlyAdmin):
+class TaskAdmin(PlacePages, ReadOnlyAdmin):
     """A task changes by its transitions only, so there is no form for its fields."""
 
-    pages = {
+    pages = PlacePages.place_pages | {
         "rows": ("rows/", "rows_view"),
         "act": ("act/", "act_view"),
         "state": ("<uuid:id>/state/", "state_view"),

@@ -61,7 +61,10 @@ class RobotTaskSerializer(serializers.Serializer):
     robot = serializers.CharField()
     handler = serializers.CharField()
     params = JSONObject()
-    priority = serializers.IntegerField(help_text="0 to 9; tasks with a higher number start first.")
+    priority = serializers.IntegerField(
+        help_text="0 to 9; tasks with a higher number start first. More than 9 only if somebody has put it in front of "
+        "others with 9."
+    )
     labels = serializers.ListField(child=serializers.CharField())
     progress = serializers.FloatField(allow_null=True, help_text="Percent, as the handler last reported it.")
     message = serializers.CharField(help_text="The handler's last message.")
@@ -178,6 +181,50 @@ class BatchRunSerializer(SubmitSerializer):
     """A task of a batch: its robot, what to run and how."""
 
     robot = StrictCharField(max_length=64)
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample("a priority", {"priority": 9}, request_only=True),
+        OpenApiExample("the front", {"front": True}, request_only=True),
+    ]
+)
+class PrioritySerializer(StrictSerializer):
+    """The new place of a task in the queue of its robot: a priority, or the front."""
+
+    priority = StrictIntegerField(
+        min_value=0, max_value=MAX_PRIORITY, required=False, help_text="0 to 9; tasks with a higher number start first."
+    )
+    front = serializers.BooleanField(
+        required=False, help_text="Put it in front of all tasks that are queued for its robot now."
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if ("priority" in attrs) == bool(attrs.get("front")):
+            raise serializers.ValidationError({"priority": "Give a priority, or `front`: true"})
+        return attrs
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample("a robot", {"robot": "Wall-E"}, request_only=True),
+        OpenApiExample("a label", {"label": "forklift"}, request_only=True),
+    ]
+)
+class MoveSerializer(StrictSerializer):
+    """Where a task moves: a robot, or the robots with a label."""
+
+    robot = StrictCharField(max_length=64, required=False, help_text="The name of a robot in service.")
+    label = StrictCharField(  # type: ignore[assignment]
+        max_length=64,
+        required=False,
+        help_text="Of the robots with this label that start tasks, the one with the shortest queue gets the task.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if len(attrs) != 1:
+            raise serializers.ValidationError({"robot": "Give a robot, or a label"})
+        return attrs
 
 
 @extend_schema_serializer(

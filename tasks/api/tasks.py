@@ -9,11 +9,13 @@ from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
 from fmv.accounts.permissions import Role
+from fmv.errors import InvalidInput, Problem
 from fmv.http.fields import read_body
 from fmv.http.json import answer
 from fmv.http.openapi import conflict_schema
 from fmv.http.pagination import Pages
 from fmv.http.query import StrictQuery, read_query
+from robots.errors import UnknownRobot
 from tasks.api.attention_serializers import TaskWaitingSerializer
 from tasks.api.examples import STOPPING_EXAMPLE
 from tasks.api.idempotency import IDEMPOTENCY_KEY, idempotency_key
@@ -22,13 +24,15 @@ from tasks.api.serializers import (
     BatchSerializer,
     CancellationSerializer,
     LogLineSerializer,
+    MoveSerializer,
+    PrioritySerializer,
     RobotTaskSerializer,
     SubmittedTaskSerializer,
     SubmittedTasksSerializer,
     TaskFilterSerializer,
 )
 from tasks.models import Task
-from tasks.queue import robots_lost, services
+from tasks.queue import place, robots_lost, services
 from tasks.reports import waiting_reason
 
 TASK_ID = OpenApiParameter(
@@ -59,6 +63,8 @@ class TaskViewSet(StrictQuery, ViewSet):
         "batch": Role.OPERATOR,
         "cancel": Role.OPERATOR,
         "retry": Role.OPERATOR,
+        "priority": Role.OPERATOR,
+        "move": Role.OPERATOR,
         "end": Role.OPERATOR,
         "free": Role.OPERATOR,
     }
@@ -144,6 +150,48 @@ class TaskViewSet(StrictQuery, ViewSet):
         reason = read_body(CancellationSerializer, {} if body is None else body)["reason"]
         task = services.cancel(services.get(task_id), by=request.user.get_username(), reason=reason)
         return answer(render_object(task), 200 if task.is_finished else 202)
+
+    @extend_schema(
+        operation_id="priority_task__task_id__priority_post",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        request=PrioritySerializer,
+        responses={200: RobotTaskSerializer, 409: conflict_schema()},
+    )
+    def priority(self, request: Request, task_id: UUID) -> HttpResponse:
+        """Change the place of a waiting task in the queue of its robot.
+
+        A robot takes its tasks by priority, then by age. `front` gives a queued task the priority that puts it before
+        all others that are queued now; later ones of a higher priority still come before it. A line of the history says
+        who did it. A task that runs or is over is refused with 409.
+        """
+        place_wanted, by = read_body(PrioritySerializer, request.data), request.user.get_username()
+        task = services.get(task_id)
+        if place_wanted.get("front"):
+            return answer(render_object(place.put_first(task, by=by)))
+        return answer(render_object(place.prioritize(task, place_wanted["priority"], by=by)))
+
+    @extend_schema(
+        operation_id="move_task__task_id__move_post",
+        tags=["tasks"],
+        parameters=[TASK_ID],
+        request=MoveSerializer,
+        responses={200: RobotTaskSerializer, 409: conflict_schema()},
+    )
+    def move(self, request: Request, task_id: UUID) -> HttpResponse:
+        """Move a waiting task to another robot.
+
+        It keeps its priority, its age and its times. A line of the history says who moved it, from where to where. A
+        task that runs or is over is refused with 409; so is one for a robot out of service, and one that runs on the
+        robot for a robot whose agent is not signed in or does not know the handler.
+        """
+        where = read_body(MoveSerializer, request.data)
+        to, label, by = where.get("robot", ""), where.get("label", ""), request.user.get_username()
+        task = services.get(task_id)
+        try:
+            return answer(render_object(services.move(task, to=to, label=label, by=by)))
+        except UnknownRobot:
+            raise InvalidInput([Problem(("body", "robot"), "No such robot", "unknown_robot")]) from None
 
     @extend_schema(
         operation_id="retry_task__task_id__retry_post",

@@ -21,6 +21,8 @@ urlpatterns = [
     *both("task/<uuid:task_id>/retry", tasks.TaskViewSet.as_view({"post": "retry"}), "retry"),
     *both("task/<uuid:task_id>/end", tasks.TaskViewSet.as_view({"post": "end"}), "end"),
     *both("task/<uuid:task_id>/free", tasks.TaskViewSet.as_view({"post": "free"}), "free"),
+    *both("task/<uuid:task_id>/move", tasks.TaskViewSet.as_view({"post": "move"}), "move"),
+    *both("task/<uuid:task_id>/priority", tasks.TaskViewSet.as_view({"post": "priority"}), "priority"),
     *both("task/<uuid:task_id>/log", tasks.TaskLogViewSet.as_view({"get": "list"}), "log"),
     *both("task/<uuid:task_id>/waiting", tasks.TaskViewSet.as_view({"get": "waiting"}), "waiting"),
     *both("task/<uuid:task_id>/events", events.EventViewSet.as_view({"get": "of_task"}), "task_events"),

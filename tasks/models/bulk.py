@@ -55,7 +55,7 @@ class Bulk(models.Model):
     skipped = models.PositiveIntegerField(default=0, help_text="Of them, those on which it could not be done.")
     failures = DocumentField(default=list, help_text="[{task, text}]: why, of the first few.")
     last = models.UUIDField(null=True, help_text="Tasks up to this id are behind it.")
-    plan = DocumentField(null=True, help_text="The step under way: {tasks, last, skipped, failures}.")
+    plan = DocumentField(null=True, help_text="The step under way: see tasks.queue.bulk.")
     version = models.PositiveIntegerField(default=0, help_text="Grows with each write: the fencing token.")
     open = models.BooleanField(default=True, help_text="It runs, or its last step is not over.")
     changed_at = models.DateTimeField()

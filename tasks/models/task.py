@@ -354,6 +354,11 @@ class Task(models.Model):
         """Ask its worker to stop it at the next renewal; False when it does not run or has been asked before."""
         return self._apply({}, "request_cancel", note)
 
+    def prioritize(self, priority: int, note: str) -> bool:
+        """Give it another priority; False when it runs, has ended, or is no longer as it was found."""
+        found = self._as_found() | {"priority": self.priority}
+        return self._apply(found, "prioritize", note, priority=literal(priority))
+
     def reassign(self, robot: str, by: str) -> bool:
         """Move it from the robot as found to another; False when it runs, has ended, or was moved meanwhile."""
         found = {"robot": {"$eq": self.robot, "$ne": robot}}

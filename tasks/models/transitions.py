@@ -80,6 +80,7 @@ TRANSITIONS: dict[str, Transition] = {
     "revoke":         T(WAITING,              REVOKED,  ENDED_UNSTARTED | literals(cancel_requested=True)),
     "fail_orphan":    T(WAITING,              FAILURE,  ENDED_UNSTARTED, ("error",)),
     "reassign":       T(WAITING,              None,     {}, ("robot",)),
+    "prioritize":     T(WAITING,              None,     {}, ("priority",)),
     "request_cancel": T((STARTED,),           None,     CANCEL_REQUESTED, unless_cancelled=True),
     # by the worker that takes the task, or owns it; by the recovery, if the attempt's lease stays unrenewed:
     "start":          T((QUEUED,),            STARTED,  NEW_ATTEMPT,

@@ -31,8 +31,9 @@ from tasks.models.querysets import TaskQuerySet
 from tasks.models.transitions import cancel_asked, moved_to
 from tasks.queue import submissions
 from tasks.queue.doorbell import ring_all, ring_for, ring_for_bulks
-from tasks.queue.errors import NothingToDo
-from tasks.queue.new_task import new_task, options_of, repeat_of, require_in_service
+from tasks.queue.errors import CannotMove, NothingToDo
+from tasks.queue.new_task import new_task, options_of, repeat_of
+from tasks.queue.targets import Targets
 from tasks.queue.waiting import wake
 
 STEP_SIZE = 200  # tasks of one step
@@ -41,6 +42,9 @@ MAX_ESTIMATE = 10_000  # tasks that an estimate counts at most
 TIME_BUDGET = 1.0  # seconds that the periodic job works on runs each time; it runs every two seconds
 CHOSEN_FIELDS = ("id", "request_id")  # of a run, to choose one: plans are large
 MAX_FAILURES = 20  # skipped tasks for which a run keeps the reason
+
+#: a step under way: {tasks, last, skipped, failures}, and of a move the `robots`, one for each task
+Plan = dict[str, Any]
 
 #: the statuses to which each action applies
 APPLIES: dict[str, tuple[Status, ...]] = {"cancel": UNFINISHED, "retry": FINISHED, "move": WAITING}
@@ -56,25 +60,26 @@ def start(
     by: str,
     conditions: Mapping[str, Any],
     why: str = "",
-    to: str | None = None,
+    to: str = "",
+    label: str = "",
     again: bool = False,
     reason: str = "",
 ) -> Bulk:
     """Begin to cancel, retry or move the tasks that match and exist now; return the run.
 
-    `conditions`: as `Task.objects.matching` takes them. `to`: the robot to which tasks move. `again`: also retry tasks
-    that were retried before. `why`: a text for the audit entry. `reason`: of a cancel, see `services.cancel`. The
-    periodic job works on the run, unless the caller does so with `run`.
+    `conditions`: as `Task.objects.matching` takes them. `to`, `label`: where tasks move, see Targets. `again`: also
+    retry tasks that were retried before. `why`: a text for the audit entry. `reason`: of a cancel, see
+    `services.cancel`. The periodic job works on the run, unless the caller does so with `run`.
 
-    Raises NothingToDo for a filter that no task can match; UnknownRobot and RobotOutOfService for `to`.
+    Raises NothingToDo for a filter that no task can match; UnknownRobot, RobotOutOfService, CannotMove.
     """
     stored = storable(conditions)
     if not _statuses(action, stored):
         raise NothingToDo
     if action == "move":
-        require_in_service(to or "")
+        Targets(to=to, label=label).require()
     count, more = estimate(stored, action)
-    options = {"to": to if action == "move" else None, "again": again, "reason": reason}
+    options = {"to": to, "label": label, "again": again, "reason": reason}
     bulk = Bulk(
         id=new_id(),
         action=action,
@@ -127,7 +132,8 @@ def storable(conditions: Mapping[str, Any]) -> dict[str, Any]:
 
 def in_words(bulk: Bulk) -> str:
     """Return what the run does to which tasks, as in "cancel tasks: status QUEUED, robot Wall-E"."""
-    to = f" to {bulk.options['to']}" if "to" in bulk.options else ""
+    where = {"to": " to {}", "label": " to robots with the label {}"}
+    to = "".join(text.format(bulk.options[name]) for name, text in where.items() if name in bulk.options)
     return f"{bulk.action} tasks{to}: {filter_in_words(bulk.conditions)}"
 
 
@@ -210,10 +216,10 @@ def _plan(bulk: Bulk) -> bool:
 
 
 def _carry_out(bulk: Bulk) -> None:
-    plan: dict[str, Any] = bulk.plan or {}
+    plan: Plan = bulk.plan or {}
     action = ACTIONS[bulk.action]
-    action.do(bulk, plan["tasks"])
-    undone = action.undone(bulk, plan["tasks"])
+    action.do(bulk, plan)
+    undone = action.undone(bulk, plan)
     failures = plan["failures"] + [{"task": id, "text": text} for id, text in undone.items()]
     done, skipped = len(plan["tasks"]) - len(undone), plan["skipped"] + len(undone)
     _write(
@@ -257,14 +263,14 @@ def _aware(moment: dt.datetime) -> dt.datetime:
 
 class Action(NamedTuple):
     #: returns the plan for these tasks; None if there are none
-    plan: Callable[[Bulk, TaskQuerySet], dict[str, Any] | None]
-    #: carries the plan out on these tasks; doing so again does no harm
-    do: Callable[[Bulk, list[Any]], None]
+    plan: Callable[[Bulk, TaskQuerySet], Plan | None]
+    #: carries the plan out; doing so again does no harm
+    do: Callable[[Bulk, Plan], None]
     #: returns the tasks of the plan on which it was not carried out, each with the reason
-    undone: Callable[[Bulk, list[Any]], dict[str, str]]
+    undone: Callable[[Bulk, Plan], dict[str, str]]
 
 
-def plan_ids(bulk: Bulk, tasks: TaskQuerySet) -> dict[str, Any] | None:
+def plan_ids(bulk: Bulk, tasks: TaskQuerySet) -> Plan | None:
     ids = [str(id) for id in tasks.values_list("pk", flat=True)]
     return {"tasks": ids, "last": ids[-1], "skipped": 0, "failures": []} if ids else None
 
@@ -274,33 +280,50 @@ def _still_matching(bulk: Bulk, ids: list[str]) -> TaskQuerySet:
     return _matching(bulk.action, bulk.conditions).filter(pk__in=ids)
 
 
-def cancel(bulk: Bulk, ids: list[str]) -> None:
-    tasks, note = _still_matching(bulk, ids), _cancel_note(bulk)
+def cancel(bulk: Bulk, plan: Plan) -> None:
+    tasks, note = _still_matching(bulk, plan["tasks"]), _cancel_note(bulk)
     while tasks.filter(cancel_requested=False).exists():  # a task may start, or be released, in between
         tasks.revoke(note)
         tasks.request_cancel(note)
 
 
-def not_cancelled(bulk: Bulk, ids: list[str]) -> dict[str, str]:
+def not_cancelled(bulk: Bulk, plan: Plan) -> dict[str, str]:
     note, reason = _cancel_note(bulk), "It had ended, was being cancelled already, or no longer matched"
-    return dict.fromkeys(_without_note(ids, lambda text: text == note), reason)
+    return dict.fromkeys(_without_note(plan["tasks"], lambda text: text == note), reason)
 
 
 def _cancel_note(bulk: Bulk) -> str:
     return cancel_asked(_author(bulk), bulk.options.get("reason", ""))
 
 
-def move(bulk: Bulk, ids: list[str]) -> None:
-    robot = Robot.objects.filter(pk=bulk.options["to"]).first()
-    if robot and _still_matching(bulk, ids).reassign(robot.name, _author(bulk)) and robot.starts_tasks:
-        ring_all({robot.name: robot.lanes})
-        wake(robot.name)
+def plan_moves(bulk: Bulk, tasks: TaskQuerySet) -> Plan | None:
+    """Return the plan: the tasks and their new robots, and the reasons for skipping those that can run on none."""
+    found = [Task(**values) for values in tasks.values("id", "robot", "handler", "runs_on", "priority")]
+    targets = Targets(to=bulk.options.get("to", ""), label=bulk.options.get("label", ""))
+    plan: Plan = {"tasks": [], "robots": [], "skipped": 0, "failures": []}
+    for task in sorted(found, key=lambda task: -task.priority):  # so that each robot gets some of the urgent ones
+        try:
+            plan["robots"].append(targets.choose(task))
+        except CannotMove as error:
+            plan["skipped"] += 1
+            plan["failures"].append({"task": str(task.pk), "text": str(error)})
+        else:
+            plan["tasks"].append(str(task.pk))
+    return plan | {"last": str(found[-1].pk)} if found else None
 
 
-def not_moved(bulk: Bulk, ids: list[str]) -> dict[str, str]:
-    end = moved_to(bulk.options["to"], _author(bulk))
-    reason = f"It had started, had ended, was on {bulk.options['to']} already, or no longer matched"
-    return dict.fromkeys(_without_note(ids, lambda text: text.endswith(end)), reason)
+def move(bulk: Bulk, plan: Plan) -> None:
+    for robot in Robot.objects.filter(pk__in=set(plan["robots"])):
+        ids = [id for id, name in zip(plan["tasks"], plan["robots"], strict=True) if name == robot.name]
+        if _still_matching(bulk, ids).reassign(robot.name, _author(bulk)) and robot.starts_tasks:
+            ring_all({robot.name: robot.lanes})
+            wake(robot.name)
+
+
+def not_moved(bulk: Bulk, plan: Plan) -> dict[str, str]:
+    ends = {id: moved_to(name, _author(bulk)) for id, name in zip(plan["tasks"], plan["robots"], strict=True)}
+    reason = "It had started, had ended, was there already, or no longer matched"
+    return {id: reason for id, notes in _notes(ends).items() if not any(note.endswith(ends[id]) for note in notes)}
 
 
 def _author(bulk: Bulk) -> str:
@@ -309,16 +332,21 @@ def _author(bulk: Bulk) -> str:
 
 def _without_note(ids: Iterable[str], is_it: Callable[[str], bool]) -> list[str]:
     """Return the tasks that have no such line in their history."""
+    return [id for id, notes in _notes(ids).items() if not any(map(is_it, notes))]
+
+
+def _notes(ids: Iterable[str]) -> dict[str, list[str]]:
+    """Return the notes in the history of each of these tasks; none for one that was deleted."""
     histories = dict(Task.objects.filter(pk__in=list(ids)).values_list("pk", "history"))
-    return [id for id in ids if not any(is_it(line["note"]) for line in histories.get(uuid.UUID(id), ()))]
+    return {id: [line["note"] for line in histories.get(uuid.UUID(id), ())] for id in ids}
 
 
-def plan_retries(bulk: Bulk, tasks: TaskQuerySet) -> dict[str, Any] | None:
+def plan_retries(bulk: Bulk, tasks: TaskQuerySet) -> Plan | None:
     """Return the plan: new tasks, as many as fit into one document, and the reasons for skipping old ones."""
     old = list(tasks.repeatable())
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in={task.robot for task in old})}
     retried = set() if bulk.options.get("again") else Task.objects.already_retried(task.pk for task in old)
-    plan: dict[str, Any] = {"tasks": [], "last": None, "skipped": 0, "failures": []}
+    plan: Plan = {"tasks": [], "last": None, "skipped": 0, "failures": []}
     size = 0
     for task in old:
         try:
@@ -346,14 +374,14 @@ def _repeat(task: Task, robots: Mapping[str, Robot], retried: set[uuid.UUID], by
         raise NothingToDo(f"It can no longer run: {error}") from None
 
 
-def enqueue(bulk: Bulk, new: list[dict[str, Any]]) -> None:
-    tasks = [Task.submitted(values) for values in new]
+def enqueue(bulk: Bulk, plan: Plan) -> None:
+    tasks = [Task.submitted(values) for values in plan["tasks"]]
     submissions.store(tasks)
     ring_for(tasks)
 
 
 ACTIONS = {
     "cancel": Action(plan_ids, cancel, not_cancelled),
-    "move": Action(plan_ids, move, not_moved),
-    "retry": Action(plan_retries, enqueue, lambda bulk, new: {}),
+    "move": Action(plan_moves, move, not_moved),
+    "retry": Action(plan_retries, enqueue, lambda bulk, plan: {}),
 }

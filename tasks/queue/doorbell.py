@@ -18,7 +18,7 @@ from fmv.publisher import messages_lost, publisher
 from robots.agents import with_agents
 from robots.models import Robot
 from tasks.models import Status, Task
-from tasks.models.status import DEFAULT_PRIORITY
+from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 from tasks.queue.waiting import wake
 
 RUN_NEXT = "tasks.run_next"
@@ -36,7 +36,7 @@ def ring(
     passed the message on.
     """
     arguments = [robot] if passed_on is None else [robot, passed_on]
-    publisher.send(RUN_NEXT, arguments, queue="work", priority=priority, expiration=expires)
+    publisher.send(RUN_NEXT, arguments, queue="work", priority=min(priority, MAX_PRIORITY), expiration=expires)
 
 
 def ring_for_new(task: Task) -> None:

@@ -32,7 +32,15 @@ class NotFinished(FmvError):
 
 
 class NotWaiting(FmvError):
-    """The task runs or is over: only one that waits can be moved."""
+    """The task runs or is over: only one that waits can be moved, or get another priority."""
+
+
+class CannotMove(FmvError):
+    """The task cannot run there."""
+
+
+class NotQueued(FmvError):
+    """The task is not queued: only one that is can be put in front of the others."""
 
 
 class NotOutOfContact(FmvError):

@@ -17,7 +17,7 @@ from robots.models import Robot, plain_name
 from tasks import registry
 from tasks.models import Status, Task
 from tasks.models.history import first_line, scheduled_for
-from tasks.models.status import DEFAULT_PRIORITY
+from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 from tasks.queue.errors import RobotOutOfService, RobotsOutOfService
 
 #: what to run: the name of its `robot`, and the options of `new_task`
@@ -154,7 +154,7 @@ def repeat_of(task: Task, *, now: bool = False) -> dict[str, Any]:
         "robot": task.robot,
         "handler": task.handler,
         "params": task.params,
-        "priority": task.priority,
+        "priority": min(task.priority, MAX_PRIORITY),  # somebody may have put it in front of others
         "labels": task.labels,
         "timeout": task.timeout,
         "max_attempts": task.max_attempts,

@@ -19,8 +19,9 @@ from tasks.models.transitions import cancel_asked
 from tasks.queue import bulk
 from tasks.queue.doorbell import ring_all, ring_for_new, ring_for_next
 from tasks.queue.errors import AlreadyFinished, NotFinished, NotWaiting, RobotHasWork, UnknownTask
-from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of, require_in_service
+from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of
 from tasks.queue.submissions import submit_batch, submit_idempotent
+from tasks.queue.targets import Targets
 from tasks.queue.waiting import wake
 from tasks.reports import outcomes
 
@@ -117,25 +118,45 @@ def retry(task: Task, *, by: str, key: str | None = None, now: bool = False) -> 
     return new
 
 
-def move(task: Task, *, to: str, by: str) -> Task:
-    """Move a waiting task to another robot; return the task as it is then.
+def move(task: Task, *, by: str, to: str = "", label: str = "") -> Task:
+    """Move a waiting task to another robot: to `to`, or to the one with the shortest queue of those with the label.
 
-    Raises NotWaiting, UnknownRobot, and RobotOutOfService if the other robot is out of service.
+    Returns the task as it is then. Raises NotWaiting, UnknownRobot, RobotOutOfService if the robot is out of service,
+    and CannotMove if no robot with the label starts tasks, or if the task runs on the robot and the agent there cannot.
     """
-    robot = require_in_service(to)
+    targets = Targets(to=to, label=label)
+    targets.require(besides=task.robot)
     while task.is_waiting and task.robot != to:
-        before = task.robot
-        moved = task.reassign(to, by)
+        before, target = task.robot, targets.choose(task)
+        moved = task.reassign(target, by)
         task = get(task.pk)
         if moved:
-            audit.record("task.move", by=by, kind="task", key=task.pk, text=f"from {before} to {to}")
-            restart_queue(robot)
+            audit.record("task.move", by=by, kind="task", key=task.pk, text=f"from {before} to {target}")
+            ring_for_next(target)
             if task.runs_on == "robot":
                 ring_for_next(before)
             return task
     if task.is_waiting:
         return task
     raise NotWaiting
+
+
+def move_queue(name: str, *, by: str, to: str = "", label: str = "") -> Bulk:
+    """Move the waiting tasks of a robot as `move` moves one; return the bulk run, begun as in `take_out_of_service`.
+
+    Tasks that cannot run there stay, and the run says why. Raises UnknownRobot for either robot, RobotOutOfService,
+    CannotMove, InvalidInput.
+    """
+    robot = robots.services.get(name)
+    _require_another(robot.name, to)
+    Targets(to=to, label=label).require(besides=robot.name)
+    run = bulk.start("move", by=by, conditions={"robot": robot.name, "status": WAITING}, to=to, label=label)
+    return bulk.run(run, REQUEST_BUDGET)
+
+
+def _require_another(name: str, to: str) -> None:
+    if to == name:
+        raise InvalidInput([Problem(("body", "to"), "Must be another robot")])
 
 
 def change_robot(name: str, *, by: str, **values: Any) -> Robot:
@@ -161,24 +182,28 @@ def replace_robot(name: str, *, by: str, **values: Any) -> tuple[Robot, bool]:
 
 
 def take_out_of_service(
-    name: str, *, by: str, queue: Literal["keep", "cancel", "move"] = "keep", to: str | None = None
+    name: str, *, by: str, queue: Literal["keep", "cancel", "move"] = "keep", to: str = "", label: str = ""
 ) -> tuple[Robot, Bulk | None]:
-    """Take a robot out of service: it starts no more tasks. Its queue is kept, cancelled, or moved to the robot `to`.
+    """Take a robot out of service: it starts no more tasks. Its queue is kept, cancelled, or moved: to the robot `to`,
+    or to robots with the label, spread by the shortest queue.
 
     Returns the robot, and the bulk run that cancels or moves the queue (None: keep). The first REQUEST_BUDGET seconds
     of the run are done at once, the rest by the periodic job. Running tasks go on. A task that is submitted at the same
-    time may be missed by the run, and then waits.
+    time may be missed by the run, and then waits; and so does one that cannot run there.
 
-    Raises UnknownRobot for either robot, and RobotOutOfService if `to` is out of service.
+    Raises UnknownRobot for either robot, RobotOutOfService if `to` is out of service, and CannotMove if no other robot
+    with the label starts tasks.
     """
-    if queue == "move" and (to == name or not require_in_service(to or "")):
-        raise InvalidInput([Problem(("body", "to"), "Must be another robot")])
-    why = {"keep": "its queue waits", "cancel": "its queue is cancelled", "move": f"its queue moves to {to}"}[queue]
+    if queue == "move":
+        _require_another(name, to)
+        Targets(to=to, label=label).require(besides=name)
+    where = to or f"robots with the label {label}"
+    why = {"keep": "its queue waits", "cancel": "its queue is cancelled", "move": f"its queue moves to {where}"}[queue]
     robot = robots.services.change(name, by=by, enabled=False, why=why)
     if queue == "keep":
         return robot, None
     waiting = {"robot": name, "status": WAITING}
-    run = bulk.start(queue, by=by, conditions=waiting, to=to, why=f"{name} is out of service")
+    run = bulk.start(queue, by=by, conditions=waiting, to=to, label=label, why=f"{name} is out of service")
     return robot, bulk.run(run, REQUEST_BUDGET)
 
 

@@ -43,6 +43,8 @@ ROUTES = {
     ("POST", "/task/{over}/retry"): "operator",
     ("POST", "/task/{silent}/end"): "operator",
     ("POST", "/task/{blocking}/free"): "operator",
+    ("POST", "/task/{task}/priority"): "operator",
+    ("POST", "/task/{task}/move"): "operator",
     ("POST", "/task/batch"): "operator",
     ("PATCH", "/robot/{robot}"): "operator",
     ("POST", "/robot/"): "manager",
@@ -64,6 +66,8 @@ def calls(robot=None):
             ("POST", "/robot/"): ROBOT | {"name": uuid.uuid4().hex},
             ("PUT", "/robot/{robot}"): {"location": "x", "description": "y"},
             ("PATCH", "/robot/{robot}"): {"enabled": False},
+            ("POST", "/task/{task}/priority"): {"priority": 9},
+            ("POST", "/task/{task}/move"): {"robot": idle.name},
             ("POST", "/task/batch"): {"runs": [{"robot": robot.name}]},
         }.get((method, path), b"")
         yield method, url, least, body
@@ -81,7 +85,7 @@ def test_the_routes_above_are_all_there_are():
     wanted = (
         "health login logout openapi openapi_3_0 docs stats robots robot run batch tasks task cancel retry end free log"
     )
-    wanted += " handlers handler events task_events waiting attention compare timeline hold release"
+    wanted += " handlers handler events task_events waiting attention compare timeline hold release priority move"
     wanted += " agent_session agent_claim agent_renew agent_log agent_finish agent_release agent_state"
     assert sorted(name for part in parts for name in names(part)) == sorted(wanted.split(" "))
 

@@ -78,8 +78,10 @@ COSTS = {
     "robots_robot_day": 2,
     "robots_robot_edit": 1,
     "robots_robot_run": 1,
-    "robots_robot_out": 8,
+    "robots_robot_out": 9,
     "robots_robot_hold": 7,
+    "robots_robot_move": 9,
+    "tasks_task_place": 5,
     "robots_robot_connect": 3,
     "robots_robot_connection": 2,
 }
@@ -93,7 +95,7 @@ OTHERS = {
     *("tasks_task_add", "tasks_task_delete", "tasks_task_history", "tasks_task_act", "tasks_task_cancel"),
     *("tasks_task_end", "tasks_task_free"),
     *("tasks_task_retry", "robots_robot_delete", "robots_robot_history", "robots_robot_in"),
-    "robots_robot_release",
+    *("robots_robot_release", "tasks_task_front"),
 }
 WHO = ["aggregate fmv_session", "aggregate fmv_user"]
 
@@ -265,6 +267,10 @@ BUTTONS: dict[str, tuple[str, dict[str, str], int]] = {
     "release a queue": ("/admin/robots/robot/Bender/release/", {}, 4),
     "take out and cancel the queue": ("/admin/robots/robot/A/out/", {"queue": "cancel"}, 22),
     "take out and move the queue": ("/admin/robots/robot/B/out/", {"queue": "move", "to": "Bender"}, 22),
+    "move a queue": ("/admin/robots/robot/D/move/", {"to": "Bender"}, 20),
+    "put in front": ("/admin/tasks/task/{task}/front/", {}, 6),
+    "change a priority": ("/admin/tasks/task/{task}/place/", {"priority": "9"}, 5),
+    "move a task": ("/admin/tasks/task/{task}/place/", {"move": "yes", "to": "C"}, 6),
     "cancel a task": ("/admin/tasks/task/{task}/cancel/", {}, 4),
     "retry a task": ("/admin/tasks/task/{over}/retry/", {}, 5),
     "ask about tasks": ("/admin/tasks/task/act/?robot=C", {"action": "cancel", "scope": "all"}, 0),
@@ -282,9 +288,11 @@ def test_each_button_costs_its_number_of_commands(rows, shown, monkeypatch):
     monkeypatch.setattr(services, "REQUEST_BUDGET", 60.0)  # a test's MongoDB may be slow
     client, wrong = admin(is_superuser=True), []
     store_rows(rows, shown)
-    Robot.objects.bulk_create(Robot(name=name, location="Lab", description="-") for name in ("A", "B", "C", "Over"))
+    Robot.objects.bulk_create(
+        Robot(name=name, location="Lab", description="-") for name in ("A", "B", "C", "D", "Over")
+    )
     about = {"handler": "noop", "timeout": 1.0, "requested_by": "fry"}
-    Task.objects.bulk_create(Task(robot=name, **about) for name in "ABC" for _ in range(rows))
+    Task.objects.bulk_create(Task(robot=name, **about) for name in "ABCD" for _ in range(rows))
     Task.objects.bulk_create(Task(robot="Over", status=Status.SUCCESS, **about) for _ in range(rows))
     over = make_task(robot="Bender", status="SUCCESS", handler="noop", params={})
     keys = {kind: shown[f"/{kind}/"] for kind in ("task", "bulk", "user")}

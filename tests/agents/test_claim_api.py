@@ -128,7 +128,7 @@ def remove_by_cancel(task, agent):
 
 
 def remove_by_move(task, agent):
-    services.move(task, to=make_robot().name, by="fry")
+    services.move(task, to=Agent.signed_in(make_robot()).robot, by="fry")
 
 
 def remove_by_expiry(task, agent):

@@ -38,7 +38,7 @@ def begun_again(agent: Agent) -> None:
 
 def moved(agent: Agent) -> None:
     handed_back(agent)
-    services.move(agent.task, to=make_robot().name, by="fry")
+    services.move(agent.task, to=Agent.signed_in(make_robot()).robot, by="fry")
 
 
 def revoked(agent: Agent) -> None:

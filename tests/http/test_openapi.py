@@ -162,17 +162,17 @@ def test_everything_has_an_example_that_its_schema_allows(newest):
 def test_every_example_of_a_request_can_be_sent_as_it_is_for_any_robot(newest, settings):
     settings.ENVIRONMENT.anonymous = "manager"
     sent = set()
-    make_robot(name="Wall-E")
+    make_robot(name="Wall-E", labels=["forklift"])
     for where, _, content in contents(newest):
         method, path, part = where.split()
         if part != "request" or path.startswith("/agent/"):  # whose sessions and attempts nobody can know
             continue
         for example in content["examples"].values():
-            Robot.objects.update(enabled=True)
+            Robot.objects.update(enabled=True, held_since=None)
             answer = Api(None)(method.upper(), path.format(name="Wall-E", task_id=make_task().pk), example["value"])
             assert answer.status_code in (200, 201), (where, answer.content)
             sent.add((method, path))
-    assert len(sent) == 6
+    assert len(sent) == 9
 
 
 def test_every_reference_leads_somewhere(document):
@@ -374,6 +374,20 @@ def real_calls():
     yield "GET", "/robot/", "/robot/?limit=0", b"", 422
     yield "GET", "/robot/{name}", "/robot/Bender", b"", 200
     yield "GET", "/robot/{name}", "/robot/nobody", b"", 404
+    yield "POST", "/robot/{name}/hold", "/robot/Bender/hold", {"why": "because"}, 200
+    yield "GET", "/robot/{name}", "/robot/Bender", b"", 200
+    yield "POST", "/robot/{name}/hold", "/robot/Bender/hold", b"", 409
+    yield "POST", "/robot/{name}/hold", "/robot/Bender/hold", {"reason": 1}, 422
+    yield "POST", "/robot/{name}/release", "/robot/Bender/release", b"", 200
+    yield "POST", "/robot/{name}/release", "/robot/nobody/release", b"", 404
+    mine = f"/task/{make_task(robot=bender).pk}"
+    yield "POST", "/task/{task_id}/priority", f"{mine}/priority", {"priority": 9}, 200
+    yield "POST", "/task/{task_id}/priority", f"{mine}/priority", {"front": True}, 200
+    yield "POST", "/task/{task_id}/priority", f"{mine}/priority", {}, 422
+    yield "POST", "/task/{task_id}/priority", f"/task/{done.pk}/priority", {"priority": 9}, 409
+    yield "POST", "/task/{task_id}/move", f"{mine}/move", {"robot": "C3"}, 200
+    yield "POST", "/task/{task_id}/move", f"{mine}/move", {"label": "nothing"}, 409
+    yield "POST", "/task/{task_id}/move", f"{mine}/move", {"robot": "nobody"}, 422
     yield "PUT", "/robot/{name}", "/robot/R2", {"location": "x", "description": "y"}, 200
     yield "PUT", "/robot/{name}", "/robot/R3", {"location": "x", "description": "y"}, 201
     yield "PATCH", "/robot/{name}", "/robot/R3", {"labels": ["x"]}, 200

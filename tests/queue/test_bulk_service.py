@@ -437,7 +437,7 @@ def test_a_task_that_no_longer_matches_is_left_alone(monkeypatch, action):
 
     def leave(tasks):
         """The plan is made; now one task goes to RETRY."""
-        plan = bulk.plan_ids(run, tasks)
+        plan = step.plan(run, tasks)
         Task.objects.filter(pk=leaves.pk).update(status=Status.RETRY, attempt=1, lane=None, run_at=PAST)
         return plan
 

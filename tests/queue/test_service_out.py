@@ -73,7 +73,7 @@ def test_it_moves_nothing_to_itself_to_an_unknown_robot_or_to_one_out_of_service
     for to, error in (
         (robot.name, InvalidInput),
         ("Nobody", UnknownRobot),
-        (None, UnknownRobot),
+        ("", UnknownRobot),
         (out.name, RobotOutOfService),
     ):
         with pytest.raises(error):

@@ -23,8 +23,8 @@ from tasks.agents.errors import AlreadyReported, AttemptLost
 from tasks.models import FINISHED, WAITING, Status, Task
 from tasks.models.error_document import error_document
 from tasks.models.robot_attempt import RobotAttempt
-from tasks.queue import periodic, robots_lost, services
-from tasks.queue.errors import AlreadyFinished
+from tasks.queue import periodic, place, robots_lost, services
+from tasks.queue.errors import AlreadyFinished, NotWaiting
 from tasks.worker.lease import LEASE_GRACE
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import FUTURE, LEASE, PAST, recorded_bells, take
@@ -537,6 +537,32 @@ class Life(RuleBasedStateMachine):
     def release_queue(self) -> None:
         self.robot = services.release_queue("R", by="test")
         assert self.robot.held_since is None
+
+    @precondition(lambda self: self.models)
+    @rule(pick=picks, priority=st.integers(0, 2))
+    def prioritize(self, pick: int, priority: int) -> None:
+        pk = list(self.models)[-1 - pick % len(self.models)]
+        model, task = self.models[pk], Task.objects.get(pk=pk)
+        if model.status not in WAITING:
+            with pytest.raises(NotWaiting):
+                place.prioritize(task, priority, by="test")
+            return
+        place.prioritize(task, priority, by="test")
+        if model.priority != priority:
+            model.priority = priority
+            model.enter(model.status)
+
+    @precondition(lambda self: self.in_status(Status.QUEUED))
+    @rule(pick=picks)
+    def put_first(self, pick: int) -> None:
+        queued = sorted(self.in_status(Status.QUEUED), key=lambda pk: (-self.models[pk].priority, pk))
+        pk = queued[pick % len(queued)]
+        first, model = self.models[queued[0]], self.models[pk]
+        place.put_first(Task.objects.get(pk=pk), by="test")
+        if pk != queued[0]:
+            model.priority = first.priority + (queued[0] < pk)
+            model.enter(Status.QUEUED)
+        assert Task.objects.queued().next_first().values_list("pk", flat=True)[0] == pk
 
     # What always holds.
 

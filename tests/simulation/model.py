@@ -109,6 +109,7 @@ class Robot:
     running: int = 0
     free_since: float = 0.0  # when a lane last became free
     missed_since: float | None = None  # when a message for it was lost, until its next start
+    held: bool = False  # somebody holds its queue
 
 
 @dataclass(slots=True, eq=False)
@@ -119,6 +120,7 @@ class Turn:
     has_lane: bool  # it knows on which lane it may start a task
     pace: float | None  # seconds that the last task of the process took
     found: list[Task] = field(default_factory=list)
+    held: bool = False  # the queue, as the last look has seen it
     looked: float = float("-inf")
 
 
@@ -221,7 +223,8 @@ class Fleet:
         seconds = DISTRIBUTIONS[self.plan.distribution](self.chance, self.plan.seconds)
         self.submitted += 1
         self.queue(Task(robot, seconds, self.env.now))
-        self.ring(robot)
+        if not robot.held:
+            self.ring(robot)
 
     def queue(self, task: Task, *, first: bool = False) -> None:
         """Queue the task; `first`: before the others, because a task that runs again is the oldest."""
@@ -242,6 +245,20 @@ class Fleet:
         if robot.missed_since is None:
             robot.missed_since = self.env.now
             self.missed += 1
+
+    # Operators.
+
+    def release(self, robot: Robot) -> None:
+        """Do what `tasks.queue.services.release_queue` does. To hold it is to set `held`."""
+        robot.held = False
+        if robot.queue:
+            for _ in range(self.plan.lanes):
+                self.ring(robot)
+
+    def put_first(self, task: Task) -> None:
+        """Do what `tasks.queue.place.put_first` does: what a process has seen before stays as it was seen."""
+        task.robot.queue.remove(task)
+        task.robot.queue.appendleft(task)
 
     # Workers.
 
@@ -275,7 +292,7 @@ class Fleet:
                 break
         if not turn.found:
             yield from self.look(turn)
-        if turn.found:
+        if turn.found and not turn.held:
             self.ring(robot)
             yield self.env.timeout(self.costs.message)
         return turn.pace
@@ -285,6 +302,7 @@ class Fleet:
         turn.looked = self.env.now
         ahead = int(claiming.LOOK_LIFETIME / turn.pace) if turn.pace and self.plan.lanes == 1 else 0
         yield self.read("aggregate tasks_task")
+        turn.held = turn.robot.held
         turn.found = list(islice(turn.robot.queue, 1 + min(ahead, claiming.MAX_AHEAD - 1)))
 
     def claim(self, turn: Turn) -> Steps:
@@ -293,7 +311,7 @@ class Fleet:
         while True:
             if not turn.found or self.env.now - turn.looked >= claiming.LOOK_LIFETIME:
                 yield from self.look(turn)
-            if not turn.found:
+            if not turn.found or turn.held:
                 return None
             task = turn.found.pop(0)
             if not turn.has_lane:

@@ -136,7 +136,7 @@ def ring_waiting(work: Work) -> Steps:
     yield work.read("aggregate robots_robot", len(chosen))
     wake_ups = []
     for robot in chosen:
-        free = fleet.plan.lanes - robot.running
+        free = 0 if robot.held else fleet.plan.lanes - robot.running
         if free > 1:
             yield work.read("aggregate tasks_task", min(free, len(robot.queue)))
         longer = first._replace(patience=min(2 * waits[robot].patience, periodic.LONGEST_PATIENCE))

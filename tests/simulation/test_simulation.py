@@ -100,6 +100,42 @@ def test_every_task_has_finished_or_waits_or_runs_whatever_dies():
     assert fleet.repairs
 
 
+@pytest.mark.parametrize("lost", [0.0, 1.0])
+def test_a_held_queue_starts_nothing_and_all_of_it_when_it_is_released(lost):
+    fleet = quiet(lost=lost, seconds=1.0)
+    Maintenance(fleet)
+    submit(fleet, 20)
+    fleet.env.run(fleet.env.now + 60)
+    robots = [fleet.robots[number] for number in range(20)]
+    for robot in robots[:10]:
+        robot.held = True
+    submit(fleet, 20)
+    submit(fleet, 20)
+    fleet.env.run(fleet.env.now + 120)
+    assert fleet.finished == 20 + 2 * 10
+    assert [len(robot.queue) for robot in robots] == [2] * 10 + [0] * 10
+    for robot in robots[:10]:
+        fleet.release(robot)
+    fleet.env.run(fleet.env.now + 60)
+    assert fleet.finished == fleet.submitted
+
+
+def test_a_task_that_is_put_in_front_is_the_next_to_start():
+    fleet = quiet(seconds=10.0)
+    robot = fleet.robots[0]
+    for _ in range(5):
+        fleet.submit(robot)
+    fleet.env.run(1.0)
+    last = robot.queue[-1]
+    fleet.put_first(last)
+    assert robot.running == 1
+    fleet.env.run(15.0)
+    assert last not in robot.queue
+    assert last.started_at < 11.0
+    fleet.env.run(100.0)
+    assert fleet.finished == 5
+
+
 def test_every_task_ends_although_most_messages_are_lost_and_machines_die():
     fleet = quiet(lost=0.9, deaths=30, machines=5, seconds=2.0)
     Maintenance(fleet)
