@@ -59,7 +59,7 @@ class Targets:
     @cached_property
     def _load(self) -> Counter[str]:
         """How many tasks each has queued and running."""
-        return queue_lengths(self._names) + Task.objects.runs_by_robot(self._names)
+        return queue_lengths(self._names) + Task.lanes_held(self._names)
 
     @cached_property
     def _skills(self) -> dict[str, set[str]]:
