@@ -1,7 +1,5 @@
 """The admin pages of the app `fmv`, where Django looks for them, and the page of Celery's results."""
 
-from typing import Any
-
 import django_celery_results.admin  # noqa: F401 - registers its pages; some are unregistered below
 from django.contrib import admin
 from django.contrib.auth.models import Group
@@ -10,6 +8,7 @@ from django_celery_results.models import GroupResult, TaskResult
 import fmv.accounts.admin
 import fmv.audit.admin  # noqa: F401 - both register their pages
 from fmv.admin_base import ReadOnlyAdmin, badge
+from fmv.templatetags.display import timestamp
 
 admin.site.unregister([Group, GroupResult, TaskResult])  # FMV has roles instead of groups, and no chords
 
@@ -23,13 +22,13 @@ class MaintenanceRunAdmin(ReadOnlyAdmin):
     list_fields = ("date_done", "task_name", "status", "result", "worker")
     list_filter = ("status", "task_name")
     list_display_links = ("when",)
-    fields = ("date_done", "step", "state", "result", "worker", "task_id", "traceback")
+    fields = ("when", "step", "state", "result", "worker", "task_id", "traceback")
     readonly_fields = fields
     sortable_by = ()
 
     @admin.display(description="ended")
-    def when(self, run: TaskResult) -> Any:
-        return run.date_done
+    def when(self, run: TaskResult) -> str:
+        return timestamp(run.date_done)
 
     @admin.display(description="step")
     def step(self, run: TaskResult) -> str:

@@ -1,6 +1,6 @@
 """Base classes of the admin's lists, and badges."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.contrib import admin
@@ -13,8 +13,9 @@ from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 
+from fmv import local_time
 from fmv.errors import Problem, did_you_mean
-from fmv.templatetags.display import coded
+from fmv.templatetags.display import coded, timestamp
 
 
 def badge(text: object, *classes: str) -> str:
@@ -30,6 +31,32 @@ def wrong_words(query: QueryDict, *known: str, repeatable: tuple[str, ...] = ())
             yield Problem(("query", name), f"The address has an unknown parameter {name[:50]!r}.{hint}")
         elif len(values) > 1 and name not in repeatable:
             yield Problem(("query", name), f"The address has the parameter {name} twice.")
+
+
+def with_fixed_times(request: HttpRequest, *names: str) -> HttpResponse | None:
+    """Redirect from an address with times that have no offset to the same one with them in UTC; None if all have one.
+
+    A reader in another zone who gets the address then sees the same.
+    """
+    query = request.GET.copy()
+    try:
+        for name in names:
+            if local_time.lacks_offset(query.get(name, "")):
+                query[name] = local_time.in_utc(local_time.read(query[name]))
+    except local_time.WrongTime:
+        return None  # the page says what is wrong
+    return HttpResponseRedirect(f"{request.path}?{query.urlencode()}") if query != request.GET else None
+
+
+def time_column(field: str, title: str = "") -> Callable[[Any], str]:
+    """Return a column of a list, or a field of a form, that shows this time of an object."""
+
+    @admin.display(description=title or field.replace("_", " "), ordering=field)
+    def show(shown: Any) -> str:
+        return timestamp(getattr(shown, field))
+
+    show.__name__ = field
+    return show
 
 
 class CappedPaginator(Paginator):

@@ -12,7 +12,17 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fmv.environment_types import Apps, BrokerUrl, CommaSeparated, Issuer, MetricsToken, MongodbUri, Origins, Rate
+from fmv.environment_types import (
+    Apps,
+    BrokerUrl,
+    CommaSeparated,
+    Issuer,
+    MetricsToken,
+    MongodbUri,
+    Origins,
+    Rate,
+    TimeZone,
+)
 from fmv.errors import did_you_mean
 
 #: Signs cookies if no key is set while FMV_DEBUG is on. Without FMV_DEBUG the start is refused.
@@ -245,6 +255,11 @@ class Environment(BaseSettings):
         ge=0,
         le=36500,
         description="Days for which audit entries and bulk runs are kept; 0 keeps them for ever.",
+    )
+    time_zone: TimeZone = Field(
+        "UTC",
+        alias="FMV_TIME_ZONE",
+        description="Time zone of the admin's pages, unless the user or the browser names one.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO",

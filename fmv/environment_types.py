@@ -4,9 +4,12 @@ import importlib.util
 import re
 from typing import Annotated
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
+
+from fmv.errors import did_you_mean
 
 
 def _mongodb_uri(value: str) -> str:
@@ -73,6 +76,14 @@ def _rate(value: str) -> str:
     return value
 
 
+def _time_zone(value: str) -> str:
+    try:
+        return ZoneInfo(value).key
+    except (ValueError, OSError, LookupError):  # no name of a zone; a folder of the database; unknown
+        hint = did_you_mean(value, available_timezones())
+        raise ValueError(f"must be a time zone such as Europe/Berlin.{hint}") from None
+
+
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[CommaSeparated, AfterValidator(_origins)]
 Apps = Annotated[CommaSeparated, AfterValidator(_apps)]
@@ -81,3 +92,4 @@ BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 Issuer = Annotated[str, AfterValidator(_issuer)]
 MetricsToken = Annotated[str, AfterValidator(_metrics_token)]
 Rate = Annotated[str, AfterValidator(_rate)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]

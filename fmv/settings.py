@@ -51,6 +51,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "fmv.http.middleware.Csrf",
     "fmv.http.middleware.Users",
+    "fmv.accounts.preferences.TimeZones",
     "fmv.http.middleware.Messages",
     "fmv.http.middleware.VisibleText",
 ]

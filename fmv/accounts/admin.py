@@ -17,9 +17,13 @@ from django.urls import reverse
 from fmv import audit
 from fmv.accounts import api_tokens, superusers, user_audit
 from fmv.accounts.models import ApiToken, User
-from fmv.admin_base import FleetAdmin, badge
+from fmv.admin_base import FleetAdmin, badge, time_column
 from fmv.errors import FmvError
 from fmv.http import sent_forms
+
+LAST_LOGIN, JOINED = time_column("last_login"), time_column("date_joined")
+CREATED, EXPIRES = time_column("created_at"), time_column("expires_at")
+LAST_USED, REVOKED = time_column("last_used_at"), time_column("revoked_at")
 
 
 class NewUserForm(UserCreationForm):
@@ -48,18 +52,18 @@ class UserAdmin(FleetAdmin, DjangoUserAdmin):
 
     form = UserForm
     add_form = NewUserForm
-    list_display = ("username", "name", "email", "rights", "state", "signs_in_by", "last_login")
+    list_display = ("username", "name", "email", "rights", "state", "signs_in_by", LAST_LOGIN)
     list_filter = ("role", "is_active", "is_superuser")
-    sortable_by = ("username", "name", "email", "last_login")
+    sortable_by = ("username", "name", "email", LAST_LOGIN)
     search_fields = ("username", "name", "email")
     ordering = ("username",)
     filter_horizontal = ()
-    readonly_fields = ("subject", "email_verified", "picture", "last_login", "date_joined")
+    readonly_fields = ("subject", "email_verified", "picture", LAST_LOGIN, JOINED)
     fieldsets = (
         (None, {"fields": ("username", "password")}),
         ("Person", {"fields": ("name", "email", "email_verified", "picture", "subject")}),
         ("Rights", {"fields": ("role", "is_active", "is_superuser")}),
-        ("Dates", {"fields": ("last_login", "date_joined")}),
+        ("Dates", {"fields": (LAST_LOGIN, JOINED)}),
     )
     add_fieldsets = ((None, {"fields": ("username", "password1", "password2", "role")}),)
 
@@ -141,12 +145,12 @@ class ApiTokenAdmin(FleetAdmin):
     """Create and revoke API tokens: one's own, or for superusers those of all users."""
 
     form = NewTokenForm
-    list_display = ("name", "short_id", "owner", "rights", "status", "created_at", "expires_at", "last_used_at")
+    list_display = ("name", "short_id", "owner", "rights", "status", CREATED, EXPIRES, LAST_USED)
     list_select_related = ()  # False would join the users with all tokens, before the list's page is cut
-    sortable_by = ("created_at",)
+    sortable_by = (CREATED,)
     autocomplete_fields = ("user",)
     actions = ("revoke",)
-    shown = (*list_display, "revoked_at")
+    shown = (*list_display, REVOKED)
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         user: Any = request.user

@@ -46,6 +46,8 @@ class User(AbstractBaseUser):
     is_active = models.BooleanField(default=True, help_text="Clear it instead of deleting the user.")
     is_superuser = models.BooleanField("superuser", default=False, help_text="May do everything.")
     date_joined = models.DateTimeField(default=timezone.now, editable=False)
+    #: in which the user wants to see times, such as Europe/Berlin; None: as the browser
+    time_zone = models.CharField(max_length=64, null=True, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
 

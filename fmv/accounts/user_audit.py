@@ -6,7 +6,7 @@ from fmv import audit
 from fmv.accounts.models import User
 
 ISSUER = "issuer"  # the actor when a sign-in changes a user as the organisation's claims say
-AUDITED = ("username", "name", "email", "role", "is_active", "is_superuser")
+AUDITED = ("username", "name", "email", "role", "is_active", "is_superuser", "time_zone")
 
 
 def created(user: User, *, by: str) -> None:

@@ -11,11 +11,11 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
-from django.utils.timezone import localtime
 
 from fmv.admin_base import ReadOnlyAdmin
 from fmv.audit.models import AuditEntry
 from fmv.mongodb.counting import collection
+from fmv.templatetags.display import timestamp, with_times
 
 UUID_FORM = re.compile("[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}")
 
@@ -53,13 +53,13 @@ class ActorFilter(FewValuesFilter):
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin):
     heading = "Audit"
-    list_display = ("when", "who", "action", "object", "text", "request")
+    list_display = ("when", "who", "action", "object", "details", "request")
     list_display_links = ("when",)
     list_filter = (ActorFilter, ActionFilter, KindFilter)
     search_fields = ("key",)
     search_help_text = "The exact name or id of the object, or a request id."
     sortable_by = ()
-    fields = ("when", "by", "action", "object", "text", "request_id")
+    fields = ("when", "by", "action", "object", "details", "request_id")
     readonly_fields = fields
 
     def get_search_results(
@@ -70,7 +70,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="when")
     def when(self, entry: AuditEntry) -> str:
-        return f"{localtime(entry.at):%Y-%m-%d %H:%M:%S}"
+        return timestamp(entry.at)
 
     @admin.display(description="who")
     def who(self, entry: AuditEntry) -> str:
@@ -84,6 +84,10 @@ class AuditEntryAdmin(ReadOnlyAdmin):
         return format_html(
             '{} <a href="{}">{}</a>', entry.kind, reverse(page, args=[quote(entry.key)]), _short(entry.key)
         )
+
+    @admin.display(description="text")
+    def details(self, entry: AuditEntry) -> str:
+        return with_times(entry.text)
 
     @admin.display(description="request id")
     def request(self, entry: AuditEntry) -> str:

@@ -94,6 +94,7 @@ class Rfc3339Field(serializers.DateTimeField):
     """A time in RFC 3339: input needs an offset, output is in UTC with milliseconds."""
 
     default_error_messages = {"invalid": "Input should be a time as in 2027-01-31T08:00:00Z, with its offset"}
+    timezone = dt.UTC  # not that of the admin's page, which reads its forms by these fields too
 
     def to_internal_value(self, value: Any) -> Any:
         if not isinstance(value, str) or not RFC_3339.fullmatch(value):

@@ -174,7 +174,7 @@ def _send_again(request: HttpRequest, path: str, fields: Iterable[tuple[str, str
         "to": path,
         "back": path.partition("?")[0],
         "fields": fields,
-        "filled_in": [(name, value) for name, value in fields if value and name not in ("once", "confirmed")],
+        "filled_in": [(name, value) for name, value in fields if value and name not in ("once", "confirmed", "zone")],
     }
     answer = render(request, "admin/send_again.html", context, status=status)
     add_never_cache_headers(answer)

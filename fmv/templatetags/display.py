@@ -9,27 +9,61 @@ from django import template
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
+from fmv import local_time
+
 register = template.Library()
 
 MAX_JSON = 100_000  # characters of a JSON value that a page shows at most
 NONE = "\N{EN DASH}"
 UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
+STORED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}) UTC")  # a time within a stored text
 
 
 @register.filter
 def timestamp(value: dt.datetime | None) -> str:
-    """Show a time in UTC, to the second, with the milliseconds in its title; a dash for None."""
+    """Show a time in the current zone, to the second, and in its title in UTC, with milliseconds; a dash for None."""
     if value is None:
         return NONE
     utc = value.astimezone(dt.UTC)
-    text = f"{utc:%Y-%m-%d %H:%M:%S}"
-    exact = f"{text}.{utc.microsecond // 1000:03} UTC"
-    return format_html('<time datetime="{}" title="{}">{}</time>', utc.isoformat(timespec="milliseconds"), exact, text)
+    exact = f"{utc:%Y-%m-%d %H:%M:%S}.{utc.microsecond // 1000:03} UTC"
+    machine = utc.isoformat(timespec="milliseconds")
+    return format_html('<time datetime="{}" title="{}">{}</time>', machine, exact, _local(value))
+
+
+def _local(value: dt.datetime) -> str:
+    local = timezone.localtime(value)
+    return f"{local:%Y-%m-%d %H:%M:%S}{local_time.offset_if_twice(local)}"
+
+
+@register.filter
+def with_times(text: object) -> str:
+    """Show a text that FMV has stored, and the times within it, which are in UTC, in the current zone."""
+    parts = STORED.split(str(text))  # text and times by turns
+    return format_html_join("", "{}", ((_within(part) if n % 2 else part,) for n, part in enumerate(parts)))
+
+
+def _within(text: str) -> str:
+    try:
+        return timestamp(dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC))
+    except ValueError:  # it only looked like one
+        return f"{text} UTC"
+
+
+@register.simple_tag
+def zone() -> str:
+    """Return the name of the zone in which the page shows times."""
+    return local_time.current_name()
+
+
+@register.filter
+def written(value: dt.datetime | None) -> str:
+    """Show a time as a field takes it; nothing for None."""
+    return local_time.written(value) if value else ""
 
 
 @register.filter
 def ago(value: dt.datetime | None) -> str:
-    """Show about how long ago a time was, or how far ahead it is, with the time itself in its title."""
+    """Show about how long ago a time was, or how far ahead it is, with the time itself in its title, also in UTC."""
     if value is None:
         return NONE
     seconds = (timezone.now() - value).total_seconds()
@@ -37,6 +71,8 @@ def ago(value: dt.datetime | None) -> str:
     text = f"{seconds // size:.0f} {unit} ago" if seconds >= 0 else f"in {-seconds // size:.0f} {unit}"
     utc = value.astimezone(dt.UTC)
     exact = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    if timezone.localtime(value).utcoffset():
+        exact = f"{_local(value)}, {exact}"
     return format_html('<time datetime="{}" title="{}">{}</time>', utc.isoformat(), exact, text)
 
 

@@ -6,10 +6,10 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.timezone import localtime
 
 from fmv import audit
 from fmv.admin_base import ReadOnlyAdmin
+from fmv.templatetags.display import timestamp, with_times
 from tasks.admin.base import PagesAdmin, username
 from tasks.admin.task_filters import uuid_or_none
 from tasks.models import Bulk
@@ -34,11 +34,11 @@ class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
 
     @admin.display(description="started")
     def started(self, run: Bulk) -> str:
-        return f"{localtime(run.started_at):%Y-%m-%d %H:%M:%S}"
+        return timestamp(run.started_at)
 
     @admin.display(description="what")
     def what(self, run: Bulk) -> str:
-        return bulk.in_words(run)
+        return with_times(bulk.in_words(run))
 
     @admin.display(description="status")
     def state(self, run: Bulk) -> str:

@@ -20,6 +20,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
+from django.utils.timezone import localtime
 from pymongo.errors import PyMongoError
 
 from fmv.mongodb.server import recent_now
@@ -83,7 +84,10 @@ def _ended(status: Status, number: int) -> Figure:
 
 
 def day() -> dict[str, Any] | None:
-    """Count what finished in each half hour of the last day: four round trips. None if nothing did."""
+    """Count what finished in each half hour of the last day: four round trips. None if nothing did.
+
+    The result is kept for readers in all zones; `_drawn` shows it to one.
+    """
     now = recent_now()
     until = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0) + HALF_HOUR
     edges = [until + number * HALF_HOUR for number in range(-HALF_HOURS, 1)]
@@ -91,14 +95,24 @@ def day() -> dict[str, Any] | None:
     rows = [_row(begun, totals) for begun, totals in zip(edges, sums, strict=False)]
     if not any(row["succeeded"] or row["failed"] or row["cancelled"] for row in rows):
         return None
+    return {"rows": rows, "edges": edges}
+
+
+def _drawn(day: dict[str, Any]) -> dict[str, Any]:
+    """Return the charts and the table of the last day, with the times of the reader's zone."""
+    rows = [row | {"span": f"{_clock(row['begun'])}-{_clock(row['begun'] + HALF_HOUR)}"} for row in day["rows"]]
     finished = [(_title(row), {"bar-ok": row["succeeded"], "bar-other": row["cancelled"]}) for row in rows]
     failed = [(_title(row), {"bar-failed": row["failed"]}) for row in rows]
     return {
         "finished": charts.strip(finished, 120),
         "failed": charts.strip(failed, 48),
         "rows": rows[::-1],
-        "marks": [f"{edge:%H:%M}" for edge in edges[::12]],
+        "marks": [_clock(edge) for edge in day["edges"][::12]],
     }
+
+
+def _clock(moment: dt.datetime) -> str:
+    return f"{localtime(moment):%H:%M}"
 
 
 def _row(begun: dt.datetime, totals: tallies.FinishedTotals) -> dict[str, Any]:
@@ -107,7 +121,7 @@ def _row(begun: dt.datetime, totals: tallies.FinishedTotals) -> dict[str, Any]:
         "failed": totals.count(Status.FAILURE),
         "cancelled": totals.count(Status.REVOKED),
     }
-    return numbers | {"span": f"{begun:%H:%M}-{begun + HALF_HOUR:%H:%M}", "begun": begun}
+    return numbers | {"begun": begun}
 
 
 def _title(row: dict[str, Any]) -> str:
@@ -214,7 +228,8 @@ PARTS = {
 
 
 def look(panel: str) -> dict[str, Any]:
-    return PANELS[panel].look()
+    found = PANELS[panel].look()
+    return {"data": _drawn(found["data"])} if panel == "day" and found.get("data") else found
 
 
 def forget() -> None:

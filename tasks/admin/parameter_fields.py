@@ -11,6 +11,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from fmv import local_time
 from fmv.escaping import visible_json, visible_lines
 from tasks.admin.parameters import FORMATS, UNSET, Property
 
@@ -81,6 +82,28 @@ class OptionalNumberField(OptionalField, forms.FloatField):
         number, text = super().to_python(value), str(value).strip()
         whole = number is not None and math.isfinite(number) and text.lstrip("-").isdecimal()
         return int(text) if whole else number
+
+
+class LocalTimeField(forms.CharField):
+    """A time of the zone that the form says, or with an offset. `clean` returns it in UTC, None if it is empty.
+
+    A time that comes twice needs an offset, for which a browser's field for times has no room: it becomes one for text.
+    """
+
+    zone: Any = None  # set by the form; None: the current one
+
+    def __init__(self, **options: Any) -> None:
+        widget = forms.TextInput(attrs={"type": "datetime-local", "step": "1"})
+        super().__init__(required=False, max_length=35, widget=widget, **options)
+
+    def clean(self, value: Any) -> Any:
+        text = super().clean(value)
+        try:
+            return local_time.read(text, self.zone) if text else None
+        except local_time.WrongTime as error:
+            if error.twice:
+                self.widget.attrs = {"type": "text", "autocomplete": "off"}
+            raise ValidationError(str(error)) from None
 
 
 class JSONChoiceField(forms.TypedChoiceField):

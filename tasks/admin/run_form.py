@@ -11,10 +11,12 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from fmv import local_time
 from fmv.errors import Problem
 from tasks import registry
 from tasks.admin.parameter_fields import (
     JSONTextField,
+    LocalTimeField,
     OptionalIntegerField,
     OptionalNumberField,
     field_of,
@@ -25,6 +27,7 @@ from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
 
 PREFIX = "params."  # of the names of parameters' fields
 JSON_PREFIX = "json."  # of those that have JSON instead, because the usual field cannot show the value
+TIMES = ("run_at", "expires_at")
 REST = "params"  # the field for parameters that the schema does not name
 SENT = "This form was already sent with other values, and that task was submitted. Send it again to submit another."
 
@@ -43,17 +46,12 @@ class RunForm(forms.Form):
         max_value=MAX_PRIORITY,
         help_text="0 to 9; tasks with a higher number start first.",
     )
-    run_at = forms.DateTimeField(
-        required=False,
-        label="Run at (UTC)",
-        help_text="The task does not start before this time. Empty: as soon as its robot is free.",
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
+    run_at = LocalTimeField(
+        label="Run at", help_text="The task does not start before this time. Empty: as soon as its robot is free."
     )
-    expires_at = forms.DateTimeField(
-        required=False,
-        label="Expires at (UTC)",
+    expires_at = LocalTimeField(
+        label="Expires at",
         help_text="If its first attempt has not started by then, the task is revoked. Later attempts may start later.",
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
     )
     timeout = OptionalNumberField(
         required=False, label="Timeout (seconds)", help_text="The longest time that an attempt may take."
@@ -90,6 +88,17 @@ class RunForm(forms.Form):
         self.fields["max_attempts"].widget.attrs |= {"placeholder": handler.retry.max_attempts, "min": 1, "max": 100}
         if robot_enabled:
             del self.fields["queue_anyway"]
+        self._set_zone()
+
+    def _set_zone(self) -> None:
+        """Have the times be those of the zone that the form says, also if the reader has chosen another meanwhile."""
+        sent = self.data.get("zone", "") if self.is_bound else ""
+        zone = local_time.find(sent) if sent else None
+        self.zone = zone.key if zone else local_time.current_name()
+        for name in TIMES:
+            self.fields[name].label = f"{self.fields[name].label} ({self.zone})"
+            self.fields[name].zone = zone
+        self._unknown_zone = sent if sent and zone is None else ""
 
     def _add_field(self, prop: Property, value: Any, number: int) -> None:
         usual, in_json = PREFIX + prop.name, JSON_PREFIX + prop.name
@@ -130,6 +139,8 @@ class RunForm(forms.Form):
         )
 
     def clean(self) -> None:
+        if self._unknown_zone:
+            self.add_error(None, f"There is no time zone {self._unknown_zone[: local_time.MAX_NAME]!r}.")
         rest = self.cleaned_data.get(REST, UNSET)
         if rest is not UNSET and not isinstance(rest, dict):
             self.add_error(REST, "Must be a JSON object: {…}.")

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, reverse
 
-from fmv.accounts import oidc_login, user_audit
+from fmv.accounts import oidc_login, preferences, user_audit
 from fmv.http import sent_forms
 from tasks.admin import dashboard, handlers
 from tasks.admin.pages import compare, map_page, timeline
@@ -77,6 +77,7 @@ class FleetSite(AdminSite):
     def get_urls(self) -> list[URLResolver | URLPattern]:
         pages = [
             *oidc_login.pages(),
+            *preferences.pages(self),
             *dashboard.pages(self),
             *handlers.pages(self),
             *compare.pages(self),

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.http import QueryDict
 
+from fmv import local_time
 from fmv.admin_base import wrong_words
 from fmv.errors import InvalidInput, Problem
 from tasks.models import Status
@@ -59,7 +60,7 @@ class TaskFilter:
 
     def query(self, **changed: Any) -> str:
         """Return the query string of this filter with some parameters changed; None and [] remove one."""
-        times = {name: moment.isoformat().replace("+00:00", "Z") for name, moment in self.times.items()}
+        times = {name: local_time.in_utc(moment) for name, moment in self.times.items()}
         words = {"status": self.status, "show": self.show, "age": self.age, **self.texts, **times, **changed}
         query = QueryDict(mutable=True)
         for name, value in words.items():
@@ -96,14 +97,10 @@ def read(query: QueryDict, *others: str) -> TaskFilter:
     said = {name: query.get(name, "") for name in (*TEXTS, *_WORDS, *FINISHED)}
     texts = {name: said[name].strip() for name in TEXTS if said[name].strip()}
     status = list(dict.fromkeys(status for status in query.getlist("status") if status))
-    times = {name: time_of(said[name]) for name in FINISHED if said[name].strip()}
+    times, wrong_times = _times({name: said[name] for name in FINISHED if said[name].strip()})
     problems = [
         *wrong_words(query, *TEXTS, *_WORDS, *FINISHED, *others, repeatable=("status", "id")),
-        *(
-            Problem(("query", name), f"{FINISHED[name]} should be a time as in 2027-01-31T08:00Z, with its offset.")
-            for name, moment in times.items()
-            if moment is None
-        ),
+        *wrong_times,
         *(_unknown("status", value, Status.values) for value in status if value not in Status.values),
         *(_unknown(name, said[name], known) for name, known in _WORDS.items() if said[name] not in ("", *known)),
         *(
@@ -116,7 +113,7 @@ def read(query: QueryDict, *others: str) -> TaskFilter:
     ]
     if problems:
         raise InvalidInput(problems)
-    return TaskFilter(status, said["show"], said["age"], texts, {name: each for name, each in times.items() if each})
+    return TaskFilter(status, said["show"], said["age"], texts, times)
 
 
 _WORDS = {"show": list(PRESETS), "age": list(AGES)}
@@ -126,13 +123,15 @@ def _unknown(name: str, value: str, known: list[str]) -> Problem:
     return Problem(("query", name), f"Unknown {name} {value[:50]!r}. Use one of: {', '.join(known)}.")
 
 
-def time_of(text: str) -> dt.datetime | None:
-    """Return the time in UTC that an ISO 8601 text with an offset says; None if it says none."""
-    try:
-        moment = dt.datetime.fromisoformat(text.strip())
-        return moment.astimezone(dt.UTC) if moment.tzinfo else None
-    except (ValueError, OverflowError):
-        return None
+def _times(said: dict[str, str]) -> tuple[dict[str, dt.datetime], list[Problem]]:
+    """Return the times, and what is wrong with the others."""
+    times, problems = {}, []
+    for name, text in said.items():
+        try:
+            times[name] = local_time.read(text)
+        except local_time.WrongTime as error:
+            problems.append(Problem(("query", name), f"{FINISHED[name]}: {error}"))
+    return times, problems
 
 
 def uuid_or_none(text: str) -> UUID | None:

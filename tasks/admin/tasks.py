@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpR
 from django.urls import reverse
 
 from fmv import audit
-from fmv.admin_base import ReadOnlyAdmin
+from fmv.admin_base import ReadOnlyAdmin, with_fixed_times
 from fmv.errors import FmvError, InvalidInput
 from fmv.http import sent_forms
 from fmv.mongodb.counting import collection
@@ -56,6 +56,8 @@ class TaskAdmin(PlacePages, ReadOnlyAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         self.check_may_view(request)
+        if fixed := with_fixed_times(request, *FINISHED):
+            return fixed
         try:
             asked = read(request.GET, "q", "before")
         except InvalidInput as error:

@@ -7,21 +7,24 @@ still knows what was purged. It reads MAX_SPANS of them at most; a week of a rob
 from __future__ import annotations
 
 import datetime as dt
+from bisect import bisect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice, pairwise, takewhile
 
+from fmv import local_time
 from fmv.mongodb.server import recent_now
 from robots.models import Robot
 from tasks.reports.histogram import percentile
-from tasks.reports.spans import DAY, FLEET, HOUR, Span, Sums, between, day_of, hour_of
+from tasks.reports.spans import DAY, FLEET, HOUR, Span, Sums, between, hour_of
 
 BY = {"handler": "Handler", "robot": "Robot", "location": "Location", "label": "Label"}
 #: word -> (title, number of days)
 SPANS = {"day": ("24 hours", 1), "week": ("7 days", 7), "month": ("28 days", 28)}
 SETTLED = dt.timedelta(minutes=1)  # after its end an hour is rolled up
 MAX_SPANS = 100_000  # that are read
+MAX_HOURS = 20_000  # of robots that are read for the days of a zone other than UTC
 MAX_GROUPS = 1000  # rows of an answer, those with most tasks
 NO_LABEL, NO_LOCATION = "(no label)", "(not registered)"
 
@@ -73,9 +76,6 @@ class Period:
     def hours(self) -> float:
         return (self.until - self.begun) / HOUR
 
-    def earlier(self, by: dt.timedelta) -> Period:
-        return Period(self.begun - by, self.until - by)
-
 
 @dataclass(frozen=True)
 class Group:
@@ -120,35 +120,50 @@ class Asked:
     robot: str = ""
     location: str = ""
     label: str = ""
+    #: whose days they are
+    zone: dt.tzinfo = dt.UTC
 
     def periods(self) -> tuple[Period, Period]:
-        """Return the span and the one before. Those of several days begin at midnight, UTC."""
-        until = hour_of(self.until or recent_now() - SETTLED)
-        length = SPANS[self.span][1] * DAY
-        begun = until - DAY if self.span == "day" else day_of(until - HOUR) + DAY - length
-        now = Period(begun, until)
-        return now, now.earlier(length)
+        """Return the span and the one before. Those of several days begin when a day of the zone begins.
+
+        All begin and end with an hour of UTC, because the totals do: in a zone with half hours, that half hour earlier.
+        """
+        until, days = hour_of(self.until or recent_now() - SETTLED), SPANS[self.span][1]
+        if self.span == "day":
+            return Period(until - DAY, until), Period(until - 2 * DAY, until - DAY)
+        begun, earlier = (hour_of(local_time.day_of(until - HOUR, 1 - each, self.zone)) for each in (days, 2 * days))
+        same_time = (until.astimezone(self.zone) - days * DAY).astimezone(dt.UTC)  # by the zone's clock
+        return Period(begun, until), Period(earlier, hour_of(same_time))
 
 
 def compare(asked: Asked) -> Comparison:
-    """Return the comparison: two round trips about the registry at most, and four for each of the two spans."""
+    """Return the comparison: two round trips about the registry at most, and five for each of the two spans."""
     now, before = asked.periods()
     robots = _robots(asked)
     names = _names(asked.by)
+    by_hour = _robots_by_hour(asked, robots)
     groups: dict[str, tuple[Sums, Sums]] = defaultdict(lambda: (Sums(), Sums()))
-    columns: dict[dt.datetime, Sums] = defaultdict(Sums)
+    columns: list[list[Column]] = []
     whole, read = (Sums(), Sums()), 0
-    step = HOUR if asked.span == "day" else DAY
     for which, period in enumerate((now, before)):
-        found = between(period.begun, period.until, robots, by_day=step == DAY)
+        edges = _edges(asked, period, dt.UTC if by_hour is None else asked.zone)
+        sums = [Sums() for _ in edges]
+        found = between(period.begun, period.until, robots, by_day=asked.span != "day")
         for span in islice(found, MAX_SPANS - read):
             read += 1
-            for handler, sums in span.handlers.items():
-                if asked.handler in ("", handler):
-                    whole[which].add(sums)
-                    columns[span.begun if step == HOUR else day_of(span.begun)].add(sums)
-                    for name in names(span, handler):
-                        groups[name][which].add(sums)
+            for handler, those in _asked_for(asked, span):
+                whole[which].add(those)
+                if by_hour is None:
+                    sums[bisect(edges, span.begun) - 1].add(those)
+                for name in names(span, handler):
+                    groups[name][which].add(those)
+        for span in between(period.begun, period.until, by_hour, by_day=False) if by_hour else ():
+            for _, those in _asked_for(asked, span):
+                sums[bisect(edges, span.begun) - 1].add(those)
+        parts = (Period(*each) for each in pairwise([*edges, period.until]))
+        columns.append(
+            [Column(part, Figures(those, part.hours), which == 0) for part, those in zip(parts, sums, strict=True)]
+        )
     rows = [
         Group(name, Figures(sums[0], now.hours), Figures(sums[1], before.hours))
         for name, sums in sorted(groups.items())
@@ -159,17 +174,33 @@ def compare(asked: Asked) -> Comparison:
         before,
         rows[:MAX_GROUPS],
         Group("", Figures(whole[0], now.hours), Figures(whole[1], before.hours)),
-        [*_columns(before, step, columns, is_now=False), *_columns(now, step, columns, is_now=True)],
+        [*columns[1], *columns[0]],
         complete=read < MAX_SPANS,
     )
 
 
-def _columns(period: Period, step: dt.timedelta, sums: Mapping[dt.datetime, Sums], *, is_now: bool) -> Iterator[Column]:
-    begun = period.begun
-    while begun < period.until:
-        part = Period(begun, min(begun + step, period.until))
-        yield Column(part, Figures(sums.get(begun, Sums()), part.hours), is_now)
-        begun += step
+def _asked_for(asked: Asked, span: Span) -> Iterator[tuple[str, Sums]]:
+    return ((handler, sums) for handler, sums in span.handlers.items() if asked.handler in ("", handler))
+
+
+def _edges(asked: Asked, period: Period, zone: dt.tzinfo) -> list[dt.datetime]:
+    """Return when the period's hours, or its days in the zone, begin."""
+    if asked.span == "day":
+        return [period.begun + number * HOUR for number in range(round(period.hours))]
+    days = (hour_of(local_time.day_of(period.begun + HOUR, number, zone)) for number in count(1))
+    return [period.begun, *takewhile(lambda begun: begun < period.until, days)]
+
+
+def _robots_by_hour(asked: Asked, robots: list[str] | None) -> list[str] | None:
+    """Return the robots whose hours are added up to the zone's days; None if the columns are hours, or days of UTC.
+
+    They are of UTC, which each column then says, also for so many robots that it would be too much to read.
+    """
+    periods = asked.periods()
+    if asked.span == "day" or all(_edges(asked, each, asked.zone) == _edges(asked, each, dt.UTC) for each in periods):
+        return None
+    whose = [FLEET] if robots is None else robots
+    return whose if len(whose) * sum(period.hours for period in periods) <= MAX_HOURS else None
 
 
 def _robots(asked: Asked) -> list[str] | None:

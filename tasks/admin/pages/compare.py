@@ -1,6 +1,5 @@
 """The admin's page Compare: how a day, a week or four weeks went against the time before."""
 
-import datetime as dt
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
@@ -8,12 +7,14 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
+from django.utils.timezone import get_current_timezone, localtime
 
-from fmv.admin_base import wrong_words
+from fmv import local_time
+from fmv.admin_base import with_fixed_times, wrong_words
+from fmv.local_time import day_of, in_utc
 from fmv.templatetags.display import lasting
 from tasks.admin import charts
 from tasks.admin.dashboard import task_list
-from tasks.admin.task_filters import time_of
 from tasks.models import Status
 from tasks.reports.comparison import BY, MAX_SPANS, SPANS, Asked, Column, Comparison, Group, compare
 from tasks.reports.histogram import ERROR
@@ -32,7 +33,9 @@ def pages(site: Any) -> list[URLPattern]:
         user: Any = request.user
         if not user.has_perms(("tasks.view_task", "robots.view_robot")):
             raise PermissionDenied
-        return render(request, "admin/pages/compare.html", site.each_context(request) | shown(request))
+        return with_fixed_times(request, "until") or render(
+            request, "admin/pages/compare.html", site.each_context(request) | shown(request)
+        )
 
     return [path("compare/", site.admin_view(page), name="compare")]
 
@@ -56,8 +59,8 @@ def shown(request: HttpRequest) -> dict[str, Any]:
         "charts": _charts(found) if found.total.now.finished or found.total.before.finished else None,
         "error": round(ERROR),
         "max_read": MAX_SPANS,
-        "earlier": _query(asked, until=_text(found.before.until)),
-        "link": _query(asked, until=_text(found.now.until)),
+        "earlier": _query(asked, until=in_utc(found.before.until)),
+        "link": _query(asked, until=in_utc(found.now.until)),
     }
 
 
@@ -65,19 +68,23 @@ def read(request: HttpRequest) -> tuple[Asked, list[str]]:
     """Return what the address asks for, and what is wrong with it, in sentences."""
     problems = [problem.msg for problem in wrong_words(request.GET, *WORDS)]
     said = {name: request.GET.get(name, "").strip() for name in WORDS}
-    by, span, until = said["by"] or "handler", said["span"] or "week", time_of(said["until"])
+    by, span, until = said["by"] or "handler", said["span"] or "week", None
     for name, value, known in (("by", by, BY), ("span", span, SPANS)):
         if value not in known:
             problems.append(f"Unknown {name} {value[:50]!r}. Use one of: {', '.join(known)}.")
-    if said["until"] and (until is None or not 2000 <= until.year < 9000):
-        problems.append("until should be a time as in 2027-01-31T08:00Z, with its offset.")
+    try:
+        until = local_time.read(said["until"]) if said["until"] else None
+        if until and not 2000 <= until.year < 9000:
+            problems.append("until should be between the years 2000 and 9000.")
+    except local_time.WrongTime as error:
+        problems.append(f"until: {error}")
     texts = {name: said[name] for name in TEXTS}
     for name, text in texts.items():
         if len(text) > MAX_LENGTH or "\0" in text:
             problems.append(f"{TEXTS[name]} may have at most {MAX_LENGTH} characters and no NUL character.")
     if problems:
         return Asked(), problems
-    return Asked(by, span, until, **texts), []
+    return Asked(by, span, until, zone=get_current_timezone(), **texts), []
 
 
 def verdict(total: Group) -> str:
@@ -103,12 +110,8 @@ def _compared(what: str, now: float | None, before: float | None) -> str:
     return f"{what} {how} before (95 % at most {lasting(now)}; before: {lasting(before)})"
 
 
-def _text(moment: dt.datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%MZ}"
-
-
 def _query(asked: Asked, **changed: str) -> str:
-    said = {"by": asked.by, "span": asked.span, "until": _text(asked.until) if asked.until else ""}
+    said = {"by": asked.by, "span": asked.span, "until": in_utc(asked.until) if asked.until else ""}
     said |= {name: getattr(asked, name) for name in TEXTS} | changed
     return "?" + urlencode({name: value for name, value in said.items() if value})
 
@@ -118,7 +121,6 @@ def _controls(asked: Asked) -> dict[str, Any]:
         "spans": [(title, word == asked.span, _query(asked, span=word)) for word, (title, _) in SPANS.items()],
         "bys": [(title, word == asked.by, _query(asked, by=word)) for word, title in BY.items()],
         "fields": [(name, title, getattr(asked, name)) for name, title in TEXTS.items()],
-        "until": _text(asked.until) if asked.until else "",
         "is_filtered": any(getattr(asked, name) for name in TEXTS),
     }
 
@@ -158,13 +160,13 @@ def _column(asked: Asked, column: Column) -> dict[str, Any]:
     """Return a row of the table of hours or days, which leads to the tasks that failed then."""
     period, figures = column.period, column.figures
     chosen = {name: getattr(asked, name) for name in ("handler", "robot") if getattr(asked, name)}
-    times = {"finished_after": _text(period.begun), "finished_before": _text(period.until)}
+    times = {"finished_after": in_utc(period.begun), "finished_before": in_utc(period.until)}
     return {
         "title": _title(column),
         "begun": period.begun,
         "is_now": column.is_now,
         "figures": figures,
-        "url": f"{_timeline(asked)}?{urlencode({'from': _text(period.begun), 'to': _text(period.until)})}",
+        "url": f"{_timeline(asked)}?{urlencode({'from': in_utc(period.begun), 'to': in_utc(period.until)})}",
         "failed_url": task_list(status=Status.FAILURE.value, **chosen, **times) if figures.sums.failed else "",
         "rate": _percent(figures.success_rate),
         "wait": lasting(figures.wait_p95),
@@ -178,11 +180,12 @@ def _timeline(asked: Asked) -> str:
 
 def _title(column: Column) -> str:
     begun, until = column.period.begun, column.period.until
-    if until - begun <= HOUR and begun.date() == until.date():
-        return f"{begun:%a %d %b %H:%M}"
-    return (
-        f"{begun:%a %d %b}" if until - begun > 23 * HOUR or not until.hour else f"{begun:%a %d %b} until {until:%H:%M}"
-    )
+    day, clock = f"{localtime(begun):%a %d %b}", f"{localtime(begun):%H:%M}"
+    if until - begun <= HOUR:
+        return f"{day} {clock}{local_time.offset_if_twice(localtime(begun))}"
+    if day_of(begun) == begun:
+        return day if day_of(begun, 1) == until else f"{day} until {localtime(until):%H:%M}"
+    return f"{day} {clock} until {localtime(until):%a %d %b %H:%M}"
 
 
 def _charts(found: Comparison) -> list[dict[str, Any]]:

@@ -11,20 +11,22 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
+from django.utils.timezone import localtime
 
-from fmv.admin_base import wrong_words
+from fmv import local_time
+from fmv.admin_base import with_fixed_times, wrong_words
+from fmv.local_time import day_of, in_utc
 from fmv.mongodb.server import recent_now
 from robots.models import Absence, Robot
 from tasks.admin.pages.timeline_chart import KINDS, Scale, chart
-from tasks.admin.task_filters import time_of
 from tasks.models import Status
 from tasks.reports import spans, timeline
-from tasks.reports.spans import DAY, HOUR, day_of, hour_of
+from tasks.reports.spans import DAY, HOUR, hour_of
 from tasks.reports.timeline import MAX_FINISHED, Bar
 from tasks.templatetags.fleet import timeline_url
 
 ZOOMS = {"Hour": HOUR, "6 hours": 6 * HOUR, "Day": DAY, "Week": 7 * DAY}
-SHORTEST, LONGEST = dt.timedelta(minutes=1), 31 * DAY
+SHORTEST, LONGEST = dt.timedelta(minutes=1), 31 * DAY + HOUR  # the clocks may be put back meanwhile
 BY_ATTEMPT = 6 * HOUR  # a longer span of the fleet is shown by the hour, from rolled-up totals
 TABLE_ROWS = 500
 ROBOTS = 50  # on a page of the fleet
@@ -34,7 +36,9 @@ CELLS = 28  # of a robot on a page of the fleet, about
 def pages(site: Any) -> list[URLPattern]:
     def fleet(request: HttpRequest) -> HttpResponse:
         _check_may_view(request)
-        return render(request, "admin/pages/fleet_timeline.html", site.each_context(request) | of_fleet(request))
+        return with_fixed_times(request, "from", "to") or render(
+            request, "admin/pages/fleet_timeline.html", site.each_context(request) | of_fleet(request)
+        )
 
     def robot(request: HttpRequest, name: str) -> HttpResponse:
         _check_may_view(request)
@@ -42,7 +46,9 @@ def pages(site: Any) -> list[URLPattern]:
         if "\0" in name or not Robot.objects.filter(pk=name).exists():
             messages.error(request, f"There is no robot {name[:64]}.")
             return HttpResponseRedirect(reverse("admin:robots_robot_changelist"))
-        return render(request, "admin/pages/timeline.html", site.each_context(request) | of_robot(request, name))
+        return with_fixed_times(request, "from", "to") or render(
+            request, "admin/pages/timeline.html", site.each_context(request) | of_robot(request, name)
+        )
 
     return [
         path("timeline/", site.admin_view(fleet), name="timeline"),
@@ -68,20 +74,22 @@ class Span:
         self.problems = [problem.msg for problem in wrong_words(request.GET, "from", "to", *others)]
         self.begun, self.until = begun, until
         if any(said.values()) and not self.problems:
-            given = {name: time_of(text) for name, text in said.items()}
-            self._take(given["from"], given["to"])
+            try:
+                self._take(*(local_time.read(said[name]) for name in ("from", "to")))
+            except local_time.WrongTime as error:
+                self.problems.append(f"From and to: {error}")
         self.kept = {name: request.GET[name] for name in others if request.GET.get(name)}
 
-    def _take(self, begun: dt.datetime | None, until: dt.datetime | None) -> None:
-        if begun is None or until is None or not 2000 <= begun.year <= until.year < 9000:
-            self.problems.append("from and to should be times as in 2027-01-31T08:00Z, with their offsets.")
+    def _take(self, begun: dt.datetime, until: dt.datetime) -> None:
+        if not (2000 <= begun.year < 9000 and 2000 <= until.year < 9000):
+            self.problems.append("from and to should be between the years 2000 and 9000.")
         elif not SHORTEST <= until - begun <= LONGEST:
             self.problems.append("to should be later than from, by a minute to 31 days.")
         else:
             self.begun, self.until = begun, until
 
     def query(self, begun: dt.datetime, until: dt.datetime, **others: str) -> str:
-        return "?" + urlencode({"from": _text(begun), "to": _text(until)} | others)
+        return "?" + urlencode({"from": in_utc(begun), "to": in_utc(until)} | others)
 
     @property
     def length(self) -> dt.timedelta:
@@ -89,8 +97,8 @@ class Span:
 
     def controls(self) -> dict[str, Any]:
         """Return what the templates need for the links to other spans."""
-        today = day_of(recent_now())
-        days = {"Today": (today, today + DAY), "Yesterday": (today - DAY, today)}
+        yesterday, today, tomorrow = (day_of(recent_now(), days) for days in (-1, 0, 1))
+        days = {"Today": (today, tomorrow), "Yesterday": (yesterday, today)}
         zooms = {title: self._zoomed(length) for title, length in ZOOMS.items()}
         links = [
             (title, (begun, until) == (self.begun, self.until), self.query(begun, until, **self.kept))
@@ -101,46 +109,53 @@ class Span:
             "problems": self.problems,
             "links": links,
             "link": self.query(self.begun, self.until, **self.kept),
-            "earlier": self.query(self.begun - self.length, self.begun, **self.kept),
-            "later": self.query(self.until, self.until + self.length, **self.kept),
-            "from_text": _text(self.begun),
-            "to_text": _text(self.until),
+            "earlier": self.query(self._going_on(self.begun, -1), self.begun, **self.kept),
+            "later": self.query(self.until, self._going_on(self.until, 1), **self.kept),
             "parts": self._parts(),
             "marks": [_mark(self.begun + number * self.length / 4, self.length) for number in range(5)],
         }
 
+    def _going_on(self, moment: dt.datetime, direction: int) -> dt.datetime:
+        """Return the other end of the span before or after `moment`: of as many days if this one is of whole days."""
+        days = round(self.length / DAY)
+        if days and day_of(self.begun) == self.begun and day_of(self.begun, days) == self.until:
+            return day_of(moment, direction * days)
+        return moment + direction * self.length
+
     def _zoomed(self, length: dt.timedelta) -> tuple[dt.datetime, dt.datetime]:
-        """Return a span of this length about the same time: from a full hour, or from midnight."""
-        if length <= self.length:
-            begun = hour_of(self.begun) if length < DAY else day_of(self.begun)
-        else:
-            begun = hour_of(self.until - dt.timedelta(microseconds=1)) + HOUR - length
-            begun = begun if length < DAY else day_of(begun + DAY - HOUR)
+        """Return a span of this length about the same time: from a full hour, or of whole days."""
+        last = self.until - dt.timedelta(microseconds=1)
+        if length >= DAY:
+            days = length // DAY
+            begun = day_of(self.begun) if length <= self.length else day_of(last, 1 - days)
+            return begun, day_of(begun, days)
+        longer = length > self.length
+        begun = local_time.hour_of(last) + HOUR - length if longer else local_time.hour_of(self.begun)
         return begun, begun + length
 
     def _parts(self) -> list[tuple[str, list[tuple[str, str, str]]]]:
         """Return the hours, or in a long span the days, to zoom into: (day, [(text, name, query)])."""
         if self.length <= HOUR:
             return []
-        step = HOUR if self.length <= 3 * DAY else DAY
-        begun = hour_of(self.begun) if step == HOUR else day_of(self.begun)
+        by_hour = self.length <= 3 * DAY + HOUR
+        begun = local_time.hour_of(self.begun) if by_hour else day_of(self.begun)
         found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
         while begun < self.until:
-            name = f"{begun:%H:%M} to {begun + step:%H:%M}, {begun:%a %d %b}"
-            text, name = (f"{begun:%H}", name) if step == HOUR else (f"{begun:%a %d %b}", f"{begun:%a %d %b}")
-            found[f"{begun:%a %d %b}" if step == HOUR else ""].append(
-                (text, name, self.query(begun, begun + step, **self.kept))
-            )
-            begun += step
+            until, local = begun + HOUR if by_hour else day_of(begun, 1), localtime(begun)
+            day = f"{local:%a %d %b}"
+            text, name = (f"{local:%H}", f"{_clock(begun)} to {_clock(until)}, {day}") if by_hour else (day, day)
+            found[day if by_hour else ""].append((text, name, self.query(begun, until, **self.kept)))
+            begun = until
         return list(found.items())
 
 
-def _text(moment: dt.datetime) -> str:
-    return f"{moment:%Y-%m-%dT%H:%M:%SZ}".replace(":00Z", "Z")
+def _clock(moment: dt.datetime) -> str:
+    local = localtime(moment)
+    return f"{local:%H:%M}{local_time.offset_if_twice(local)}"
 
 
 def _mark(moment: dt.datetime, length: dt.timedelta) -> str:
-    return f"{moment:%H:%M}" if length <= DAY else f"{moment:%a %H:%M}"
+    return _clock(moment) if length <= DAY + HOUR else f"{localtime(moment):%a} {_clock(moment)}"
 
 
 # --- A robot ---------------------------------------------------------------------------------------------------------
@@ -148,8 +163,7 @@ def _mark(moment: dt.datetime, length: dt.timedelta) -> str:
 
 def of_robot(request: HttpRequest, name: str) -> dict[str, Any]:
     """Return the context of a robot's page. Without a span in the address it shows yesterday and today."""
-    today = day_of(recent_now())
-    span = Span(request, today - DAY, today + DAY)
+    span = Span(request, day_of(recent_now(), -1), day_of(recent_now(), 1))
     context = {"title": f"Timeline of {name}", "robot": name, **span.controls()}
     if span.problems:
         return context
@@ -189,8 +203,7 @@ def _table(found: timeline.Timeline) -> list[dict[str, Any]]:
 
 def of_fleet(request: HttpRequest) -> dict[str, Any]:
     """Return the context of the fleet's page: robots by name, beginning after the name `after`."""
-    today = day_of(recent_now())
-    span = Span(request, today - DAY, today + DAY, "after")
+    span = Span(request, day_of(recent_now(), -1), day_of(recent_now(), 1), "after")
     context: dict[str, Any] = {"title": "Timeline", **span.controls()}
     if span.problems:
         return context
@@ -247,9 +260,9 @@ def _attempts(span: Span, robots: list[str], found: timeline.Timeline) -> dict[s
 
 
 def _said(bar: Bar) -> str:
-    ended = f"{bar.ended:%H:%M:%S}" if bar.ended else "now"
+    ended = f"{localtime(bar.ended):%H:%M:%S}" if bar.ended else "now"
     how = "waits" if bar.outcome == Status.QUEUED else bar.outcome.value
-    return f"{bar.handler}: {how}, {bar.begun:%a %H:%M:%S} to {ended} UTC"
+    return f"{bar.handler}: {how}, {localtime(bar.begun):%a %H:%M:%S} to {ended} {local_time.current_name()}"
 
 
 def _cells(span: Span, robots: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -264,6 +277,7 @@ def _cells(span: Span, robots: list[str]) -> dict[str, list[dict[str, Any]]]:
     for (robot, number), found in sorted(sums.items()):
         since = begun + number * size
         x, width = scale.place(since, since + size)
+        times = f"{localtime(since):%a %d %b} {_clock(since)} to {_clock(since + size)} {local_time.current_name()}"
         said = f"{found.succeeded:,} succeeded, {found.failed:,} failed, {found.cancelled:,} cancelled"
         rows[robot].append(
             {
@@ -274,7 +288,7 @@ def _cells(span: Span, robots: list[str]) -> dict[str, list[dict[str, Any]]]:
                 "failed": found.failed,
             }
             | {"url": timeline_url(robot) + span.query(since, since + size)}
-            | {"title": f"{since:%a %d %b %H:%M} to {since + size:%H:%M} UTC: {said}"}
+            | {"title": f"{times}: {said}"}
         )
     return rows
 
