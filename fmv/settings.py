@@ -165,6 +165,7 @@ FMV_BODY_LIMITS = {  # exceptions, by path
     "/admin/map/plan": 8
     * 1024
     * 1024,  # twice the largest picture: a larger one is refused with the form's other errors
+    "/admin/robots/robot/import": 4 * 1024 * 1024,  # its page says how large a file may be
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(
     FMV_BODY_LIMIT, *FMV_BODY_LIMITS.values()
@@ -305,6 +306,7 @@ FMV_COLLECTORS = ["tasks.reports.metrics.collect"]  # functions that yield the m
 FMV_BACKUP_LEAVES_OUT = {
     "fmv.Session": "people sign in again",
     "fmv.ThrottleWindow": "counts of the last minutes",
+    "robots.ImportDraft": "files that are not confirmed",
     "tasks.WorkerProcess": "workers report themselves",
     "sessions.Session": "not used: sessions are fmv.Session",
     "django_celery_results.TaskResult": "the last hour's maintenance runs",

@@ -38,3 +38,7 @@ class SessionReplaced(FmvError):
     """This session is over: another has begun, or none is open. Open a new one."""
 
     code = "session_replaced"
+
+
+class DraftOver(FmvError):
+    """This file was stored already, or its preview is older than an hour. Choose the file again."""

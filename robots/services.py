@@ -190,12 +190,16 @@ def _description(robot: Robot) -> str:
     return "; ".join(f"{TITLES[name]}: {_shown(getattr(robot, name))}" for name in names)
 
 
+def differences(before: Robot, after: Robot, names: Iterable[str]) -> list[str]:
+    """Return how these fields differ, as in "location: Earth → Mars"."""
+    pairs = [(name, getattr(before, name), getattr(after, name)) for name in names]
+    return [f"{TITLES[name]}: {_shown(old)} → {_shown(new)}" for name, old, new in pairs if old != new]
+
+
 def _record_change(before: Robot, after: Robot, by: str, names: Iterable[str], why: str = "") -> None:
     """Record what differs now. A concurrent change may be recorded here too, or not at all."""
     verb = "change" if before.enabled == after.enabled else "enable" if after.enabled else "disable"
-    pairs = [(name, getattr(before, name), getattr(after, name)) for name in names]
-    differences = [f"{TITLES[name]}: {_shown(old)} → {_shown(new)}" for name, old, new in pairs if old != new]
-    text = "; ".join([*(differences or ["no change"]), *([why] if why else [])])
+    text = "; ".join([*(differences(before, after, names) or ["no change"]), *([why] if why else [])])
     audit.record(f"robot.{verb}", by=by, kind="robot", key=after.name, text=text)
 
 

@@ -1,7 +1,8 @@
 """Import and export of robots as JSON lines or CSV.
 
-CSV is RFC 4180 in UTF-8 with a line of column names. An empty cell means that the field is not given. Labels are
-separated by `;`, or are a JSON list, which is written if a label itself contains `;`.
+CSV is RFC 4180 in UTF-8 with a line of column names. Cells may also be separated by `;` or tabs, as spreadsheets of
+many countries have it. An empty cell means that the field is not given. Labels are separated by `;`, or are a JSON
+list, which is written if a label itself contains `;`.
 
 A spreadsheet evaluates a cell that begins with = + - @. Such a text is written with a `'` in front, and the import
 takes the `'` off again: https://owasp.org/www-community/attacks/CSV_Injection
@@ -14,7 +15,8 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from io import TextIOWrapper
-from itertools import islice
+from itertools import chain, islice
+from pathlib import PurePath
 from typing import Any, BinaryIO, NamedTuple
 
 import orjson
@@ -36,6 +38,8 @@ WRITE_BATCH = 1000  # robots stored in one write
 FORMULA = re.compile(
     r"'*[=+\-@\t\r]"
 )  # begins a cell that a spreadsheet evaluates, or one that was guarded against that
+
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how files of spreadsheets begin: .xlsx and .ods, and .xls
 
 #: a line's number, and a robot's fields or the reason why the line is no robot
 Record = tuple[int, dict[str, Any] | str]
@@ -75,7 +79,9 @@ def _object(line: str) -> dict[str, Any] | str:
 
 
 def read_csv(file: BinaryIO) -> Iterator[Record]:
-    rows = csv.reader(_lines(file), strict=True)
+    lines = _lines(file)
+    first = next(lines, "")
+    rows = csv.reader(chain([first], lines), strict=True, delimiter=_separator(first))
     try:
         header = [name.strip() for name in next(rows, [])]
         _check_header(header)
@@ -86,6 +92,11 @@ def read_csv(file: BinaryIO) -> Iterator[Record]:
                 yield start, _robot(header, row)
     except csv.Error as error:
         raise WrongFile(f"Line {rows.line_num} is not CSV: {error}.") from None
+
+
+def _separator(header: str) -> str:
+    """Return what separates the names of the columns: a comma, unless they only make sense with another character."""
+    return next((each for each in ",;\t" if "name" in (cell.strip(' "\r\n') for cell in header.split(each))), ",")
 
 
 def _check_header(header: list[str]) -> None:
@@ -141,6 +152,8 @@ def _check_encoding(line: bytes) -> None:
     """Raise WrongFile if the file begins like one of an encoding or with line ends that cannot be read."""
     if line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or b"\0" in line[:4]:  # or without a byte order mark
         raise WrongFile("The file is UTF-16. Save it as UTF-8: in Excel as “CSV UTF-8”.")
+    if line.startswith(WORKBOOKS):
+        raise WrongFile("The file is a workbook. Save its sheet as a text file: in Excel as “CSV UTF-8”.")
     if b"\r" in line.rstrip(b"\r\n"):
         raise WrongFile("The lines end with CR only, as on old Macintoshes. Save the file with line ends LF or CRLF.")
 
@@ -196,7 +209,22 @@ WRITERS: dict[str, Callable[[Iterable[Robot], BinaryIO], int]] = {"jsonl": write
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv"}
 
 
+def format_of(name: str, content: bytes) -> str:
+    """Return the format of a file that somebody has chosen: as its name says, else as its first character does."""
+    text = content.removeprefix(BOM_UTF8).lstrip()
+    return SUFFIXES.get(PurePath(name).suffix.lower(), "jsonl" if text.startswith(b"{") else "csv")
+
+
 # --- Importing -------------------------------------------------------------------------------------------------------
+
+
+class Planned(NamedTuple):
+    """What an import does to a robot; `differences` are those of one that exists, none if it stays as it is."""
+
+    line: int
+    robot: Robot
+    is_new: bool
+    differences: list[str]
 
 
 class Import:
@@ -258,14 +286,27 @@ class Import:
         lines = sorted((self.lines[name], name) for name in self.taken)
         return [Fault(line, "name", f"A robot named {name!r} exists already") for line, name in lines]
 
+    def plan(self) -> Iterator[Planned]:
+        """Yield what `store` with `replace` would do to each robot now, by line."""
+        for step in self._steps():
+            known = {robot.name: robot for robot in Robot.objects.filter(pk__in=[values["name"] for values in step])}
+            for values in step:
+                before = known.get(values["name"])
+                differences = services.differences(before, Robot(**values), values) if before else []
+                yield Planned(self.lines[values["name"]], Robot(**values), before is None, differences)
+
+    def _steps(self) -> Iterator[list[dict[str, Any]]]:
+        self._spool.seek(0)
+        robots = map(orjson.loads, self._spool)
+        while step := list(islice(robots, WRITE_BATCH)):
+            yield step
+
     def store(self, *, by: str, replace: bool) -> Iterator[int]:
         """Store the robots, and with `replace` also those that exist; yield the size of each batch after it is done.
 
         An interrupted import can be repeated: robots that are stored already count as unchanged.
         """
-        self._spool.seek(0)
-        robots = map(orjson.loads, self._spool)
-        while step := list(islice(robots, WRITE_BATCH)):
+        for step in self._steps():
             new = [Robot(**values) for values in step if values["name"] not in self.taken]
             added = services.create_all(new, by=by) if new else set()
             self.outcome["added"] += len(added)

@@ -1,6 +1,7 @@
 """The models of the registry: `from robots.models import Robot`."""
 
 from robots.models.absence import Absence
+from robots.models.draft import ImportDraft
 from robots.models.floor_plan import MAX_MAP_NAME, FloorPlan
 from robots.models.robot import (
     MAX_LABELS,
@@ -24,6 +25,7 @@ __all__ = [
     "MAX_REASON",
     "Absence",
     "FloorPlan",
+    "ImportDraft",
     "Robot",
     "RobotQuerySet",
     "RobotSamples",

@@ -14,7 +14,7 @@ from django.urls import URLPattern, URLResolver, reverse
 from fmv.accounts import oidc_login, preferences, user_audit
 from fmv.http import sent_forms
 from tasks.admin import dashboard, handlers
-from tasks.admin.pages import compare, map_page, timeline
+from tasks.admin.pages import compare, import_robots, map_page, timeline
 
 
 class Entry(NamedTuple):
@@ -83,6 +83,7 @@ class FleetSite(AdminSite):
             *compare.pages(self),
             *timeline.pages(self),
             *map_page.pages(self),
+            *import_robots.pages(self),
         ]
         return [*pages, *super().get_urls()]  # the last of Django's routes matches any path
 

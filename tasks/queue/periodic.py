@@ -24,7 +24,7 @@ from fmv.http.models import ThrottleWindow
 from fmv.mongodb.server import clock, recent_now, server_now
 from fmv.mongodb.uuid7 import id_at
 from fmv.monitoring import counters
-from robots import absences, samples
+from robots import absences, drafts, samples
 from robots.agents import with_agents
 from robots.models import Robot
 from tasks.models import Bulk, Status, Task, WorkerProcess
@@ -306,7 +306,7 @@ def delete_old(seconds: float = PURGE_BUDGET) -> int:
 def forget_runs() -> None:
     """Delete the results of maintenance runs older than CELERY_RESULT_EXPIRES; and, unless MongoDB's clock has jumped
     (see `delete_old`), past sessions and windows of the throttle, worker processes without a heartbeat for a day, and
-    robots' samples older than FMV_STATE_DAYS, and absences older than FMV_AUDIT_DAYS.
+    robots' samples older than FMV_STATE_DAYS, absences older than FMV_AUDIT_DAYS, and files that nobody confirmed.
     """
     app.backend.cleanup()
     if clock.even_for() < TRUSTED_AFTER:
@@ -317,3 +317,4 @@ def forget_runs() -> None:
     Session.objects.filter(expire_date__lt=now).delete()
     samples.forget()
     absences.forget()
+    drafts.forget_old()

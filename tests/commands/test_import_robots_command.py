@@ -294,7 +294,9 @@ def test_a_line_of_csv_at_fault_is_reported_with_its_number(imported, lines, fau
     [
         (b"", ".csv", "The first line must name the columns"),
         (b"Bender,true,Earth,x", ".csv", "The first line must name the columns"),
-        (b"name;location;description\nR2;a;b", ".csv", "The first line must name the columns, separated by commas"),
+        (b"Name|location|description\nR2|a|b", ".csv", "The first line must name the columns, separated by commas"),
+        (b"PK\x03\x04\x14\0\x08\0\x08\0", ".csv", "The file is a workbook. Save its sheet as a text file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", ".csv", "The file is a workbook."),
         (b"name,location,description,color\nR2,a,b,c", ".csv", "No robot has 'color'"),
         (b"name,name,location\nR2,a,b", ".csv", "A column is named twice."),
         (b'name,location,description\nR2,a,"b\n', ".csv", "is not CSV"),
@@ -322,6 +324,14 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(imported, content
 def test_a_byte_order_mark_is_no_part_of_the_file(imported, suffix, lines):
     first, *others = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     assert imported(b"\xef\xbb\xbf" + first.encode(), *others, suffix=suffix).out == "1 added.\n"
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_cells_may_be_separated_as_spreadsheets_of_the_country_have_it(imported, separator):
+    rows = [["location", '"name"', "labels"], ["Naboo", "R2", '"a;b"'], ["Hall; 1", "C3", ""]]
+    quoted = [[f'"{cell}"' if separator in cell and '"' not in cell else cell for cell in row] for row in rows]
+    assert imported(*(separator.join(row) for row in quoted), suffix=".csv").out == "2 added.\n"
+    assert (stored("R2")["labels"], stored("C3")["location"]) == (["a", "b"], "Hall; 1")
 
 
 def test_lines_may_end_as_in_windows(imported):

@@ -58,17 +58,19 @@ def site(web) -> str:
 def visit(browser, site) -> Iterator[Callable]:
     """Open a page signed in as the user, or as a new one with the role, or as nobody: `visit("viewer")`.
 
-    `allow` holds the statuses from 400 on that this page may meet. Addresses may be relative.
+    `allow` holds the statuses from 400 on that this page may meet; `options` are Playwright's, such as `timezone_id`.
+    Addresses may be relative.
     """
     contexts, problems = [], []
 
-    def open_page(who=None, *, size="desk", theme="light", allow=()):
+    def open_page(who=None, *, size="desk", theme="light", allow=(), **options):
         context = browser.new_context(
             base_url=site,
             viewport=SIZES[size],
             color_scheme=theme,
             has_touch=size == "phone",
             reduced_motion="reduce",  # or axe would judge the colours of a change half done
+            **options,
         )
         contexts.append(context)
         context.set_default_timeout(20_000)
