@@ -76,12 +76,18 @@ def _rate(value: str) -> str:
     return value
 
 
+NO_PLACES = frozenset({"localtime", "Factory"})  # entries of the time zone database that name none
+
+
 def _time_zone(value: str) -> str:
     try:
-        return ZoneInfo(value).key
+        zone = None if value in NO_PLACES else ZoneInfo(value).key
     except (ValueError, OSError, LookupError):  # no name of a zone; a folder of the database; unknown
-        hint = did_you_mean(value, available_timezones())
-        raise ValueError(f"must be a time zone such as Europe/Berlin.{hint}") from None
+        zone = None
+    if zone is None:
+        hint = did_you_mean(value, available_timezones() - NO_PLACES)
+        raise ValueError(f"must be a time zone such as Europe/Berlin.{hint}")
+    return zone
 
 
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_split)]

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from django.utils import timezone
 
+from fmv.environment_types import NO_PLACES
 from fmv.errors import did_you_mean
 
-NO_PLACES = {"localtime", "Factory"}  # entries of the time zone database that name none
 MAX_NAME = 64  # characters
 MAX_HINTS = 3
 

@@ -33,7 +33,7 @@ def _verb(before: User, user: User) -> str:
 
 
 def _shown(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value) or "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value or "none")
 
 
 def _record(verb: str, user: User, by: str, text: str = "") -> None:

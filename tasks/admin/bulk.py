@@ -1,5 +1,6 @@
 """Bulk runs in the admin: their progress, and a button to stop them."""
 
+import datetime as dt
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +10,18 @@ from django.urls import reverse
 
 from fmv import audit
 from fmv.admin_base import ReadOnlyAdmin
+from fmv.mongodb.uuid7 import id_at
 from fmv.templatetags.display import timestamp, with_times
 from tasks.admin.base import PagesAdmin, username
+from tasks.admin.dashboard import task_list
 from tasks.admin.task_filters import uuid_or_none
-from tasks.models import Bulk
+from tasks.models import Bulk, Task
 from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
+from tasks.reports.robot_status import slim
 from tasks.templatetags.fleet import status
+
+MAX_MADE = 50  # new tasks on a run's page
 
 
 @admin.register(Bulk)
@@ -88,14 +94,24 @@ def run_url(id: UUID) -> str:
 
 def _shown(id: UUID) -> Bulk | None:
     """Return what a page shows of the run, if it exists: its plan may take megabytes."""
-    run: Bulk | None = Bulk.objects.filter(pk=id).defer("plan").first()
+    run: Bulk | None = Bulk.objects.filter(pk=id).defer("plan", "orders").first()
     return run
+
+
+def _made(run: Bulk) -> list[Task]:
+    """Return the first tasks that the run has made: by index, and none that is older or younger than the run."""
+    while_it_ran = {"id__gt": run.pk, "id__lt": id_at(run.changed_at + dt.timedelta(seconds=1))}
+    found = Task.objects.filter(handler=run.conditions["handler"], request_id=run.request_id, **while_it_ran)
+    return slim(found.order_by("id")[:MAX_MADE], ("id", "status", "handler", "robot"))
 
 
 def _state(run: Bulk) -> dict[str, Any]:
     """Return the part of a bulk run's page that changes while it runs."""
     expected = bulk.how_many(bulk.MAX_ESTIMATE, more=True) if run.expected is None else bulk.how_many(run.expected)
+    made = _made(run) if run.action == "run" else []
     return {
+        "made": made,
+        "made_url": task_list(handler=run.conditions.get("handler", ""), requested_by=run.by) if made else "",
         "run": run,
         "running": run.status == BulkStatus.RUNNING,
         "expected": expected,

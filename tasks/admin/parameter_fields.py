@@ -102,7 +102,7 @@ class LocalTimeField(forms.CharField):
             return local_time.read(text, self.zone) if text else None
         except local_time.WrongTime as error:
             if error.twice:
-                self.widget.attrs = {"type": "text", "autocomplete": "off"}
+                self.widget.input_type = "text"
             raise ValidationError(str(error)) from None
 
 

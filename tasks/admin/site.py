@@ -14,7 +14,7 @@ from django.urls import URLPattern, URLResolver, reverse
 from fmv.accounts import oidc_login, preferences, user_audit
 from fmv.http import sent_forms
 from tasks.admin import dashboard, handlers
-from tasks.admin.pages import compare, import_robots, map_page, timeline
+from tasks.admin.pages import compare, import_robots, map_page, run_many, timeline
 
 
 class Entry(NamedTuple):
@@ -84,6 +84,7 @@ class FleetSite(AdminSite):
             *timeline.pages(self),
             *map_page.pages(self),
             *import_robots.pages(self),
+            *run_many.pages(self),
         ]
         return [*pages, *super().get_urls()]  # the last of Django's routes matches any path
 

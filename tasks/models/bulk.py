@@ -43,9 +43,10 @@ class Bulk(models.Model):
     """One action on all tasks that match, done in steps (see tasks.queue.bulk)."""
 
     id = models.UUIDField(primary_key=True, db_column="_id", default=uuid7, editable=False)
-    action = models.CharField(max_length=8, help_text="cancel, retry or move.")
+    action = models.CharField(max_length=8, help_text="cancel, retry, move or run.")
     conditions = DocumentField(default=dict, help_text="As `Task.objects.matching` takes them.")
     options = DocumentField(default=dict)
+    orders = DocumentField(null=True, help_text="Of run: {robots, run}, see tasks.queue.bulk_runs.")
     by = models.CharField(max_length=150)
     request_id = models.CharField(max_length=128, default="-")
     status = models.CharField(max_length=8, choices=BulkStatus.choices, default=BulkStatus.RUNNING)

@@ -29,7 +29,7 @@ from tasks.models import FINISHED, UNFINISHED, WAITING, Bulk, Status, Task
 from tasks.models.bulk import BulkStatus
 from tasks.models.querysets import TaskQuerySet
 from tasks.models.transitions import cancel_asked, moved_to
-from tasks.queue import submissions
+from tasks.queue import bulk_runs, submissions
 from tasks.queue.doorbell import ring_all, ring_for, ring_for_bulks
 from tasks.queue.errors import CannotMove, NothingToDo
 from tasks.queue.new_task import new_task, options_of, repeat_of
@@ -47,7 +47,7 @@ MAX_FAILURES = 20  # skipped tasks for which a run keeps the reason
 Plan = dict[str, Any]
 
 #: the statuses to which each action applies
-APPLIES: dict[str, tuple[Status, ...]] = {"cancel": UNFINISHED, "retry": FINISHED, "move": WAITING}
+APPLIES: dict[str, tuple[Status, ...]] = {"cancel": UNFINISHED, "retry": FINISHED, "move": WAITING, "run": ()}
 MOMENTS = ("created_after", "created_before", "finished_after", "finished_before", "queued_before")
 
 
@@ -384,4 +384,5 @@ ACTIONS = {
     "cancel": Action(plan_ids, cancel, not_cancelled),
     "move": Action(plan_moves, move, not_moved),
     "retry": Action(plan_retries, enqueue, lambda bulk, plan: {}),
+    "run": Action(bulk_runs.plan, enqueue, lambda bulk, plan: {}),
 }

@@ -4,12 +4,12 @@ import pytest
 from django.core.checks import INFO
 
 import robots.services
-from fmv.accounts.models import ApiToken
+from fmv.accounts.models import ApiToken, User
 from fmv.accounts.permissions import Role
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import server_now
 from robots.models import RobotState
-from tasks.models import FINISHED, LogLine, Status, Task
+from tasks.models import FINISHED, Bulk, LogLine, Status, Task
 from tasks.queue import periodic, services
 from tasks.reports import diagnostics
 from tasks.reports.attention import of_robots
@@ -27,6 +27,8 @@ LATER = {
     LogLine: ("number",),
     ApiToken: ("robot",),
     RobotState: ("map",),
+    User: ("time_zone",),
+    Bulk: ("orders",),
 }
 
 
