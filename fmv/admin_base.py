@@ -1,6 +1,6 @@
 """Base classes of the admin's lists, and badges."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
@@ -42,13 +42,13 @@ def with_fixed_times(request: HttpRequest, *names: str) -> HttpResponse | None:
     try:
         for name in names:
             if local_time.lacks_offset(query.get(name, "")):
-                query[name] = local_time.in_utc(local_time.read(query[name]))
+                query[name] = local_time.in_utc(local_time.read(query.get(name, "")))
     except local_time.WrongTime:
         return None  # the page says what is wrong
     return HttpResponseRedirect(f"{request.path}?{query.urlencode()}") if query != request.GET else None
 
 
-def time_column(field: str, title: str = "") -> Callable[[Any], str]:
+def time_column(field: str, title: str = "") -> Any:
     """Return a column of a list, or a field of a form, that shows this time of an object."""
 
     @admin.display(description=title or field.replace("_", " "), ordering=field)

@@ -96,8 +96,8 @@ class RunForm(forms.Form):
         zone = local_time.find(sent) if sent else None
         self.zone = zone.key if zone else local_time.current_name()
         for name in TIMES:
-            self.fields[name].label = f"{self.fields[name].label} ({self.zone})"
-            self.fields[name].zone = zone
+            field: Any = self.fields[name]
+            field.label, field.zone = f"{field.label} ({self.zone})", zone
         self._unknown_zone = sent if sent and zone is None else ""
 
     def _add_field(self, prop: Property, value: Any, number: int) -> None:

@@ -34,18 +34,19 @@ def start(robots: Collection[str], run: Mapping[str, Any], *, by: str) -> Bulk:
     Raises what `check` raises.
     """
     check(robots, run, by=by)
+    names = sorted(robots)
     bulk = Bulk(
         id=new_id(),
         action="run",
         conditions={"handler": run["handler"], "robots": len(robots)},
-        orders={"robots": sorted(robots), "run": dict(run)},
+        orders={"robots": names, "run": dict(run)},
         by=by,
         request_id=request_id.current.get(),
         expected=len(robots),
         changed_at=server_now(),
     )
     bulk.save(force_insert=True)
-    text = f"run {run['handler']} on {', '.join(bulk.orders['robots'])}"
+    text = f"run {run['handler']} on {', '.join(names)}"
     audit.record("bulk.start", by=by, kind="bulk", key=bulk.pk, text=text)
     ring_for_bulks()
     return bulk
@@ -65,9 +66,10 @@ def plan(bulk: Bulk, _tasks: Any) -> dict[str, Any] | None:
 
     `bulk.found` robots are behind it.
     """
-    names = bulk.orders["robots"][bulk.found : bulk.found + STEP_SIZE]
+    orders: dict[str, Any] = bulk.orders or {}
+    names = orders["robots"][bulk.found : bulk.found + STEP_SIZE]
     robots = {robot.name: robot for robot in Robot.objects.filter(pk__in=names)}
-    run = {name: _aware(value) for name, value in bulk.orders["run"].items()}
+    run = {name: _aware(value) for name, value in orders["run"].items()}
     planned: dict[str, Any] = {"tasks": [], "last": None, "skipped": 0, "failures": []}
     size = 0
     for name in names:
