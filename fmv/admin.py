@@ -8,6 +8,7 @@ from django_celery_results.models import GroupResult, TaskResult
 import fmv.accounts.admin
 import fmv.audit.admin  # noqa: F401 - both register their pages
 from fmv.admin_base import ReadOnlyAdmin, badge
+from fmv.export import attribute
 from fmv.templatetags.display import timestamp
 
 admin.site.unregister([Group, GroupResult, TaskResult])  # FMV has roles instead of groups, and no chords
@@ -25,6 +26,15 @@ class MaintenanceRunAdmin(ReadOnlyAdmin):
     fields = ("when", "step", "state", "result", "worker", "task_id", "traceback")
     readonly_fields = fields
     sortable_by = ()
+    export_columns = (
+        attribute("ended_at", "when it ended", "date_done"),
+        attribute("step", "the periodic step", "task_name"),
+        attribute("status", "SUCCESS or FAILURE"),
+        attribute("result", "what it did, as JSON; of a failure the error"),
+        attribute("worker", "the process that ran it"),
+        attribute("id", "of the run", "task_id"),
+    )
+    export_fields = ("date_done", "task_name", "status", "result", "worker", "task_id")
 
     @admin.display(description="ended")
     def when(self, run: TaskResult) -> str:

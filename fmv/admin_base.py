@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ERROR_FLAG, ChangeList
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
@@ -14,7 +15,8 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 
 from fmv import local_time
-from fmv.errors import Problem, did_you_mean
+from fmv.errors import InvalidInput, Problem, did_you_mean
+from fmv.export import Column, Export
 from fmv.templatetags.display import coded, timestamp
 
 
@@ -90,15 +92,33 @@ class FleetAdmin(admin.ModelAdmin):
     list_per_page = 50
     actions: Any = None
     heading = ""  # title of the list, unless it is the model's plural
+    #: in which the list is exported; if empty, it is not
+    export_columns: tuple[Column, ...] = ()
+    export_fields: tuple[str, ...] = ()  # of the model, which an export reads; if empty, it reads them all
+    EXPORT_OBJECTS = 500  # that an export holds at a time
+
+    def exported(self, request: HttpRequest) -> Export:
+        """Return the rows of the list that the query of the request shows, all pages. Raises InvalidInput."""
+        if self._is_wrong(request):
+            raise InvalidInput([])
+        try:
+            shown = self.get_changelist_instance(request)
+        except IncorrectLookupParameters:
+            raise InvalidInput([]) from None
+        found = shown.queryset.defer(None)
+        rows = (found.only(*self.export_fields) if self.export_fields else found).iterator(self.EXPORT_OBJECTS)
+        return Export(self.export_columns, rows, shown.result_count, shown.result_count >= CappedPaginator.MAX_COUNT)
+
+    def _is_wrong(self, request: HttpRequest) -> bool:
+        single = ["q", *(str(getattr(each, "parameter_name", "q")) for each in self.get_list_filter(request))]
+        return any(len(request.GET.getlist(name)) > 1 for name in single) or ERROR_FLAG in request.GET
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """Show the list. A filter that is unknown, invalid or given twice shows no rows and offers no action.
 
         Django would redirect to the list without any filter, and of one given twice apply the last.
         """
-        single = ["q", *(str(getattr(each, "parameter_name", "q")) for each in self.get_list_filter(request))]
-        twice = any(len(request.GET.getlist(name)) > 1 for name in single)
-        answer = None if twice or ERROR_FLAG in request.GET else super().changelist_view(request, extra_context)
+        answer = None if self._is_wrong(request) else super().changelist_view(request, extra_context)
         if answer is None or (isinstance(answer, HttpResponseRedirect) and answer.url.endswith(f"?{ERROR_FLAG}=1")):
             if not self.has_view_or_change_permission(request):
                 raise PermissionDenied

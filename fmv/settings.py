@@ -289,6 +289,7 @@ CELERY_BEAT_SCHEDULE = {
         "finish_submissions": 10.0,
         "notice_silent": 10.0,
         "count_finished": 10.0,
+        "note_endings": 10.0,
         "purge": 10.0,
         "sample_robots": 60.0,
         "forget_runs": 600.0,
@@ -322,6 +323,8 @@ FMV_BACKUP_FIRST = [
     "tasks.Tally",
     "tasks.LastOutcomes",
     "tasks.LogLine",
+    "tasks.EndingsUntil",
+    "tasks.TaskEnding",
 ]
 
 # --- The rest --------------------------------------------------------------------------------------------------------

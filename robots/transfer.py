@@ -9,7 +9,6 @@ takes the `'` off again: https://owasp.org/www-community/attacks/CSV_Injection
 """
 
 import csv
-import re
 import tempfile
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
@@ -24,6 +23,7 @@ from django.core.exceptions import ValidationError as ModelError
 from rest_framework.exceptions import ValidationError
 
 from fmv.errors import FmvError, InvalidInput
+from fmv.export import FORMULA, cell
 from fmv.http.errors import flatten
 from fmv.http.json import parse
 from fmv.mongodb.streaming import by_key
@@ -35,9 +35,6 @@ FIELDS = tuple(RobotInputSerializer().fields)
 IGNORED = frozenset({"tasks", "created_at", "updated_at"})  # fields that the API returns but does not take
 MAX_LINE = 1024 * 1024  # bytes
 WRITE_BATCH = 1000  # robots stored in one write
-FORMULA = re.compile(
-    r"'*[=+\-@\t\r]"
-)  # begins a cell that a spreadsheet evaluates, or one that was guarded against that
 
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how files of spreadsheets begin: .xlsx and .ods, and .xls
 
@@ -177,7 +174,7 @@ def write_csv(robots: Iterable[Robot], file: BinaryIO) -> int:
         rows = csv.writer(text)
         rows.writerow(FIELDS)
         for written, robot in enumerate(robots, start=1):  # noqa: B007 - returned at the end
-            rows.writerow(_write_cell(value) for value in _fields(robot).values())
+            rows.writerow(cell(value) for value in _fields(robot).values())
     finally:
         text.detach()  # the caller closes the file
     return written
@@ -186,15 +183,6 @@ def write_csv(robots: Iterable[Robot], file: BinaryIO) -> int:
 def _fields(robot: Robot) -> dict[str, Any]:
     fields = {name: getattr(robot, name) for name in FIELDS}
     return fields | {"endpoint": fields["endpoint"] or None}
-
-
-def _write_cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        plain = not any(";" in label for label in value) and not (value and value[0].startswith("["))
-        value = ";".join(value) if plain else orjson.dumps(value).decode()
-    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def export() -> Iterator[Robot]:

@@ -8,7 +8,7 @@ from celery import Task, shared_task
 from fmv.mongodb.server import recent_now
 from robots import absences, agents, samples
 from tasks.queue import bulk, doorbell, periodic, submissions
-from tasks.reports import tallies
+from tasks.reports import endings, tallies
 from tasks.worker import celery_hooks as _worker  # noqa: F401 - connects to the worker's signals
 from tasks.worker import claim, process_end
 
@@ -89,6 +89,11 @@ def sample_robots() -> int:
 @shared_task(name="tasks.purge", base=Step)
 def purge() -> int:
     return periodic.delete_old()
+
+
+@shared_task(name="tasks.note_endings", base=Step)
+def note_endings() -> int:
+    return endings.note()
 
 
 @shared_task(name="tasks.count_finished", base=Step)

@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from fmv import audit
-from fmv.accounts import api_tokens, superusers, user_audit
+from fmv.accounts import api_tokens, export, superusers, user_audit
 from fmv.accounts.models import ApiToken, User
 from fmv.admin_base import FleetAdmin, badge, time_column
 from fmv.errors import FmvError
@@ -57,6 +57,7 @@ class UserAdmin(FleetAdmin, DjangoUserAdmin):
     sortable_by = ("username", "name", "email", LAST_LOGIN)
     search_fields = ("username", "name", "email")
     ordering = ("username",)
+    export_columns = export.USERS
     filter_horizontal = ()
     readonly_fields = ("subject", "email_verified", "picture", LAST_LOGIN, JOINED)
     fieldsets = (
@@ -83,8 +84,7 @@ class UserAdmin(FleetAdmin, DjangoUserAdmin):
 
     @admin.display(description="signs in by")
     def signs_in_by(self, user: User) -> str:
-        ways = {"organisation": user.subject, "password": user.has_usable_password()}
-        return " or ".join(way for way, open_ in ways.items() if open_) or "nothing"
+        return export.ways_in(user)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -151,6 +151,7 @@ class ApiTokenAdmin(FleetAdmin):
     autocomplete_fields = ("user",)
     actions = ("revoke",)
     shown = (*list_display, REVOKED)
+    export_columns = export.TOKENS
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         user: Any = request.user

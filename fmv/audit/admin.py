@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 
 from fmv.admin_base import ReadOnlyAdmin
+from fmv.audit.export import COLUMNS, FIELDS
 from fmv.audit.models import AuditEntry
 from fmv.mongodb.counting import collection
 from fmv.templatetags.display import timestamp, with_times
@@ -61,6 +62,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     sortable_by = ()
     fields = ("when", "by", "action", "object", "details", "request_id")
     readonly_fields = fields
+    export_columns, export_fields = COLUMNS, FIELDS
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[AuditEntry], search_term: str

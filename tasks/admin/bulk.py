@@ -18,6 +18,7 @@ from tasks.admin.task_filters import uuid_or_none
 from tasks.models import Bulk, Task
 from tasks.models.bulk import BulkStatus
 from tasks.queue import bulk
+from tasks.reports.export import BULK_FIELDS, BULKS
 from tasks.reports.robot_status import slim
 from tasks.templatetags.fleet import status
 
@@ -37,6 +38,7 @@ class BulkAdmin(PagesAdmin, ReadOnlyAdmin):
     list_fields = ("id", "action", "conditions", "options", "status", "done", "skipped", "by")
     list_filter = ("status", "action")  # without an index: there are few bulk runs
     sortable_by = ()
+    export_columns, export_fields = BULKS, BULK_FIELDS
 
     @admin.display(description="started")
     def started(self, run: Bulk) -> str:

@@ -13,10 +13,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 import robots.services
 from fmv import audit
 from fmv.admin_base import wrong_words
-from fmv.errors import FmvError
+from fmv.errors import FmvError, InvalidInput
+from fmv.export import Export
 from fmv.mongodb.server import recent_now
 from fmv.templatetags.display import counted
-from robots.models import Robot, plain_name
+from robots.models import Robot, RobotQuerySet, plain_name
 from tasks.admin import charts, robot_day
 from tasks.admin.base import username
 from tasks.admin.connect import ConnectPages
@@ -25,7 +26,7 @@ from tasks.admin.queue_pages import QueuePages
 from tasks.admin.run_page import RunPage
 from tasks.models import Status, Task
 from tasks.queue import services
-from tasks.reports import waiting_reason
+from tasks.reports import export, waiting_reason
 from tasks.reports.robot_status import QUEUE_CAP, STATES, RobotStatus, in_state, robot_statuses, slim
 from tasks.reports.waiting_reason import Waiting
 from tasks.templatetags.fleet import robot_url
@@ -74,6 +75,8 @@ class RobotAdmin(ConnectPages, QueuePages, RunPage):
         }
     )
 
+    export_columns = export.ROBOTS
+
     # --- The list ----------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -82,6 +85,12 @@ class RobotAdmin(ConnectPages, QueuePages, RunPage):
             words: dict[str, Any] = {"words": {}, "states": _states({"state": "", "label": "", "q": ""})}
             return self.page(request, "robots/robot/list.html", "Robots", problems=problems, **words)
         return self.page(request, "robots/robot/list.html", "Robots", **_rows(request))
+
+    def exported(self, request: HttpRequest) -> Export:
+        if _wrong_filters(request):
+            raise InvalidInput([])
+        found = _found(_words(request))
+        return Export(self.export_columns, export.robots(found), found.count())
 
     def rows_view(self, request: HttpRequest) -> HttpResponse:
         self.check_may_view(request)
@@ -189,11 +198,8 @@ def _wrong_filters(request: HttpRequest) -> list[str]:
 
 def _rows(request: HttpRequest) -> dict[str, Any]:
     """Return one page of the list: robots by name, beginning after the name `after`."""
-    words = {name: request.GET.get(name, "").strip() for name in WORDS}
-    found = Robot.objects.matching(label=words["label"] or None, q=words["q"])
-    if words["after"]:
-        found = found.filter(name__gt=words["after"])
-    robots = list(in_state(found, words["state"]).order_by("name")[: PAGE_ROWS + 1])
+    words = _words(request)
+    robots = list(_found(words).order_by("name")[: PAGE_ROWS + 1])
     shown = robots[:PAGE_ROWS]
     statuses = robot_statuses(shown)
     return {
@@ -205,6 +211,17 @@ def _rows(request: HttpRequest) -> dict[str, Any]:
         "next": urlencode(words | {"after": shown[-1].name}) if len(robots) > PAGE_ROWS else "",
         "states": _states(words),
     }
+
+
+def _words(request: HttpRequest) -> dict[str, str]:
+    return {name: request.GET.get(name, "").strip() for name in WORDS}
+
+
+def _found(words: dict[str, str]) -> RobotQuerySet:
+    found = Robot.objects.matching(label=words["label"] or None, q=words["q"])
+    if words["after"]:
+        found = found.filter(name__gt=words["after"])
+    return in_state(found, words["state"])
 
 
 def _states(words: dict[str, str]) -> list[tuple[str, Any, bool, str]]:

@@ -14,7 +14,7 @@ from django.urls import URLPattern, URLResolver, reverse
 from fmv.accounts import oidc_login, preferences, user_audit
 from fmv.http import sent_forms
 from tasks.admin import dashboard, handlers
-from tasks.admin.pages import compare, import_robots, map_page, run_many, timeline
+from tasks.admin.pages import compare, export, find, import_robots, map_page, run_many, timeline
 
 
 class Entry(NamedTuple):
@@ -85,6 +85,8 @@ class FleetSite(AdminSite):
             *map_page.pages(self),
             *import_robots.pages(self),
             *run_many.pages(self),
+            *find.pages(self),
+            *export.pages(self),
         ]
         return [*pages, *super().get_urls()]  # the last of Django's routes matches any path
 

@@ -10,6 +10,7 @@ from django.urls import reverse
 from fmv import audit
 from fmv.admin_base import ReadOnlyAdmin, with_fixed_times
 from fmv.errors import FmvError, InvalidInput
+from fmv.export import Export
 from fmv.http import sent_forms
 from fmv.mongodb.counting import collection
 from fmv.mongodb.server import stored_now
@@ -23,7 +24,7 @@ from tasks.models.querysets import TaskQuerySet
 from tasks.queue import bulk, robots_lost, services
 from tasks.queue.errors import UnknownTask
 from tasks.queue.new_task import due_at
-from tasks.reports import waiting_reason
+from tasks.reports import export, waiting_reason
 from tasks.reports.robot_status import slim
 
 PAGE_ROWS = 50  # tasks on a page of the list
@@ -52,6 +53,8 @@ class TaskAdmin(PlacePages, ReadOnlyAdmin):
         "free": ("<uuid:id>/free/", "free_view"),
     }
 
+    export_columns = export.TASKS
+
     # --- The list ----------------------------------------------------------------------------------------------------
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
@@ -59,21 +62,12 @@ class TaskAdmin(PlacePages, ReadOnlyAdmin):
         if fixed := with_fixed_times(request, *FINISHED):
             return fixed
         try:
-            asked = read(request.GET, "q", "before")
+            asked = read(request.GET, "before")
         except InvalidInput as error:
             wrong = [problem.msg for problem in error.problems]
             return self.page(request, "tasks/task/list.html", "Tasks", problems=wrong, **_controls(TaskFilter()))
-        if sought := request.GET.get("q", "").strip():
-            return self._search(request, sought)
         shown = {"count": _count(asked.conditions(stored_now())), **_rows(request, asked)}
         return self.page(request, "tasks/task/list.html", "Tasks", **_controls(asked), **shown)
-
-    def _search(self, request: HttpRequest, sought: str) -> HttpResponse:
-        """Redirect to the task with this id, or to the list of tasks of the robot with this name."""
-        id = uuid_or_none(sought)
-        if id is not None and Task.objects.filter(pk=id).exists():
-            return HttpResponseRedirect(task_url(id))
-        return HttpResponseRedirect(f"{list_url()}?{TaskFilter(texts={'robot': sought}).query()}")
 
     def rows_view(self, request: HttpRequest) -> HttpResponse:
         self.check_may_view(request)
@@ -83,6 +77,10 @@ class TaskAdmin(PlacePages, ReadOnlyAdmin):
             return HttpResponse(status=204)
         over = "before" in request.GET and all(task.is_finished for task in context["tasks"])
         return self.fragment(request, "tasks/task/rows.html", done=over, **context)
+
+    def exported(self, request: HttpRequest) -> Export:
+        conditions = read(request.GET).conditions(stored_now())
+        return Export(self.export_columns, export.tasks(conditions), *_number_of(conditions))
 
     def act_view(self, request: HttpRequest) -> HttpResponse:
         """Show how many tasks an action affects; when that is confirmed, start the bulk run.
@@ -262,10 +260,15 @@ def _rows(request: HttpRequest, asked: TaskFilter) -> dict[str, Any]:
 
 
 def _count(conditions: dict[str, Any]) -> str:
-    """Return the number of tasks in words: MongoDB's estimate of all, or those that match, counted up to a limit."""
-    total = collection(Task).estimated_document_count() if not conditions else None
-    count, more = bulk.estimate(conditions) if total is None else (total, False)
-    return bulk.how_many(count, more)
+    """Return the number of tasks in words."""
+    return bulk.how_many(*_number_of(conditions))
+
+
+def _number_of(conditions: dict[str, Any]) -> tuple[int, bool]:
+    """Return MongoDB's estimate of all tasks, or those that match, counted up to a limit; and whether they are more."""
+    if not conditions:
+        return int(collection(Task).estimated_document_count()), False
+    return bulk.estimate(conditions)
 
 
 def _status_choices(asked: TaskFilter) -> list[tuple[str, bool, str]]:

@@ -1,6 +1,7 @@
 """The models of tasks, and the statuses of a task. All else is imported from its own file."""
 
 from tasks.models.bulk import Bulk
+from tasks.models.ending import EndingsUntil, TaskEnding
 from tasks.models.history import HistoryField
 from tasks.models.last_outcomes import LastOutcomes
 from tasks.models.log_line import LogLine
@@ -15,6 +16,7 @@ __all__ = [
     "UNFINISHED",
     "WAITING",
     "Bulk",
+    "EndingsUntil",
     "HistoryField",
     "LastOutcomes",
     "LogLine",
@@ -23,5 +25,6 @@ __all__ = [
     "Submission",
     "Tally",
     "Task",
+    "TaskEnding",
     "WorkerProcess",
 ]

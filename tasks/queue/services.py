@@ -23,7 +23,7 @@ from tasks.queue.new_task import Run, new_task, new_tasks, options_of, repeat_of
 from tasks.queue.submissions import submit_batch, submit_idempotent
 from tasks.queue.targets import Targets
 from tasks.queue.waiting import wake
-from tasks.reports import outcomes
+from tasks.reports import endings, outcomes
 
 REQUEST_BUDGET = 1.0  # seconds that a request works on a bulk run; the periodic job does the rest
 MAX_REASON = 500  # characters of the reason of a cancel
@@ -283,9 +283,10 @@ def delete_every(tasks: QuerySet[Task], until: float = float("inf")) -> int:
 
 
 def delete_all(ids: Collection[Any]) -> None:
-    """Delete these tasks with their logs.
+    """Delete these tasks with their logs and the endings of their ids.
 
-    The logs go first: a crash in between leaves a task without its log, but never a log without its task.
+    The tasks go last: a crash in between leaves a task without its log, but never a log without its task.
     """
     LogLine.objects.filter(task__in=ids).delete()
+    endings.forget(ids)
     Task.objects.filter(pk__in=ids).delete()

@@ -72,7 +72,7 @@ SEARCHES = [
         ROBOTS + "?q=a%00",
         ROBOTS + "rows/?q=%00",
         ROBOTS + "?label=%00",
-        TASKS + "?q=%00",
+        "/admin/find/?q=%00",
         "/admin/fmv/apitoken/?q=%00",
     ),
     *(USERS + "?q=%00", USERS + "?username__icontains=%00", USERS + "?name__startswith=a%00", USERS + "?name__regex=("),

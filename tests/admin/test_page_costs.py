@@ -36,6 +36,7 @@ COSTS = {
     "dashboard_now": 29,
     "dashboard_day": 4,
     "dashboard_rest": 4,
+    "find": 0,  # without a text
     "compare": 4,  # for each span, which days are added up, and the totals
     "map": 8,  # maps, floor plans; states, robots that run a task or are out of service, the plan; the plan, its audit
     "map_live": 4,
@@ -87,7 +88,7 @@ COSTS = {
 }
 #: routes that show no page to a superuser with a session: redirects, buttons, what nobody may
 OTHERS = {
-    *("login", "logout", "oidc_login", "oidc_callback", "autocomplete", "view_on_site", "app_list"),
+    *("export", "login", "logout", "oidc_login", "oidc_callback", "autocomplete", "view_on_site", "app_list"),
     *("map_image", "map_plan_delete"),  # of a floor plan
     *("fmv_user_delete", "fmv_apitoken_delete", "fmv_auditentry_add", "fmv_auditentry_delete"),
     *("django_celery_results_taskresult_add", "django_celery_results_taskresult_delete"),
@@ -259,7 +260,7 @@ BUTTONS: dict[str, tuple[str, dict[str, str], int]] = {
     "add a robot": ("/admin/robots/robot/add/", ROBOT_FORM | {"name": "New"}, 4),
     "edit a robot": ("/admin/robots/robot/Bender/edit/", ROBOT_FORM, 4),
     "change its lanes": ("/admin/robots/robot/Bender/edit/", ROBOT_FORM | {"lanes": "2"}, 5),
-    "delete a robot": ("/admin/robots/robot/Over/delete/", {"post": "yes"}, 17),
+    "delete a robot": ("/admin/robots/robot/Over/delete/", {"post": "yes"}, 18),
     "run a task": ("/admin/robots/robot/Bender/run/?handler=noop", {}, 6),
     "take out of service": ("/admin/robots/robot/Bender/out/", {"queue": "keep"}, 4),
     "put in service": ("/admin/robots/robot/Bender/in/", {}, 4),

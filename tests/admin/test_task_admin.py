@@ -127,15 +127,6 @@ def test_a_wrong_filter_shows_no_task_and_says_why(query):
     assert Task.objects.get().status == "QUEUED"
 
 
-def test_the_search_finds_a_task_by_its_id_and_tasks_by_their_robot():
-    task = make_task(robot='Crow "T." & Robot')
-    client = admin(Role.VIEWER)
-    assert client.get(TASKS, {"q": f" {task.pk} "}).headers["Location"] == task_url(task)
-    answer = client.get(TASKS, {"q": task.robot}, follow=True)
-    assert [found.pk for found in answer.context["tasks"]] == [task.pk]
-    assert client.get(TASKS, {"q": str(uuid7())}, follow=True).status_code == 200
-
-
 def test_the_list_goes_on_from_the_last_task_of_the_page():
     tasks = [make_task(robot="R2", status="QUEUED").pk for _ in range(51)][::-1]
     make_task(robot="C3")

@@ -37,7 +37,18 @@ from fmv.monitoring.models import Counter
 from robots import agents, floor_plans
 from robots.models import Absence, Robot, RobotSamples
 from robots.plan_files import Placement, read_picture
-from tasks.models import Bulk, LastOutcomes, LogLine, SpanTally, Submission, Tally, Task, WorkerProcess
+from tasks.models import (
+    Bulk,
+    EndingsUntil,
+    LastOutcomes,
+    LogLine,
+    SpanTally,
+    Submission,
+    Tally,
+    Task,
+    TaskEnding,
+    WorkerProcess,
+)
 from tasks.queue import periodic
 from tests.conftest import wait_until
 from tests.support.factories import make_process, make_robot, make_task, make_token, make_user
@@ -138,6 +149,8 @@ def fill():
     Tally.objects.create(until=PAST, totals=[{"status": "SUCCESS", "handler": "wait", "count": 1}])
     SpanTally.objects.create(id="R2/2026-11-27T08/1", robot="R2", hours=1, begun=PAST, handlers=[{"handler": "wait"}])
     LastOutcomes.objects.create(robot=robot.name, success={"at": PAST, "id": task.pk.hex})
+    TaskEnding.objects.create(id=task.pk.hex[::-1], request="-")
+    EndingsUntil.objects.create(name="tasks", changed=PAST)
     Counter.objects.create(name="lost_workers", value=2**40)
     agents.open_session(robot.name, agent="fmv-agent", handlers=["drive"])
     RobotSamples.objects.create(id=f"{robot.name}/2026-11-27T08", hour=PAST, minutes={"07": {"charge": 71.5}})
@@ -227,6 +240,8 @@ def test_what_refers_to_others_is_read_before_them():
         ("tasks.Tally", "tasks.LastOutcomes"),
         ("tasks.LastOutcomes", "tasks.Task"),
         ("tasks.LogLine", "tasks.Task"),
+        ("tasks.EndingsUntil", "tasks.TaskEnding"),
+        ("tasks.TaskEnding", "tasks.Task"),
         ("tasks.Task", "robots.Robot"),
         ("fmv.ApiToken", "fmv.User"),
         ("admin.LogEntry", "fmv.User"),

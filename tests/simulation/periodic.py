@@ -17,7 +17,7 @@ from fmv.mongodb.server import RECENT_LIFETIME
 from tasks.jobs import EMPTY_RUN_INTERVAL
 from tasks.queue import periodic
 from tasks.queue.services import DELETE_STEP
-from tasks.reports import tallies
+from tasks.reports import endings, tallies
 from tests.simulation.model import Fleet, Robot, Steps
 
 MINUTE = tallies.MINUTE.total_seconds()
@@ -191,6 +191,18 @@ def count_finished(work: Work) -> Steps:
     yield work.read("aggregate tasks_tally")
 
 
+def note_endings(work: Work) -> Steps:
+    """`tasks.reports.endings.note`: of the tasks that were submitted since its last run, in bulks."""
+    yield work.recent_now()
+    yield work.read("aggregate tasks_endingsuntil", 1)
+    new = round(work.fleet.plan.rate * settings.CELERY_BEAT_SCHEDULE["note_endings"]["schedule"].seconds)
+    yield work.read("find tasks_task", new)
+    for begun in range(0, new, endings.BATCH):
+        yield work.write("update tasks_taskending", min(endings.BATCH, new - begun))
+    if new:
+        yield work.write("update tasks_endingsuntil", 1)
+
+
 def purge(work: Work) -> Steps:
     """`tasks.queue.periodic.delete_old` of a fleet older than its retention: as many tasks are deleted as finish."""
     yield work.read_clock()
@@ -204,6 +216,7 @@ def purge(work: Work) -> Steps:
         if not step:
             return
         yield work.change("delete tasks_logline", 0)
+        yield work.change("delete tasks_taskending", step)
         yield work.change("delete tasks_task", step)
         left -= step
 
@@ -242,7 +255,7 @@ JOBS: dict[str, Callable[[Work], Steps]] = {
     job.__name__: job
     for job in (
         promote_due, recover_lost, work_on_bulks, ring_waiting, expire, finish_submissions, count_finished, purge,
-        forget_runs, notice_silent, sample_robots,
+        note_endings, forget_runs, notice_silent, sample_robots,
     )
 }  # fmt: skip
 
