@@ -127,9 +127,9 @@ def test_a_task_that_cannot_run_there_is_refused_by_name(operator):
     task = submit_on_robot(make_robot(name="R2"))
     make_robot(name="Wall-E")
     answer = operator.post(task_url(task, "place"), {"move": "yes", "to": "Wall-E"})
-    assert "Wall-E cannot run carry" in " ".join(answer.context["form"].errors["to"])
+    assert "Wall-E cannot run turn" in " ".join(answer.context["form"].errors["to"])
     answer = operator.post(robot_url("R2", "move"), {"to": "Wall-E"}, follow=True)
-    assert "Wall-E cannot run carry: its agent is not signed in, or does not know it." in text(answer)
+    assert "Wall-E cannot run turn: its agent is not signed in, or does not know it." in text(answer)
     assert (Bulk.objects.get().done, Bulk.objects.get().skipped) == (0, 1)
 
 
@@ -169,7 +169,7 @@ def test_a_run_form_says_that_the_queue_is_held(operator):
     url = f"{robot_url('R2', 'run')}?handler=noop"
     assert "Its queue is held: the task would wait" in text(operator.get(url))
     answer = operator.post(url, {}, follow=True)
-    assert messages(answer) == ["The task waits until the queue of its robot is released."]
+    assert messages(answer) == ["Submitted. The task waits until the queue of its robot is released."]
 
 
 def test_what_is_gone_leads_to_the_list(operator):

@@ -103,7 +103,7 @@ def test_a_task_that_runs_on_the_robot_moves_only_where_it_can_run(api):
     for robot in ("Does not", "Silent"):
         answer = api("POST", f"/task/{task.pk}/move", {"robot": robot})
         assert_refused(answer, 409)
-        assert answer.json()["detail"].startswith(f"{robot} cannot run carry: its agent is not signed in")
+        assert answer.json()["detail"].startswith(f"{robot} cannot run turn: its agent is not signed in")
     assert api("POST", f"/task/{task.pk}/move", {"label": "a"}).json()["robot"] == "Knows"
     assert services.get(task.pk).robot == "Knows"
 

@@ -74,12 +74,16 @@ def test_times_expiry_and_attempts_go_along():
 def test_a_task_that_cannot_run_there_stays_and_the_run_says_so_by_name(where):
     old, new = make_robot(), make_robot(name="New", labels=["a"])
     Agent.signed_in(new, handlers=("drive",))
-    stays, goes, drives = submit_on_robot(old), make_task(robot=old), submit_on_robot(old, "drive")
+    stays, goes, drives = (
+        submit_on_robot(old),
+        make_task(robot=old),
+        make_task(robot=old, handler="drive", runs_on="robot"),
+    )
     run = services.move_queue(old.name, by="amy", **where)
     assert (run.done, run.skipped) == (2, 1)
     [failure] = run.failures
     assert failure["task"] == str(stays.pk)
-    assert "carry" in failure["text"]
+    assert "turn" in failure["text"]
     assert ("New" if "to" in where else "label a") in failure["text"]
     assert [fields_of(task)["robot"] for task in (stays, goes, drives)] == [old.name, "New", "New"]
 
