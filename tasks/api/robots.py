@@ -266,7 +266,9 @@ class RobotViewSet(StrictQuery, ViewSet):
         `hold` of its profile says who holds it, since when and why. The same request again changes nothing. A queue
         that somebody else holds, or that is held for another reason, is refused with 409.
         """
-        body: Any = {} if request.data is None else request.data
+        body: Any = request.data
+        if body is None:
+            body = {}
         why = read_body(HoldInputSerializer, body)["why"]
         return profile(columns_of(services.hold_queue(name, by=caller(request), why=why)))
 
