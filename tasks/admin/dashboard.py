@@ -8,6 +8,7 @@ import datetime as dt
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from django.utils.http import urlencode
 from django.utils.timezone import localtime
 from pymongo.errors import PyMongoError
 
+from fmv import local_time
 from fmv.mongodb.server import recent_now
 from fmv.monitoring import servers as server_health
 from fmv.templatetags.display import counted
@@ -44,6 +46,7 @@ QUERY_TIMEOUT = 5.0  # seconds MongoDB may take for a panel
 HALF_HOUR = dt.timedelta(minutes=30)
 HALF_HOURS = 48
 MAX_FAILURES = 8
+MAX_HANDLERS = 12  # whose failures are counted
 MAX_WORKERS = 30  # processes listed, busy ones first
 MAX_LOST_WORKERS = 10
 
@@ -95,7 +98,7 @@ def day() -> dict[str, Any] | None:
     rows = [_row(begun, totals) for begun, totals in zip(edges, sums, strict=False)]
     if not any(row["succeeded"] or row["failed"] or row["cancelled"] for row in rows):
         return None
-    return {"rows": rows, "edges": edges}
+    return {"rows": rows, "edges": edges, "by_handler": _failed_by_handler(sums, edges[0])}
 
 
 def _drawn(day: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +110,7 @@ def _drawn(day: dict[str, Any]) -> dict[str, Any]:
         "finished": charts.strip(finished, 120),
         "failed": charts.strip(failed, 48),
         "rows": rows[::-1],
+        "by_handler": day["by_handler"],
         "marks": [_clock(edge) for edge in day["edges"][::12]],
     }
 
@@ -115,13 +119,32 @@ def _clock(moment: dt.datetime) -> str:
     return f"{localtime(moment):%H:%M}"
 
 
+def _failed_by_handler(sums: list[tallies.FinishedTotals], begun: dt.datetime) -> list[tuple[str, str, str]]:
+    """Return the handlers whose tasks failed, most failures first: name, number, and the URL that lists them."""
+    failed: Counter[str] = Counter()
+    for totals in sums:
+        for status, handler, measure in totals:
+            if (status, measure) == (Status.FAILURE, "count"):
+                failed[handler] += int(totals[status, handler, measure])
+    return [
+        (handler, counted(number), _failed_tasks(begun, handler=handler))
+        for handler, number in failed.most_common(MAX_HANDLERS)
+        if number > 0
+    ]
+
+
 def _row(begun: dt.datetime, totals: tallies.FinishedTotals) -> dict[str, Any]:
     numbers = {
         "succeeded": totals.count(Status.SUCCESS),
         "failed": totals.count(Status.FAILURE),
         "cancelled": totals.count(Status.REVOKED),
     }
-    return numbers | {"begun": begun}
+    until = local_time.in_utc(begun + HALF_HOUR)
+    return numbers | {"begun": begun, "url": _failed_tasks(begun, finished_before=until) if numbers["failed"] else ""}
+
+
+def _failed_tasks(begun: dt.datetime, **conditions: str) -> str:
+    return task_list(status=Status.FAILURE, finished_after=local_time.in_utc(begun), **conditions)
 
 
 def _title(row: dict[str, Any]) -> str:

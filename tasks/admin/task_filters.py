@@ -10,9 +10,10 @@ from django.http import QueryDict
 from fmv import local_time
 from fmv.admin_base import wrong_words
 from fmv.errors import InvalidInput, Problem
-from tasks.models import Status
+from fmv.mongodb.uuid7 import time_of as time_of_id
+from tasks.models import Bulk, Status
 
-DAY, HOUR = dt.timedelta(days=1), dt.timedelta(hours=1)
+DAY, HOUR, SECOND = dt.timedelta(days=1), dt.timedelta(hours=1), dt.timedelta(seconds=1)
 
 #: preset filters for operators: word -> (title, explanation)
 PRESETS = {
@@ -33,6 +34,7 @@ TEXTS = {
 }
 FINISHED = {"finished_after": "Finished after", "finished_before": "Finished before"}
 MAX_TEXT_LENGTH = 150
+NO_RUN = str(UUID(int=0))
 #: the tasks among which an error is looked for, unless others are chosen: no index has errors, and these are few
 FAILED = [Status.FAILURE.value, Status.RETRY.value]
 
@@ -47,21 +49,32 @@ class TaskFilter:
     texts: dict[str, str] = field(default_factory=dict)
     #: of FINISHED: when the tasks ended
     times: dict[str, dt.datetime] = field(default_factory=dict)
+    #: the bulk run that made the tasks
+    run: UUID | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.status or self.show or self.age or self.texts or self.times)
+        return bool(self.status or self.show or self.age or self.texts or self.times or self.run)
 
     def conditions(self, now: dt.datetime) -> dict[str, Any]:
         """Return the arguments of `Task.objects.matching`."""
         failed = FAILED if "error" in self.texts and not self.show else []
         status = list(self.status or failed)
         asked = {"status": status} if status else {}
-        return asked | dict(self.texts) | _age(self.age, now) | self.times | _preset(self.show, now)
+        asked |= dict(self.texts) | _age(self.age, now) | self.times | _preset(self.show, now)
+        return asked | (_made_by(self.run) if self.run else {})
 
     def query(self, **changed: Any) -> str:
         """Return the query string of this filter with some parameters changed; None and [] remove one."""
         times = {name: local_time.in_utc(moment) for name, moment in self.times.items()}
-        words = {"status": self.status, "show": self.show, "age": self.age, **self.texts, **times, **changed}
+        words = {
+            "status": self.status,
+            "show": self.show,
+            "age": self.age,
+            "run": self.run,
+            **self.texts,
+            **times,
+            **changed,
+        }
         query = QueryDict(mutable=True)
         for name, value in words.items():
             if value:
@@ -74,6 +87,16 @@ def _age(age: str, now: dt.datetime) -> dict[str, Any]:
     if age == "older":
         return {"created_before": now - 7 * DAY}
     return {"created_after": now - spans[age]} if age else {}
+
+
+def _made_by(run: UUID) -> dict[str, Any]:
+    """Return the conditions of the tasks that a bulk run made; without a task if it is not kept any more."""
+    found = Bulk.objects.filter(pk=run).values("by", "request_id", "finished_at").first()
+    if found is None:
+        return {"ids": []}
+    until = {"created_before": found["finished_at"] + SECOND} if found["finished_at"] else {}
+    about = {"requested_by": found["by"], "request_id": found["request_id"]}
+    return about | {"created_after": time_of_id(run)} | until
 
 
 def _preset(show: str, now: dt.datetime) -> dict[str, Any]:
@@ -94,13 +117,18 @@ def read(query: QueryDict, *others: str) -> TaskFilter:
     Raises InvalidInput for an unknown parameter, one given twice, or an invalid value: if it were ignored, an action on
     "all that match" would be on all tasks.
     """
-    said = {name: query.get(name, "") for name in (*TEXTS, *_WORDS, *FINISHED)}
+    said = {name: query.get(name, "") for name in (*TEXTS, *_WORDS, *FINISHED, "run")}
     texts = {name: said[name].strip() for name in TEXTS if said[name].strip()}
     status = list(dict.fromkeys(status for status in query.getlist("status") if status))
     times, wrong_times = _times({name: said[name] for name in FINISHED if said[name].strip()})
     problems = [
-        *wrong_words(query, *TEXTS, *_WORDS, *FINISHED, *others, repeatable=("status", "id")),
+        *wrong_words(query, *TEXTS, *_WORDS, *FINISHED, "run", *others, repeatable=("status", "id")),
         *wrong_times,
+        *(
+            []
+            if uuid_or_none(said["run"] or NO_RUN)
+            else [Problem(("query", "run"), "Run should be the id of a bulk run.")]
+        ),
         *(_unknown("status", value, Status.values) for value in status if value not in Status.values),
         *(_unknown(name, said[name], known) for name, known in _WORDS.items() if said[name] not in ("", *known)),
         *(
@@ -113,7 +141,10 @@ def read(query: QueryDict, *others: str) -> TaskFilter:
     ]
     if problems:
         raise InvalidInput(problems)
-    return TaskFilter(status, said["show"], said["age"], texts, times)
+    show = said["show"]
+    if show == "failed" and times:  # another span than the preset's
+        show, status = "", [Status.FAILURE.value]
+    return TaskFilter(status, show, said["age"], texts, times, uuid_or_none(said["run"]))
 
 
 _WORDS = {"show": list(PRESETS), "age": list(AGES)}

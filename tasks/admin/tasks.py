@@ -111,17 +111,22 @@ class TaskAdmin(PlacePages, ReadOnlyAdmin):
             return HttpResponseRedirect(reverse("admin:tasks_bulk_changelist"))
         if confirmed:
             return self._begin(request, action, conditions)
+        retried = bulk.retried_before(conditions) if action == "retry" and not more else 0
+        fresh = max(0, count - retried)
         context: dict[str, Any] = {
             "action": action,
+            "retried": retried,
+            "fresh": fresh,
+            "more": more,
             "conditions": bulk.filter_in_words(bulk.storable(conditions)),
             "statuses": [one for one in bulk.APPLIES[action] if one in conditions.get("status", tuple(Status))],
-            "count": bulk.how_many(count, more),
+            "count": bulk.how_many(fresh or count, more),
             "back": back,
             "scope": said.get("scope"),
             "ids": said.getlist("id"),
             "once": said.get("once") or uuid4(),
         }
-        title = f"{ACTIONS[action]} {context['count']}?"
+        title = f"{ACTIONS[action]} {context['count']}{'' if fresh else ' again'}?"
         return self.page(request, "tasks/task/confirm.html", title, **context)
 
     def _begin(self, request: HttpRequest, action: str, conditions: dict[str, Any]) -> HttpResponse:

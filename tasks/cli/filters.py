@@ -127,7 +127,10 @@ class BulkCommand(FmvCommand):
             raise CommandError("This would select all tasks. Give a filter, or use --all.", returncode=2)
         action_options = self.action_options(options)
         count, capped = bulk.estimate(wanted, self.action)
-        estimate = bulk.how_many(count, capped)
+        retried = 0
+        if self.action == "retry" and count and not capped and not action_options.get("again"):
+            retried = bulk.retried_before(wanted)
+        estimate = bulk.how_many(max(0, count - retried), capped)
         if options["dry_run"]:
             self._print_preview(wanted, estimate, count, capped)
         elif not count:

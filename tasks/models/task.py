@@ -35,7 +35,7 @@ NEXT_FIRST = {"priority": -1, "_id": 1}  # the order in which a robot takes its 
 LANES = "task_lane"  # the index of the tasks that hold a lane
 
 
-def holding_lanes(robots: Criteria) -> Criteria:
+def lane_criteria(robots: Criteria) -> Criteria:
     """Return the criteria of tasks that hold a lane of these robots, with the condition of that index."""
     return {"robot": {**robots, "$type": "string"}, "lane": {"$type": "string"}}
 
@@ -205,16 +205,22 @@ class Task(models.Model):
         return {"status": Status.QUEUED.value, "robot": robot}
 
     @classmethod
+    def first_of_queue(cls, robot: str, columns: Collection[str]) -> list[Criteria]:
+        """Return the pipeline that finds the first of them, with these columns: one look at that index."""
+        shown = {"$project": dict.fromkeys(columns, 1)}
+        return [{"$match": cls.queue_of(robot)}, {"$sort": NEXT_FIRST}, {"$limit": 1}, shown]
+
+    @classmethod
     def lanes_taken(cls, robot: str) -> set[str]:
         """Return the lanes of the robot that are held: by started tasks, and by those that block one."""
         lanes = {"$project": {"lane": 1}}
-        found = aggregate(cls, [{"$match": holding_lanes({"$eq": robot})}, lanes], by=LANES)
+        found = aggregate(cls, [{"$match": lane_criteria({"$eq": robot})}, lanes], by=LANES)
         return {document["lane"] for document in found}
 
     @classmethod
     def holding_lanes(cls, robot: str) -> list[Task]:
         """Return the tasks that hold these lanes."""
-        found = aggregate(cls, [{"$match": holding_lanes({"$eq": robot})}], by=LANES)
+        found = aggregate(cls, [{"$match": lane_criteria({"$eq": robot})}], by=LANES)
         return [object_of(cls, document) for document in found]
 
     @classmethod
@@ -224,13 +230,13 @@ class Task(models.Model):
         The index `task_lane` finds them among the tasks that hold a lane of the robot: there are as many as lanes.
         """
         ended = {"$match": {"status": {"$in": [status.value for status in FINISHED]}}}
-        found = aggregate(cls, [{"$match": holding_lanes({"$eq": robot})}, ended], by=LANES)
+        found = aggregate(cls, [{"$match": lane_criteria({"$eq": robot})}, ended], by=LANES)
         return [object_of(cls, document) for document in found]
 
     @classmethod
     def lanes_held(cls, robots: Collection[str]) -> Counter[str]:
         """Return how many lanes of each of these robots are held: by started tasks, and by those that block one."""
-        found = aggregate(cls, [{"$match": holding_lanes({"$in": list(robots)})}, {"$project": {"robot": 1}}], by=LANES)
+        found = aggregate(cls, [{"$match": lane_criteria({"$in": list(robots)})}, {"$project": {"robot": 1}}], by=LANES)
         return Counter(document["robot"] for document in found)
 
     @classmethod

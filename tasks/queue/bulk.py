@@ -120,6 +120,12 @@ def estimate(conditions: Mapping[str, Any], action: str | None = None) -> tuple[
     return min(count, MAX_ESTIMATE), count > MAX_ESTIMATE
 
 
+def retried_before(conditions: Mapping[str, Any]) -> int:
+    """Return how many of the finished tasks that match now were retried before, among the MAX_ESTIMATE newest."""
+    newest = _matching("retry", storable(conditions)).newest_first().values_list("pk", flat=True)[:MAX_ESTIMATE]
+    return len(Task.objects.already_retried(newest))
+
+
 def storable(conditions: Mapping[str, Any]) -> dict[str, Any]:
     """Return the conditions in a form that BSON can hold, without empty ones."""
     stored = {name: value for name, value in conditions.items() if value not in (None, "", False, (), [])}
@@ -145,6 +151,7 @@ def filter_in_words(conditions: Mapping[str, Any]) -> str:
         "ids": lambda value: f"{len(value)} chosen one by one",
         "error": lambda value: f"error {value}",
         "requested_by": lambda value: f"requested by {value}",
+        "request_id": lambda value: f"request id {value}",
         "queued_before": lambda value: f"waiting since before {_when(value)}",
         **{name: _moment_in_words(name) for name in MOMENTS[:4]},
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from fmv.mongodb.updates import aggregate
 from tasks.models import Status, Task
-from tasks.models.task import LANES, holding_lanes
+from tasks.models.task import LANES, lane_criteria
 
 MAX_HELD = 5000  # lanes that are read
 COLUMNS = ("robot", "status", "handler", "started_at", "finished_at", "out_of_contact_since")
@@ -38,7 +38,7 @@ def held_lanes(robots: Collection[str] | None = None) -> Iterator[HeldLane]:
     The index `task_lane` contains the tasks that hold a lane, and no others.
     """
     pipeline: list[dict[str, Any]] = [
-        {"$match": holding_lanes({} if robots is None else {"$in": sorted(robots)})},
+        {"$match": lane_criteria({} if robots is None else {"$in": sorted(robots)})},
         {"$limit": MAX_HELD},
         {"$project": dict.fromkeys(COLUMNS, 1)},
     ]

@@ -8,23 +8,16 @@ import datetime as dt
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from fmv.mongodb.counting import collection
 from fmv.mongodb.server import recent_now
-from robots.condition import Condition
-from robots.models import Absence, Robot, RobotState
+from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.models.querysets import STUCK_AFTER
 from tasks.models.status import EPOCH
-from tasks.models.task import NEXT_FIRST
-from tasks.reports.fleet import Worker, living
-from tasks.reports.held_lanes import HeldLane, held_lanes
+from tasks.reports.fleet import Worker
+from tasks.reports.held_lanes import HeldLane
 from tasks.reports.remedies import Remedy
-
-MAX_QUEUED = 50_000  # tasks of many robots that are looked at
-OF_ROBOT = ("name", "enabled", "lanes", "updated_at", "held_since", "held_by", "held_why")
-HEAD = ("robot", "handler", "priority", "runs_on", "params_version", "run_at")
+from tasks.reports.waiting_scene import Scene, look
 
 #: why a task may wait, for programs
 REASONS = {
@@ -78,34 +71,19 @@ class Waiting:
         return f"{first}{self.text}{since}{until}."
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """What is known of some robots: by name, those out of service since when, their lanes in use, the first of their
-    queues, and the conditions of those whose first task runs on the robot; and the workers.
-    """
-
-    now: dt.datetime
-    robots: dict[str, Robot]
-    disabled: dict[str, dt.datetime]
-    held: dict[str, list[HeldLane]]
-    heads: dict[str, Task]
-    conditions: dict[str, Condition]
-    workers: list[Worker]
-
-
 def of_task(task: Task) -> Waiting | None:
-    """Return why the task waits, None if it does not wait: at most nine queries."""
+    """Return why the task waits, None if it does not wait: four queries at most."""
     return of_tasks([task]).get(task.pk)
 
 
 def of_tasks(tasks: Iterable[Task]) -> dict[uuid.UUID, Waiting]:
-    """Return why each of these tasks waits, by id, without those that do not: at most nine queries.
+    """Return why each of these tasks waits, by id, without those that do not: four queries at most.
 
     A task needs its HEAD, status and attempt.
     """
     waiting = [task for task in tasks if task.is_waiting]
     queued = [task for task in waiting if task.status == Status.QUEUED]
-    scene = _look({task.robot for task in queued}) if queued else None
+    scene = look({task.robot for task in queued}) if queued else None
     return {
         task.pk: _of_queued(task, scene) if scene and task.status == Status.QUEUED else _of_later(task)
         for task in waiting
@@ -113,10 +91,10 @@ def of_tasks(tasks: Iterable[Task]) -> dict[uuid.UUID, Waiting]:
 
 
 def of_robots(names: Collection[str]) -> dict[str, tuple[Task, Waiting]]:
-    """Return the first task of each of these robots' queues, with its HEAD, and why it waits: at most nine queries."""
+    """Return the first task of each of these robots' queues, with its HEAD, and why it waits: four queries at most."""
     if not names:
         return {}
-    scene = _look(names)
+    scene = look(names)
     return {name: (head, _of_queued(head, scene)) for name, head in scene.heads.items()}
 
 
@@ -127,77 +105,6 @@ def name_of(task: Task) -> str:
 
 def named(handler: str, id: uuid.UUID) -> str:
     return f"{handler} …{str(id)[-8:]}"
-
-
-# --- What is read ----------------------------------------------------------------------------------------------------
-
-
-def _look(names: Collection[str]) -> _Scene:
-    now = recent_now()
-    found = Robot.objects.filter(pk__in=names).order_by().values(*OF_ROBOT)
-    robots = {row["name"]: Robot(**row) for row in found}
-    serving = {name for name, robot in robots.items() if robot.starts_tasks}
-    heads = _heads(names)
-    on_robots = {name for name in serving if name in heads and heads[name].runs_on == "robot"}
-    on_workers = any(name in heads and heads[name].runs_on == "worker" for name in serving)
-    states = list(RobotState.objects.filter(pk__in=on_robots).order_by()) if on_robots else []
-    held: dict[str, list[HeldLane]] = {}
-    for lane in held_lanes(serving) if serving else ():
-        held.setdefault(lane.robot, []).append(lane)
-    return _Scene(
-        now,
-        robots,
-        _out_since([robot for robot in robots.values() if not robot.enabled]),
-        held,
-        heads,
-        {state.robot: Condition(state, now) for state in states},
-        living(now) if on_workers else [],
-    )
-
-
-def _out_since(robots: Collection[Robot]) -> dict[str, dt.datetime]:
-    """Return since when these robots are out of service. An absence is stored within a minute; then no other change of
-    the robot is likely.
-    """
-    if not robots:
-        return {}
-    kind = Absence.Kind.OUT_OF_SERVICE
-    stored = Absence.objects.now().filter(kind=kind, robot__in=[robot.name for robot in robots])
-    begun = dict(stored.values_list("robot", "begun"))
-    return {robot.name: begun.get(robot.name, robot.updated_at) for robot in robots}
-
-
-def _heads(names: Collection[str]) -> dict[str, Task]:
-    """Return the first of each robot's queue: one command for one robot, and two for many.
-
-    The index `task_next` has the queues in order. Of many robots at most MAX_QUEUED of its keys are read.
-    """
-    tasks = collection(Task)
-    if len(names) == 1:
-        found = tasks.find(Task.queue_of(*names), dict.fromkeys(HEAD, 1), sort=list(NEXT_FIRST.items()), limit=1)
-    else:
-        first = tasks.aggregate(
-            [
-                {"$match": {"status": Status.QUEUED.value, "robot": {"$in": sorted(names)}}},
-                {"$sort": {"robot": 1} | NEXT_FIRST},
-                {"$limit": MAX_QUEUED},
-                {"$group": {"_id": "$robot", "first": {"$first": "$_id"}}},
-            ]
-        )
-        found = tasks.find({"_id": {"$in": [row["first"] for row in first]}}, dict.fromkeys(HEAD, 1))
-    return {row["robot"]: _task(row) for row in found}
-
-
-def _task(row: dict[str, Any]) -> Task:
-    run_at = row.get("run_at")
-    known = {name: row.get(name) for name in ("robot", "handler", "priority", "params_version")}
-    return Task(
-        id=uuid.UUID(row["_id"]),
-        status=Status.QUEUED,
-        runs_on=row.get("runs_on") or "worker",
-        run_at=run_at.replace(tzinfo=dt.UTC) if run_at else None,
-        **known,
-    )
 
 
 # --- What follows ----------------------------------------------------------------------------------------------------
@@ -217,7 +124,7 @@ def _of_later(task: Task) -> Waiting:
     return Waiting("scheduled", "It waits for its time", until=task.run_at)
 
 
-def _of_queued(task: Task, scene: _Scene) -> Waiting:
+def _of_queued(task: Task, scene: Scene) -> Waiting:
     robot = scene.robots.get(task.robot)
     if robot is None:
         return Waiting("robot_gone", "The robot was deleted", is_urgent=True)
@@ -261,14 +168,14 @@ def _of_lanes(robot: Robot, held: Sequence[HeldLane]) -> Waiting | None:
     return Waiting("robot_busy", text, about.started_at, task=about.task, remedy=remedy)
 
 
-def _of_head(head: Task | None, scene: _Scene) -> Waiting:
+def _of_head(head: Task | None, scene: Scene) -> Waiting:
     """Return why nobody runs the first task of a robot that has a free lane."""
     if head is None:  # it was taken a moment ago
         return Waiting("starting", "It starts in a moment")
     return _of_agent(head, scene) if head.runs_on == "robot" else _of_workers(head, scene)
 
 
-def _of_agent(head: Task, scene: _Scene) -> Waiting:
+def _of_agent(head: Task, scene: Scene) -> Waiting:
     """Return why the agent does not run the first task of its robot."""
     condition, name = scene.conditions.get(head.robot), head.robot
     remedy = Remedy("show_robot", robot=name)
@@ -289,7 +196,7 @@ def _of_agent(head: Task, scene: _Scene) -> Waiting:
     return Waiting("starting", "The robot's agent takes it in a moment")
 
 
-def _of_workers(head: Task, scene: _Scene) -> Waiting:
+def _of_workers(head: Task, scene: Scene) -> Waiting:
     """Return why no worker runs the first task of its robot."""
     crew = [worker for worker in scene.workers if "work" in worker.process.queues]
     if not crew:

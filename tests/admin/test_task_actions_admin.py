@@ -58,10 +58,27 @@ def test_those_retried_before_are_left_out_unless_asked_for():
     task = make_task(robot=robot, status="FAILURE", finished_at=ago(hours=1))
     make_task(robot=robot, retry_of=task.pk)
     client = admin(Role.OPERATOR)
+    assert "Retry 1 task again?" in text(act(client, "status=FAILURE", action="retry", scope="all"))
     act(client, "status=FAILURE", action="retry", scope="all", confirmed="yes")
     assert Task.objects.queued().count() == 1
     act(client, "status=FAILURE", action="retry", scope="all", confirmed="yes", again="yes")
     assert Task.objects.queued().count() == 2
+
+
+def test_a_bulk_run_leads_to_the_tasks_that_it_made():
+    robot = make_robot(name="R2")
+    for _ in range(2):
+        make_task(robot=robot, status="FAILURE", finished_at=ago(hours=1))
+    client = admin(Role.OPERATOR)
+    for again in ("", "yes"):
+        act(client, "status=FAILURE", action="retry", scope="all", confirmed="yes", again=again)
+        run = Bulk.objects.latest("id")
+        address = f"{TASKS}?run={run.pk}"
+        assert address in text(client.get(f"/admin/tasks/bulk/{run.pk}/change/"))
+        listed = client.get(address)
+        assert "2 tasks match, newest first" in text(listed)
+        assert {task.status for task in listed.context["tasks"]} == {"QUEUED"}
+    assert Task.objects.queued().count() == 4
 
 
 def test_a_count_beyond_the_bound_is_told_as_more_than_it(monkeypatch):

@@ -97,6 +97,9 @@ def test_each_filter_finds_its_tasks_and_filters_go_together():
         "show=waiting": [waiting],
         "show=failed&robot=R2": [],
         "show=failed&status=QUEUED": [failed],
+        f"show=failed&finished_before={ago(days=1):%Y-%m-%dT%H:%MZ}": [long_ago],
+        f"show=failed&finished_after={ago(days=3):%Y-%m-%dT%H:%MZ}": [long_ago, failed],
+        "run=0190a000-0000-7000-8000-000000000000": [],
         "robot=R2&status=QUEUED&age=hour": [fresh],
     }.items():
         assert listed(client, query) == [task.pk for task in found], query
@@ -113,6 +116,7 @@ def test_each_filter_finds_its_tasks_and_filters_go_together():
         "age=%00",
         "robot=" + "x" * 151,
         "label=a%00",
+        "run=17",
     ],
 )
 def test_a_wrong_filter_shows_no_task_and_says_why(query):

@@ -6,7 +6,7 @@ import pytest
 
 from tasks.models import Status, Task
 from tests.support.commands import run
-from tests.support.factories import make_robot
+from tests.support.factories import make_robot, make_task
 from tests.support.probes import make_task_in
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("bells")]
@@ -65,6 +65,16 @@ def test_a_dry_run_does_nothing(robot):
     assert outcome.out.splitlines()[0] == "1 task would be retried."
     assert str(task.pk) in outcome.out
     assert repeats(task) == 0
+
+
+def test_the_number_leaves_out_what_was_retried_before(robot):
+    task = make_task_in(Status.FAILURE, robot="R2")
+    make_task_in(Status.FAILURE, robot="R2")
+    make_task(robot="R2", status="SUCCESS", retry_of=task.pk)
+    first = [
+        run("retry_tasks", "--status", "FAILURE", "--dry-run", *more).out.splitlines()[0] for more in ([], ["--again"])
+    ]
+    assert first == ["1 task would be retried.", "2 tasks would be retried."]
 
 
 def test_without_a_filter_or_a_yes_it_is_refused(robot):

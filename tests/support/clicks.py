@@ -1,7 +1,9 @@
-"""How many clicks a job takes a person: clicks on links, buttons and fields of all the pages on the way."""
+"""How many clicks a job takes a person: clicks on links, buttons and fields of all the pages on the way. The Enter key,
+for which a browser clicks a button, is none.
+"""
 
 COUNT = """addEventListener("click", (event) => {
-  if (event.isTrusted) sessionStorage.setItem("clicks", Number(sessionStorage.getItem("clicks")) + 1);
+  if (event.isTrusted && event.detail) sessionStorage.setItem("clicks", Number(sessionStorage.getItem("clicks")) + 1);
 }, true)"""
 
 
