@@ -256,7 +256,7 @@ def tokens() -> Iterator[CheckMessage]:
     soon = server_now() + TOKEN_WARNING
     ending = [robot for robot, expires_at in last.items() if expires_at < soon]
     if not ending:
-        yield Info(f"{len(last)} robots have a token; each is valid for {TOKEN_WARNING.days} days or more.")
+        yield Info(f"Robots with a token: {len(last)}; each is valid for {TOKEN_WARNING.days} days or more.")
         return
     shown = ", ".join(f"{robot!a} on {last[robot]:%Y-%m-%d}" for robot in ending[:MAX_SHOWN_ROBOTS])
     more = f", and of {len(ending) - MAX_SHOWN_ROBOTS} more" if len(ending) > MAX_SHOWN_ROBOTS else ""

@@ -98,6 +98,11 @@ def counted(value: float, cap: float = float("inf")) -> str:
     return f"{int(min(value, cap)):,}{'+' if value >= cap else ''}"
 
 
+def many(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 task", "1,234 tasks"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @register.filter
 def pretty(value: Any) -> str:
     """Show a JSON value indented, cut after MAX_JSON characters."""

@@ -18,6 +18,7 @@ from fmv.celery import app
 from fmv.mongodb.server import server_now
 from fmv.monitoring.diagnostics import Check
 from fmv.monitoring.servers import ask_mongodb, rabbitmq
+from fmv.templatetags.display import many
 from robots import connections
 from robots.models import Robot, look
 from tasks.models import Bulk, LogLine, Submission, Task, WorkerProcess
@@ -66,7 +67,7 @@ def _check_queue(queue: Queue, connection: Any) -> Iterator[CheckMessage]:
             f"Stop the workers, run `rabbitmqctl delete_queue {queue.name}`, start the workers. This loses no task.",
         )
         return
-    text = f"{queue.name}: {found.message_count} messages, {found.consumer_count} workers."
+    text = f"{queue.name}: {many(found.message_count, 'message')}, {many(found.consumer_count, 'worker')}."
     if not found.consumer_count:
         yield Error(text, f"Start a worker: celery -A fmv worker -Q {queue.name}")
     else:
@@ -93,7 +94,7 @@ def workers() -> Iterator[CheckMessage]:
         alive = [worker for worker in fleet.workers if queue in worker.process.queues]
         if alive:
             busy = sum(worker.task is not None for worker in alive)
-            yield Info(f"{queue}: {len(alive)} processes are alive, {busy} of them run a task.")
+            yield Info(f"{queue}: processes that are alive: {len(alive)}; of them busy: {busy}.")
     yield from attention("workers")
 
 
@@ -110,7 +111,7 @@ def agents() -> Iterator[CheckMessage]:
     """Check that robots and their agents need nobody; and report how many agents are online."""
     yield from attention("agents")
     number = connections.counts()
-    yield Info(f"{number['online']} robots are online, {number['offline']} with an agent are offline.")
+    yield Info(f"Robots that are online: {number['online']}; that had an agent and are offline: {number['offline']}.")
 
 
 def beat() -> Iterator[CheckMessage]:
@@ -207,7 +208,7 @@ def names() -> Iterator[CheckMessage]:
         text = f"Names of robots that look the same, or differ by case only: {said}{more}."
         yield Warn(text, "Create robots with other names, move their tasks with `move_tasks`, and delete the old ones.")
     else:
-        yield Info(f"The names of {len(seen):,} robots all look different.")
+        yield Info(f"The names of all robots look different: {len(seen):,} names.")
 
 
 def retention() -> Iterator[CheckMessage]:

@@ -125,7 +125,7 @@ def test_it_leaves_an_entry_in_the_audit_list(tmp_path):
     run("purge_tasks", "--older-than", "7d", "--yes")  # deletes nothing
     [entry] = AuditEntry.objects.all()
     assert (entry.action, entry.by) == ("task.purge", "command")
-    assert entry.text.startswith("1 tasks deleted. They are in ")
+    assert entry.text.startswith("1 task deleted. They are in ")
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def well():
 def test_results_are_printed_line_by_line(well):
     status, text = run()
     lines = text.splitlines()
-    assert "ok       workers     work: 1 processes are alive, 0 of them run a task." in lines
+    assert "ok       workers     work: processes that are alive: 1; of them busy: 0." in lines
     assert "ok       indexes     All" in text
     assert re.fullmatch(r"0 errors, \d+ warnings?[.]", lines[-1]), text  # of a standalone server without HTTPS
     assert status == 1
@@ -116,7 +116,7 @@ def test_tokens_of_robots_that_expire_soon_are_named(well):
     make_token(robot="C3", days=1), make_token(robot="C3", days=15)  # it has a successor
     api_tokens.revoke(make_token(robot="BB8", days=1), by="test")
     assert [finding["message"] for finding in examine("tokens")] == [
-        "1 robots have a token; each is valid for 14 days or more."
+        "Robots with a token: 1; each is valid for 14 days or more."
     ]
     make_token(robot="R2", days=20), make_token(robot="K9", days=13)
     ApiToken.objects.filter(robot="R2").update(expires_at=server_now() + dt.timedelta(days=13.9))
@@ -595,6 +595,6 @@ def test_queues_are_reported_with_their_messages_and_workers(rabbitmq):
     for queue in settings.CELERY_TASK_QUEUES:
         rabbitmq.basic_consume(queue.name)
     assert [finding["message"] for finding in examine("queues")] == [
-        "work: 0 messages, 1 workers.",
-        "maintenance: 0 messages, 1 workers.",
+        "work: 0 messages, 1 worker.",
+        "maintenance: 0 messages, 1 worker.",
     ]

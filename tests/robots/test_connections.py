@@ -51,7 +51,7 @@ def test_the_doctor_warns_of_two_agents_with_one_token():
     warning, number = diagnostics.agents()
     assert isinstance(warning, Warn)
     assert warning.msg == "R2: The session of its agent was replaced 2 times within an hour."
-    assert number.msg == "1 robots are online, 0 with an agent are offline."
+    assert number.msg == "Robots that are online: 1; that had an agent and are offline: 0."
 
 
 def test_the_doctor_warns_of_tasks_that_only_robots_believe_in():

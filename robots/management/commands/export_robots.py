@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fmv.cli import STANDARD, FmvCommand, new_file, output_path
+from fmv.templatetags.display import many
 from robots.management.commands.import_robots import format_of
 from robots.transfer import WRITERS, export
 
@@ -39,4 +40,4 @@ class Command(FmvCommand):
             return
         with new_file(file, force=force) as stream:
             written = write(robots, stream)
-        self.stderr.write(f"Wrote {written:,} robots to {file}.")
+        self.stderr.write(f"Wrote {many(written, 'robot')} to {file}.")

@@ -10,6 +10,7 @@ from fmv import audit
 from fmv.cli import BY, FmvCommand, add_dry_run, add_json, add_yes, output_path, parse_age
 from fmv.http import request_id
 from fmv.mongodb.server import server_now
+from fmv.templatetags.display import many
 from tasks.cli.archive import Archive, purge
 from tasks.cli.filters import add_status
 from tasks.models import FINISHED, Task
@@ -82,9 +83,9 @@ missing."""
                 for step in purge(tasks, archive):
                     bar.update(step)
                     deleted += step
-                    self.so_far = f"{deleted:,} tasks are deleted.{into} Run the same command again for the rest."
+                    self.so_far = f"{many(deleted, 'task')} deleted.{into} Run the same command again for the rest."
         finally:
             if deleted:
-                text = f"{deleted} tasks deleted.{into}"
+                text = f"{many(deleted, 'task')} deleted.{into}"
                 audit.record("task.purge", by=BY, kind="tasks", key=request_id.current.get(), text=text)
         self.answer(f"{deleted:,} deleted.{into if deleted else ''}", deleted=deleted, archive=path and str(path))

@@ -1,6 +1,7 @@
 from typing import Any
 
 from fmv.cli import FmvCommand
+from fmv.templatetags.display import many
 from tasks.queue import periodic
 
 
@@ -9,4 +10,4 @@ class Command(FmvCommand):
     so_far = "Part of it may be done. Run the command again for the rest."
 
     def handle(self, *args: object, **options: Any) -> None:
-        self.stdout.write(f"{periodic.ring_waiting()} robots woken")
+        self.stdout.write(f"{many(periodic.ring_waiting(), 'robot')} woken")
