@@ -8,6 +8,7 @@ from fmv.monitoring import servers
 from fmv.templatetags.display import counted
 from tasks.reports.attention import sources
 from tasks.reports.attention.lines import Line
+from tasks.reports.fleet import Fleet
 
 SHOWN = 5  # lines of a kind
 LISTS = {"robots": "admin:robots_robot_changelist", "tasks": "admin:tasks_task_changelist"}
@@ -24,11 +25,11 @@ class Group:
     url: str = ""
 
 
-def attention() -> list[Group]:
+def groups(fleet: Fleet | None) -> list[Group]:
     """Return what needs a person: at most 30 round trips, each bounded."""
     silent = [Line(f"{server.title}: {server.text}", server.since, is_error=True) for server in _silent_servers()]
-    groups = [Group("server", "Servers that do not answer", silent)] if silent else []
-    return groups + [_group(found) for found in sources.found(SHOWN)]
+    first = [Group("server", "Servers that do not answer", silent)] if silent else []
+    return first + [_group(found) for found in sources.found(SHOWN, fleet=fleet)]
 
 
 def _silent_servers() -> list[servers.Health]:

@@ -30,7 +30,7 @@ from fmv.monitoring import servers as server_health
 from fmv.templatetags.display import counted
 from robots import connections
 from tasks.admin import charts
-from tasks.admin.attention import attention
+from tasks.admin.attention import Group, groups
 from tasks.models import FINISHED, UNFINISHED, Status, Task
 from tasks.reports import queue_stats, tallies
 from tasks.reports.fleet import current_fleet
@@ -198,6 +198,12 @@ def fleet() -> dict[str, Any]:
 def servers() -> list[server_health.Health]:
     """Return the state of MongoDB and the broker, which a thread checks in the background."""
     return [server_health.mongodb.health(), server_health.broker.health()]
+
+
+def attention() -> list[Group]:
+    """Return what needs a person, with the fleet that its panel has read."""
+    found = look("fleet").get("data")
+    return groups(found["fleet"] if found else None)
 
 
 # --- Panels ----------------------------------------------------------------------------------------------------------

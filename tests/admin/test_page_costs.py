@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 #: how many commands a GET sends, besides the two for who asks: session, user
 COSTS = {
-    "index": 37,
+    "index": 34,
     "dashboard_now": 29,
     "dashboard_day": 4,
     "dashboard_rest": 4,

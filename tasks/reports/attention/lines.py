@@ -84,10 +84,12 @@ class Queued:
 class Look:
     """What the sources of one look at the fleet share, each read once, if a source asks for it."""
 
-    def __init__(self, shown: int) -> None:
+    def __init__(self, shown: int, fleet: Fleet | None = None) -> None:
         #: lines of each source that are shown: only these need what is costly to find
         self.shown = shown
         self.now = recent_now()
+        if fleet is not None:  # the caller has just read it
+            self.fleet = fleet
 
     @cached_property
     def fleet(self) -> Fleet:

@@ -12,6 +12,7 @@ from tasks.reports.attention.lines import Line, Look, Source
 from tasks.reports.attention.of_fleet import FLEET
 from tasks.reports.attention.of_robots import ROBOTS
 from tasks.reports.attention.of_tasks import TASKS
+from tasks.reports.fleet import Fleet
 
 #: all kinds of trouble, in the order in which they are shown
 SOURCES: tuple[Source, ...] = (*FLEET, *ROBOTS, *TASKS)
@@ -27,12 +28,12 @@ class Found:
     more: int = 0
 
 
-def found(shown: int, sources: Iterable[Source] = SOURCES) -> list[Found]:
+def found(shown: int, sources: Iterable[Source] = SOURCES, fleet: Fleet | None = None) -> list[Found]:
     """Return what needs a person, by source, without sources that have nothing; of each the first `shown` lines.
 
-    The number of queries is fixed, and each is bounded.
+    `fleet`: the fleet, if the caller has just read it. The number of queries is fixed, and each is bounded.
     """
-    look = Look(shown)
+    look = Look(shown, fleet)
     answers = []
     for source in sources:
         lines = iter(source.find(look))
