@@ -59,7 +59,7 @@ class TaskFilter:
         """Return the arguments of `Task.objects.matching`."""
         failed = FAILED if "error" in self.texts and not self.show else []
         status = list(self.status or failed)
-        asked = {"status": status} if status else {}
+        asked: dict[str, Any] = {"status": status} if status else {}
         asked |= dict(self.texts) | _age(self.age, now) | self.times | _preset(self.show, now)
         return asked | (_made_by(self.run) if self.run else {})
 

@@ -43,7 +43,8 @@ class Scene:
 
 def look(names: Collection[str]) -> Scene:
     """Return what is known of the robots with these names, some hundred at most: four queries at most."""
-    scene, since = Scene(recent_now()), {}
+    scene = Scene(recent_now())
+    since: dict[str, dt.datetime] = {}
     for document in aggregate(Robot, _pipeline(sorted(names))):
         match document:
             case {"enabled": _, "_id": name}:
