@@ -205,12 +205,6 @@ class Task(models.Model):
         return {"status": Status.QUEUED.value, "robot": robot}
 
     @classmethod
-    def first_of_queue(cls, robot: str, columns: Collection[str]) -> list[Criteria]:
-        """Return the pipeline that finds the first of them, with these columns: one look at that index."""
-        shown = {"$project": dict.fromkeys(columns, 1)}
-        return [{"$match": cls.queue_of(robot)}, {"$sort": NEXT_FIRST}, {"$limit": 1}, shown]
-
-    @classmethod
     def lanes_taken(cls, robot: str) -> set[str]:
         """Return the lanes of the robot that are held: by started tasks, and by those that block one."""
         lanes = {"$project": {"lane": 1}}

@@ -14,7 +14,7 @@ from robots import connections
 from robots.condition import Condition
 from robots.models import RobotState
 from robots.models.state import STATES_READ, documents_with_state
-from tasks.models import Task
+from tasks.models import Status, Task
 from tasks.models.status import EPOCH
 
 SETTLED = dt.timedelta(seconds=2)  # between the last change of a task and a report that counts
@@ -52,7 +52,15 @@ def _next_on_robots(names: Collection[str]) -> list[tuple[str, str]]:
     """Return robot and handler of the next task of each of these robots, if it runs on the robot: one command."""
     if not names:
         return []
-    first, *others = (Task.first_of_queue(name, ("robot", "handler", "runs_on")) for name in names)
+    first, *others = (
+        [
+            {"$match": {"status": Status.QUEUED.value, "robot": name}},
+            {"$sort": {"priority": -1, "_id": 1}},
+            {"$limit": 1},
+            {"$project": {"robot": 1, "handler": 1, "runs_on": 1}},
+        ]
+        for name in names
+    )
     tasks = collection(Task)
     found = tasks.aggregate([*first, *({"$unionWith": {"coll": tasks.name, "pipeline": each}} for each in others)])
     return [(task["robot"], task["handler"]) for task in found if task.get("runs_on") == "robot"]

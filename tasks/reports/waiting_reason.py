@@ -72,12 +72,12 @@ class Waiting:
 
 
 def of_task(task: Task) -> Waiting | None:
-    """Return why the task waits, None if it does not wait: four queries at most."""
+    """Return why the task waits, None if it does not wait: five queries at most."""
     return of_tasks([task]).get(task.pk)
 
 
 def of_tasks(tasks: Iterable[Task]) -> dict[uuid.UUID, Waiting]:
-    """Return why each of these tasks waits, by id, without those that do not: four queries at most.
+    """Return why each of these tasks waits, by id, without those that do not: five queries at most.
 
     A task needs its HEAD, status and attempt.
     """
@@ -91,7 +91,7 @@ def of_tasks(tasks: Iterable[Task]) -> dict[uuid.UUID, Waiting]:
 
 
 def of_robots(names: Collection[str]) -> dict[str, tuple[Task, Waiting]]:
-    """Return the first task of each of these robots' queues, with its HEAD, and why it waits: four queries at most."""
+    """Return the first task of each of these robots' queues, with its HEAD, and why it waits: five queries at most."""
     if not names:
         return {}
     scene = look(names)
@@ -125,6 +125,9 @@ def _of_later(task: Task) -> Waiting:
 
 
 def _of_queued(task: Task, scene: Scene) -> Waiting:
+    head = scene.heads.get(task.robot)
+    if head is None:  # it was taken a moment ago
+        return Waiting("starting", "It starts in a moment")
     robot = scene.robots.get(task.robot)
     if robot is None:
         return Waiting("robot_gone", "The robot was deleted", is_urgent=True)
@@ -134,9 +137,8 @@ def _of_queued(task: Task, scene: Scene) -> Waiting:
     if robot.held_since:
         remedy = Remedy("release_queue", robot=robot.name)
         return Waiting("queue_held", f"The queue of the robot is {robot.hold}", since=robot.held_since, remedy=remedy)
-    head = scene.heads.get(robot.name)
     why = _of_lanes(robot, scene.held.get(robot.name, [])) or _of_head(head, scene)
-    if head is None or head.pk == task.pk:
+    if head.pk == task.pk:
         return why
     before = "A task of higher priority is first" if head.priority > task.priority else "An older task is first"
     return replace(why, first=head, before=before)
@@ -168,10 +170,8 @@ def _of_lanes(robot: Robot, held: Sequence[HeldLane]) -> Waiting | None:
     return Waiting("robot_busy", text, about.started_at, task=about.task, remedy=remedy)
 
 
-def _of_head(head: Task | None, scene: Scene) -> Waiting:
+def _of_head(head: Task, scene: Scene) -> Waiting:
     """Return why nobody runs the first task of a robot that has a free lane."""
-    if head is None:  # it was taken a moment ago
-        return Waiting("starting", "It starts in a moment")
     return _of_agent(head, scene) if head.runs_on == "robot" else _of_workers(head, scene)
 
 

@@ -14,11 +14,13 @@ from fmv.mongodb.updates import aggregate
 from robots.condition import Condition
 from robots.models import Absence, Robot, RobotState
 from tasks.models import Status, Task
+from tasks.models.task import NEXT_FIRST
 from tasks.reports.fleet import Worker, living
 from tasks.reports.held_lanes import HeldLane, held_lanes
 
+MAX_QUEUED = 50_000  # tasks of many robots among which the first are looked for
 HEAD = ("robot", "handler", "priority", "runs_on", "params_version", "run_at")
-ROBOT = ("enabled", "lanes", "updated_at")
+ROBOT = ("enabled", "lanes", "updated_at", "held_since", "held_by", "held_why")
 STATE = (
     *("online", "last_seen", "since", "signed_off", "reported_at", "session.handlers"),
     *("reported.mode", "reported.emergency_stop"),
@@ -42,45 +44,67 @@ class Scene:
 
 
 def look(names: Collection[str]) -> Scene:
-    """Return what is known of the robots with these names, some hundred at most: four queries at most."""
+    """Return what is known of those of these robots that have queued tasks: five queries at most, two at least."""
     scene = Scene(recent_now())
-    since: dict[str, dt.datetime] = {}
-    for document in aggregate(Robot, _pipeline(sorted(names))):
-        match document:
-            case {"enabled": _, "_id": name}:
-                values = {column: _aware(document.get(column)) for column in ROBOT}
-                scene.robots[name] = Robot(name=name, **values)
-            case {"begun": begun, "robot": name}:
-                since[name] = _aware(begun)
-            case {"online": _, "_id": name}:
-                scene.conditions[name] = Condition.of(document, scene.now)
-            case {"handler": _, "robot": name}:
-                scene.heads[name] = _task(document)
-    # An absence is stored within a minute; until then no other change of the robot is likely.
-    off = [robot for robot in scene.robots.values() if not robot.enabled]
-    scene.disabled = {robot.name: since.get(robot.name, robot.updated_at) for robot in off}
-    if serving := {name for name, robot in scene.robots.items() if robot.enabled}:
+    for document in aggregate(Task, _first_of_queues(sorted(names))):
+        name = document["robot"]
+        scene.heads[name] = _task(document)
+        for robot in document["robots"]:
+            scene.robots[name] = Robot(
+                name=name, **{column: _aware(robot[column]) for column in ROBOT if column in robot}
+            )
+        for state in document["states"]:
+            scene.conditions[name] = Condition.of(state, scene.now)
+    scene.disabled = _out_since([robot for robot in scene.robots.values() if not robot.enabled])
+    if serving := {name for name, robot in scene.robots.items() if robot.starts_tasks}:
         for lane in held_lanes(serving):
             scene.held.setdefault(lane.robot, []).append(lane)
-    if any(head.runs_on == "worker" for name, head in scene.heads.items() if name in serving):
+    if any(scene.heads[name].runs_on == "worker" for name in serving):
         scene.workers = living(scene.now)
     return scene
 
 
-def _pipeline(names: list[str]) -> list[Document]:
-    """Return the pipeline that finds all of the scene but lanes and workers: one command for all robots."""
-    out = {"ended": None, "kind": Absence.Kind.OUT_OF_SERVICE.value, "robot": {"$in": names}}
+def _first_of_queues(names: list[str]) -> list[Document]:
+    """Return the pipeline that finds the first task of each of these robots' queues, with `robots` and `states`.
+
+    The index `task_next` has the queues in order. Of many robots at most MAX_QUEUED of its keys are read.
+    """
+    if len(names) == 1:
+        first: list[Document] = [{"$match": Task.queue_of(*names)}, {"$sort": NEXT_FIRST}, {"$limit": 1}]
+    else:
+        first = [
+            {"$match": {"status": Status.QUEUED.value, "robot": {"$in": names}}},
+            {"$sort": {"robot": 1} | NEXT_FIRST},
+            {"$limit": MAX_QUEUED},
+            {"$group": {"_id": "$robot", "first": {"$first": "$_id"}}},
+            _join(Task, "first", "tasks"),
+            {"$unwind": "$tasks"},
+            {"$replaceRoot": {"newRoot": "$tasks"}},
+        ]
+    shown = [*HEAD, *(f"robots.{name}" for name in ROBOT), "states._id", *(f"states.{name}" for name in STATE)]
     return [
-        {"$match": {"_id": {"$in": names}}},
-        {"$project": dict.fromkeys(ROBOT, 1)},
-        _and(Absence, [{"$match": out}, {"$project": {"robot": 1, "begun": 1}}]),
-        _and(RobotState, [{"$match": {"_id": {"$in": names}}}, {"$project": dict.fromkeys(STATE, 1)}]),
-        *(_and(Task, Task.first_of_queue(name, HEAD)) for name in names),
+        *first,
+        _join(Robot, "robot", "robots"),
+        _join(RobotState, "robot", "states"),
+        {"$project": dict.fromkeys(shown, 1)},
     ]
 
 
-def _and(model: type[models.Model], pipeline: list[Document]) -> Document:
-    return {"$unionWith": {"coll": model._meta.db_table, "pipeline": pipeline}}
+def _join(model: type[models.Model], key: str, name: str) -> Document:
+    """Return the stage that adds the documents of the model with this key: each engine finds it by its primary key."""
+    return {"$lookup": {"from": model._meta.db_table, "localField": key, "foreignField": "_id", "as": name}}
+
+
+def _out_since(robots: Collection[Robot]) -> dict[str, dt.datetime]:
+    """Return since when these robots are out of service. An absence is stored within a minute; until then no other
+    change of the robot is likely.
+    """
+    if not robots:
+        return {}
+    kind = Absence.Kind.OUT_OF_SERVICE
+    stored = Absence.objects.now().filter(kind=kind, robot__in=[robot.name for robot in robots])
+    begun = dict(stored.values_list("robot", "begun"))
+    return {robot.name: begun.get(robot.name, robot.updated_at) for robot in robots}
 
 
 def _task(row: Document) -> Task:
