@@ -515,7 +515,7 @@ def test_every_question_is_narrowed_by_an_index_or_limited():
     with patch.object(Collection, "aggregate", recording):
         for panel in dashboard.PANELS:
             found(panel)
-    indexed = {"status", "finished_at", "enabled", "_id", "stopped_at", "online", "robot"}
+    indexed = {"status", "finished_at", "enabled", "_id", "stopped_at", "online", "robot", "ended"}
     assert len(seen) > 15
     for collection, pipeline in seen:
         if collection == "django_migrations":  # a dozen documents

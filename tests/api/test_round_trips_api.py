@@ -42,8 +42,8 @@ READS = [
     ("GET", "/task/{task}/log", None, [TASK, "find tasks_logline"]),
     (
         *("GET", "/task/{task}/waiting", None),
-        # the task; its robot, the first of the robot's queue, the lanes in use, the workers: there are none
-        [TASK, ROBOTS, TASK, TASKS, PROCESSES],
+        # the task; the first of its robot's queue with the robot, the lanes in use, the workers: there are none
+        [TASK, TASKS, TASKS, PROCESSES],
     ),
     ("GET", "/compare", None, 2 * [SPANS, "find tasks_spantally"]),  # each week: which days are added up; the totals
     (
