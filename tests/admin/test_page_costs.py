@@ -38,7 +38,7 @@ COSTS = {
     "dashboard_rest": 4,
     "find": 0,  # without a text
     "compare": 4,  # for each span, which days are added up, and the totals
-    "map": 8,  # maps, floor plans; states, robots that run a task or are out of service, the plan; the plan, its audit
+    "map": 7,  # maps, floor plans; states, robots that run a task or are out of service, the plan; the plan
     "map_live": 4,
     "map_plan": 1,
     "timeline": 4,  # robots, totals, entries of the audit, absences
