@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from fmv.devstack import embedded_mongodb, stack
@@ -113,6 +114,11 @@ def test_it_starts_says_where_everything_is_and_keeps_the_data(checkout):
     drive = {"handler": "drive", "params": {"x": 5, "y": 5, "speed": 10}}
     task = run.call("POST", "/api/v1/robot/Bender/run", drive)[1]["task_id"]
     wait_until(lambda: run.call("GET", f"/api/v1/task/{task}")[1]["status"] == "SUCCESS", 60)
+    sessions = run.text.count("Connected to")
+    [agent] = psutil.Process(run.pid_of("agent1")).children()
+    agent.kill()
+    wait_until(lambda: run.text.count("Connected to") > sessions, 60)
+    assert "The agent ended by itself (rc=-9). It is started again in 5 s." in run.text
     new = {"name": "R2", "location": "Tatooine", "description": "beep", "is_great": False, "tasks": None}
     assert run.call("POST", "/api/v1/robot/", new)[0] == 201
     assert run.call("DELETE", "/api/v1/robot/Wall-E")[0] == 204
