@@ -213,6 +213,7 @@ def test_one_query_asks_for_all_that_wait():
     assert waiting.number_waiting() == metrics.own.get_sample_value("fmv_waiting_claims") == 0
 
 
+@pytest.mark.slow
 def test_fifty_waiting_claims_of_a_web_process_cost_as_much_as_one(tap, serve):
     url, agents = serve(MONGODB_URI=tap.uri), [Agent.signed_in(make_robot()) for _ in range(50)]
     with ThreadPoolExecutor(50) as many:

@@ -230,6 +230,7 @@ def test_it_refuses_a_second_stack_on_the_same_data(checkout):
         assert "fmv: another process already runs the embedded secantusd-py" in run.text
 
 
+@pytest.mark.slow
 def test_the_embedded_server_takes_another_port_when_its_own_is_taken(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -237,6 +238,7 @@ def test_the_embedded_server_takes_another_port_when_its_own_is_taken(tmp_path):
             assert str(port) not in uri
 
 
+@pytest.mark.slow
 def test_a_server_left_over_from_a_crash_is_stopped_first(tmp_path):
     command = [
         Path(sys.executable).with_name("secantusd-py"),
