@@ -366,11 +366,24 @@ def url_of_web_server(environment: Environment) -> str:
 
 
 def sample_agent() -> NoReturn:
-    """Become the agent of the sample robot that the argument names, once the web server answers."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Run the agent of the sample robot that the argument names, once the web server answers, until SIGTERM.
+
+    If it ends by itself, start it again, as a robot would.
+    """
+    agent: subprocess.Popen[bytes] | None = None
+
+    def stop(signum: int, _frame: Any) -> NoReturn:
+        if agent:
+            agent.terminate()
+        sys.exit(agent.wait() if agent else 0)
+
+    signal.signal(signal.SIGTERM, stop)
     url = url_of_web_server(read_environment())
-    home = str(AGENTS / sys.argv[2])
-    os.execv(sys.executable, [sys.executable, str(SAMPLE_ROBOT), url, "--home", home, "--stop-seconds", "2"])
+    command = (sys.executable, str(SAMPLE_ROBOT), url, "--home", str(AGENTS / sys.argv[2]), "--stop-seconds", "2")
+    while True:
+        agent = subprocess.Popen(tied(signal.SIGKILL, *command))
+        print(f"The agent ended by itself (rc={agent.wait()}). It is started again in 5 s.", flush=True)
+        time.sleep(5)
 
 
 def answers(url: str, host: str) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 from django.db import models
 from django_mongodb_backend.query import wrap_database_errors
-from pymongo import ReturnDocument
 
 from fmv.mongodb.counting import collection
 from fmv.mongodb.documents import Document
@@ -53,17 +52,6 @@ def update_by_key(model: type[models.Model], key: str, condition: Mql, stage: Se
 
 
 @wrap_database_errors
-def update_returning(
-    model: type[models.Model], criteria: Criteria, stage: SetStage, columns: Sequence[str]
-) -> Document | None:
-    """Update one document, and return these columns as they are afterwards; None if none matches."""
-    found: Document | None = collection(model).find_one_and_update(
-        criteria, [{"$set": stage}], projection=list(columns), return_document=ReturnDocument.AFTER
-    )
-    return found
-
-
-@wrap_database_errors
 def aggregate(model: type[models.Model], pipeline: list[dict[str, Any]], *, by: str | None = None) -> list[Document]:
     """Return the documents that the pipeline makes of the model's collection.
 
@@ -71,6 +59,13 @@ def aggregate(model: type[models.Model], pipeline: list[dict[str, Any]], *, by: 
     """
     options: dict[str, Any] = {"hint": by} if by else {}
     return collection(model).aggregate(pipeline, **options).to_list()
+
+
+@wrap_database_errors
+def find_by_key(model: type[models.Model], key: str, columns: Sequence[str]) -> Document | None:
+    """Return these columns of the document with this key, None if there is none."""
+    found: Document | None = collection(model).find_one({"_id": key}, list(columns))
+    return found
 
 
 @wrap_database_errors

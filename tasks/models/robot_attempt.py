@@ -88,7 +88,7 @@ class RobotAttempt:
         return bool(apply(Task, self._fence | (criteria or {}), name, note, self.task.hex, **given))
 
     def renew(self, report: dict[str, Any]) -> Document | None:
-        """Renew the lease and store the report; return RENEWAL_COLUMNS as they are then, None if nothing was changed.
+        """Renew the lease and store the report; return RENEWAL_COLUMNS, None if nothing was changed.
 
         Nothing is changed while the robot counts as out of contact, because that ends with a line in the history.
         """
@@ -101,8 +101,7 @@ class RobotAttempt:
         """Let the first lease begin anew, because the agent has asked again: it did not get the first answer."""
         unrenewed = {"$expr": {"$eq": ["$lease_expires_at", later("$started_at", lease)]}}
         criteria = self._fence | unrenewed
-        given = {"lease_expires_at": later(NOW, lease)}
-        return apply_returning(Task, criteria, "claim_again", self.task.hex, ("attempt",), **given) is not None
+        return bool(apply(Task, criteria, "claim_again", key=self.task.hex, lease_expires_at=later(NOW, lease)))
 
     def regain_contact(self, report: dict[str, Any]) -> bool:
         """Renew the lease of a task whose robot was out of contact."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fmv.mongodb.conditions import as_expression, conjuncts, merged
 from fmv.mongodb.documents import Document
 from fmv.mongodb.expressions import NOW, Mql, appended, later, literal, literals
-from fmv.mongodb.updates import Criteria, SetStage, update, update_by_key, update_returning
+from fmv.mongodb.updates import Criteria, SetStage, find_by_key, update, update_by_key
 from tasks.models.status import WAITING, Status
 
 if TYPE_CHECKING:
@@ -150,12 +150,15 @@ def apply(
 def apply_returning(
     model: type[Task], criteria: Criteria, name: str, key: str, columns: Sequence[str], **given: Mql
 ) -> Document | None:
-    """Take one task through a transition that adds no line to its history; return these columns as they are then.
+    """Take one task through a transition that changes it for certain, without a line more in its history; return these
+    columns, read right afterwards, or None if it does not meet the criteria.
 
-    None if it does not meet the criteria.
+    This is a write and a read by the key: for a find-and-modify the embedded server reads all tasks.
     """
     transition = TRANSITIONS[name]
-    return update_returning(model, {"_id": key} | criteria | _condition(transition), transition.sets | given, columns)
+    condition = as_expression(criteria | _condition(transition))
+    changed = update_by_key(model, key, condition, transition.sets | given)
+    return find_by_key(model, key, columns) if changed else None
 
 
 def _condition(transition: Transition) -> Criteria:

@@ -101,7 +101,7 @@ def _add(claim: WaitingClaim) -> None:
                 raise TooManyWait from error
             _thread = thread
         _claims.setdefault(claim.robot, set()).add(claim)
-        metrics.waiting_claims.inc()
+        _show_number()
 
 
 def _discard(claim: WaitingClaim) -> None:
@@ -110,11 +110,15 @@ def _discard(claim: WaitingClaim) -> None:
         if claim not in claims:
             return
         claims.discard(claim)
-        metrics.waiting_claims.dec()
         if not claims:
             _claims.pop(claim.robot, None)
         if not _claims:
             _none_left.set()
+        _show_number()
+
+
+def _show_number() -> None:
+    metrics.waiting_claims.set(sum(map(len, _claims.values())))  # not counted up and down: a count may fail
 
 
 def _run() -> None:

@@ -197,6 +197,7 @@ def test_every_page_is_accessible_and_fits_in_light_and_dark(visit, fleet, size)
             assert_fine(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_every_list_is_fine_with_nothing_to_show(visit, size):
     page = visit("manager", size=size)

@@ -10,6 +10,7 @@ from tests.support.factories import make_robot
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["desk", "phone"])
 def test_a_manager_connects_a_robot_and_the_page_goes_green_by_itself(visit, size):
     make_robot(name="Wall-E")

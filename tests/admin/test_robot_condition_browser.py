@@ -53,6 +53,7 @@ def store_day(robot: str) -> None:
         RobotSamples.objects.create(id=f"{robot}/{hour:%Y-%m-%dT%H}", hour=hour, minutes=minutes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["desk", "phone"])
 def test_an_operator_sees_who_is_online_and_what_the_robot_reports(visit, size):
     for name in ("Bender", "R2-D2", "Wall-E", "Without"):

@@ -16,6 +16,7 @@ NUMBERS = [0.0, 5e-324, 1e22, 2.0**63, 1.7976931348623157e308, 0.1]
 WHOLE = [0, -1, 2**63 - 1, -(2**63), 2**53 + 1]
 
 
+@pytest.mark.slow
 def test_a_repeated_task_has_the_same_parameters(visit):
     make_robot(name="R2")
     page = visit("operator")

@@ -15,12 +15,18 @@ def proxy(web) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def make_agent(proxy, run_process, tmp_path) -> Callable[..., Any]:
-    """Make an agent of a new robot behind the proxy: `make_agent(lanes=2).start()`."""
+def make_agent(proxy, run_process, tmp_path) -> Iterator[Callable[..., Any]]:
+    """Make an agent of a new robot behind the proxy: `make_agent(lanes=2).start()`. The test's end kills it."""
     from tests.support.agent_processes import AgentProcess
     from tests.support.factories import make_robot
 
-    def make(**fields: Any) -> AgentProcess:
-        return AgentProcess(run_process, tmp_path, make_robot(**fields), proxy.url)
+    made: list[AgentProcess] = []
 
-    return make
+    def make(**fields: Any) -> AgentProcess:
+        made.append(AgentProcess(run_process, tmp_path, make_robot(**fields), proxy.url))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        if agent.process:
+            agent.process.kill()

@@ -137,6 +137,7 @@ def test_it_reports_the_state_and_runs_tasks_in_order_with_progress_log_and_resu
     assert agents.session_of(agent.robot.name) is None
 
 
+@pytest.mark.slow
 def test_a_task_that_comes_after_a_long_wait_is_claimed_once(proxy, make_agent, order):
     agent = make_agent().start()
     wait_until(lambda: 200 in proxy.statuses("/state"))
@@ -207,6 +208,7 @@ def test_a_task_that_takes_too_long_has_failed_and_is_not_tried_again(make_agent
     assert [(mark.word, mark.more) for mark in read_marks(marks)] == [("start", ""), ("stopped", "timed-out")]
 
 
+@pytest.mark.slow
 def test_a_skill_that_ignores_a_cancel_blocks_its_lane_until_it_has_ended(proxy, make_agent, order, marks):
     agent = make_agent().start()
     task = order(agent, "robot.mark", seconds=8, how="deaf")
@@ -214,8 +216,10 @@ def test_a_skill_that_ignores_a_cancel_blocks_its_lane_until_it_has_ended(proxy,
     services.cancel(now(task), by="test")
     wait_until(lambda: "is to end: cancelled" in agent.log)
     wait_until(lambda: robots_lost.recover(now(task), robots_lost.Verdict.STOP))
-    wait_until(lambda: agent.journal() == [], 60)
+    renewed = len(proxy.statuses("/renew"))
+    wait_until(lambda: len(proxy.statuses("/renew")) > renewed)
     assert 409 not in proxy.statuses("/renew")
+    wait_until(lambda: agent.journal() == [], 60)
     assert now(task).lane is None
     assert now(task).history[-1]["note"] == "succeeded on the robot after its end: its lane is free"
     assert f"FMV does not take the end of task {task.pk}" in agent.log
@@ -227,6 +231,7 @@ def errors_of(robot: str) -> list[str]:
     return [error["description"] for error in RobotState.objects.get(pk=robot).errors or ()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "error"),
     [
@@ -255,6 +260,7 @@ def test_the_robot_takes_tasks_only_if_its_state_is_known_and_lets_it(
     assert agent.log.count("The robot takes no tasks.") == bool(error)
 
 
+@pytest.mark.slow
 def test_what_goes_on_after_a_restart_waits_for_a_state_that_lets_it(proxy, make_agent, order, marks, tmp_path):
     file = tmp_path / "state"
     file.write_text("{}")
@@ -344,6 +350,7 @@ def test_a_slow_network_lets_a_task_with_a_short_lease_begin(proxy, make_agent, 
     assert (task.status, task.attempt) == (Status.SUCCESS, 1)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_guest_network_ends_no_task(proxy, make_agent, order):
     agent = make_agent()
     for route in (*EACH_ROUTE, "/session", "/state"):
@@ -353,6 +360,7 @@ def test_the_page_of_a_guest_network_ends_no_task(proxy, make_agent, order):
     assert "so it was not FMV" in agent.log
 
 
+@pytest.mark.slow
 def test_a_robot_in_a_lift_goes_on_and_its_result_is_accepted(proxy, make_agent, order, marks):
     agent = make_agent().start()
     task = order(agent, "robot.mark", seconds=2 * LEASE)
@@ -365,6 +373,7 @@ def test_a_robot_in_a_lift_goes_on_and_its_result_is_accepted(proxy, make_agent,
     assert (task.status, task.attempt) == (Status.SUCCESS, 1)
 
 
+@pytest.mark.slow
 def test_a_skill_is_told_to_stop_before_another_attempt_may_begin(proxy, make_agent, order, marks):
     agent = make_agent().start()
     task = order(agent, "robot.strict", seconds=50)
@@ -429,6 +438,7 @@ def test_killed_in_a_task_it_goes_on_with_the_checkpoint_in_the_same_attempt(mak
     assert len(starts) == 2
 
 
+@pytest.mark.slow
 def test_killed_in_a_task_that_cannot_go_on_it_begins_another_attempt(make_agent, order, marks):
     agent = make_agent().start()
     task = order(agent, "robot.mark", seconds=3)
@@ -477,6 +487,7 @@ http.client.HTTPConnection.connect = slow
 """
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_still_connecting_on_sigterm_begins_nothing(make_agent, order, marks, tmp_path):
     agent = make_agent(lanes=2)
     agent.start("--lanes", "2", "--stop-seconds", "20", python=patched(tmp_path, SLOW_TO_CONNECT))
@@ -501,6 +512,7 @@ def test_an_end_that_cannot_be_sent_keeps_no_agent_from_signing_in(make_agent, o
     wait_until(lambda: agent.journal() == [])
 
 
+@pytest.mark.slow
 def test_frozen_for_longer_than_its_lease_it_goes_on_if_nobody_else_may_have_the_task(make_agent, order, marks):
     agent = make_agent().start()
     task = order(agent, "robot.mark", seconds=2)
@@ -512,6 +524,7 @@ def test_frozen_for_longer_than_its_lease_it_goes_on_if_nobody_else_may_have_the
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
 
 
+@pytest.mark.slow
 @pytest.mark.clocks
 def test_a_wall_clock_that_is_a_day_off_and_jumps_makes_no_difference(make_agent, order, marks, clock):
     clock.shift(hours=24)
@@ -565,6 +578,7 @@ def test_of_two_agents_with_one_token_the_newer_one_has_the_robot(
     wait_until(lambda: now(task).attempt >= 2)
 
 
+@pytest.mark.slow
 def test_a_claim_that_failed_is_repeated_as_soon_as_fmv_takes_the_state(proxy, make_agent, order, marks, tmp_path):
     patient = patched(tmp_path, "fmv_agent.pauses = lambda *_: itertools.repeat(3600.0)")
     proxy.next("/claim", fault_proxy.DROP_ANSWER)
@@ -575,6 +589,7 @@ def test_a_claim_that_failed_is_repeated_as_soon_as_fmv_takes_the_state(proxy, m
     assert (task.status, task.attempt, words(marks)) == (Status.SUCCESS, 1, ["start", "end"])
 
 
+@pytest.mark.slow
 def test_a_sign_in_that_arrives_twice_disturbs_nothing(proxy, make_agent, order, marks):
     agent = make_agent()
     proxy.next("/session", fault_proxy.LATE_DUPLICATE)

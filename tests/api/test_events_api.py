@@ -474,6 +474,7 @@ def test_a_caller_is_let_in_while_nobody_can_tell(monkeypatch, error):
     assert not still_allowed(view, request)
 
 
+@pytest.mark.slow
 def test_a_stream_ends_after_its_time(monkeypatch):
     monkeypatch.setattr("tasks.api.event_stream.MAX_STREAM_AGE", 0.5)
     answer = Api("viewer")("GET", f"/task/{queued().pk}/events")

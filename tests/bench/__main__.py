@@ -10,10 +10,16 @@ from fmv.devstack import stack
 from fmv.devstack.embedded_mongodb import StackError
 from tests.bench import backlog, figures, growth, listeners, memory, pools, profile, report, requests, servers, tasks
 from tests.bench.agents import latency, load, waiting
+from tests.bench.agents.fleet import PACE, Pace
 from tests.bench.stage import Stage, what_is_missing
 from tests.bench.timelines import week
 
 DIRECTORY = stack.ROOT / "var" / "bench"
+AGENT_PARTS = {  # with the pace at which the agents call
+    "agents": load.measure,
+    "agents-waiting": waiting.measure,
+    "agents-latency": latency.measure,
+}
 PARTS = {
     "requests": requests.measure,
     "requests-first": requests.measure_first,
@@ -26,9 +32,7 @@ PARTS = {
     "profile": profile.measure,
     "memory": memory.measure,
     "listeners": listeners.measure,
-    "agents": load.measure,
-    "agents-waiting": waiting.measure,
-    "agents-latency": latency.measure,
+    **AGENT_PARTS,
     "growth": growth.measure,  # last, with the next: they connect Django to other databases
     "timelines": week.measure,
 }
@@ -55,11 +59,17 @@ def main() -> int:
         if not claims.isdecimal() or not 1 <= int(claims) <= 500:
             return refuse(f"CLAIMS must be a number from 1 to 500, not {claims}.")
         size = replace(size, claims=int(claims))
+    try:
+        slower = float(os.environ.get("PACE") or 1)
+    except ValueError:
+        slower = 0
+    if not 1 <= slower <= 2.5:  # with more than that a lease of 30 s would end
+        return refuse(f"PACE must be a number from 1 to 2.5, not {os.environ['PACE']}.")
     if missing := what_is_missing(chosen):
         return refuse(missing)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run(chosen, size)
+        run(chosen, size, PACE._replace(renew=PACE.renew * slower, report=PACE.report * slower))
     except StackError as error:
         return refuse(str(error))
     except KeyboardInterrupt:
@@ -67,14 +77,14 @@ def main() -> int:
     return 0
 
 
-def run(chosen: list[str], size: figures.Size) -> None:
+def run(chosen: list[str], size: figures.Size, pace: Pace) -> None:
     done: dict[str, list[figures.Figure]] = {}
     with tempfile.TemporaryDirectory(prefix="fmv-bench-") as directory, Stage(Path(directory)) as stage:
         stage.engine += f"; only {size.pairs} pairs" if size.pairs < 5 else ""
         for part in [part for part in PARTS if part in chosen]:
             figures.say(part)
             stage.clear()
-            done[part] = PARTS[part](stage, size)
+            done[part] = AGENT_PARTS[part](stage, size, pace) if part in AGENT_PARTS else PARTS[part](stage, size)
             report.write(DIRECTORY, done)  # after each part, so that an interrupted run keeps what it measured
     print("\n" + report.table([each for part in done.values() for each in part]))
     print(f"\nThe report is in {(DIRECTORY / 'report.json').relative_to(stack.ROOT)}, with plots beside it.")

@@ -100,7 +100,13 @@ def test_too_few_tasks_are_refused():
 
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
-    [("AGENTS", "19", "from 20"), ("CLAIMS", "501", "from 1 to 500"), ("CLAIMS", "many", "from 1 to 500")],
+    [
+        ("AGENTS", "19", "from 20"),
+        ("CLAIMS", "501", "from 1 to 500"),
+        ("CLAIMS", "many", "from 1 to 500"),
+        ("PACE", "2.6", "from 1 to 2.5"),
+        ("PACE", "slow", "from 1 to 2.5"),
+    ],
 )
 def test_other_numbers_of_agents_are_refused(name, value, wanted):
     done = bench(**{name: value})

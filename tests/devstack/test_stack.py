@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from fmv.devstack import embedded_mongodb, stack
@@ -113,6 +114,11 @@ def test_it_starts_says_where_everything_is_and_keeps_the_data(checkout):
     drive = {"handler": "drive", "params": {"x": 5, "y": 5, "speed": 10}}
     task = run.call("POST", "/api/v1/robot/Bender/run", drive)[1]["task_id"]
     wait_until(lambda: run.call("GET", f"/api/v1/task/{task}")[1]["status"] == "SUCCESS", 60)
+    sessions = run.text.count("Connected to")
+    [agent] = psutil.Process(run.pid_of("agent1")).children()
+    agent.kill()
+    wait_until(lambda: run.text.count("Connected to") > sessions, 60)
+    assert "The agent ended by itself (rc=-9). It is started again in 5 s." in run.text
     new = {"name": "R2", "location": "Tatooine", "description": "beep", "is_great": False, "tasks": None}
     assert run.call("POST", "/api/v1/robot/", new)[0] == 201
     assert run.call("DELETE", "/api/v1/robot/Wall-E")[0] == 204
@@ -224,6 +230,7 @@ def test_it_refuses_a_second_stack_on_the_same_data(checkout):
         assert "fmv: another process already runs the embedded secantusd-py" in run.text
 
 
+@pytest.mark.slow
 def test_the_embedded_server_takes_another_port_when_its_own_is_taken(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -231,6 +238,7 @@ def test_the_embedded_server_takes_another_port_when_its_own_is_taken(tmp_path):
             assert str(port) not in uri
 
 
+@pytest.mark.slow
 def test_a_server_left_over_from_a_crash_is_stopped_first(tmp_path):
     command = [
         Path(sys.executable).with_name("secantusd-py"),

@@ -125,6 +125,7 @@ def test_a_migrate_that_mongodb_refuses_says_why_and_can_be_repeated(empty):
     assert_ready()
 
 
+@pytest.mark.slow
 def test_a_migrate_without_mongodb_says_so():
     outcome = Process("migrate", uri="mongodb://127.0.0.1:1/fmv").ended()
     assert outcome.status == 1

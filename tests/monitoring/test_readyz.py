@@ -82,6 +82,7 @@ def test_rabbitmq_takes_the_call_and_says_nothing(web):
     assert lines["broker"] != "OK"
 
 
+@pytest.mark.slow
 def test_mongodb_takes_the_call_and_says_nothing(web):
     with silence() as address:
         status, lines = ready(web(os.environ["FMV_BROKER_URL"], MONGODB_URI=f"mongodb://{address}/fmv"))

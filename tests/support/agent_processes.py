@@ -45,6 +45,7 @@ class AgentProcess:
         self.name = self.home.name
         self.log_file = directory / f"{self.name}.log"
         self.token = make_token(robot=robot.name)
+        self.process: subprocess.Popen[bytes] | None = None
         self.home.mkdir(mode=0o700)
         self.store_token(self.token.text)
 

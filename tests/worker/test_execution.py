@@ -447,6 +447,7 @@ run_next(task.robot, "message")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("handler", "timeout"), [("grips", 1), ("stubborn", 1)])
 def test_a_process_that_cannot_be_interrupted_ends_itself(handler, timeout):
     uri = with_database(os.environ["MONGODB_URI"], connection.settings_dict["NAME"])

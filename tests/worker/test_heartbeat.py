@@ -50,6 +50,7 @@ def long_unseen() -> None:
     WorkerProcess.objects.update(seen_at=server_now() - dt.timedelta(minutes=1))
 
 
+@pytest.mark.slow
 def test_a_worker_appears_runs_and_signs_off(broker, worker):
     running = worker(broker, processes=2)
     wait_until(lambda: len(alive()) == 2)

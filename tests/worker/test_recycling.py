@@ -66,6 +66,7 @@ def test_the_stop_of_a_worker_lets_a_task_in_a_replaced_process_end(option, brok
     assert (now(task).status, now(task).attempt) == (Status.SUCCESS, 1)
 
 
+@pytest.mark.slow
 def test_a_killed_main_process_costs_the_running_task_no_attempt(broker, worker, marks, tmp_path):
     first = worker(broker, processes=2)
     task = submit(make_robot(), params={"file": str(marks), "seconds": 600}, max_attempts=1)

@@ -164,6 +164,7 @@ def test_a_failed_attempt_is_tried_again_when_it_is_due(any_broker, worker, main
 # --- Something dies --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_task_of_a_killed_pool_process_runs_again_at_once(broker, worker, maintenance, marks):
     worker(broker)
     maintenance(broker)
@@ -178,6 +179,7 @@ def test_the_task_of_a_killed_pool_process_runs_again_at_once(broker, worker, ma
     assert "WorkerLost" in now(task).history[2]["note"]
 
 
+@pytest.mark.slow
 def test_the_task_of_a_killed_worker_runs_again_within_its_lease_and_five_seconds(
     broker, worker, maintenance, marks, tmp_path
 ):
@@ -246,6 +248,7 @@ celery_hooks.prepare, celery_hooks.PREPARE_TIMEOUT = prepare, 1.0
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_stuck_while_it_is_prepared_makes_room_for_another(any_broker, worker, tmp_path):
     (tmp_path / "stuck").mkdir()
     (tmp_path / "stuck" / "__init__.py").touch()
@@ -272,6 +275,7 @@ def test_a_running_wait_is_cancelled_within_two_seconds(any_broker, worker):
     assert [entry["note"] for entry in now(task).history[-2:]] == ["cancel asked for by operator", "stopped, as asked"]
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_hands_its_task_to_another(broker, worker, marks, tmp_path):
     first = worker(broker, FMV_STOP_GRACE="0.5")
     task = submit(make_robot(), max_attempts=1, params={"file": str(marks), "seconds": 600, "blocks": True})
@@ -288,6 +292,7 @@ def test_a_stopped_worker_hands_its_task_to_another(broker, worker, marks, tmp_p
     assert first.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_lets_a_short_task_end(any_broker, worker, marks):
     process = worker(any_broker, FMV_STOP_GRACE="20")
     task = submit(make_robot(), params={"file": str(marks), "seconds": 2})
@@ -297,6 +302,7 @@ def test_a_stopped_worker_lets_a_short_task_end(any_broker, worker, marks):
     assert (now(task).status, now(task).attempt) == (Status.SUCCESS, 1)
 
 
+@pytest.mark.slow
 def test_a_stopping_worker_kills_a_process_that_ignores_it(any_broker, worker, maintenance):
     process = worker(any_broker, FMV_STOP_GRACE="0", **SHORT_LEASE)
     maintenance(any_broker, **SHORT_LEASE)

@@ -51,7 +51,7 @@ class Crew:
                 raise embedded_mongodb.StackError(f"there were no {number} answers to {asked} in {seconds:g} s.")
             if self.stage.up["fleet"].poll():
                 raise embedded_mongodb.StackError(f"the agents ended: {self.stage.log('fleet').read_text()[-2000:]}")
-            time.sleep(0.002)
+            time.sleep(0.1)  # the file grows to megabytes
         return [mark for mark in self.answers() if mark.asked == asked]
 
     def claim_of(self, task: str, seconds: float = LONGEST) -> Mark:
@@ -60,7 +60,7 @@ class Crew:
         while task.encode() not in self.marks.read_bytes():
             if time.monotonic() > deadline:
                 raise embedded_mongodb.StackError(f"no agent had task {task} after {seconds:g} s.")
-            time.sleep(0.002)
+            time.sleep(0.02)
         return next(mark for mark in self.answers() if mark.task == task)
 
 
