@@ -11,6 +11,7 @@ from django.http import (
     Http404,
     HttpRequest,
     HttpResponse,
+    HttpResponseBase,
     HttpResponseNotAllowed,
     HttpResponseRedirect,
     StreamingHttpResponse,
@@ -33,7 +34,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second
 
 
 def pages(site: Any) -> list[URLPattern]:
-    def page(request: HttpRequest, app: str, model: str) -> HttpResponse:
+    def page(request: HttpRequest, app: str, model: str) -> HttpResponseBase:
         found = (admin for each, admin in site._registry.items() if each._meta.label_lower == f"{app}.{model}")
         admin = next(found, None)
         if not isinstance(admin, FleetAdmin) or not admin.export_columns:
@@ -43,7 +44,7 @@ def pages(site: Any) -> list[URLPattern]:
     return [path("export/<str:app>/<str:model>/", site.admin_view(page), name="export")]
 
 
-def download(request: HttpRequest, admin: FleetAdmin) -> HttpResponse:
+def download(request: HttpRequest, admin: FleetAdmin) -> HttpResponseBase:
     """Return the file of the list. A filter that is wrong leads to the list, which says what is wrong."""
     if request.method != "GET":
         return HttpResponseNotAllowed(["GET"])
