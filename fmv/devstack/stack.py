@@ -371,19 +371,18 @@ def sample_agent() -> NoReturn:
     If it ends by itself, start it again, as a robot would.
     """
     agent: subprocess.Popen[bytes] | None = None
-
-    def stop(signum: int, _frame: Any) -> NoReturn:
-        if agent:
-            agent.terminate()
-        sys.exit(agent.wait() if agent else 0)
-
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     url = url_of_web_server(read_environment())
     command = (sys.executable, str(SAMPLE_ROBOT), url, "--home", str(AGENTS / sys.argv[2]), "--stop-seconds", "2")
-    while True:
-        agent = subprocess.Popen(tied(signal.SIGKILL, *command))
-        print(f"The agent ended by itself (rc={agent.wait()}). It is started again in 5 s.", flush=True)
-        time.sleep(5)
+    try:
+        while True:
+            agent = subprocess.Popen(tied(signal.SIGKILL, *command))
+            print(f"The agent ended by itself (rc={agent.wait()}). It is started again in 5 s.", flush=True)
+            time.sleep(5)
+    finally:
+        if agent:
+            agent.terminate()
+            agent.wait()
 
 
 def answers(url: str, host: str) -> bool:

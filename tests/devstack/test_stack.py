@@ -128,6 +128,7 @@ def test_it_starts_says_where_everything_is_and_keeps_the_data(checkout):
     assert run.press_ctrl_c() == 0
     assert not processes_in(checkout)
     assert f"Task {task}: release" in run.text  # the web server was still there
+    assert "sending SIGKILL" not in run.text
 
     again = Run(checkout)
     again.wait_for("Ctrl-C stops everything")
