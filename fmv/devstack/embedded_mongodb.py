@@ -1,5 +1,6 @@
 """An embedded MongoDB server for development and tests: SecantusDB, in a process of its own."""
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -157,11 +158,24 @@ def stop_mongodb(server: subprocess.Popen[bytes], port: int) -> None:
         server.wait()
 
 
-def tied(signum: signal.Signals, *command: str) -> list[str]:
-    """Return a command that becomes `command`; on Linux it gets `signum` when its parent ends, even if killed."""
+def tied(signum: signal.Signals, *command: str, parent: str | None = None) -> list[str]:
+    """Return a command that becomes `command`; on Linux it gets `signum` when its parent ends, even if killed.
+
+    `parent` is the parent's process id, by default this process's. If the parent has ended before the kernel was asked
+    for the signal, `command` is not run.
+    """
     become = (
         "import ctypes, os, sys\n"
         "if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, int(sys.argv[1]))\n"  # PR_SET_PDEATHSIG
-        "os.execvp(sys.argv[2], sys.argv[2:])"
+        "if str(os.getppid()) != sys.argv[2]: sys.exit('The parent process has ended.')\n"
+        "os.execvp(sys.argv[3], sys.argv[3:])"
     )
-    return [sys.executable, "-ISc", become, str(int(signum)), *command]
+    return [sys.executable, "-ISc", become, str(int(signum)), parent or str(os.getpid()), *command]
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process, just forked, when its parent ends, even if that is killed: the same for a fork as `tied`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        os._exit(1)

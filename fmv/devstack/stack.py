@@ -5,7 +5,6 @@ unless the environment names MongoDB and a broker, prepares the database, and ru
 agents of two sample robots. State is under `var/`.
 """
 
-import ctypes
 import ipaddress
 import multiprocessing
 import os
@@ -18,6 +17,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,7 @@ import honcho.compat
 import honcho.manager
 import honcho.printer
 
-from fmv.devstack.embedded_mongodb import StackError, check_port, embedded_mongodb, tied
+from fmv.devstack.embedded_mongodb import StackError, check_port, embedded_mongodb, end_with_parent, tied
 from fmv.devstack.embedded_valkey import embedded_valkey
 from fmv.environment import Environment, read_environment
 from fmv.escaping import visible_lines
@@ -256,7 +256,8 @@ def run_processes(environment: Environment, login: str, agents: list[str]) -> in
     """
     honcho.manager.KILL_WAIT = environment.stop_grace + 10
     multiprocessing.set_start_method("fork")
-    os.register_at_fork(after_in_child=end_with_parent)  # honcho runs a process of its own for each command
+    # honcho runs a process of its own for each command
+    os.register_at_fork(after_in_child=partial(end_with_parent, os.getpid()))
     printer = Printer()
     manager = AgentsFirst(printer)
     manager._procmgr = MainProcesses()
@@ -272,7 +273,8 @@ def run_processes(environment: Environment, login: str, agents: list[str]) -> in
             for number, robot in enumerate(agents[: environment.sample_agents], 1)
         ),
     ):
-        manager.add_process(name, "exec " + shlex.join(tied(signal.SIGKILL, *command)), env=own | also)
+        line = shlex.join(tied(signal.SIGKILL, *command, parent="PARENT")).replace(" PARENT ", " $PPID ")
+        manager.add_process(name, f"exec {line}", env=own | also)
     manager.loop()
     if manager.returncode in (130, 143):  # stopped by SIGINT or SIGTERM
         return 0
@@ -320,11 +322,6 @@ class Printer(honcho.printer.Printer):
             self.first_to_stop = self.first_to_stop or f"{name} {event.strip().removeprefix('stopped ')}"
         text = message.data.decode("utf-8", "replace") if isinstance(message.data, bytes) else str(message.data)
         super().write(message._replace(data=visible_lines(text)))
-
-
-def end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 BANNER = """

@@ -1,6 +1,7 @@
 """`make run` as its user meets it: real processes in a checkout of their own."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -174,6 +175,20 @@ def test_killed_outright_it_leaves_nothing_behind_and_starts_again(checkout):
     again = Run(checkout)
     again.wait_for("Ctrl-C stops everything")
     assert again.press_ctrl_c() == 0
+
+
+def test_a_command_whose_parent_has_ended_before_it_is_tied_to_it_does_not_run(tmp_path):
+    touch = embedded_mongodb.tied(signal.SIGKILL, "touch", str(tmp_path / "here"))
+    late = embedded_mongodb.tied(signal.SIGKILL, "touch", str(tmp_path / "late"), parent=str(os.getppid()))
+    assert subprocess.run(touch, check=False).returncode == 0
+    refused = subprocess.run(late, stderr=subprocess.PIPE, text=True, check=False)
+    assert (refused.returncode, refused.stderr) == (1, "The parent process has ended.\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    for parent, code in ((os.getpid(), 0), (os.getppid(), 1)):
+        fork = multiprocessing.get_context("fork").Process(target=embedded_mongodb.end_with_parent, args=(parent,))
+        fork.start()
+        fork.join()
+        assert fork.exitcode == code
 
 
 def test_it_refuses_a_taken_port(checkout):
