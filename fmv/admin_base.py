@@ -19,6 +19,12 @@ from fmv.errors import InvalidInput, Problem, did_you_mean
 from fmv.export import Column, Export
 from fmv.templatetags.display import coded, timestamp
 
+MAX_SOUGHT = 200  # characters: MongoDB limits the length of a regular expression
+
+
+def _is_searchable(text: str) -> bool:
+    return "\0" not in text and len(text) <= MAX_SOUGHT
+
 
 def badge(text: object, *classes: str) -> str:
     """Return a word as a coloured badge. The CSS classes choose the colour (see fmv/admin.css)."""
@@ -132,13 +138,14 @@ class FleetAdmin(admin.ModelAdmin):
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Refuse regular expressions in the URL: an invalid one causes a 500, and a slow one keeps MongoDB busy.
 
-        Refuse NUL too, because `icontains` and the like become regular expressions, in which MongoDB takes none.
+        Refuse NUL and long texts too, because `icontains` and the like become regular expressions, in which MongoDB
+        takes none.
         """
-        return "regex" not in lookup and "\0" not in str(value) and super().lookup_allowed(lookup, value, request)
+        return "regex" not in lookup and _is_searchable(str(value)) and super().lookup_allowed(lookup, value, request)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
-        """Find nothing with NUL, see `lookup_allowed`: no text has one."""
-        if "\0" in search_term:
+        """Find nothing with NUL, which no text has, and with a long text: see `lookup_allowed`."""
+        if not _is_searchable(search_term):
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term)
 

@@ -10,6 +10,7 @@ from robots.models import (
     MAX_LABELS,
     MAX_LANES,
     MAX_REASON,
+    MAX_SOUGHT,
     plain_name,
     validate_endpoint,
     validate_label,
@@ -180,7 +181,7 @@ class RobotFilterSerializer(serializers.Serializer):
     label = StrictCharField(required=False, help_text="Robots with this label.")  # type: ignore[assignment]
     q = StrictCharField(
         required=False,
-        max_length=200,
+        max_length=MAX_SOUGHT,
         trim_whitespace=False,
         help_text="Robots with this text in name, location or description, in any case.",
     )

@@ -23,6 +23,7 @@ from django.core.exceptions import ValidationError as ModelError
 from rest_framework.exceptions import ValidationError
 
 from fmv.errors import FmvError, InvalidInput
+from fmv.escaping import shortened
 from fmv.export import FORMULA, cell
 from fmv.http.errors import flatten
 from fmv.http.json import parse
@@ -34,6 +35,7 @@ from robots.serializers import RobotInputSerializer, RobotOfFileSerializer
 FIELDS = tuple(RobotInputSerializer().fields)
 IGNORED = frozenset({"tasks", "created_at", "updated_at"})  # fields that the API returns but does not take
 MAX_LINE = 1024 * 1024  # bytes
+MAX_UNKNOWN = 8  # columns that an error names
 WRITE_BATCH = 1000  # robots stored in one write
 
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how files of spreadsheets begin: .xlsx and .ods, and .xls
@@ -101,7 +103,9 @@ def _check_header(header: list[str]) -> None:
     if "name" not in header:
         raise WrongFile(f"The first line must name the columns, separated by commas: {','.join(FIELDS)}.")
     if unknown := [name for name in header if name not in known]:
-        raise WrongFile(f"No robot has {', '.join(map(repr, unknown))}; the columns are {','.join(FIELDS)}.")
+        named = ", ".join(repr(shortened(name, 64)) for name in unknown[:MAX_UNKNOWN])
+        more = f" and {len(unknown) - MAX_UNKNOWN:,} more" if len(unknown) > MAX_UNKNOWN else ""
+        raise WrongFile(f"No robot has {named}{more}; the columns are {','.join(FIELDS)}.")
     if len(set(header)) < len(header):
         raise WrongFile("A column is named twice.")
 

@@ -5,11 +5,11 @@ is kept in the session, and the browser is redirected to it. A form that makes s
 """
 
 import datetime as dt
-import json
 import uuid
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
 from django.contrib import admin
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -138,7 +138,7 @@ def refused(request: HttpRequest) -> HttpResponse:
     shown = {
         "app_path": reverse("admin:login"),
         REDIRECT_FIELD_NAME: path,
-        KEPT: json.dumps(fields),
+        KEPT: orjson.dumps(fields).decode(),
         "signed_out": True,
     }
     answer: Any = admin.site.login(request, shown)
@@ -156,8 +156,8 @@ def signed_in_again(request: HttpRequest, kept: str, path: str) -> HttpResponse:
 
 def unpacked(kept: str) -> list[tuple[str, str]]:
     """Return the names and values of a refused form that the sign-in form carries."""
-    try:
-        return [(str(name), str(value)) for name, value in json.loads(kept or "[]")]
+    try:  # not by `json`, which takes what nobody can show, and fails on deep nesting
+        return [(str(name), str(value)) for name, value in orjson.loads(kept or "[]")]
     except (ValueError, TypeError):
         return []
 

@@ -28,6 +28,7 @@ _BLANKS = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 MAX_LABELS = 32
 MAX_LANES = 16
 MAX_REASON = 200  # characters
+MAX_SOUGHT = 200  # characters of a text in any of them: MongoDB limits the length of a regular expression
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -110,7 +111,8 @@ class RobotQuerySet(QuerySet["Robot"]):
             found = found.filter(pk__in=list(states.order_by().values_list("pk", flat=True)))
         if label is not None:
             found = found.filter(labels__contains=[label])
-        if "\0" in q:  # no text has one, and MongoDB takes none in the regular expression of `icontains`
+        # no text has NUL, and MongoDB takes none in the regular expression of `icontains`
+        if "\0" in q or len(q) > MAX_SOUGHT:
             return found.none()
         if q:
             found = found.filter(Q(name__icontains=q) | Q(location__icontains=q) | Q(description__icontains=q))

@@ -13,6 +13,7 @@ from fmv.http.fields import Rfc3339Field, StrictCharField
 from fmv.http.json import answer
 from fmv.http.query import StrictQuery, read_query
 from tasks.api.examples import COMPARISON_EXAMPLE
+from tasks.api.serializers import LimitField
 from tasks.reports.comparison import BY, SPANS, Asked, compare
 
 
@@ -30,7 +31,7 @@ class CompareFilterSerializer(serializers.Serializer):
         help_text="`day`: 24 hours, against the 24 before. `week` and `month`: today so far and the 6 or 27 days "
         "before it in UTC, against the same 7 or 28 days earlier.",
     )
-    until = Rfc3339Field(
+    until = LimitField(
         required=False,
         default=None,
         help_text="The end of the span, cut to a full hour; the last full hour if omitted.",

@@ -18,6 +18,7 @@ from tasks.api.examples import (
 )
 from tasks.models import FINISHED, Status, Task
 from tasks.models.status import DEFAULT_PRIORITY, MAX_PRIORITY
+from tasks.reports.spans import YEARS
 
 
 @extend_schema_field({"description": "Any JSON value."})
@@ -33,6 +34,18 @@ EXPIRES_AT = (
 
 class JSONObject(serializers.DictField):
     pass
+
+
+class LimitField(Rfc3339Field):
+    """The begin or the end of a span of time."""
+
+    default_error_messages = {"year": f"Should be between the years {YEARS.start} and {YEARS.stop}"}
+
+    def to_internal_value(self, value: Any) -> Any:
+        moment = super().to_internal_value(value)
+        if moment.year not in YEARS:
+            self.fail("year")
+        return moment
 
 
 class HistoryStepSerializer(serializers.Serializer):

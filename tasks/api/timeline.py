@@ -19,6 +19,7 @@ from fmv.mongodb.server import recent_now
 from robots.models import Absence
 from tasks.api.examples import TIMELINE_EXAMPLE
 from tasks.api.robots import NAME
+from tasks.api.serializers import LimitField
 from tasks.models import Status
 from tasks.reports import timeline
 
@@ -29,10 +30,10 @@ LONGEST = 31 * DAY
 class SpanSerializer(serializers.Serializer):
     """The span of a timeline, at most 31 days."""
 
-    to = Rfc3339Field(required=False, help_text="The first moment after the span; now if omitted.")
+    to = LimitField(required=False, help_text="The first moment after the span; now if omitted.")
 
     def get_fields(self) -> dict[str, serializers.Field]:
-        begun = Rfc3339Field(required=False, help_text="Its first moment; a day before `to` if omitted.")
+        begun = LimitField(required=False, help_text="Its first moment; a day before `to` if omitted.")
         return {"from": begun} | super().get_fields()
 
 

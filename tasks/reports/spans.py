@@ -25,6 +25,8 @@ HOUR = dt.timedelta(hours=1)
 DAY = dt.timedelta(days=1)
 RETENTION = dt.timedelta(days=366)
 BUDGET = 3.0  # seconds that a run takes, and one hour at least: after an upgrade the hours of all kept tasks are due
+#: of the times that can be asked for; so that a week before the first and after the last of them exists too
+YEARS = range(2000, 9000)
 FLEET = ""  # in the place of a robot's name: all robots together
 READ_BATCH = 1000  # documents in one reply of the server
 #: what is read of a task

@@ -129,6 +129,12 @@ def test_what_has_changed_since_the_preview_is_checked_again(client):
         ("name,location\nR2,Höhle\n".encode("latin-1"), "fleet.csv", "Line 2 is not UTF-8"),
         (b"name,location\rR2,Hall\r", "fleet.csv", "The lines end with CR only"),
         (b"name,colour\nR2,red\n", "fleet.csv", "No robot has &#x27;colour&#x27;"),
+        (
+            f"name,{','.join(map(str, range(10_000)))}".encode(),
+            "fleet.csv",
+            "&#x27;7&#x27; and 9,992 more; the columns",
+        ),
+        (b"name," + b"x" * 100_000, "fleet.csv", "xxx…&#x27;; the columns"),
         (b"x" * (1024 * 1024 + 1), "fleet.csv", "The file is larger than 1 MiB."),
         (b"name,location\n" + b"R,H\n" * 1001, "fleet.csv", "The file has more than 1,000 robots."),
     ],

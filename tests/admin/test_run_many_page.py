@@ -91,7 +91,14 @@ def test_all_without_a_filter_are_all(client, fleet):
 
 @pytest.mark.parametrize(
     "choice",
-    [{}, {"id": ["nosuch"]}, {"id": ["R\0"]}, {"scope": "all", "label": "day"}, {"scope": "all", "state": "buzy"}],
+    [
+        {},
+        {"id": ["nosuch"]},
+        {"id": ["R\0"]},
+        {"scope": "all", "label": "day"},
+        {"scope": "all", "state": "buzy"},
+        {"scope": "all", "q": "R" * 5000},
+    ],
 )
 def test_without_a_robot_nothing_is_run(client, fleet, choice):
     answer = client.post(URL, FORM | choice, follow=True)

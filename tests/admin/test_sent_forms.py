@@ -1,13 +1,14 @@
 """What the server keeps of forms that a browser sends: pages in the session, but no secrets."""
 
 import pytest
+from django.test import Client
 
 from fmv.accounts.models import User
 from fmv.accounts.permissions import Role
 from fmv.accounts.sessions import Session
 from fmv.http.sent_forms import MAX_ANSWERS, MAX_SIZE
 from tasks.models import Task
-from tests.support.factories import make_robot
+from tests.support.factories import PASSWORD, make_robot, make_user
 from tests.support.pages import admin, robot_url, text
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -84,3 +85,13 @@ def test_passwords_are_not_kept_when_the_session_ends():
     assert "kif" in page
     assert "secret" not in page
     assert not User.objects.filter(username="kif").exists()
+
+
+@pytest.mark.parametrize("kept", ["[" * 100_000, '[["a", "\\ud800"]]', "[[1]]", "{}", "1", "no JSON", "NaN"])
+def test_a_forged_form_beside_a_sign_in_is_none(client, kept):
+    make_user(username="fry")
+    anonymous = Client(raise_request_exception=False)
+    form = {"username": "fry", "kept": kept, "next": "/admin/robots/robot/add/"}
+    assert anonymous.post("/admin/login/", form | {"password": "wrong"}, headers=BROWSER).status_code == 200
+    answer = anonymous.post("/admin/login/", form | {"password": PASSWORD}, headers=BROWSER)
+    assert "Send the form</button>" in text(anonymous.get(answer.headers["Location"], headers=BROWSER))

@@ -130,7 +130,8 @@ def test_programs_get_the_same():
 
 def test_the_api_refuses_what_it_does_not_know():
     api = Api("viewer")
-    for query in ("by=colour", "span=year", "until=yesterday", "zzz=1", "robot="):
+    years = [f"until={year}T23:00:00Z&span={span}" for year in ("0001-01-01", "9999-12-31") for span in ("day", "week")]
+    for query in ("by=colour", "span=year", "until=yesterday", "zzz=1", "robot=", *years):
         answer = api("GET", f"/compare?{query}")
         assert_refused(answer, 422)
         assert answer.json()["detail"][0]["loc"] == ["query", query.partition("=")[0]]

@@ -209,6 +209,8 @@ def test_without_a_span_it_is_the_last_day():
         ("from=2026-11-26T15:00:00Z&to=2026-11-26T14:00:00Z", "to"),
         ("from=2026-01-26T15:00:00Z&to=2026-11-26T14:00:00Z", "to"),
         ("from=yesterday", "from"),
+        ("to=0001-01-01T00:00:00Z", "to"),
+        ("from=9999-12-31T00:00:00Z&to=9999-12-31T23:59:59Z", "from"),
         ("zzz=1", "zzz"),
     ],
 )

@@ -18,7 +18,7 @@ from tasks.admin.dashboard import task_list
 from tasks.models import Status
 from tasks.reports.comparison import BY, MAX_SPANS, SPANS, Asked, Column, Comparison, Group, compare
 from tasks.reports.histogram import ERROR
-from tasks.reports.spans import HOUR
+from tasks.reports.spans import HOUR, YEARS
 from tasks.templatetags.fleet import timeline_url
 
 TEXTS = {"handler": "Handler", "robot": "Robot", "location": "Location", "label": "Robot's label"}
@@ -74,8 +74,8 @@ def read(request: HttpRequest) -> tuple[Asked, list[str]]:
             problems.append(f"Unknown {name} {value[:50]!r}. Use one of: {', '.join(known)}.")
     try:
         until = local_time.read(said["until"]) if said["until"] else None
-        if until and not 2000 <= until.year < 9000:
-            problems.append("until should be between the years 2000 and 9000.")
+        if until and until.year not in YEARS:
+            problems.append(f"until should be between the years {YEARS.start} and {YEARS.stop}.")
     except local_time.WrongTime as error:
         problems.append(f"until: {error}")
     texts = {name: said[name] for name in TEXTS}

@@ -21,7 +21,7 @@ from robots.models import Absence, Robot
 from tasks.admin.pages.timeline_chart import KINDS, Scale, chart
 from tasks.models import Status
 from tasks.reports import spans, timeline
-from tasks.reports.spans import DAY, HOUR, hour_of
+from tasks.reports.spans import DAY, HOUR, YEARS, hour_of
 from tasks.reports.timeline import MAX_FINISHED, Bar
 from tasks.templatetags.fleet import timeline_url
 
@@ -81,8 +81,8 @@ class Span:
         self.kept = {name: request.GET[name] for name in others if request.GET.get(name)}
 
     def _take(self, begun: dt.datetime, until: dt.datetime) -> None:
-        if not (2000 <= begun.year < 9000 and 2000 <= until.year < 9000):
-            self.problems.append("from and to should be between the years 2000 and 9000.")
+        if not (begun.year in YEARS and until.year in YEARS):
+            self.problems.append(f"from and to should be between the years {YEARS.start} and {YEARS.stop}.")
         elif not SHORTEST <= until - begun <= LONGEST:
             self.problems.append("to should be later than from, by a minute to 31 days.")
         else:
