@@ -162,13 +162,13 @@ def test_everything_has_an_example_that_its_schema_allows(newest):
 def test_every_example_of_a_request_can_be_sent_as_it_is_for_any_robot(newest, settings):
     settings.ENVIRONMENT.anonymous = "manager"
     sent = set()
-    make_robot(name="Wall-E", labels=["forklift"])
+    make_robot(name="Wall-E")
     for where, _, content in contents(newest):
         method, path, part = where.split()
         if part != "request" or path.startswith("/agent/"):  # whose sessions and attempts nobody can know
             continue
         for example in content["examples"].values():
-            Robot.objects.update(enabled=True, held_since=None)
+            Robot.objects.update(enabled=True, held_since=None, labels=["forklift"])
             answer = Api(None)(method.upper(), path.format(name="Wall-E", task_id=make_task().pk), example["value"])
             assert answer.status_code in (200, 201), (where, answer.content)
             sent.add((method, path))
