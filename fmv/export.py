@@ -3,8 +3,9 @@
 CSV is RFC 4180 in UTF-8 with a byte order mark, without which Excel takes letters beyond ASCII for others, and begins
 with a line of column names. Of several values in a cell, such as labels, see `cell`.
 
-A spreadsheet evaluates a cell that begins with = + - @. Such a text is written with a `'` in front:
-https://owasp.org/www-community/attacks/CSV_Injection
+A spreadsheet evaluates a cell that begins with = + - @. Such a text is written with a `'` in front, and so is such a
+part of a text behind a `;`, a tab or a line end: where `;` separates cells, as in many countries, Excel makes a cell of
+it. https://owasp.org/www-community/attacks/CSV_Injection
 """
 
 import csv
@@ -21,8 +22,10 @@ from typing import Any, NamedTuple
 import orjson
 
 PIECE_ROWS = 500
-#: begins a cell that a spreadsheet evaluates, or one that was guarded against that
-FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+#: where a cell begins, or may, that a spreadsheet evaluates, or one that was guarded against that; = + - @ also in the
+#: width of Japanese letters
+_BEGINS = r"(?:^|(?<=[;\t\r\n]))%s(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])|^%s(?='*[\t\r\n])"
+_EVALUATED, _GUARDED = (re.compile(_BEGINS % (guard, guard)) for guard in ("", "'"))
 
 
 class Column(NamedTuple):
@@ -88,7 +91,12 @@ def cell(value: Any) -> Any:
         value = ";".join(value) if plain else orjson.dumps(value).decode()
     elif isinstance(value, Mapping):
         value = orjson.dumps(value, default=str).decode()
-    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
+    return _EVALUATED.sub("'", value) if isinstance(value, str) else value
+
+
+def unguarded(text: str) -> str:
+    """Return the text of which `cell` has made this one."""
+    return _GUARDED.sub("", text)
 
 
 def _csv(rows: Iterable[Sequence[Any]], names: Sequence[str]) -> bytes:

@@ -4,8 +4,7 @@ CSV is RFC 4180 in UTF-8 with a line of column names. Cells may also be separate
 many countries have it. An empty cell means that the field is not given. Labels are separated by `;`, or are a JSON
 list, which is written if a label itself contains `;`.
 
-A spreadsheet evaluates a cell that begins with = + - @. Such a text is written with a `'` in front, and the import
-takes the `'` off again: https://owasp.org/www-community/attacks/CSV_Injection
+A text that a spreadsheet would evaluate is written with a `'` in front, see fmv.export; the import takes it off again.
 """
 
 import csv
@@ -24,7 +23,7 @@ from rest_framework.exceptions import ValidationError
 
 from fmv.errors import FmvError, InvalidInput
 from fmv.escaping import shortened
-from fmv.export import FORMULA, cell
+from fmv.export import cell, unguarded
 from fmv.http.errors import flatten
 from fmv.http.json import parse
 from fmv.mongodb.streaming import by_key
@@ -114,11 +113,7 @@ def _robot(header: list[str], row: list[str]) -> dict[str, Any] | str:
     if len(row) != len(header):
         return f"The line has {len(row)} cells, but there are {len(header)} columns"
     cells = {name: cell for name, cell in zip(header, row, strict=True) if cell.strip()}
-    return {name: _read_cell(name, _unguarded(cell.strip())) for name, cell in cells.items()}
-
-
-def _unguarded(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+    return {name: _read_cell(name, unguarded(cell.strip())) for name, cell in cells.items()}
 
 
 def _read_cell(name: str, cell: str) -> Any:

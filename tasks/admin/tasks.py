@@ -106,7 +106,8 @@ class TaskAdmin(PlacePages, ReadOnlyAdmin):
             return HttpResponseRedirect(back)
         if confirmed and not sent_forms.is_first(request):
             messages.warning(
-                request, "This form was sent before, so nothing else was started. Its run is the latest of yours."
+                request,
+                "This form was sent before, so nothing else was started. If it began a run, that is your latest.",
             )
             return HttpResponseRedirect(reverse("admin:tasks_bulk_changelist"))
         if confirmed:

@@ -120,7 +120,7 @@ def robots(found: RobotQuerySet) -> Iterator[RobotStatus]:
 BULK_FIELDS = ("id", "action", "conditions", "options", "status", "done", "skipped", "by", "request_id", "finished_at")
 BULKS = (
     attribute("id", "the id of the run"),
-    attribute("action", "cancel, retry or move"),
+    attribute("action", "cancel, retry, move or run"),
     attribute("conditions", "the filter of its tasks, as JSON"),
     attribute("options", "its options, as JSON"),
     attribute("status", "RUNNING, DONE or STOPPED"),

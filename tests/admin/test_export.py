@@ -15,7 +15,7 @@ from django.utils import timezone
 from fmv.accounts.models import ApiToken
 from fmv.accounts.permissions import Role
 from fmv.audit.models import AuditEntry
-from fmv.export import FORMS, Export, attribute, cell, pieces
+from fmv.export import FORMS, Export, attribute, cell, pieces, unguarded
 from fmv.mongodb.server import server_now
 from fmv.mongodb.uuid7 import new_id
 from robots.models import Robot
@@ -204,12 +204,28 @@ def test_a_task_is_exported_as_it_is():
     assert "secret" not in repr((row, line))
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "'=1", "''-1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "\nx", "'=1", "''-1", "\uff1d1", "\uff20x"])
 def test_no_cell_is_evaluated(text):
     assert cell(text) == f"'{text}"
+    assert unguarded(f"'{text}") == text
 
 
-@pytest.mark.parametrize("value", [-1, -1.5, 0, "a=1", "1-1", "'a", "", None])
+@pytest.mark.parametrize(
+    ("text", "guarded"),
+    [
+        ("x;=1+1;y", "x;'=1+1;y"),
+        ("=1;=2;;'-3", "'=1;'=2;;''-3"),
+        ("first\n=1", "first\n'=1"),
+        ("\t=1", "'\t'=1"),
+        ("a\t@b\r\n+c", "a\t'@b\r\n'+c"),
+    ],
+)
+def test_no_part_of_a_cell_is_evaluated_where_semicolons_separate_cells(text, guarded):
+    assert cell(text) == guarded
+    assert unguarded(guarded) == text
+
+
+@pytest.mark.parametrize("value", [-1, -1.5, 0, "a=1", "1-1", "'a", "a; b", "x\n y", "", None])
 def test_other_cells_stay_as_they_are(value):
     assert cell(value) == value
 
@@ -218,7 +234,7 @@ def test_lists_and_documents_are_one_cell():
     assert [cell(each) for each in (["a", "b"], ["a;b"], ["[a"], [], {"a": [1]}, True)] == [
         "a;b", '["a;b"]', '["[a"]', "", '{"a":[1]}', "true",
     ]  # fmt: skip
-    assert cell(["=1", "b"]) == "'=1;b"
+    assert cell(["=1", "b", "@c"]) == "'=1;b;'@c"
 
 
 def test_times_are_utc_or_those_of_the_viewers_zone(monkeypatch):

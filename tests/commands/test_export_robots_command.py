@@ -69,14 +69,15 @@ def test_csv_is_what_spreadsheets_read(tmp_path):
 def test_csv_holds_no_cell_that_a_spreadsheet_evaluates(tmp_path):
     formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "'=1+1"]
     for number, formula in enumerate(formulas):
-        make_robot(name=f"R{number}", description=formula, labels=[formula, "x"])
+        make_robot(name=f"R{number}", description=formula, labels=[formula, "x", f"{formula}2"])
     run("export_robots", str(tmp_path / "fleet.csv"))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "fleet.csv").read_text(), newline="")))
     assert [row["description"] for row in rows] == [f"'{formula}" for formula in formulas]
-    assert [row["labels"] for row in rows] == [f"'{formula};x" for formula in formulas]
+    assert [row["labels"] for row in rows] == [f"'{formula};x;'{formula}2" for formula in formulas]
     Robot.objects.all().delete()
     assert run("import_robots", str(tmp_path / "fleet.csv")).out == "5 added.\n"
-    assert [robot.description for robot in Robot.objects.order_by("name")] == formulas
+    stored = list(Robot.objects.order_by("name").values_list("description", "labels"))
+    assert stored == [(formula, [formula, "x", f"{formula}2"]) for formula in formulas]
 
 
 def test_an_empty_registry_is_an_empty_file(tmp_path):

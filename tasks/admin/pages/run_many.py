@@ -103,7 +103,10 @@ def _run(request: HttpRequest, robots: list[str], form: RunForm) -> HttpResponse
         run = read_body(SubmitSerializer, body)
         bulk_runs.check(robots, run, by=username(request))
         if not sent_forms.is_first(request):
-            messages.warning(request, "This form was sent before, so nothing else was run. Its run is your latest.")
+            messages.warning(
+                request,
+                "This form was sent before, so nothing else was started. If it began a run, that is your latest.",
+            )
             return HttpResponseRedirect(reverse("admin:tasks_bulk_changelist"))
         started: Bulk = bulk_runs.start(robots, run, by=username(request))
     except ValidationError as error:
