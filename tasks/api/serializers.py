@@ -89,7 +89,11 @@ class RobotTaskSerializer(serializers.Serializer):
     attempt = serializers.IntegerField(help_text="The number of the current or last attempt; 0 before the first.")
     max_attempts = serializers.IntegerField(help_text="How many attempts are made at most.")
     timeout = serializers.FloatField(help_text="Seconds that an attempt may take.")
-    run_at = Rfc3339Field(allow_null=True, help_text="The task does not start before this time.")
+    run_at = Rfc3339Field(
+        allow_null=True,
+        help_text="The task, or its next attempt, does not start before this time. A queued task keeps it: it has been "
+        "in the queue since then. null: it was never to wait, or has started.",
+    )
     expires_at = Rfc3339Field(allow_null=True, help_text=EXPIRES_AT)
     created_at = Rfc3339Field()
     started_at = Rfc3339Field(allow_null=True, help_text="The start of the current or last attempt.")

@@ -45,7 +45,7 @@ TASKS = (
     item("attempt", "the number of the last attempt"),
     item("max_attempts", "the attempts that it may have"),
     Column("created_at", "when it was submitted", _created),
-    item("run_at", "the time for which it waits"),
+    item("run_at", "when it, or its next attempt, is due or was queued"),
     item("expires_at", "the time by which it must have started"),
     item("started_at", "when its last attempt began"),
     item("finished_at", "when it ended"),

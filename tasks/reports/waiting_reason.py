@@ -21,8 +21,8 @@ from tasks.reports.waiting_scene import Scene, look
 
 #: why a task may wait, for programs
 REASONS = {
-    "scheduled": "its time has not come",
-    "retry": "an attempt is over, and the time of the next has not come",
+    "scheduled": "its time has not come, or has come just now",
+    "retry": "an attempt is over, and the time of the next has not come, or has come just now",
     "overdue": "its time has come, and no maintenance worker has queued it",
     "robot_gone": "its robot was deleted",
     "out_of_service": "its robot is out of service",
@@ -116,12 +116,16 @@ def queued_since(task: Task) -> dt.datetime:
 
 def _of_later(task: Task) -> Waiting:
     """Return why a scheduled or retrying task waits."""
-    if task.run_at and task.run_at + STUCK_AFTER < recent_now():
+    now = recent_now()
+    if task.run_at and task.run_at + STUCK_AFTER < now:
         text = "Its time has come, and no maintenance worker has queued it"
         return Waiting("overdue", text, since=task.run_at, is_urgent=True)
-    if task.status == Status.RETRY:
-        return Waiting("retry", f"Attempt {task.attempt} is over, and the next one waits", until=task.run_at)
-    return Waiting("scheduled", "It waits for its time", until=task.run_at)
+    is_retry = task.status == Status.RETRY
+    reason = "retry" if is_retry else "scheduled"
+    if task.run_at and task.run_at <= now:
+        return Waiting(reason, "Its time has come, and it is queued in a moment", since=task.run_at)
+    text = f"Attempt {task.attempt} is over, and the next one waits" if is_retry else "It waits for its time"
+    return Waiting(reason, text, until=task.run_at)
 
 
 def _of_queued(task: Task, scene: Scene) -> Waiting:

@@ -320,6 +320,22 @@ def test_a_task_that_was_cancelled_before_its_time_is_retried_at_that_time_or_no
     assert Task.objects.filter(retry_of=task.pk, status="QUEUED").count() == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "minutes", "fact"),
+    [
+        ("SCHEDULED", 5, "Due"),
+        ("RETRY", 5, "Due"),
+        ("RETRY", -3, "Due"),
+        ("QUEUED", -3, "Queued since"),  # after a retry, or at its time
+    ],
+)
+def test_no_task_waits_until_a_time_that_is_over(status, minutes, fact):
+    at = timezone.now() + dt.timedelta(minutes=minutes)
+    shown = text(admin().get(task_url(make_task(status=status, attempt=1, run_at=at))))
+    assert f'<dt>{fact}</dt><dd><time datetime="{at.isoformat(timespec="milliseconds")}"' in shown
+    assert "Waits until" not in shown
+
+
 def test_a_bulk_retry_keeps_the_time_of_tasks_that_were_cancelled_before_it():
     due = (timezone.now() + dt.timedelta(days=3)).replace(microsecond=0)
     run = {"robot": make_robot(name="R2").name, "handler": "wait", "params": {"seconds": 1}, "run_at": due}

@@ -61,6 +61,14 @@ def test_a_failed_attempt_waits_for_the_next():
     assert (waiting.reason, waiting.text) == ("retry", "Attempt 1 is over, and the next one waits")
 
 
+@pytest.mark.parametrize(("status", "reason"), [(Status.SCHEDULED, "scheduled"), (Status.RETRY, "retry")])
+def test_a_task_whose_time_has_just_come_waits_until_no_time_that_is_over(status, reason):
+    due = server_now().replace(microsecond=0) - dt.timedelta(seconds=5)
+    waiting = why(make_task_in(status, run_at=due))
+    assert (waiting.reason, waiting.since, waiting.until, waiting.is_urgent) == (reason, due, None, False)
+    assert waiting.text == "Its time has come, and it is queued in a moment"
+
+
 @pytest.mark.parametrize("status", [Status.SCHEDULED, Status.RETRY])
 def test_a_task_whose_time_has_come_and_that_nobody_queues(status):
     waiting = why(make_task_in(status, run_at=PAST))
