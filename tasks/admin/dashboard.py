@@ -70,7 +70,7 @@ def task_list(**conditions: str) -> str:
 
 
 def figures() -> dict[str, list[Figure]]:
-    """Count unfinished tasks, and those that finished in the last day: seven round trips."""
+    """Count unfinished tasks, and those that finished in the last day: four round trips."""
     counts = queue_stats.unfinished()
     [ended] = tallies.finished_within(tallies.DAY)
     now = {status: sum(n for (of, _), n in counts.items() if of == status) for status in UNFINISHED}
@@ -183,7 +183,7 @@ def _robot_figures(counts: dict[str, int]) -> list[tuple[str, str, str, str]]:
 
 
 def fleet() -> dict[str, Any]:
-    """Return the live worker processes with their tasks, and the lost ones: three round trips."""
+    """Return the live worker processes with their tasks, and the lost ones: two round trips."""
     found = current_fleet()
     workers = sorted(found.workers, key=lambda worker: worker.task is None)
     return {

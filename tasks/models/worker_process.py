@@ -31,9 +31,9 @@ class WorkerProcessQuerySet(QuerySet["WorkerProcess"]):
         """Processes with a recent heartbeat, latest first."""
         return self._unstopped().filter(seen_at__gte=now - ALIVE_WITHIN)
 
-    def lost(self, now: dt.datetime) -> "WorkerProcessQuerySet":
-        """Processes of the last day whose heartbeat ended without a sign-off, latest first."""
-        return self._unstopped().filter(seen_at__lt=now - ALIVE_WITHIN, seen_at__gte=now - KEPT_FOR)
+    def alive_or_lost(self, now: dt.datetime) -> "WorkerProcessQuerySet":
+        """Those that are alive, and those of the last day whose heartbeat ended without a sign-off, latest first."""
+        return self._unstopped().filter(seen_at__gte=now - KEPT_FOR)
 
     def long_gone(self, now: dt.datetime) -> "WorkerProcessQuerySet":
         return self.filter(seen_at__lt=now - KEPT_FOR).order_by()
@@ -71,3 +71,6 @@ class WorkerProcess(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def is_alive(self, now: dt.datetime) -> bool:
+        return self.stopped_at is None and self.seen_at >= now - ALIVE_WITHIN

@@ -9,7 +9,7 @@ from fmv.mongodb.server import recent_now
 from tasks.models import Status, Task, WorkerProcess
 from tasks.reports.queue_stats import unfinished
 
-MAX_PROCESSES = 500  # of those that are alive, and of those that were lost
+MAX_PROCESSES = 500  # of those that are alive; with those that were lost, twice as many
 TASK_FIELDS = ("id", "robot", "handler", "worker", "progress", "message", "started_at", "attempt")
 
 
@@ -61,20 +61,23 @@ def unknown_handlers(known: Collection[str] | None = None) -> dict[str, int]:
 
 
 def current_fleet() -> Fleet:
-    """Return the fleet as it is now, in three round trips."""
+    """Return the fleet as it is now, in two round trips: the processes, and the tasks that they run."""
     now = recent_now()
-    return Fleet(living(now), lost=list(WorkerProcess.objects.lost(now)[:MAX_PROCESSES]))
+    processes = list(WorkerProcess.objects.alive_or_lost(now)[: 2 * MAX_PROCESSES])
+    alive = [process for process in processes if process.is_alive(now)]  # the first: they were seen last
+    return Fleet(_with_tasks(alive[:MAX_PROCESSES], now), lost=processes[len(alive) :])
 
 
 def living(now: dt.datetime) -> list[Worker]:
     """Return the processes that are alive, by node and name, each with the task that it runs: two round trips."""
-    alive = sorted(WorkerProcess.objects.alive(now)[:MAX_PROCESSES], key=lambda process: (process.node, process.name))
-    runs = {
-        task["worker"]: task
-        for task in Task.objects.run_by_any([process.name for process in alive]).values(*TASK_FIELDS)[:MAX_PROCESSES]
-    }
+    return _with_tasks(list(WorkerProcess.objects.alive(now)[:MAX_PROCESSES]), now)
+
+
+def _with_tasks(alive: list[WorkerProcess], now: dt.datetime) -> list[Worker]:
+    names = [process.name for process in alive]
+    runs = {task["worker"]: task for task in Task.objects.run_by_any(names).values(*TASK_FIELDS)[:MAX_PROCESSES]}
     workers = []
-    for process in alive:
+    for process in sorted(alive, key=lambda process: (process.node, process.name)):
         task = runs.get(process.name)
         seconds = (now - task["started_at"]).total_seconds() if task and task["started_at"] else 0
         workers.append(Worker(process, task, seconds))

@@ -54,18 +54,17 @@ READS = [
     (
         *("GET", "/attention", None),
         [
-            *(PROCESSES, PROCESSES),  # the workers, and those that were lost
-            *(TASKS, STATES, STATE),  # the lanes in use; what robots say that they run; who reports errors
+            *(PROCESSES, TASKS),  # the workers, also those that were lost; the lanes in use
+            *(STATES, STATE),  # what robots say that they run; who reports errors
             *(TASKS, TASKS, STATES, STATE),  # failures, the first of the queues, who is offline, two agents
-            *("aggregate robots_absence", TASKS),  # out of service, stuck
+            *(ROBOTS, "aggregate robots_absence", TASKS),  # queues that are held, out of service, stuck
         ],
     ),
     (
         *("GET", "/stats", None),
         [
             *("aggregate tasks_tally", TASKS, TASKS, "aggregate tasks_tally"),  # what has finished
-            *[TASKS] * 4,  # what waits or runs, by status
-            *(TASKS, ROBOTS, TASKS),  # the oldest for a robot in service
+            *(TASKS, TASKS, ROBOTS, TASKS),  # what waits or runs, by status; the oldest for a robot in service
             *[ROBOTS] * 2,  # robots
             *(TASKS, STATES),
         ],
@@ -78,6 +77,16 @@ WRITES = [
     ("PUT", "/robot/Bender", BENDER, [ROBOTS, "findAndModify robots_robot", AUDIT, TASKS, TASK, STATE]),
     ("PATCH", "/robot/Bender", {"location": "Mars"}, [ROBOT, "findAndModify robots_robot", AUDIT, TASK, STATE]),
     ("POST", "/robot/Bender/run", NOOP, [ROBOT, "insert tasks_task"]),
+    ("POST", "/robot/Bender/hold", {"why": "-"}, [ROBOT, "findAndModify robots_robot", AUDIT, TASK, STATE]),
+    ("POST", "/robot/Held/release", None, [ROBOT, "findAndModify robots_robot", AUDIT, TASKS, TASK, STATE]),
+    # the last: where does the robot's next task run?
+    ("POST", "/task/{task}/priority", {"priority": 9}, [TASK, "update tasks_task", TASK, AUDIT, TASKS]),
+    ("POST", "/task/{last}/priority", {"front": True}, [TASK, TASKS, "update tasks_task", TASK, AUDIT, TASKS]),
+    ("POST", "/task/{task}/move", {"robot": "Idle"}, [TASK, ROBOT, "update tasks_task", TASK, AUDIT, TASKS]),
+    (
+        *("POST", "/task/{task}/move", {"label": "forklift"}),
+        [TASK, ROBOTS, TASKS, TASKS, "update tasks_task", TASK, AUDIT, TASKS],  # how many tasks do they have?
+    ),
     ("POST", "/task/{task}/cancel", None, [TASK, "update tasks_task", TASK, AUDIT]),
     ("POST", "/task/{over}/retry", None, [TASK, ROBOT, "insert tasks_task", AUDIT]),
     # the one before the last: where does the robot's next task run?
@@ -100,11 +109,13 @@ OTHERS = {("post", "/task/batch"), ("post", "/auth/login"), ("get", "/events"), 
 
 @pytest.fixture
 def paths():
-    make_robot(name="Bender"), make_robot(name="Idle")
+    make_robot(name="Bender"), make_robot(name="Idle", labels=["forklift"])
+    make_robot(name="Held", held_since=PAST, held_by="fry", held_why="-")
     silent = make_task(robot="Bender", status="STARTED", attempt=1, lane="Bender/0", out_of_contact_since=PAST)
     blocking = make_task(robot="Bender", status="REVOKED", lane="Bender/1")
     return {
         "task": make_task(robot="Bender").pk,
+        "last": make_task(robot="Bender").pk,
         "over": make_task(robot="Bender", status="SUCCESS").pk,
         "silent": silent.pk,
         "blocking": blocking.pk,
@@ -134,7 +145,7 @@ def test_each_operation_has_its_number():
 
 def route_of(path: str) -> str:
     """Return the path as the document writes it: `/task/{task_id}/log`."""
-    ids = dict.fromkeys(("task", "over", "silent", "blocking"), uuid.uuid4())
+    ids = dict.fromkeys(("task", "last", "over", "silent", "blocking"), uuid.uuid4())
     found = resolve("/api/v1" + path.format(**ids).partition("?")[0]).route
     return re.sub("<[a-z]+:([a-z_]+)>", r"{\1}", found).removeprefix("api/v1")
 

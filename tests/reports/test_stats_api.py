@@ -238,11 +238,17 @@ def test_every_question_is_narrowed_by_an_index_or_limited(sent):
 def test_unfinished_tasks_are_counted_up_to_a_bound_by_the_fields_of_one_index(sent):
     for _ in range(5):
         make_task(robot="R2")
+    make_task(robot="R2", status="SCHEDULED", run_at=server_now())
+    group = {"$group": {"_id": {"status": "$status", "handler": "$handler"}, "count": {"$sum": 1}}}
+    statuses = ["SCHEDULED", "QUEUED", "RETRY", "STARTED"]
+    assert queue_stats.unfinished() == {("QUEUED", "wait"): 5, ("SCHEDULED", "wait"): 1}
+    whole = [{"$match": {"status": {"$in": statuses}}}, {"$limit": queue_stats.MAX_COUNTED}, group]
+    assert [pipeline for _, pipeline in sent] == [whole]
+    sent.clear()
     with patch.object(queue_stats, "MAX_COUNTED", 3):
-        assert queue_stats.unfinished() == {("QUEUED", "wait"): 3}
-    assert [pipeline for _, pipeline in sent] == [
-        [{"$match": {"status": s}}, {"$limit": 3}, {"$group": {"_id": "$handler", "count": {"$sum": 1}}}]
-        for s in ("SCHEDULED", "QUEUED", "RETRY", "STARTED")
+        assert queue_stats.unfinished() == {("QUEUED", "wait"): 3, ("SCHEDULED", "wait"): 1}
+    assert [pipeline for _, pipeline in sent][1:] == [
+        [{"$match": {"status": status}}, {"$limit": 3}, group] for status in statuses
     ]
     fields = [index.fields for index in Task._meta.indexes if index.name == "task_by_status"]
     assert fields == [["status", "-id", "handler"]]
