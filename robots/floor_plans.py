@@ -65,7 +65,9 @@ def store(name: str, placement: Placement, picture: Picture | None, *, by: str) 
     if not is_new and not result.matched_count:
         raise _wrong("image", "This map has no floor plan yet. Choose a picture.")
     size = f"{picture.width} by {picture.height} pixels" if picture else "the same picture"
-    text = f"{size}; {placement.resolution:g} m a pixel; origin {placement.x:g}, {placement.y:g}; yaw {placement.yaw:g}"
+    text = (
+        f"{size}; {placement.resolution:g} m per pixel; origin {placement.x:g}, {placement.y:g}; yaw {placement.yaw:g}"
+    )
     audit.record(f"plan.{'create' if is_new else 'change'}", by=by, kind="plan", key=name, text=text)
     return is_new
 

@@ -122,12 +122,16 @@ class UserAdmin(FleetAdmin, DjangoUserAdmin):
 
 
 class NewTokenForm(forms.ModelForm):
-    days = forms.FloatField(help_text="Days until it expires.", initial=lambda: settings.ENVIRONMENT.token_days)
+    days = forms.FloatField(help_text="Days until it expires.", initial=lambda: f"{settings.ENVIRONMENT.token_days:g}")
     requester: User  # set by get_form() for each request
 
     class Meta:
         model = ApiToken
         fields = ("name", "role", "user")
+        help_texts = {
+            "name": "The program or the machine that uses the token.",
+            "role": "The most that the token may do. If you choose none, it may do all that its user may.",
+        }
 
     def clean(self) -> None:
         super().clean()

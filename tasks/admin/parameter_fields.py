@@ -5,7 +5,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django import forms
@@ -180,7 +180,17 @@ def _field(prop: Property, options: dict[str, Any]) -> forms.Field:
     if kind == "string":
         low = schema.get("maxLength", 0) <= MAX_LOW and "\n" not in str(prop.default)
         return OptionalCharField(strip=False, widget=forms.Textarea(attrs={"rows": 1 if low else 4}), **options)
-    return JSONTextField(**options)
+    return JSONTextField(**options | {"help_text": f"{prop.help} {_json_shape(schema)}".strip()})
+
+
+def _json_shape(schema: Mapping[str, Any]) -> str:
+    """Return a sentence with what the JSON of a parameter must be."""
+    if schema.get("type") == "array":
+        return "In JSON: a list."
+    if schema.get("type") != "object":
+        return "In JSON."
+    names = ", ".join(schema.get("properties", ()))
+    return f"In JSON: an object with {names}." if names else "In JSON: an object."
 
 
 def _empty_choice(prop: Property) -> str | None:

@@ -55,7 +55,7 @@ class MoveForm(Form):
     label = forms.CharField(
         required=False,
         label="Robots with the label",
-        help_text="Each task goes to the one that has the shortest queue then.",
+        help_text="Each task goes to the robot with this label that has the shortest queue at that moment.",
         widget=forms.TextInput(attrs={"list": "labels", "autocomplete": "off"}),
     )
 

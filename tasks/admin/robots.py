@@ -48,6 +48,7 @@ class RobotForm(forms.ModelForm):
         model = Robot
         fields = ("name", "is_great", "location", "description", "enabled", "lanes", "labels", "endpoint")
         widgets = {"description": forms.Textarea(attrs={"rows": 3})}
+        help_texts = {"labels": "Separated by commas."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

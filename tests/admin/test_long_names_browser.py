@@ -39,6 +39,7 @@ def fleet():
         robot = make_robot(name=name, location="Hall-" * 12, description="d" * 200, labels=["n" * 30])
         for status in Status:
             make_task(robot=robot, status=status, requested_by=who.username, labels=["n" * 64])
+        make_task(robot=robot, requested_by=who.username)
         services.cancel(make_task(robot=robot), by=who.username)
         audit.record("robot.change", by=who.username, kind="robot", key=name, text="location: Lab")
     bulk.start("cancel", by=who.username, conditions={"robot": LONG})
@@ -55,6 +56,21 @@ def test_no_list_is_cut_off_by_a_long_name(visit, fleet, width):
         assert page.evaluate(CUT_OFF) == [], address
         if width > 1000:
             assert page.evaluate(HIGH, 130) == [], address
+
+
+def test_a_long_name_does_not_break_the_words_of_other_columns(visit, fleet):
+    make_robot(name="Data", location="Enterprise")
+    page = visit(fleet)
+    page.goto("/admin/robots/robot/")
+    cell = page.get_by_role("row").filter(has_text="Enterprise").locator("td", has_text="Enterprise")
+    assert (
+        cell.evaluate("""(cell) => {
+      const words = document.createRange();
+      words.selectNodeContents(cell);
+      return words.getClientRects().length;
+    }""")
+        == 1
+    )
 
 
 def test_the_audit_on_a_phone_shows_what_was_done_to_what(visit, fleet):

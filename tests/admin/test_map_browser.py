@@ -135,9 +135,9 @@ def test_a_manager_adds_replaces_and_deletes_a_floor_plan(visit, size, tmp_path)
     assert pixel(page, "R2") == pytest.approx([200, 100], abs=1)
     assert_fine(page)
     page.get_by_role("link", name="Replace…").click()
-    assert page.get_by_label("Metres a pixel").input_value() == "0.05"
+    assert page.get_by_label("Metres per pixel").input_value() == "0.05"
     page.get_by_label("Picture").set_input_files(tmp_path / "hall.png")
-    page.get_by_label("Metres a pixel").fill("0.1")
+    page.get_by_label("Metres per pixel").fill("0.1")
     page.get_by_role("button", name="Store the floor plan").click()
     page.get_by_text("Tick the box to replace it.").wait_for()
     assert_fine(page)

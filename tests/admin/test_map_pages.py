@@ -210,7 +210,7 @@ def test_a_manager_adds_a_floor_plan_by_typed_values_or_by_the_yaml_file():
     assert messages(answer) == ["The floor plan of hall is stored."]
     assert answer.redirect_chain == [("/admin/map/?map=hall", 302)]
     page = text(answer)
-    for words in ("30 by 20 pixels", "0.05 m a pixel", "x = -1 m, y = 2.5 m", "0.5 rad", "by fry", "plan.create"):
+    for words in ("30 by 20 pixels", "0.05 m per pixel", "x = -1 m, y = 2.5 m", "0.5 rad", "by fry", "plan.create"):
         assert words in page
     client.post(PLAN, {"map": "yard", "image": file(png(30, 20)), "yaml": file(map_yaml(0.1, 1, 2, 3), "yard.yaml")})
     plan = floor_plans.find("yard")

@@ -139,12 +139,12 @@ KINDS = {
     "colour": ("select", ""),
     "mode": ("select", ""),
     "way": ("select", "Empty means none."),
-    "shelf": ("textarea", ""),
-    "rooms": ("textarea", ""),
-    "either": ("textarea", ""),
+    "shelf": ("textarea", "In JSON: an object with row, height."),
+    "rooms": ("textarea", "In JSON: a list."),
+    "either": ("textarea", "In JSON."),
     "when": ("text", "A time, as in 2027-01-31T08:00:00Z. Empty means none."),
     "by_chance": ("number", "At least 1. If empty, FMV chooses a value."),
-    "odd": ("textarea", ""),
+    "odd": ("textarea", "In JSON."),
 }
 
 

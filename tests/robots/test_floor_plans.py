@@ -36,9 +36,9 @@ def test_a_plan_is_stored_changed_and_deleted():
     assert not floor_plans.delete("hall", by="amy")
     assert (floor_plans.find("hall"), floor_plans.picture_of("hall"), floor_plans.names()) == (None, None, [])
     assert entries() == [
-        ("plan.create", "hall", "20 by 10 pixels; 0.05 m a pixel; origin -1, 2; yaw 0.5"),
-        ("plan.change", "hall", "the same picture; 0.1 m a pixel; origin 0, 0; yaw 0"),
-        ("plan.change", "hall", "30 by 40 pixels; 0.1 m a pixel; origin 0, 0; yaw 0"),
+        ("plan.create", "hall", "20 by 10 pixels; 0.05 m per pixel; origin -1, 2; yaw 0.5"),
+        ("plan.change", "hall", "the same picture; 0.1 m per pixel; origin 0, 0; yaw 0"),
+        ("plan.change", "hall", "30 by 40 pixels; 0.1 m per pixel; origin 0, 0; yaw 0"),
         ("plan.delete", "hall", ""),
     ]
 

@@ -19,23 +19,25 @@ class PlanForm(forms.Form):
         strip=False,
         max_length=MAX_MAP_NAME,
         label="Map",
-        help_text="The name that robots report, exactly. Empty: robots that report positions without a map.",
+        help_text="The name exactly as robots report it; empty for robots that report positions without a map.",
     )
     image = forms.FileField(
         required=False,
         label="Picture",
         help_text=f"A PNG, or a binary PGM as map_saver writes it: at most {MAX_IMAGE // 2**20} MiB, {MAX_SIDE:,} "
-        f"pixels a side and {MAX_PIXELS // 10**6} million in all. Empty: the picture that the map has.",
+        f"pixels a side and {MAX_PIXELS // 10**6} million in all. Without one, the map keeps its picture.",
         widget=forms.FileInput(attrs={"accept": ".png,.pgm,image/png", "data-max-bytes": MAX_IMAGE}),
     )
     yaml = forms.FileField(
         required=False,
         label="YAML file of ROS map_server",
-        help_text="Its `resolution` and `origin` say where the picture lies, instead of the fields below. The picture "
-        "is shown as it is: `negate` and the thresholds only say how robots read it.",
+        help_text="Its `resolution` and `origin` replace the four fields below. The picture "
+        "is shown as it is; `negate` and the thresholds change nothing here.",
         widget=forms.FileInput(attrs={"accept": ".yaml,.yml"}),
     )
-    resolution = forms.CharField(required=False, label="Metres a pixel", help_text="`resolution`, such as 0.05.")
+    resolution = forms.CharField(
+        required=False, label="Metres per pixel", help_text="For example 0.05; `resolution` in the YAML file."
+    )
     x = forms.CharField(
         required=False, label="x of the lower left corner", initial="0", help_text="In metres, on the map."
     )
@@ -46,7 +48,7 @@ class PlanForm(forms.Form):
         required=False,
         label="Turned by",
         initial="0",
-        help_text="Radians, counterclockwise, about that corner: `yaw`, the third number of `origin`.",
+        help_text="Radians, counterclockwise about that corner; the third number of `origin` in the YAML file.",
     )
     replace = forms.BooleanField(required=False, label="Replace the floor plan that this map has now")
 
