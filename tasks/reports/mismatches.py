@@ -14,8 +14,9 @@ from robots import connections
 from robots.condition import Condition
 from robots.models import RobotState
 from robots.models.state import STATES_READ, documents_with_state
-from tasks.models import Status, Task
+from tasks.models import Task
 from tasks.models.status import EPOCH
+from tasks.reports.queue_stats import by_queue
 
 SETTLED = dt.timedelta(seconds=2)  # between the last change of a task and a report that counts
 MAX_ROBOTS = 1000  # of which `of_all` reads the state
@@ -27,7 +28,7 @@ HeldTask = dict[str, Any]
 def of_documents(states: Collection[Document]) -> dict[str, list[str]]:
     """Return those of connections.ALARMS that each of these robots has, by the documents of their states.
 
-    At most three queries. Of a robot's queue only its next task counts.
+    At most four queries. Of a robot's queue only its next task counts.
     """
     now = recent_now()
     conditions = {state["_id"]: Condition.of(state, now) for state in states}
@@ -49,20 +50,14 @@ def documents_with_alarms(model: type[models.Model], criteria: Document, **optio
 
 
 def _next_on_robots(names: Collection[str]) -> list[tuple[str, str]]:
-    """Return robot and handler of the next task of each of these robots, if it runs on the robot: one command."""
-    if not names:
+    """Return robot and handler of the next task of each of these robots, if it runs on the robot: two commands.
+
+    One, if none has queued tasks. The index has all that finds the tasks, so that only these are read themselves.
+    """
+    first = [row["first"] for row in by_queue(names, 1, first={"$first": "$_id"})]
+    if not first:
         return []
-    first, *others = (
-        [
-            {"$match": {"status": Status.QUEUED.value, "robot": name}},
-            {"$sort": {"priority": -1, "_id": 1}},
-            {"$limit": 1},
-            {"$project": {"robot": 1, "handler": 1, "runs_on": 1}},
-        ]
-        for name in names
-    )
-    tasks = collection(Task)
-    found = tasks.aggregate([*first, *({"$unionWith": {"coll": tasks.name, "pipeline": each}} for each in others)])
+    found = collection(Task).find({"_id": {"$in": first}}, ["robot", "handler", "runs_on"])
     return [(task["robot"], task["handler"]) for task in found if task.get("runs_on") == "robot"]
 
 

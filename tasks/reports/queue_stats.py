@@ -3,23 +3,27 @@
 import datetime as dt
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from fmv.mongodb.counting import collection
+from fmv.mongodb.documents import Document
 from fmv.mongodb.server import recent_now
+from fmv.mongodb.updates import aggregate
 from fmv.mongodb.uuid7 import time_of
 from robots import connections
 from robots.models import Robot
 from tasks.models import FINISHED, UNFINISHED, Status, Task
 from tasks.models.querysets import TaskQuerySet
 from tasks.models.status import EPOCH
+from tasks.models.task import NEXT_FIRST
 from tasks.reports.tallies import HOUR, MAX_RECENT, FinishedTotals, finished_between, latest_tally, totals_of
 
 MAX_COUNTED = 100_000  # unfinished tasks of one status
 FIRST_BATCH = 100  # queued tasks that are read first, in search of a robot in service; each further batch is larger
 MAX_BATCH = 10_000
+MAX_IN_QUEUES = 50_000  # queued tasks of several robots that are read together; beyond it each queue is read alone
 
 
 def unfinished(statuses: Iterable[Status] = UNFINISHED) -> Counter[tuple[str, str]]:
@@ -44,6 +48,37 @@ def _counted(status: Any) -> Counter[tuple[str, str]]:
     ]
     rows = collection(Task).aggregate(pipeline)
     return Counter({(row["_id"]["status"], row["_id"]["handler"]): row["count"] for row in rows})
+
+
+def by_queue(robots: Collection[str], limit: int, **values: Document) -> list[Document]:
+    """Return a document for each of these robots that has queued tasks: {"_id": robot, "count": number, …}.
+
+    `values`: what else a `$group` stage makes of the tasks, in the order in which the robot takes them. Of each robot
+    at least the first `limit` tasks are read. One command, which walks the index `task_next` from the first robot to
+    the last, because the embedded server would compare each task with each name; and a second one, for the first tasks
+    of each robot, if MAX_IN_QUEUES are queued between them.
+    """
+    names = sorted(robots)
+    if not names:
+        return []
+    alone = len(names) == 1
+    queued, most = {"status": Status.QUEUED.value}, limit if alone else MAX_IN_QUEUES
+    # The embedded server leaves out what begins with a last key that is included, so a later name is the end.
+    within: Any = names[0] if alone else {"$gte": names[0], "$lt": names[-1] + "!"}
+    group: Document = {"$group": {"_id": "$robot", "count": {"$sum": 1}} | values}
+    ordered: Document = {"$sort": {"robot": 1} | NEXT_FIRST}
+    found = aggregate(Task, [{"$match": queued | {"robot": within}}, ordered, {"$limit": most}, group])
+    if not alone and sum(row["count"] for row in found) >= most:
+        first: list[Document] = [{"$match": queued}, {"$sort": NEXT_FIRST}, {"$limit": limit}, group]
+        joined = {"from": Task._meta.db_table, "localField": "_id", "foreignField": "robot", "as": "found"}
+        each: list[Document] = [{"$match": {"_id": {"$in": names}}}, {"$project": {"_id": 1}}]
+        found = [
+            row
+            for robot in aggregate(Robot, [*each, {"$lookup": joined | {"pipeline": first}}])
+            for row in robot["found"]
+        ]
+    asked = {*names}
+    return [row for row in found if row["_id"] in asked]
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fmv.mongodb.counting import collection
 from fmv.mongodb.server import recent_now
 from fmv.templatetags.display import counted
 from robots import connections
 from robots.condition import Condition
 from robots.models import LOW_BATTERY, Robot, RobotQuerySet, RobotState
-from tasks.models import Status, Task
+from tasks.models import Task
 from tasks.models.querysets import TaskQuerySet
 from tasks.reports import mismatches, outcomes, queue_stats
 from tasks.reports.outcomes import Outcomes
 from tasks.reports.tallies import rolled_up_until
 
 QUEUE_CAP = 100  # queued tasks that are counted for a robot
-PAGE_CAP = 50_000  # queued tasks that are counted for a page of robots; beyond it each robot is counted alone
 RUNNING = (
     *("id", "robot", "handler", "status", "progress", "message", "started_at", "attempt", "cancel_requested"),
     *("runs_on", "out_of_contact_since"),
@@ -86,7 +84,7 @@ class RobotStatus:
 
 
 def robot_statuses(robots: Sequence[Robot]) -> list[RobotStatus]:
-    """Return the status of each robot: six queries, or seven if more than PAGE_CAP tasks are queued for them."""
+    """Return the status of each robot: six queries, or seven if very many tasks are queued."""
     names = [robot.name for robot in robots]
     if not names:
         return []
@@ -130,16 +128,7 @@ def queue_lengths(names: Collection[str]) -> Counter[str]:
 
     A number of QUEUE_CAP or more means at least QUEUE_CAP.
     """
-    waiting = {"status": Status.QUEUED.value, "robot": {"$in": list(names)}}
-    count = {"$group": {"_id": "$robot", "count": {"$sum": 1}}}
-    tasks = collection(Task)
-    rows = list(tasks.aggregate([{"$match": waiting}, {"$limit": PAGE_CAP}, count]))
-    if sum(row["count"] for row in rows) >= PAGE_CAP:  # some may be missing: each up to a bound of its own
-        first, *others = (
-            [{"$match": waiting | {"robot": name}}, {"$limit": QUEUE_CAP}, count] for name in sorted(names)
-        )
-        rows = list(tasks.aggregate([*first, *({"$unionWith": {"coll": tasks.name, "pipeline": o}} for o in others)]))
-    return Counter({row["_id"]: row["count"] for row in rows})
+    return Counter({row["_id"]: row["count"] for row in queue_stats.by_queue(names, QUEUE_CAP)})
 
 
 def outcomes_of(names: Collection[str] | None = None) -> dict[str, Outcomes]:

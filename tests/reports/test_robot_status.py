@@ -1,14 +1,16 @@
 """What each robot is doing, for many of them, in few queries."""
 
 import datetime as dt
+import re
 
 import pytest
+from django.db import connection
 
 from robots import agents
 from robots.models import Robot
-from tasks.models import LastOutcomes, Status
+from tasks.models import LastOutcomes, Status, Task
 from tasks.queue import services
-from tasks.reports import outcomes, tallies
+from tasks.reports import outcomes, queue_stats, tallies
 from tasks.reports.robot_status import STATES, in_state, queue_lengths, robot_statuses
 from tests.support.factories import make_robot, make_task
 from tests.support.probes import listening
@@ -65,11 +67,41 @@ def test_the_queue_is_counted_up_to_a_bound():
 
 def test_beyond_the_bound_of_a_page_each_robot_is_counted_by_itself(monkeypatch):
     for name, count in (("a", 5), ("b", 2), ("c", 0)):
+        make_robot(name=name)
         for _ in range(count):
             make_task(robot=name, status="QUEUED")
-    monkeypatch.setattr("tasks.reports.robot_status.PAGE_CAP", 4)
+    monkeypatch.setattr("tasks.reports.queue_stats.MAX_IN_QUEUES", 4)
     monkeypatch.setattr("tasks.reports.robot_status.QUEUE_CAP", 3)
     assert queue_lengths(["a", "b", "c"]) == {"a": 3, "b": 2}
+    assert queue_lengths(["a"]) == {"a": 3}
+
+
+@pytest.mark.parametrize(("most", "commands"), [(50_000, 1), (10, 2)])
+def test_the_queues_of_many_robots_are_read_by_an_index_and_at_once(monkeypatch, most, commands):
+    """Neither the finished tasks that are kept are read, nor is there a command or a stage for each robot."""
+    names = [make_robot(name=f"R{number}").name for number in range(8)]
+    for name in [*names, "R3 of others"]:
+        for priority in (0, 5, 0):
+            make_task(robot=name, priority=priority)
+            make_task(robot=name, status="SUCCESS", finished_at=NOON)
+    monkeypatch.setattr("tasks.reports.queue_stats.MAX_IN_QUEUES", most)
+    with listening() as sent:
+        rows = queue_stats.by_queue(names, 1, first={"$first": "$_id"})
+    assert {row["_id"] for row in rows} == {*names}
+    first = Task.objects.filter(pk__in=[row["first"] for row in rows]).values_list("robot", "priority")
+    assert sorted(first) == [(name, 5) for name in names]
+    if commands == 1:
+        assert {row["count"] for row in rows} == {3}
+    assert len(sent.bodies) == commands
+    for body in sent.bodies:
+        assert len(body["pipeline"]) <= 4
+        assert "$unionWith" not in str(body)
+    first, *_ = sent.bodies
+    asked = {"aggregate": first["aggregate"], "pipeline": first["pipeline"], "cursor": {}}
+    plan = str(connection.database.command("explain", asked, verbosity="executionStats"))
+    assert "task_next" in plan
+    assert "COLLSCAN" not in plan
+    assert re.search(r"'totalDocsExamined': (\d+)", plan)[1] in {"0", "27"}
 
 
 @pytest.mark.parametrize("tallied", [False, True])
@@ -130,6 +162,7 @@ def test_a_robot_that_is_gone_leaves_no_outcomes_to_another_of_its_name():
 
 def test_each_state_finds_its_robots():
     make_robot(name="idle"), make_robot(name="out", enabled=False), make_robot(name="busy"), make_robot(name="sick")
+    make_robot(name="held", held_since=NOON)
     make_task(robot="busy", status="STARTED", lane="busy/0")
     ended("sick", Status.FAILURE)
     ended("idle", Status.FAILURE)
@@ -139,8 +172,9 @@ def test_each_state_finds_its_robots():
     found = {state: names(state) for state in STATES}
     assert found == {
         "busy": ["busy"],
-        "idle": ["idle", "sick"],
+        "idle": ["held", "idle", "sick"],
         "out": ["out"],
+        "held": ["held"],
         "failing": ["sick"],
         "online": ["busy", "idle"],
         "offline": ["out"],
