@@ -5,12 +5,15 @@ import re
 
 import pytest
 
+from fmv.accounts.models import User
+from fmv.accounts.permissions import Role
 from fmv.audit.models import AuditEntry
 from robots.models import Robot
 from tasks.models import Status, Task
 from tasks.queue import services
 from tests.conftest import wait_until
 from tests.support.browser import assert_fine
+from tests.support.clicks import clicks, count_clicks
 from tests.support.demo_data import TROUBLE, TROUBLED, store_demo_data
 from tests.support.factories import PASSWORD, make_robot, make_task, make_user
 
@@ -157,13 +160,28 @@ def test_what_failed_last_night_and_why_and_again_within_five_clicks(site, visit
     assert again.requested_by == operator.username
 
 
+def test_a_colleague_who_only_reads_is_added_with_three_clicks(site, visit):
+    page = visit(make_user("none", is_superuser=True))
+    count_clicks(page)
+    page.goto("/admin/")
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Users").click()  # 1
+    page.get_by_role("main").get_by_role("link", name="Add user").click()  # 2
+    for name, value in (("username", "kif"), ("password1", PASSWORD), ("password2", PASSWORD)):
+        page.locator(f"#id_{name}").fill(value)
+    page.locator("#id_role").select_option("viewer")
+    page.get_by_role("button", name="Save", exact=True).click()  # 3
+    page.get_by_text("was added successfully").wait_for()
+    assert clicks(page) == 3
+    assert User.objects.get(username="kif").role == Role.VIEWER
+
+
 def test_a_viewer_sees_and_cannot_touch(site, visit):
     robot = make_robot(name="Marvin")
     failed, waiting = fail(robot), make_task(robot=robot)
     viewer = make_user("viewer")
     page = visit()
     sign_in(page, viewer)
-    offered = re.compile("cancel|retry|run|service|edit|delete|connect", re.IGNORECASE)
+    offered = re.compile("cancel|retry|run|service|edit|delete|connect|hold|release|move|front", re.IGNORECASE)
     for address in (
         "/admin/",
         "/admin/tasks/task/",
@@ -194,6 +212,9 @@ def test_a_viewer_sees_and_cannot_touch(site, visit):
         "/admin/robots/robot/Marvin/edit/",
         "/admin/robots/robot/Marvin/connect/",
         "/admin/robots/robot/Marvin/delete/",
+        *(f"/admin/robots/robot/Marvin/{page}/" for page in ("hold", "release", "move")),
+        *(f"/admin/tasks/task/{waiting.pk}/{page}/" for page in ("place", "front")),
+        *("/admin/robots/robot/run/", "/admin/robots/robot/import/", "/admin/map/plan/", "/admin/map/plan/delete/"),
     ):
         answer = page.context.request.post(address, form=by_hand, headers={"Origin": site})
         assert answer.status == 403, address
