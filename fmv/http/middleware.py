@@ -140,7 +140,11 @@ class BrowserOnly:
 
 
 class Sessions(BrowserOnly, SessionMiddleware):
-    pass
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        answer: HttpResponse = super().process_response(request, response)
+        if getattr(answer, "shown_by_back", False):  # see sent_forms; a browser that signs in gets other cookies
+            del answer.headers["Vary"]
+        return answer
 
 
 class Csrf(BrowserOnly, CsrfViewMiddleware):

@@ -76,6 +76,12 @@ def redirected(request: HttpRequest, answer: HttpResponse) -> HttpResponse:
     return HttpResponseRedirect(_address(request, id)) if id else answer
 
 
+def let_back_show(answer: HttpResponse) -> None:
+    """Let the browser keep this answer to a form, so that Back shows it without asking. It must hold no secret."""
+    answer.headers["Cache-Control"] = "private, no-cache"
+    answer.shown_by_back = True  # type: ignore[attr-defined]
+
+
 def keep(request: HttpRequest, path: str, page: str) -> str:
     """Keep the page in the session until the form at `path` is accepted; return its id, "" if it is too large."""
     if len(page) > MAX_SIZE:

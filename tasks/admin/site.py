@@ -125,9 +125,7 @@ class FleetSite(AdminSite):
         if kept and answer.status_code == 302 and answer.headers["Location"] == path:
             return sent_forms.signed_in_again(request, kept, path)
         if request.method == "POST" and answer.status_code == 200:
-            answer["Cache-Control"] = (
-                "private, no-cache"  # Back shows it without asking; without a session none is kept
-            )
+            sent_forms.let_back_show(answer)  # without a session none is kept
         return answer
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
