@@ -8,6 +8,7 @@ import datetime as dt
 import uuid
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 from django.contrib import admin
@@ -178,7 +179,7 @@ def _send_again(request: HttpRequest, path: str, fields: Iterable[tuple[str, str
         **admin.site.each_context(request),
         "title": "Your form was not sent",
         "to": path,
-        "back": path.partition("?")[0],
+        "back": unquote(path.partition("?")[0]),
         "fields": fields,
         "filled_in": [(name, value) for name, value in fields if value and name not in ("once", "confirmed", "zone")],
     }

@@ -164,6 +164,6 @@ def audit_marks(begun: dt.datetime, until: dt.datetime, robot: str | None = None
     entries = AuditEntry.objects.filter(kind="robot", id__gte=id_at(begun), id__lt=id_at(until)).order_by("id")
     entries = entries if robot is None else entries.filter(key=robot)
     return [
-        Mark(entry.at, entry.key, f"{entry.action.partition('.')[2]} {entry.text}".strip(), entry.by)
+        Mark(entry.at, entry.key, f"{entry.action.partition('.')[2]}: {entry.text}".removesuffix(": "), entry.by)
         for entry in entries[:MAX_MARKS]
     ]

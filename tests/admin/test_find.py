@@ -72,7 +72,7 @@ def test_more_tasks_with_one_end_are_the_newest_and_the_page_says_that_there_are
     made = [make_task(robot="R2", id=UUID(int=(n << 80) + 0xABCDEF)) for n in range(1, 13)]
     answer = admin(Role.VIEWER).get(FIND, {"q": "abcdef"})
     assert [each["hit"].key for each in answer.context["groups"][0]["hits"]] == [task.pk for task in made[:1:-1]]
-    assert "Type more characters to narrow it." in text(answer)
+    assert "There are more. Type more characters to narrow the search." in text(answer)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_of_many_robots_ten_are_listed_and_the_list_has_all():
     shown = text(answer)
     assert shown.count("/admin/robots/robot/Crow") == 10
     assert "/admin/robots/robot/?q=crow" in shown
-    assert "and 2 more" in shown
+    assert "There are 2 more." in shown
 
 
 def test_handlers_labels_requests_and_bulk_runs_are_found(tasks):

@@ -1,12 +1,16 @@
 """Lists and pages in a real browser with the longest names there may be: nothing is cut off, and rows stay low."""
 
+import datetime as dt
+
 import pytest
 
 from fmv import audit
+from fmv.mongodb.server import server_now
 from tasks.models import Status
 from tasks.queue import bulk, services
+from tasks.reports import tallies
 from tests.support.browser import assert_fine, assert_fits
-from tests.support.factories import make_robot, make_task, make_user
+from tests.support.factories import make_finished, make_robot, make_task, make_user
 from tests.support.pages import robot_url, task_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
@@ -28,6 +32,10 @@ CUT_OFF = """() => [...document.querySelectorAll(".fmv-scroll, #changelist-form 
   .filter((box) => !box.closest("details:not([open])"))
   .filter((box) => box.scrollWidth > box.clientWidth + 1)
   .map((box) => `${box.getAttribute("aria-label") ?? box.className}: ${box.scrollWidth} in ${box.clientWidth}`)"""
+#: cells whose text lies over the next one
+OVERLAPS = """() => [...document.querySelectorAll(".fmv-table :is(td, th)")]
+  .filter((cell) => cell.scrollWidth > cell.clientWidth + 1)
+  .map((cell) => `${cell.scrollWidth} in ${cell.clientWidth}: ${cell.innerText}`)"""
 HIGH = """(most) => [...document.querySelectorAll("#result_list tbody tr, .fmv-rows tbody tr")]
   .filter((row) => row.offsetHeight > most).map((row) => `${row.offsetHeight}: ${row.innerText}`)"""
 
@@ -44,6 +52,16 @@ def fleet():
         audit.record("robot.change", by=who.username, kind="robot", key=name, text="location: Lab")
     bulk.start("cancel", by=who.username, conditions={"robot": LONG})
     return who
+
+
+REPORTS = (
+    "/admin/timeline/",
+    f"/admin/timeline/robot/{LONG}/",
+    "/admin/compare/",
+    "/admin/compare/?by=robot",
+    "/admin/handlers/",
+    "/admin/handlers/http/",
+)
 
 
 @pytest.mark.parametrize("width", [1440, 1024, 390])
@@ -71,6 +89,26 @@ def test_a_long_name_does_not_break_the_words_of_other_columns(visit, fleet):
     }""")
         == 1
     )
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 390])
+def test_no_table_of_a_report_is_cut_off(visit, width):
+    for name in ("W" * 64, *NAMES):
+        make_robot(name=name)
+        for hours in (2, 3, 24, 24 * 7 + 3):
+            make_finished(server_now() - dt.timedelta(hours=hours), "FAILURE", robot=name, took=3000)
+        audit.record("robot.change", by="operator-of-the-" * 4, kind="robot", key=name, text="location: Lab")
+    while tallies.roll_up_hours():
+        pass
+    page = visit("viewer", size="phone" if width == 390 else "desk")
+    page.set_viewport_size({"width": width, "height": 900})
+    for address in REPORTS:
+        page.goto(address)
+        assert page.locator(".fmv-rows tbody tr").count() > 1, address
+        assert_fits(page)
+        assert page.evaluate(CUT_OFF) == [], address
+        assert page.evaluate(HIGH, 190 if width == 390 else 130) == [], address
+        assert page.evaluate(OVERLAPS) == [], address
 
 
 def test_the_audit_on_a_phone_shows_what_was_done_to_what(visit, fleet):
@@ -102,3 +140,14 @@ def test_a_page_is_printed_without_what_one_can_only_click(visit, fleet):
     assert page.get_by_role("heading", name="R2").is_visible()
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "light"
     assert page.evaluate(CUT_OFF) == []
+
+
+def test_lists_are_printed_as_tables_as_wide_as_the_paper(visit, fleet):
+    page = visit(fleet)
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 with a margin of 1 cm
+    for address in (*LISTS[1:3], "/admin/timeline/"):
+        page.emulate_media(media="screen")
+        page.goto(address)
+        page.emulate_media(media="print")
+        assert_fits(page)
+        assert page.locator("thead:visible").count(), address

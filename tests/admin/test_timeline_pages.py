@@ -180,7 +180,7 @@ def test_cancels_and_changes_of_robots_are_beside_the_fleet():
     assert f'<a href="/admin/tasks/task/{task.pk}/change/">wait: cancel asked for by leela</a>' in hour
     day = text(client.get(f"{FLEET}?from=2026-11-26T00:00Z&to=2026-11-27T00:00Z"))
     for page in (hour, day):
-        assert "disable in service: yes → no" in page
+        assert "disable: in service: yes → no" in page
 
 
 def test_a_week_of_the_fleet_has_few_cells_and_takes_four_commands():

@@ -25,6 +25,7 @@ TEXTS = {"handler": "Handler", "robot": "Robot", "location": "Location", "label"
 WORDS = ("by", "span", "until", *TEXTS)
 MAX_LENGTH = 200
 ROWS = 100  # groups in the table
+HEADINGS = ("Success", "Wait, median", "Wait, 95 %", "Run, median", "Run, 95 %", "Tasks an hour")
 MUCH = 0.25  # by which a duration must differ to be called longer or shorter: beyond the error of both numbers
 
 
@@ -51,6 +52,7 @@ def shown(request: HttpRequest) -> dict[str, Any]:
     return context | {
         "found": found,
         "heading": BY[asked.by],
+        "headings": HEADINGS,
         "verdict": verdict(found.total),
         "total": _cells(found.total),
         "rows": rows,
@@ -132,15 +134,16 @@ def _row(asked: Asked, found: Comparison, group: Group) -> dict[str, Any]:
     return {"name": group.name, "url": url, "cells": _cells(group)}
 
 
-def _cells(group: Group) -> list[dict[str, str]]:
-    """Return the cells of a row: the number now, the one before, and whether the change is for the worse."""
+def _cells(group: Group) -> list[dict[str, Any]]:
+    """Return the cells of a row: heading, number now, number before, and whether the change is for the worse."""
     now, before = group.now, group.before
     durations = [(getattr(now, name), getattr(before, name)) for name in ("wait_p50", "wait_p95", "run_p50", "run_p95")]
-    return [
+    cells = [
         _cell(_percent, now.success_rate, before.success_rate, worse=lambda a, b: a < b - 1),
         *(_cell(lasting, *pair, worse=lambda a, b: a > b * (1 + MUCH)) for pair in durations),
         _cell(_per_hour, now.per_hour, before.per_hour, worse=lambda a, b: False),
     ]
+    return [{"title": title} | cell for title, cell in zip(HEADINGS, cells, strict=True)]
 
 
 def _cell(show: Any, now: float | None, before: float | None, worse: Any) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def found(request: HttpRequest) -> dict[str, Any]:
     problems = [problem.msg for problem in wrong_words(request.GET, "q")]
     groups = [] if problems else find(text, with_users=user.has_perm("fmv.view_user"))
     return {
-        "title": f"Find {text}" if text else "Find",
+        "title": f"Find “{text}”" if text else "Find",
         "sought": text,
         "problems": problems,
         "groups": [_shown(group, text) for group in groups],

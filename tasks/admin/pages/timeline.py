@@ -98,7 +98,7 @@ class Span:
     def controls(self) -> dict[str, Any]:
         """Return what the templates need for the links to other spans."""
         yesterday, today, tomorrow = (day_of(recent_now(), days) for days in (-1, 0, 1))
-        days = {"Today": (today, tomorrow), "Yesterday": (yesterday, today)}
+        days = {"Two days": (yesterday, tomorrow), "Today": (today, tomorrow), "Yesterday": (yesterday, today)}
         zooms = {title: self._zoomed(length) for title, length in ZOOMS.items()}
         links = [
             (title, (begun, until) == (self.begun, self.until), self.query(begun, until, **self.kept))
