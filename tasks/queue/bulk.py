@@ -149,6 +149,7 @@ def filter_in_words(conditions: Mapping[str, Any]) -> str:
         "status": lambda value: f"status {' or '.join(value)}",
         "stuck": lambda _: "stuck",
         "ids": lambda value: f"{len(value)} chosen one by one",
+        "robots": lambda value: f"on {value:,} robot{'s' if value != 1 else ''}",
         "error": lambda value: f"error {value}",
         "requested_by": lambda value: f"requested by {value}",
         "request_id": lambda value: f"request id {value}",

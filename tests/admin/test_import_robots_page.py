@@ -107,7 +107,7 @@ def test_robots_that_exist_are_shown_with_what_differs_and_changed_only_if_that_
         assert said == ["Robots: 1 added, 1 changed, 1 unchanged."]
         assert (found.location, found.labels, found.revision) == ("Hall 2", [], 2)
     else:
-        assert said == ["Robots: 1 added, 2 left as they were."]
+        assert said == ["Robots: 1 added, 2 left unchanged although the file differs."]
         assert (found.location, found.labels, found.revision) == ("Hall 1", ["old"], 1)
 
 
@@ -115,7 +115,7 @@ def test_what_has_changed_since_the_preview_is_checked_again(client):
     draft = draft_of(send(client))
     text(client.get(draft))
     make_robot(name="R2", location="Bar")
-    assert messages(client.post(draft, follow=True)) == ["Robots: 1 added, 1 left as they were."]
+    assert messages(client.post(draft, follow=True)) == ["Robots: 1 added, 1 left unchanged although the file differs."]
     assert Robot.objects.get(pk="R2").location == "Bar"
 
 

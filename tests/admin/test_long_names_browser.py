@@ -10,7 +10,7 @@ from tasks.models import Status
 from tasks.queue import bulk, services
 from tasks.reports import tallies
 from tests.support.browser import assert_fine, assert_fits
-from tests.support.factories import make_finished, make_robot, make_task, make_user
+from tests.support.factories import make_finished, make_robot, make_task, make_token, make_user
 from tests.support.pages import robot_url, task_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
@@ -50,6 +50,8 @@ def fleet():
         make_task(robot=robot, requested_by=who.username)
         services.cancel(make_task(robot=robot), by=who.username)
         audit.record("robot.change", by=who.username, kind="robot", key=name, text="location: Lab")
+    make_token(robot=LONG)
+    make_token(who)
     bulk.start("cancel", by=who.username, conditions={"robot": LONG})
     return who
 
@@ -68,7 +70,8 @@ REPORTS = (
 def test_no_list_is_cut_off_by_a_long_name(visit, fleet, width):
     page = visit(fleet, size="phone" if width == 390 else "desk")
     page.set_viewport_size({"width": width, "height": 900})
-    for address in (*LISTS, robot_url(LONG)):
+    pages = (robot_url(LONG), robot_url(LONG, "connect"), f"/admin/fmv/user/{fleet.pk}/change/")
+    for address in (*LISTS, *pages):
         page.goto(address)
         assert_fits(page)
         assert page.evaluate(CUT_OFF) == [], address

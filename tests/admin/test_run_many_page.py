@@ -65,7 +65,7 @@ def test_the_run_s_page_leads_to_its_tasks_and_says_who_was_left_out(client, fle
     Robot.objects.filter(pk="R1").update(enabled=False)
     make_task(robot="R0", handler="wait")
     page = text(client.post(URL, FORM | {"id": ["R0", "R1"]}, follow=True))
-    assert "run tasks: handler wait, robots 2" in page
+    assert "run tasks: handler wait, on 2 robots" in page
     made = Task.objects.get(requested_by="leela")
     assert re.findall('<tr data-key="([0-9a-f-]{36})">', page) == [str(made.pk)]
     assert "/admin/tasks/task/?handler=wait&amp;requested_by=leela" in page

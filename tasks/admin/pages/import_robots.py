@@ -20,8 +20,8 @@ WORDS = {
     "added": "{} added",
     "changed": "{} changed",
     "unchanged": "{} unchanged",
-    "skipped": "{} left as they were",
-    "faulty": "{} faulty lines left out",
+    "skipped": "{} left unchanged although the file differs",
+    "faulty": "{} faulty line{s} left out",
 }
 
 
@@ -84,5 +84,6 @@ def _shown(preview: Preview) -> dict[str, Any]:
 
 
 def _in_words(outcome: Counter[str]) -> str:
-    said = ", ".join(text.format(f"{outcome[name]:,}") for name, text in WORDS.items() if outcome[name])
+    counts = [(outcome[name], text) for name, text in WORDS.items() if outcome[name]]
+    said = ", ".join(text.format(f"{count:,}", s="" if count == 1 else "s") for count, text in counts)
     return f"Robots: {said}." if said else "Nothing has changed."
