@@ -54,7 +54,7 @@ def test_each_robot_gets_one_task_with_the_same_parameters(small_steps, bells):
         assert (task.labels, task.requested_by, task.status) == (["night"], "amy", "QUEUED")
         assert task.request_id == run.request_id
     assert set(names) <= {argument for _, argument, _ in bells()}
-    assert bulk.in_words(run) == "run tasks: handler wait, robots 10"
+    assert bulk.in_words(run) == "run tasks: handler wait, on 10 robots"
     [entry] = audit.of("bulk", run.pk)
     assert entry.text.startswith("run wait on R00, R01, ")
 
