@@ -131,7 +131,7 @@ def hold_queue(name: str, *, by: str, why: str = "") -> Robot:
         elif (robot.held_by, robot.held_why) == (by, why):
             return robot
         else:
-            raise QueueHeld(f"The queue is {robot.hold} since {robot.held_since:%F %T} UTC. Release it first.")
+            raise QueueHeld(f"The queue is {robot.hold_in_words} since {robot.held_since:%F %T} UTC. Release it first.")
 
 
 def release_queue(name: str, *, by: str) -> tuple[Robot, bool]:
@@ -140,7 +140,7 @@ def release_queue(name: str, *, by: str) -> tuple[Robot, bool]:
     after = _write(Robot.objects.filter(pk=robot.name).held(), {"held_since": None, "held_by": "", "held_why": ""})
     if after is None:
         return get(name), False
-    text = f"it was {robot.hold} since {robot.held_since:%F %T} UTC" if robot.held_since else ""
+    text = f"it was {robot.hold_in_words} since {robot.held_since:%F %T} UTC" if robot.held_since else ""
     audit.record("robot.release", by=by, kind="robot", key=after.name, text=text)
     return after, True
 

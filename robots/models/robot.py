@@ -173,8 +173,8 @@ class Robot(models.Model):
         return self.enabled and self.held_since is None
 
     @property
-    def hold(self) -> str:
-        """Who holds its queue and why, in words: "held by amy (“The lift is being repaired”)"."""
+    def hold_in_words(self) -> str:
+        """Who holds its queue and why: "held by amy (“The lift is being repaired”)"."""
         return f"held by {self.held_by}" + (f" (“{self.held_why}”)" if self.held_why else "")
 
     def clean(self) -> None:

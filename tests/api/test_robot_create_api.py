@@ -73,7 +73,8 @@ def test_the_front_ends_robot_is_answered_as_the_first_backend_did(api):
     assert answer.content.startswith(
         b'{"name":"R2","is_great":false,"location":"Tatooine","description":"beep","tasks":[],'
     )
-    assert list(answer.json())[5:] == ["enabled", "lanes", "labels", "endpoint", "created_at", "updated_at", "state"]
+    added = ["enabled", "lanes", "labels", "endpoint", "created_at", "updated_at", "state", "hold"]
+    assert list(answer.json())[5:] == added
 
 
 def test_it_is_stored_with_the_defaults(api):

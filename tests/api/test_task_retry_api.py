@@ -88,5 +88,6 @@ def test_every_post_that_starts_tasks_takes_a_key(api):
     }
     starts = {path for path, item in operations.items() if "200" in item.get("post", {}).get("responses", {})}
     others = {path for path in starts - takes if not path.startswith("/agent/")}  # which can be repeated by design
-    about_one = {f"/task/{{task_id}}/{verb}" for verb in ("cancel", "end", "free")}
-    assert others == {"/auth/login", "/auth/logout"} | about_one
+    of_a_task = {f"/task/{{task_id}}/{verb}" for verb in ("cancel", "end", "free", "move", "priority")}
+    of_a_robot = {f"/robot/{{name}}/{verb}" for verb in ("hold", "release")}
+    assert others == {"/auth/login", "/auth/logout"} | of_a_task | of_a_robot

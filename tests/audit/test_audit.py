@@ -187,7 +187,7 @@ def test_what_is_done_all_day_costs_no_entry():
         (lambda robot: services.change_robot(robot.name, by="amy", location="Elsewhere"), 3),
         (lambda robot: services.change_robot(robot.name, by="amy", enabled=False), 3),
         (lambda robot: robots.services.create(name=f"{robot.name} 2", by="amy", location="Lab", description="x"), 2),
-        (lambda robot: robots.services.delete(robot.name, by="amy"), 5),
+        (lambda robot: robots.services.delete(robot.name, by="amy"), 6),
     ],
 )
 def test_an_act_on_a_robot_costs_few_round_trips(act, cost):

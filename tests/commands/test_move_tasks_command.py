@@ -42,7 +42,7 @@ def test_a_dry_run_does_nothing(tasks):
     ("arguments", "status", "reason"),
     [
         (["--robot", "R2", "--to", "nobody", "--yes"], 1, "There is no robot named 'nobody'."),
-        (["--robot", "R2", "--yes"], 1, "required: --to"),
+        (["--robot", "R2", "--yes"], 1, "one of the arguments --to --to-label is required"),
         (["--to", "C3", "--yes"], 2, "use --all"),
         (["--robot", "R2", "--to", "C3"], 2, "use --yes"),
     ],

@@ -120,7 +120,7 @@ def held_queues(look: Look) -> Iterator[Line]:
     for row in Robot.objects.held().order_by("held_since").values(*columns)[:MAX_ROBOTS]:
         robot = Robot(**row)
         remedy = Remedy("release_queue", robot=robot.name)
-        yield Line(f"Its queue is {robot.hold}", robot.held_since, robot=robot.name, remedy=remedy)
+        yield Line(f"Its queue is {robot.hold_in_words}", robot.held_since, robot=robot.name, remedy=remedy)
 
 
 def long_out(look: Look) -> Iterator[Line]:
