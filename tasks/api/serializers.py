@@ -209,15 +209,17 @@ class BatchRunSerializer(SubmitSerializer):
 class PrioritySerializer(StrictSerializer):
     """The new place of a task in the queue of its robot: a priority, or the front."""
 
+    json_schema = StrictSerializer.json_schema | {"minProperties": 1, "maxProperties": 1}
     priority = StrictIntegerField(
         min_value=0, max_value=MAX_PRIORITY, required=False, help_text="0 to 9; tasks with a higher number start first."
     )
     front = serializers.BooleanField(
-        required=False, help_text="Put it in front of all tasks that are queued for its robot now."
+        required=False,
+        help_text="true: put it in front of all tasks that are queued for its robot now. false: leave it where it is.",
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if ("priority" in attrs) == bool(attrs.get("front")):
+        if len(attrs) != 1:
             raise serializers.ValidationError({"priority": "Give a priority, or `front`: true"})
         return attrs
 
@@ -231,6 +233,7 @@ class PrioritySerializer(StrictSerializer):
 class MoveSerializer(StrictSerializer):
     """Where a task moves: a robot, or the robots with a label."""
 
+    json_schema = StrictSerializer.json_schema | {"minProperties": 1, "maxProperties": 1}
     robot = StrictCharField(max_length=64, required=False, help_text="The name of a robot in service.")
     label = StrictCharField(  # type: ignore[assignment]
         max_length=64,

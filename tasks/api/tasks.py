@@ -168,8 +168,10 @@ class TaskViewSet(StrictQuery, ViewSet):
         place_wanted, by = read_body(PrioritySerializer, request.data), request.user.get_username()
         task = services.get(task_id)
         if place_wanted.get("front"):
-            return answer(render_object(place.put_first(task, by=by)))
-        return answer(render_object(place.prioritize(task, place_wanted["priority"], by=by)))
+            task = place.put_first(task, by=by)
+        elif "priority" in place_wanted:
+            task = place.prioritize(task, place_wanted["priority"], by=by)
+        return answer(render_object(task))
 
     @extend_schema(
         operation_id="move_task__task_id__move_post",

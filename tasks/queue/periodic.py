@@ -40,7 +40,7 @@ STEP_SIZE = 500  # tasks that are read at a time
 RING_LIFETIME = 60.0  # seconds after which a message of `ring_waiting` is dropped: the next run sends another
 PATIENCE = 4.0  # seconds that a robot waits before the sweeper rings: so the second run that sees it does
 LONGEST_PATIENCE = 20.0  # seconds that it waits when the sweeper has rung before
-PURGE_BUDGET = 3.0  # seconds that a run of the purge takes; beat starts one every 10 s
+PURGE_BUDGET = 3.0  # seconds that a run of the purge takes; beat starts one every 20 s
 TRUSTED_AFTER = (
     1800.0  # seconds for which MongoDB's clock has run evenly, before something is deleted because it is old
 )

@@ -38,7 +38,7 @@ def test_a_task_comes_to_the_front(api):
     ("body", "wrong"),
     [
         ({}, "body.priority"),
-        ({"front": False}, "body.priority"),
+        ({"front": "first"}, "body.front"),
         ({"front": True, "priority": 1}, "body.priority"),
         ({"priority": 10}, "body.priority"),
         ({"priority": -1}, "body.priority"),
@@ -53,6 +53,14 @@ def test_a_wrong_place_is_refused_and_changes_nothing(api, body, wrong):
     answer = api("POST", f"/task/{task.pk}/priority", body)
     assert_refused(answer, 422)
     assert problems(answer) == [wrong]
+    assert stored() == before
+
+
+def test_a_task_that_is_not_to_come_to_the_front_stays_where_it_is(api):
+    task = make_task(robot=make_robot())
+    before = stored()
+    answer = api("POST", f"/task/{task.pk}/priority", {"front": False})
+    assert (answer.status_code, answer.json()["priority"]) == (200, task.priority)
     assert stored() == before
 
 

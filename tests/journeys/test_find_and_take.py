@@ -164,7 +164,7 @@ def test_every_list_is_one_click_away_from_its_json_lines(visit):
 
 
 def test_a_long_file_shows_its_rows_as_they_come_and_can_be_cancelled(leela):
-    store_tasks(20_000)
+    store_tasks(20_000, message="x" * 500)  # more than the buffers between server and browser hold
     page = leela()
     page.goto("/admin/tasks/task/")
     network = page.context.new_cdp_session(page)

@@ -234,6 +234,7 @@ def forget_runs(work: Work) -> Steps:
     yield work.change("delete fmv_session", 0)
     yield work.change("delete robots_robotsamples", 0)
     yield work.change("delete robots_absence", 0)
+    yield work.change("delete robots_importdraft", 0)
     yield work.read("aggregate tasks_spantally")
     yield work.read("aggregate tasks_task", 1)
 

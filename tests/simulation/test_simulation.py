@@ -279,6 +279,7 @@ def test_tasks_take_the_same_commands_as_in_fmv(tasks, lanes, bells, monkeypatch
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("name", sorted(JOBS))
 def test_an_idle_job_takes_the_same_commands_as_in_fmv(name, bells, trusted_clock):
+    getattr(jobs, name)()  # the first one stores how far it came
     with listening() as real:
         getattr(jobs, name)()
     assert modelled(name, quiet()) == Counter(real.sent)
