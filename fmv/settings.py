@@ -289,8 +289,8 @@ CELERY_BEAT_SCHEDULE = {
         "finish_submissions": 10.0,
         "notice_silent": 10.0,
         "count_finished": 10.0,
-        "note_endings": 20.0,
-        "purge": 20.0,
+        "note_endings": 10.0,
+        "purge": 10.0,
         "sample_robots": 60.0,
         "forget_runs": 600.0,
     }.items()

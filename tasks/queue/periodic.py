@@ -40,7 +40,7 @@ STEP_SIZE = 500  # tasks that are read at a time
 RING_LIFETIME = 60.0  # seconds after which a message of `ring_waiting` is dropped: the next run sends another
 PATIENCE = 4.0  # seconds that a robot waits before the sweeper rings: so the second run that sees it does
 LONGEST_PATIENCE = 20.0  # seconds that it waits when the sweeper has rung before
-PURGE_BUDGET = 3.0  # seconds that a run of the purge takes; beat starts one every 20 s
+PURGE_BUDGET = 3.0  # seconds that a run of the purge takes; beat starts one every 10 s
 TRUSTED_AFTER = (
     1800.0  # seconds for which MongoDB's clock has run evenly, before something is deleted because it is old
 )
@@ -289,7 +289,7 @@ def delete_old_records(days: float, until: float = float("inf")) -> int:
 
 
 def delete_old(seconds: float = PURGE_BUDGET) -> int:
-    """Delete what is kept no longer: finished tasks, audit entries, bulk runs, submissions. Return how many tasks.
+    """Delete the finished tasks that are kept no longer; return how many.
 
     It takes about `seconds`, and the next run goes on, so that other steps need not wait. After a jump of MongoDB's
     clock, and after the start of this process, nothing is deleted for TRUSTED_AFTER seconds: an operator has that long
@@ -297,16 +297,14 @@ def delete_old(seconds: float = PURGE_BUDGET) -> int:
     """
     if clock.even_for() < TRUSTED_AFTER:
         return 0
-    until = time.monotonic() + seconds
-    submissions.forget_old()
-    delete_old_records(settings.ENVIRONMENT.audit_days, until)
-    return purge(settings.ENVIRONMENT.retention_days, until)
+    return purge(settings.ENVIRONMENT.retention_days, time.monotonic() + seconds)
 
 
 def forget_runs() -> None:
     """Delete the results of maintenance runs older than CELERY_RESULT_EXPIRES; and, unless MongoDB's clock has jumped
-    (see `delete_old`), past sessions and windows of the throttle, worker processes without a heartbeat for a day, and
-    robots' samples older than FMV_STATE_DAYS, absences older than FMV_AUDIT_DAYS, and files that nobody confirmed.
+    (see `delete_old`), past sessions and windows of the throttle, worker processes without a heartbeat for a day, old
+    submissions, robots' samples older than FMV_STATE_DAYS, audit entries, bulk runs and absences older than
+    FMV_AUDIT_DAYS, and files that nobody confirmed.
     """
     app.backend.cleanup()
     if clock.even_for() < TRUSTED_AFTER:
@@ -315,6 +313,8 @@ def forget_runs() -> None:
     WorkerProcess.objects.long_gone(now).delete()
     ThrottleWindow.objects.filter(expires_at__lt=now).delete()
     Session.objects.filter(expire_date__lt=now).delete()
+    submissions.forget_old()
+    delete_old_records(settings.ENVIRONMENT.audit_days, time.monotonic() + PURGE_BUDGET)
     samples.forget()
     absences.forget()
     drafts.forget_old()

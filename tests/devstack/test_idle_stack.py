@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 LIMIT = 5.0  # commands a second
 PROCESSES = 3  # of workers: two for tasks, one for maintenance
-WATCHED = 40.0  # seconds: twice the longest period of a frequent step
+WATCHED = 30.0  # seconds: three times the longest period of a frequent step
 FREQUENT = {f"tasks.{name}" for name in settings.CELERY_BEAT_SCHEDULE} - {"tasks.forget_runs", "tasks.sample_robots"}
 
 

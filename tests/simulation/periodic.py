@@ -206,9 +206,6 @@ def note_endings(work: Work) -> Steps:
 def purge(work: Work) -> Steps:
     """`tasks.queue.periodic.delete_old` of a fleet older than its retention: as many tasks are deleted as finish."""
     yield work.read_clock()
-    yield work.change("delete tasks_submission", 0)
-    yield work.read("aggregate fmv_auditentry")
-    yield work.change("delete tasks_bulk", 0)
     left = round(work.fleet.plan.rate * settings.CELERY_BEAT_SCHEDULE["purge"]["schedule"].seconds)
     while True:
         step = min(DELETE_STEP, left)
@@ -232,6 +229,9 @@ def forget_runs(work: Work) -> Steps:
     yield work.change("delete tasks_workerprocess", 0)
     yield work.change("delete fmv_throttlewindow", 0)
     yield work.change("delete fmv_session", 0)
+    yield work.change("delete tasks_submission", 0)
+    yield work.read("aggregate fmv_auditentry")
+    yield work.change("delete tasks_bulk", 0)
     yield work.change("delete robots_robotsamples", 0)
     yield work.change("delete robots_absence", 0)
     yield work.change("delete robots_importdraft", 0)
