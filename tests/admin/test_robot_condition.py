@@ -43,7 +43,8 @@ def test_the_list_shows_who_is_online_and_how_full_the_batteries_are():
     connected("Low", battery={"charge": 12.0}, errors=[JAM])
     silence(connected("Silent", battery={"charge": 55.0}, errors=[JAM]))
     make_robot(name="Without")
-    rows = {row.split("</a>")[0].split(">")[-1]: row for row in text(admin().get(ROBOTS)).split("<tr data-key")[1:]}
+    table = text(admin().get(ROBOTS)).split("</table>")[0]
+    rows = {row.split("</a>")[0].split(">")[-1]: row for row in table.split("<tr data-key")[1:]}
     assert [part in rows["Full"] for part in ("state-online", "80 %", "charging", "battery low")] == [True] * 3 + [
         False
     ]
