@@ -18,6 +18,7 @@ from fmv.monitoring.servers import Unreachable, reason
 
 TIMEOUT = 4.0  # seconds that each check has
 UNAUTHORIZED = 13  # MongoDB's error code
+BAD_VALUE = 2
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class DiagnosticRun:
         except (PyMongoError, DatabaseError, AMQPError, KombuError, OSError) as error:
             if (refusal := _lack_of_right(error)) is not None:
                 return [_not_allowed(check, refusal)]
+            if _lacks_index(error):
+                return [Error("An index that it needs is missing.", hint="Run `python manage.py migrate`.")]
             return [Error(f"The check failed: {reason(error)}")]
         except Exception as error:  # a bug in one check must not hide the results of the others
             return [Error(f"The check failed: {error!r}", hint="This is a bug in the check: please report it.")]
@@ -83,6 +86,12 @@ def _lack_of_right(error: BaseException) -> OperationFailure | None:
     """Return MongoDB's refusal behind `error` if its reason is a right that FMV's user lacks."""
     cause = error.__cause__ or error
     return cause if isinstance(cause, OperationFailure) and cause.code == UNAUTHORIZED else None
+
+
+def _lacks_index(error: BaseException) -> bool:
+    """Return whether MongoDB refused a query because there is no index of the name that it gives."""
+    cause = error.__cause__ or error
+    return isinstance(cause, OperationFailure) and cause.code == BAD_VALUE and "hint" in str(cause)
 
 
 def _not_allowed(check: Check, error: OperationFailure) -> CheckMessage:

@@ -232,6 +232,7 @@ def test_a_database_that_is_not_prepared(doctor_process, tmp_path):
     found = {finding["check"]: finding for finding in json.loads(text) if finding["severity"] == "error"}
     assert "tasks.0001_initial" in found["migrations"]["message"]
     assert found["migrations"]["hint"] == "Run `python manage.py migrate`."
+    assert found["agents"]["message"] == "An index that it needs is missing."
     assert [each for each in json.loads(text) if "The check failed" in each["message"]] == []
 
 
