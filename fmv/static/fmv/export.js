@@ -41,7 +41,7 @@ function shown(element, cancel) {
   button.className = "fmv-button fmv-button-quiet";
   button.textContent = "Cancel";
   button.addEventListener("click", cancel);
-  element.replaceChildren(bar, " ", text, " ", button);
+  element.replaceChildren(bar, " ", button, " ", text); // the text, which grows, last: it would move the button away
   return {
     say(rows, of) {
       if (of) [bar.max, bar.value] = [Math.max(of, rows), rows];
