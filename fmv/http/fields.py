@@ -3,7 +3,7 @@
 import datetime as dt
 import re
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from rest_framework import exceptions, serializers
 
@@ -108,7 +108,7 @@ class Rfc3339Field(serializers.DateTimeField):
 class StrictSerializer(serializers.Serializer):
     """Refuses unknown fields, because ignoring a misspelt option could do harm."""
 
-    json_schema = {"additionalProperties": False}
+    json_schema: ClassVar[dict[str, Any]] = {"additionalProperties": False}
 
     def to_internal_value(self, data: Any) -> Any:
         values = super().to_internal_value(data)

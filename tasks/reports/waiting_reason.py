@@ -140,7 +140,9 @@ def _of_queued(task: Task, scene: Scene) -> Waiting:
         return Waiting("out_of_service", "The robot is out of service", since=since, remedy=remedy)
     if robot.held_since:
         remedy = Remedy("release_queue", robot=robot.name)
-        return Waiting("queue_held", f"The queue of the robot is {robot.hold_in_words}", since=robot.held_since, remedy=remedy)
+        return Waiting(
+            "queue_held", f"The queue of the robot is {robot.hold_in_words}", since=robot.held_since, remedy=remedy
+        )
     why = _of_lanes(robot, scene.held.get(robot.name, [])) or _of_head(head, scene)
     if head.pk == task.pk:
         return why

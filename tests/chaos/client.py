@@ -84,6 +84,14 @@ def make_submit_on_robot(name: str, robot: str, marks: Path, chance: random.Rand
     return Submit(name, robot, body, delay, "FAILURE" if kind in ("fails for good", "never", "not now") else "SUCCESS")
 
 
+def make_pile(robot: str, marks: Path) -> Iterator[Submit]:
+    """Yield submits of both kinds at once for one robot, whose queue then is mixed for many seconds."""
+    for number in range(6):
+        handler = "robot.mark" if number % 2 else "mark"
+        body = {"handler": handler, "params": {"file": str(marks), "seconds": 2.0}, "queue_anyway": True}
+        yield Submit(f"p{number}", robot, body | {"max_attempts": 20}, None, "SUCCESS")
+
+
 class Client:
     """A client that retries, and records answers that no client should get."""
 

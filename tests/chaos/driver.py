@@ -17,7 +17,7 @@ import requests
 from pymongo import MongoClient
 
 from tests.chaos.agents import Agents
-from tests.chaos.client import Client, Submit, make_submit
+from tests.chaos.client import Client, Submit, make_pile, make_submit
 from tests.chaos.judge import FINISHED, NEVER, SECOND, Kill, Record, Run, Verdict, judge, read_runs
 from tests.chaos.world import MAINTENANCE, WORKERS, World, children
 
@@ -138,6 +138,9 @@ class Chaos:
         """Submit the tasks, start the planned events, and restart processes that have ended."""
         self.plan()
         submits: queue.SimpleQueue[tuple[float, Submit]] = queue.SimpleQueue()
+        busiest = min(WITH_AGENTS, key=lambda name: self.record.lanes[name])
+        for submit in make_pile(busiest, self.world.marks):
+            submits.put((0.0, submit))
         for number in range(self.options.tasks):
             has_agent = self.chance.random() < SHARE_OF_AGENTS
             robot = self.chance.choice(WITH_AGENTS if has_agent else ROBOTS[len(WITH_AGENTS) :])

@@ -19,8 +19,8 @@ from tests.support.probes import recorded_bells
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-#: the driver, Python's own library, whose versions vary, what depends on whether a browser's event loop runs, and what a
-#: test adds
+#: the driver; Python's own library, whose versions vary; asgiref, which calls more while a browser's event loop runs;
+#: and what a test adds
 OF_OTHERS = ("pymongo", "bson", None, "asgiref", "_pytest")
 NUMBERS = count()
 
