@@ -210,6 +210,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "fmv.http.openapi_hooks.simplify",
+        "fmv.http.openapi_hooks.require_bodies",
         "fmv.http.openapi_hooks.add_headers",
         "fmv.http.openapi_hooks.one_bearer",
     ],

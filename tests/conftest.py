@@ -24,6 +24,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import django
+import psutil
 import pytest
 
 from fmv.devstack import embedded_mongodb, embedded_valkey, stack
@@ -466,8 +467,28 @@ def run_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        end_group(process.pid)
         print(f"--- {name}.log\n{(tmp_path / f'{name}.log').read_text(errors='replace')}")
     empty_valkey(os.environ["FMV_BROKER_URL"])
+
+
+def end_group(leader: int) -> None:
+    """Kill what is left of a process group, and return when it is gone.
+
+    A process of a worker's pool may hold the worker's connection to the broker, which then gives it the next message.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+        wait_until(lambda: not is_alive(leader))
+
+
+def is_alive(group: int) -> bool:
+    """Return whether the process group has a process that is no zombie."""
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _test_mongodb_uri() -> str:

@@ -48,6 +48,16 @@ def add_headers(result: JSON, **_: Any) -> JSON:
     return result
 
 
+def require_bodies(result: JSON, **_: Any) -> JSON:
+    """Say of a body that must have properties, none of which is required by itself, that it is required."""
+    components = result["components"]["schemas"]
+    for operation in operations(result):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            if components.get(content["schema"].get("$ref", "").rpartition("/")[2], {}).get("minProperties"):
+                operation["requestBody"]["required"] = True
+    return result
+
+
 def one_bearer(result: JSON, **_: Any) -> JSON:
     """Make one scheme of those that are a bearer token: of two, some generated clients send the header twice."""
     schemes = result["components"]["securitySchemes"]

@@ -303,7 +303,7 @@ def test_old_entries_and_runs_are_forgotten(monkeypatch, settings, trusted_clock
     kept = [made_at(8, Bulk, **run), made_at(6, Bulk, open=False, **run)]
     assert periodic.delete_old_records(0) == 0
     settings.ENVIRONMENT.audit_days, settings.ENVIRONMENT.retention_days = 7, 0
-    jobs.purge()
+    jobs.forget_runs()
     assert list(AuditEntry.objects.all()) == [young]
     assert set(Bulk.objects.values_list("pk", flat=True)) == {run.pk for run in kept}
     assert periodic.delete_old_records(5) == 2

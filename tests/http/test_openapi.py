@@ -265,6 +265,12 @@ def test_names_are_those_of_the_first_backend_and_none_is_a_generators_own(docum
     assert not any(f"New{name}" in names for name in names)  # Go's constructors
 
 
+def test_a_body_of_which_one_property_must_be_given_is_required(document):
+    for path in ("/task/{task_id}/move", "/task/{task_id}/priority"):
+        assert document["paths"][path]["post"]["requestBody"]["required"]
+    assert "required" not in document["paths"]["/task/{task_id}/cancel"]["post"]["requestBody"]
+
+
 def test_a_v1_client_may_make_a_profile_itself(newest):
     profile = newest["components"]["schemas"]["RobotProfile"]
     assert set(profile["required"]) == {"name", "is_great", "location", "description", "tasks"}

@@ -113,7 +113,7 @@ def test_cancels_and_entries_of_the_audit_are_marks(bells):
     found = timeline.of_robot("R2", now - HOUR, now + HOUR)
     assert [(mark.text, mark.by, mark.task) for mark in found.marks] == [
         ("noop: cancel asked for by leela", "", task.pk),
-        ("disable in service: yes → no", "fry", None),
+        ("disable: in service: yes → no", "fry", None),
     ]
 
 
