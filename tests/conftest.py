@@ -467,28 +467,31 @@ def run_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        end_group(process.pid)
+        end_session(process.pid)
         print(f"--- {name}.log\n{(tmp_path / f'{name}.log').read_text(errors='replace')}")
     empty_valkey(os.environ["FMV_BROKER_URL"])
 
 
-def end_group(leader: int) -> None:
-    """Kill what is left of a process group, and return when it is gone.
+def end_session(leader: int) -> None:
+    """Kill the processes that are left of a session, and return when they are gone.
 
-    A process of a worker's pool may hold the worker's connection to the broker, which then gives it the next message.
+    A process of a worker's pool, which is in a group of its own, may outlive its worker and hold the worker's
+    connection to the broker, which then gives it the next message.
     """
-    with suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
-        wait_until(lambda: not is_alive(leader))
+    for process in of_session(leader):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait_until(lambda: not of_session(leader))
 
 
-def is_alive(group: int) -> bool:
-    """Return whether the process group has a process that is no zombie."""
+def of_session(leader: int) -> list[psutil.Process]:
+    """Return the processes of a session that are no zombies."""
+    found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                return True
-    return False
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _test_mongodb_uri() -> str:
