@@ -11,6 +11,7 @@ import multiprocessing.process
 import os
 import select
 import signal
+import stat
 import sys
 import threading
 import time
@@ -83,12 +84,29 @@ def prepare() -> None:
         return receive()
 
     worker.wait_for_job = wait_for_job
+    if sys.platform == "linux":
+        _give_up_sockets()
     process_state.remember_pipes()
     multiprocessing.process._current_process = MAIN  # type: ignore[attr-defined]
     os.setpgid(0, 0)  # what a handler starts is of this group and ends with it: see celery_hooks.Request
     if sys.platform == "linux":
         _outlive_the_parents_thread()
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a handler's child leaves behind becomes our child
+
+
+def _give_up_sockets() -> None:
+    """Replace the sockets that the main process had open at the fork by the null device.
+
+    This process would hold the worker's connection to the broker: if the main process is killed, the broker gives the
+    next message to that connection for as long as this process lives. The file descriptors stay taken, because objects
+    of the main process that end here close them.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # the one of the list itself is closed
+            if fd > 2 and stat.S_ISSOCK(os.fstat(fd).st_mode):  # stderr may be one
+                os.dup2(null, fd)
+    os.close(null)
 
 
 def _outlive_the_parents_thread() -> None:

@@ -1,5 +1,6 @@
 """Real Celery workers on real brokers: submitted tasks run, even if processes die on the way."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -376,3 +378,24 @@ def test_a_beat_that_waits_for_mongodb_ends_with_its_killed_worker(run_process, 
     worker.kill()
     worker.wait()
     wait_until(lambda: not beat.exists() or " Z " in (beat / "stat").read_text(), 10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_that_was_started_later_holds_no_connection_of_its_worker(any_broker, worker):
+    main = worker(any_broker).pid
+    wait_until(over(submit(make_robot(), "noop")))
+    [first] = psutil.Process(main).children()
+    first.kill()
+    task = submit(make_robot(), "noop")
+    wait_until(over(task))
+    assert pid_of(task) not in (main, first.pid)
+    assert sockets(main), "it holds connections to the broker"
+    assert not sockets(main) & sockets(pid_of(task))
+
+
+def sockets(pid: int) -> set[str]:
+    links = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.add(os.readlink(path))
+    return {link for link in links if link.startswith("socket:")}
